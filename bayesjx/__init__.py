@@ -1,0 +1,42 @@
+"""Probabilistic inference on JAX, beside NumPyro and Equinox.
+
+Importing this package is cheap: the sub-packages and the names of the fit loop are loaded on first
+use, and nothing changes the configuration of JAX.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import vi as vi
+    from ._core import (
+        Algorithm as Algorithm,
+        fit as fit,
+        FitResult as FitResult,
+        load_checkpoint as load_checkpoint,
+        to_datatree as to_datatree,
+    )
+
+    __version__: str
+
+_SUBPACKAGES = ("vi",)
+_CORE_NAMES = ("Algorithm", "FitResult", "fit", "load_checkpoint", "to_datatree")
+
+__all__ = ["Algorithm", "FitResult", "fit", "load_checkpoint", "to_datatree", "vi"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _SUBPACKAGES:
+        return _import_module(f"{__name__}.{name}")
+    if name in _CORE_NAMES:
+        value = getattr(_import_module(f"{__name__}._core"), name)
+    elif name == "__version__":
+        value = _import_module("importlib.metadata").version(__name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBPACKAGES, *_CORE_NAMES, "__version__"})
