@@ -29,7 +29,7 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=90
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: help venv demo test test-slow check format docs notebooks bench bench-list clean
+.PHONY: help venv demo test test-slow check format docs notebooks bench bench-list lock clean
 
 help: ## print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -84,6 +84,15 @@ bench: $(STAMP) ## measure one claim: NAME=... [QUICK=1] [JSON=file]
 
 bench-list: $(STAMP) ## list the benchmarks
 	@$(PY) -m benchmarks list
+
+# The lock files are what CI and everybody else installs; without one, the newest releases are taken.
+lock: ## resolve all dependencies anew and write constraints/pyXY.txt for this PYTHON
+	$(PYTHON) -m venv --clear .cache/lock
+	.cache/lock/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	.cache/lock/bin/python -m pip check
+	.cache/lock/bin/python -m pip freeze --exclude-editable > constraints/$$(.cache/lock/bin/python -c \
+		'import sys; print("py%d%d" % sys.version_info[:2])').txt
+	rm -rf .cache/lock
 
 clean: ## remove what was built, and the environments
 	rm -rf .venv .venv-* .cache .pytest_cache .ruff_cache docs/_build docs/_api docs/notebooks
