@@ -1,0 +1,11 @@
+"""What every sub-package builds on: the algorithm protocol, the fit loop and its results."""
+
+from bayesjx._core._algorithm import Algorithm as Algorithm
+from bayesjx._core._callbacks import CallbackInfo as CallbackInfo, stop_when_flat as stop_when_flat
+from bayesjx._core._fit import fit as fit
+from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
+from bayesjx._core._tree import (
+    check_key as check_key,
+    path_name as path_name,
+    tree_paths as tree_paths,
+)

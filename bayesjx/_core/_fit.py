@@ -1,0 +1,164 @@
+"""The loop that drives every algorithm."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from bayesjx._core._algorithm import Algorithm
+from bayesjx._core._batches import Batches
+from bayesjx._core._callbacks import CallbackInfo
+from bayesjx._core._loop import Loop
+from bayesjx._core._progress import ProgressBar
+from bayesjx._core._result import FitResult, NonFiniteError
+from bayesjx._core._tree import as_arrays, check_key, path_name
+
+_BAR_SECONDS = 1.0  # between two movements of the progress bar, about
+_MOST_STEPS = 2**31 - 1  # steps are counted in int32 on the device
+
+
+def fit(
+    key: Any,
+    algorithm: Algorithm,
+    state: Any,
+    num_steps: int,
+    *,
+    data: tuple = (),
+    batches: Callable[[int], tuple] | None = None,
+    progress: bool = False,
+    callback: Callable[[CallbackInfo], bool | str | None] | None = None,
+    chunk_size: int | None = None,
+    check_finite: Literal["state", "objective", "none"] = "state",
+    throw: bool = True,
+) -> FitResult:
+    """Run `algorithm.step` for `num_steps` steps, many of them per dispatch.
+
+    Step `i` (from 0) gets the key `jax.random.fold_in(key, i)` and the arguments
+    `step(key, state, *data, *batches(i))`, so the outcome does not depend on how the steps are
+    cut into chunks. One program with a dynamic number of steps is compiled per call, and
+    reused by later calls with the same `step` function and shapes.
+
+    Args:
+        key: one PRNG key, typed or raw.
+        algorithm: its `init` is not called.
+        state: pytree of arrays, from `algorithm.init`. It is left untouched.
+        num_steps: how many steps, at least 1.
+        data: pytrees of arrays that every step gets. They are arguments of the compiled
+            program, not constants in it, so other data of the same shapes do not recompile it.
+        batches: `batches(step) -> tuple` of (pytrees of) NumPy arrays that this step gets
+            besides, of the same shapes for all steps; a pure function of the step number. The
+            batches of a dispatch are moved to the device together.
+        progress: show a bar with the mean objective of the last tenth of the steps and the time
+            left. It moves between dispatches and costs nothing within them.
+        callback: called after every chunk; a true value or a text ends the fit, the text
+            goes into the message. See `stop_when_flat`.
+        chunk_size: steps from one callback to the next, and most steps in one dispatch. By
+            default a 20th of `num_steps`, or less where the batches of a chunk exceed 64 MiB.
+        check_finite: what ends the fit when it is infinite or not a number: the objective and
+            every leaf of the state that is finite at the start, the objective only, or nothing.
+            Looked at once per dispatch; the step is then found by repeating the dispatch.
+        throw: whether such an end is an exception, or a result with `ok=False`.
+    Returns:
+        State, recorded `Info` and timings.
+    Raises:
+        NonFiniteError: a step made something non-finite; `error.result` has the last good state,
+            the message names the step, the leaf and what `algorithm.diagnose` says.
+        ValueError: bad options; a state leaf that is not an array; a step that changes the
+            shapes or dtypes of its state; an `objective` that is not a scalar; empty data;
+            batches of different shapes. The leaf or step is named.
+    """
+    _check_options(num_steps, chunk_size, data, check_finite)
+    check_key(key)
+    data, state = as_arrays(data, "data"), as_arrays(state, "state")
+    _check_not_empty(data)
+    loop = Loop(key, algorithm, state, data, Batches(batches), check_finite)
+    chunk_size = chunk_size or min(-(-num_steps // 20), loop.batches.default_limit())
+    loop.compile(_capacity(chunk_size, batches), num_steps)
+    bar = ProgressBar(progress, num_steps, loop.step)
+    try:
+        message = _run(loop, num_steps, chunk_size, callback, bar)
+    finally:
+        bar.close()
+    result = FitResult(
+        state=loop.state,
+        info=loop.history(),
+        num_steps=loop.step,
+        ok=loop.failure is None,
+        message=message,
+        seconds=loop.seconds,
+        compile_seconds=loop.compile_seconds,
+    )
+    if throw and not result.ok:
+        raise NonFiniteError(result)
+    return result
+
+
+def _run(loop: Loop, num_steps: int, chunk_size: int, callback, bar: ProgressBar) -> str:
+    """Dispatch until the end, a stop or a failure; returns the message of the result."""
+    pace = _Pace(_BAR_SECONDS if bar.shown else np.inf)
+    while loop.step < num_steps:
+        start = loop.step
+        chunk = start - start % chunk_size
+        end = min(chunk + chunk_size, num_steps)
+        seconds = loop.advance(min(end - start, pace.limit))
+        pace.measure(loop.step - start, seconds)
+        bar.update(loop.step - start, loop.history())
+        if loop.failure is not None:
+            return loop.failure
+        if callback is not None and loop.step == end:
+            args = (loop.history(chunk), loop.history(), loop.seconds)
+            stop = callback(CallbackInfo(loop.step, num_steps, loop.state, *args))
+            if stop:
+                reason = stop if isinstance(stop, str) else "the callback asked for it"
+                return f"stopped after {loop.step} steps: {reason}"
+    return f"completed {loop.step} steps"
+
+
+class _Pace:
+    """How many steps a dispatch may have so that it takes about a given time.
+
+    Attributes:
+        limit: number of steps for the next dispatch, at least 1.
+    """
+
+    limit: int
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self.limit = 1 if seconds < np.inf else _MOST_STEPS
+
+    def measure(self, count: int, seconds: float) -> None:
+        """Learn from a dispatch of `count` steps."""
+        if self._seconds < np.inf and count:
+            self.limit = int(np.clip(self._seconds * count / max(seconds, 1e-9), 1, _MOST_STEPS))
+
+
+def _capacity(chunk_size: int, batches) -> int:
+    """Length of the record buffers: rounded up, so that nearby lengths share a program."""
+    return chunk_size if batches is not None else 1 << (chunk_size - 1).bit_length()
+
+
+def _check_options(num_steps, chunk_size, data, check_finite) -> None:
+    for name, value in (("num_steps", num_steps), ("chunk_size", chunk_size)):
+        if name == "chunk_size" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise ValueError(f"{name} must be an int; got {type(value).__name__} {value!r:.40}.")
+        if not 1 <= value <= _MOST_STEPS:
+            raise ValueError(f"{name} must be from 1 to {_MOST_STEPS}; got {value}.")
+    if not isinstance(data, tuple) or hasattr(data, "_fields"):
+        raise ValueError(
+            "data must be a tuple, one entry per argument of step after the state; "
+            f"got {type(data).__name__}. For one argument write data=(x,)."
+        )
+    if check_finite not in ("state", "objective", "none"):
+        raise ValueError(
+            f"check_finite must be 'state', 'objective' or 'none'; got {check_finite!r}."
+        )
+
+
+def _check_not_empty(data: tuple) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(data):
+        if x.size == 0:
+            raise ValueError(f"{path_name(path, 'data')} is empty: its shape is {x.shape}.")

@@ -1,0 +1,90 @@
+"""Find the step that made something infinite or not a number, and say what it was."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bayesjx._core._tree import is_inexact, path_name
+
+
+class BadStep(NamedTuple):
+    """The step that went bad, and what there was just before and after it."""
+
+    step: int
+    state: Any  # before the step: the last good one
+    new_state: Any
+    info: Any  # of the step
+
+
+def finite_at_start(state: Any) -> tuple[bool, ...]:
+    """For each leaf, whether it holds floating-point numbers that are all finite."""
+    return tuple(bool(is_inexact(x) and jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
+
+
+def find_bad_step(
+    run: Callable[[int, int, Any], tuple], first: int, count: int, state: Any
+) -> BadStep:
+    """Bisect steps `first` to `first + count - 1`, of which some went bad.
+
+    Repeats at most `count` steps in all, in the very program that ran them, so the numbers
+    are the same.
+
+    Args:
+        run: `run(begin, end, state) -> (state, rows, ok)`, with steps counted from `first`.
+        first: global number of the first step.
+        count: number of steps.
+        state: before the first step, good.
+    """
+    low, high = 0, count
+    while high - low > 1:
+        middle = (low + high) // 2
+        new_state, _, ok = run(low, middle, state)
+        if ok:
+            low, state = middle, new_state
+        else:
+            high = middle
+    new_state, rows, _ = run(low, high, state)
+    return BadStep(first + low, state, new_state, jax.tree.map(lambda x: np.asarray(x[low]), rows))
+
+
+def describe_bad_step(bad: BadStep, watched: tuple[bool, ...], diagnosis: str | None) -> str:
+    """Message of several sentences: the step, what went bad in it, and what to try."""
+    objective = getattr(bad.info, "objective", None)
+    names = _bad_leaves(bad.new_state, watched)
+    what = []
+    if objective is not None and not np.isfinite(objective):
+        what.append(f"the objective is {objective}")
+    if names:
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        what.append(f"the step makes {names[0]}{more}")
+    lines = [f"not finite at step {bad.step} (counted from 0): " + "; ".join(what) + "."]
+    if objective is not None and np.isfinite(objective):
+        lines.append(
+            f"The objective of the step is still finite, {objective:.6g}: "
+            "its gradient or the update is not."
+        )
+    lines.append(f"The state kept is the last good one, after {bad.step} steps.")
+    if diagnosis:
+        lines.append(diagnosis)
+    if bad.step == 0:
+        lines.append("Nothing good came before: look at the initial values and at the data.")
+    else:
+        lines.append("A smaller learning rate, clipped gradients or float64 may help.")
+    return "\n".join(lines)
+
+
+def _bad_leaves(state: Any, watched: tuple[bool, ...]) -> list[str]:
+    """Name and content of each watched leaf that is not finite, parameters first as in the tree."""
+    found = []
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    for (path, x), watch in zip(leaves, watched, strict=True):
+        x = np.asarray(x) if watch else None
+        if x is None or np.isfinite(x).all():
+            continue
+        bad = x[~np.isfinite(x)]
+        count = f", {bad.size} of {x.size} entries" if x.size > 1 else ""
+        found.append(f"{path_name(path)} {bad.flat[0]}{count}")
+    return found
