@@ -1,0 +1,48 @@
+"""Set up before anything of ours is imported: x64, compilation cache, run-time shape checks."""
+
+import os
+from pathlib import Path
+
+# Compiling is most of what the tests cost, so the results are kept between runs and, through the
+# environment, shared with the subprocesses that some tests start.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("bayesjx", "beartype.beartype")
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(params=[jnp.float32, jnp.float64], ids=["f32", "f64"])
+def dtype(request):
+    """The test runs in both precisions; outputs are expected in that of the inputs."""
+    return request.param
+
+
+@pytest.fixture
+def tol(dtype):
+    """Keyword arguments of `np.testing.assert_allclose` for an exact identity in `dtype`."""
+    return {"rtol": 1e-4, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 1e-9, "atol": 1e-10}
+
+
+@pytest.fixture
+def getkey():
+    """A function that returns a new key at each call; the same sequence in every test."""
+    key = jax.random.key(20)
+
+    def next_key():
+        nonlocal key
+        key, subkey = jax.random.split(key)
+        return subkey
+
+    return next_key
