@@ -1,0 +1,37 @@
+"""Benchmarks of bayesjx: one module per claim, one harness for all.
+
+`python -m benchmarks list` names them, `python -m benchmarks run NAME` measures one. How to write
+one is in `benchmarks/README.md`.
+"""
+
+from benchmarks._declare import (
+    Benchmark as Benchmark,
+    Figure as Figure,
+    Target as Target,
+)
+from benchmarks._process import (
+    Fresh as Fresh,
+    in_fresh_process as in_fresh_process,
+    Unavailable as Unavailable,
+)
+from benchmarks._report import Report as Report
+from benchmarks._stats import median as median, paired_ratio as paired_ratio
+from benchmarks._timing import (
+    compare as compare,
+    compare_compilation as compare_compilation,
+    Comparison as Comparison,
+    compiled_memory as compiled_memory,
+    in_turn as in_turn,
+)
+from benchmarks._worker import (
+    run_worker as run_worker,
+    serve as serve,
+    Worker as Worker,
+    WorkerError as WorkerError,
+)
+
+# Name on the command line -> module that holds its `BENCHMARK`. The module is imported when it is
+# listed or run, so it must not import jax (or anything that does) at its top.
+MODULES = {
+    "all-import": "benchmarks.all_import",
+}
