@@ -1,0 +1,69 @@
+"""Sphinx configuration; `make docs` executes the notebooks first, then builds with `-W`."""
+
+import re
+from importlib.metadata import version as _version
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+
+project = "bayesjx"
+author = "The bayesjx developers"
+copyright = "The bayesjx developers"
+version = release = _version("bayesjx")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_math_dollar",
+]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+
+html_theme = "furo"
+html_title = "bayesjx"
+html_static_path = ["_static"]
+html_copy_source = False
+mathjax3_config = {"tex": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]]}}
+
+# docs/run_notebooks.py executed them, and remembers what did not change.
+nb_execution_mode = "off"
+nb_output_stderr = "remove"
+nb_merge_streams = True
+myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+default_role = "py:obj"  # `name` in a docstring is code, and a link where we define that name
+autodoc_typehints = "none"  # signatures stay short; the docstrings give the shapes
+autodoc_member_order = "bysource"
+autodoc_class_signature = "mixed"
+autosummary_generate = True
+autosummary_imported_members = True  # a package exports what its private files define
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+
+
+def leave_out_unwritten_pages(app, docname, source):
+    """Let index.md name the pages to come: those which do not exist yet are left out."""
+    if docname == "index":
+        lines = source[0].splitlines()
+        source[0] = "\n".join(line for line in lines if _exists(line))
+
+
+def _exists(line: str) -> bool:
+    page = re.fullmatch(r"[a-z*/-]+", line)
+    return page is None or any(DOCS.glob(f"{line}.md")) or any(DOCS.glob(f"{line}.ipynb"))
+
+
+def leave_out_tuple_fields(app, what, name, obj, skip, options):
+    """The docstring of a NamedTuple describes its fields; theirs only say which number they have."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
+def setup(app):
+    app.connect("autodoc-skip-member", leave_out_tuple_fields)
+    app.connect("source-read", leave_out_unwritten_pages)
