@@ -60,7 +60,7 @@ def _exists(line: str) -> bool:
 
 
 def leave_out_tuple_fields(app, what, name, obj, skip, options):
-    """The docstring of a NamedTuple describes its fields; theirs only say which number they have."""
+    """A NamedTuple describes its fields; their own docstrings only number them."""
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
