@@ -48,13 +48,11 @@ class Report:
         for name, samples in comparison.samples.items():
             low, high = quartiles(samples)
             middle, ratio = comparison.median(name), comparison.ratio(name, against)
-            rows.append(
-                [name, middle.value * scale, f"{low * scale:.4g} – {high * scale:.4g}", ratio.value]
-                + [f"{ratio.low:.3f} – {ratio.high:.3f}", len(samples)]
-            )
             bars[name] = Figure(middle.value * scale, low * scale, high * scale)
-        header = ["", f"median {unit}", "quartiles", f"÷ {against}", "95 %", "rounds"]
-        self.table(title, header, rows)
+            spreads = _spread(bars[name]), _spread(ratio)
+            rows.append([name, bars[name], spreads[0], ratio, spreads[1], len(samples)])
+        header = ["", f"median {unit}", "quartiles", "ratio", "95 %", "rounds"]
+        self.table(f"{title} (ratio to {against})", header, rows)
         self.bars(title, unit, bars)
 
     def bars(self, title: str, unit: str, values: Mapping[str, Any]) -> None:
@@ -94,9 +92,7 @@ def verdict_rows(lines: Sequence[Line], quick: bool) -> tuple[list[str], list[li
     rows = []
     for line in lines:
         figure, target = line.figure, line.target
-        spread = ""
-        if figure is not None and figure.low is not None and figure.high is not None:
-            spread = f"{figure.low:.4g} – {figure.high:.4g}"
+        spread = _spread(figure) if figure else ""
         must = target.describe(quick) if target else "-"
         meaning = [target.meaning if target else "", figure.note if figure else ""]
         meaning += [figure.missing_because if figure else "not among what was measured"]
@@ -171,6 +167,12 @@ def scrub_text(text: str) -> str:
     text = re.sub(r"(?<![\w./:])/(?:[\w.+@-]+/)+([\w.+@-]*)", r"…/\1", text)
     host = socket.gethostname()
     return re.sub(rf"\b{re.escape(host)}\b", "(this machine)", text) if host else text
+
+
+def _spread(figure: Figure) -> str:
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{figure.low:.4g} – {figure.high:.4g}"
 
 
 def _figure(figure: Figure | None) -> dict[str, Any]:

@@ -63,9 +63,10 @@ class Worker:
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._complaints: collections.deque[str] = collections.deque(maxlen=40)
-        threading.Thread(target=self._read_answers, daemon=True).start()
-        self._stderr = threading.Thread(target=self._read_complaints, daemon=True)
-        self._stderr.start()
+        readers = (self._read_answers, self._read_complaints)
+        self._readers = [threading.Thread(target=reader, daemon=True) for reader in readers]
+        for reader in self._readers:
+            reader.start()
 
     def ask(self, request: str, **arguments: Any) -> Any:
         """Call the script's handler of that name with JSON arguments; returns its JSON answer."""
@@ -83,7 +84,7 @@ class Worker:
         except BrokenPipeError:
             answer = None
         if answer is None:
-            self._stderr.join(5)
+            self._join_readers()
             raise WorkerError(f"{self._name} ended during {request!r}:\n" + self._last_words())
         reply = json.loads(answer)
         if "error" in reply:
@@ -107,6 +108,7 @@ class Worker:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        self._join_readers()
 
     def __enter__(self) -> Worker:
         return self
@@ -116,14 +118,20 @@ class Worker:
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._answers.put(line)
+        with self._process.stdout as answers:
+            for line in answers:
+                self._answers.put(line)
         self._answers.put(None)
 
     def _read_complaints(self) -> None:
         assert self._process.stderr is not None
-        for line in self._process.stderr:
-            self._complaints.append(line.rstrip())
+        with self._process.stderr as complaints:
+            for line in complaints:
+                self._complaints.append(line.rstrip())
+
+    def _join_readers(self) -> None:
+        for reader in self._readers:
+            reader.join(5)
 
     def _last_words(self) -> str:
         return "\n".join(self._complaints) or f"(exit status {self._process.poll()})"
