@@ -2,6 +2,12 @@
 
 from bayesjx._core._algorithm import Algorithm as Algorithm
 from bayesjx._core._callbacks import CallbackInfo as CallbackInfo, stop_when_flat as stop_when_flat
+from bayesjx._core._checkpoint import (
+    CheckpointError as CheckpointError,
+    describe_checkpoint as describe_checkpoint,
+    load_checkpoint as load_checkpoint,
+)
+from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._fit import fit as fit
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
 from bayesjx._core._tree import (

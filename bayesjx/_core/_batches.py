@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bayesjx._core._tree import is_array, path_name, shape_text
@@ -18,31 +19,14 @@ class Batches:
         first: the batch of step 0, NumPy arrays.
     """
 
+    first: tuple
+
     def __init__(self, batches: Callable[[int], tuple] | None):
-        self._batches = batches
-        self.first = () if batches is None else self._load(0)
+        self._batches = batches or (lambda step: ())
+        self.first = self.at(0)
 
     def at(self, step: int) -> tuple:
         """The batch of one step, as NumPy arrays."""
-        return () if self._batches is None else self._load(step)
-
-    def stack(self, first: int, count: int, capacity: int) -> tuple:
-        """Batches of `count` steps on a leading axis of length `capacity`; the rest is zero."""
-        if self._batches is None:
-            return ()
-        stacked = jax.tree.map(
-            lambda x: np.zeros((capacity, *x.shape), x.dtype), self.first, is_leaf=is_array
-        )
-        for i in range(count):
-            jax.tree.map(lambda out, x, i=i: _put(out, i, x), stacked, self.at(first + i))
-        return stacked
-
-    def default_limit(self) -> int:
-        """How many batches fit in a stack of moderate size."""
-        size = sum(x.nbytes for x in jax.tree.leaves(self.first))
-        return max(1, _STACK_BYTES // max(1, size))
-
-    def _load(self, step: int) -> tuple:
         batch = self._batches(step)
         if not isinstance(batch, tuple):
             raise ValueError(
@@ -60,6 +44,22 @@ class Batches:
             )
         return batch
 
+    def stack(self, first: int, count: int, capacity: int) -> tuple:
+        """Batches of `count` steps on a leading axis of length `capacity`; the rest is zero."""
+        if not self.first:
+            return ()
+        stacked = jax.tree.map(
+            lambda x: np.zeros((capacity, *x.shape), x.dtype), self.first, is_leaf=is_array
+        )
+        for i in range(count):
+            jax.tree.map(lambda out, x, i=i: _put(out, i, x), stacked, self.at(first + i))
+        return stacked
+
+    def default_limit(self) -> int:
+        """How many batches fit in a stack of moderate size."""
+        size = sum(x.nbytes for x in jax.tree.leaves(self.first))
+        return max(1, _STACK_BYTES // max(1, size))
+
     def _matches_first(self, batch: tuple) -> bool:
         if jax.tree.structure(batch) != jax.tree.structure(self.first):
             return False
@@ -72,7 +72,8 @@ def _as_numpy(x: Any, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be an array; got {type(x).__name__}.")
     if x.size == 0:
         raise ValueError(f"{name} is empty: its shape is {x.shape}.")
-    return np.asarray(x)
+    x = np.asarray(x)
+    return x.astype(jnp.result_type(x), copy=False)  # float64 is float32 unless x64 is on
 
 
 def _put(out: np.ndarray, i: int, x: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """The loop that drives every algorithm."""
 
+import os
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from bayesjx._core._callbacks import CallbackInfo
 from bayesjx._core._loop import Loop
 from bayesjx._core._progress import ProgressBar
 from bayesjx._core._result import FitResult, NonFiniteError
+from bayesjx._core._resume import Saver
 from bayesjx._core._tree import as_arrays, check_key, path_name
 
 _BAR_SECONDS = 1.0  # between two movements of the progress bar, about
@@ -29,6 +31,8 @@ def fit(
     progress: bool = False,
     callback: Callable[[CallbackInfo], bool | str | None] | None = None,
     chunk_size: int | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: float = 60.0,
     check_finite: Literal["state", "objective", "none"] = "state",
     throw: bool = True,
 ) -> FitResult:
@@ -55,6 +59,12 @@ def fit(
             goes into the message. See `stop_when_flat`.
         chunk_size: steps from one callback to the next, and most steps in one dispatch. By
             default a 20th of `num_steps`, or less where the batches of a chunk exceed 64 MiB.
+        checkpoint: file for the state and the records. It is replaced atomically every
+            `checkpoint_every` seconds, at the end, and when an exception or Ctrl-C ends the fit.
+            If it exists, the fit goes on from it and ends with the same bits as if it had never
+            been interrupted; a finished fit returns at once, a larger `num_steps` continues it.
+            Pass the arguments of the first call, the initial state included: they are compared.
+        checkpoint_every: seconds between two checkpoints.
         check_finite: what ends the fit when it is infinite or not a number: the objective and
             every leaf of the state that is finite at the start, the objective only, or nothing.
             Looked at once per dispatch; the step is then found by repeating the dispatch.
@@ -67,56 +77,81 @@ def fit(
         ValueError: bad options; a state leaf that is not an array; a step that changes the
             shapes or dtypes of its state; an `objective` that is not a scalar; empty data;
             batches of different shapes. The leaf or step is named.
+        CheckpointError: the file is truncated, corrupted, of a newer format, or of a fit with
+            another key, initial state, data, first batch or program (what `step` computes, as a
+            jaxpr with its constants). A `ValueError` too. Another version of JAX or another
+            device only warns that the last bits may differ.
     """
-    _check_options(num_steps, chunk_size, data, check_finite)
+    _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every)
     check_key(key)
     data, state = as_arrays(data, "data"), as_arrays(state, "state")
     _check_not_empty(data)
     loop = Loop(key, algorithm, state, data, Batches(batches), check_finite)
     chunk_size = chunk_size or min(-(-num_steps // 20), loop.batches.default_limit())
-    loop.compile(_capacity(chunk_size, batches), num_steps)
-    bar = ProgressBar(progress, num_steps, loop.step)
-    try:
-        message = _run(loop, num_steps, chunk_size, callback, bar)
-    finally:
-        bar.close()
+    loop.prepare(_capacity(chunk_size, batches), num_steps)
+    saver = None
+    if checkpoint is not None:
+        saver = Saver(checkpoint, checkpoint_every, loop, num_steps)
+    message = saver.resume() if saver else None
+    resumed_from = loop.step
+    if message is None:
+        pace = _Pace(progress, checkpoint_every if saver else np.inf)
+        bar = ProgressBar(progress, num_steps, loop.step)
+        message = _run(loop, num_steps, chunk_size, callback, pace, bar, saver)
     result = FitResult(
-        state=loop.state,
+        state=loop.position.state,
         info=loop.history(),
         num_steps=loop.step,
         ok=loop.failure is None,
         message=message,
         seconds=loop.seconds,
         compile_seconds=loop.compile_seconds,
+        resumed_from=resumed_from,
     )
     if throw and not result.ok:
         raise NonFiniteError(result)
     return result
 
 
-def _run(loop: Loop, num_steps: int, chunk_size: int, callback, bar: ProgressBar) -> str:
+def _run(loop, num_steps, chunk_size, callback, pace, bar, saver) -> str:
     """Dispatch until the end, a stop or a failure; returns the message of the result."""
-    pace = _Pace(_BAR_SECONDS if bar.shown else np.inf)
-    while loop.step < num_steps:
-        start = loop.step
-        chunk = start - start % chunk_size
-        end = min(chunk + chunk_size, num_steps)
-        seconds = loop.advance(min(end - start, pace.limit))
-        pace.measure(loop.step - start, seconds)
-        bar.update(loop.step - start, loop.history())
-        if loop.failure is not None:
-            return loop.failure
-        if callback is not None and loop.step == end:
-            args = (loop.history(chunk), loop.history(), loop.seconds)
-            stop = callback(CallbackInfo(loop.step, num_steps, loop.state, *args))
-            if stop:
-                reason = stop if isinstance(stop, str) else "the callback asked for it"
-                return f"stopped after {loop.step} steps: {reason}"
-    return f"completed {loop.step} steps"
+    stopped = None
+    try:
+        while loop.failure is None:
+            stopped = _tell(loop, num_steps, chunk_size, callback)
+            if stopped or loop.step == num_steps:
+                break
+            if saver:
+                saver.save_if_due()
+            start = loop.step
+            end = min(start - start % chunk_size + chunk_size, num_steps)
+            loop.compile()
+            seconds = loop.advance(min(end - start, pace.limit))
+            pace.measure(loop.step - start, seconds)
+            bar.update(loop.step - start, loop.history())
+    finally:  # also when the callback, the step or the user interrupts
+        bar.close()
+        if saver:
+            saver.save(stopped)
+    return loop.failure or stopped or f"completed {loop.step} steps"
+
+
+def _tell(loop: Loop, num_steps: int, chunk_size: int, callback) -> str | None:
+    """Call the callback if a chunk has just ended; returns a message if it stops the fit."""
+    step = loop.step
+    if callback is None or step == loop.told or (step % chunk_size and step < num_steps):
+        return None
+    history = loop.history((step - 1) // chunk_size * chunk_size), loop.history()
+    stop = callback(CallbackInfo(step, num_steps, loop.position.state, *history, loop.seconds))
+    loop.told = step
+    if not stop:
+        return None
+    reason = stop if isinstance(stop, str) else "the callback asked for it"
+    return f"stopped after {step} steps: {reason}"
 
 
 class _Pace:
-    """How many steps a dispatch may have so that it takes about a given time.
+    """How many steps a dispatch may have, so that the bar moves and checkpoints come in time.
 
     Attributes:
         limit: number of steps for the next dispatch, at least 1.
@@ -124,9 +159,9 @@ class _Pace:
 
     limit: int
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds
-        self.limit = 1 if seconds < np.inf else _MOST_STEPS
+    def __init__(self, progress: bool, checkpoint_every: float):
+        self._seconds = max(min(_BAR_SECONDS if progress else np.inf, checkpoint_every), 0.1)
+        self.limit = 1 if self._seconds < np.inf else _MOST_STEPS
 
     def measure(self, count: int, seconds: float) -> None:
         """Learn from a dispatch of `count` steps."""
@@ -139,7 +174,7 @@ def _capacity(chunk_size: int, batches) -> int:
     return chunk_size if batches is not None else 1 << (chunk_size - 1).bit_length()
 
 
-def _check_options(num_steps, chunk_size, data, check_finite) -> None:
+def _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every) -> None:
     for name, value in (("num_steps", num_steps), ("chunk_size", chunk_size)):
         if name == "chunk_size" and value is None:
             continue
@@ -152,6 +187,8 @@ def _check_options(num_steps, chunk_size, data, check_finite) -> None:
             "data must be a tuple, one entry per argument of step after the state; "
             f"got {type(data).__name__}. For one argument write data=(x,)."
         )
+    if not checkpoint_every >= 0:
+        raise ValueError(f"checkpoint_every must be at least 0 seconds; got {checkpoint_every}.")
     if check_finite not in ("state", "objective", "none"):
         raise ValueError(
             f"check_finite must be 'state', 'objective' or 'none'; got {check_finite!r}."

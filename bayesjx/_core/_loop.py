@@ -1,7 +1,7 @@
 """The state of a running fit: where it is, what it recorded, how to go on."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,53 +9,74 @@ import numpy as np
 
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
-from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, finite_at_start
-from bayesjx._core._program import Program, get_program, place
-from bayesjx._core._tree import is_inexact
+from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, make_watch
+from bayesjx._core._program import get_program, place, Program
+
+
+class Position(NamedTuple):
+    """A number of steps and the state after them; set at once, so that an interrupt cannot
+    come between."""
+
+    step: int
+    state: Any
 
 
 class Loop:
-    """Drives the compiled program of one algorithm and keeps what it records.
+    """Drives the program of one algorithm and keeps what it records.
 
     Attributes:
-        step: number of steps done.
-        state: after `step` steps; never donated, so it stays valid.
+        position: steps done and the state after them. States are never donated and stay valid.
+        told: number of steps done when the callback was last called.
         seconds: spent on steps.
         compile_seconds: spent on tracing and compiling.
         failure: message about the step that went bad, or None.
     """
 
-    step: int
-    state: Any
+    position: Position
+    told: int
     seconds: float
     compile_seconds: float
     failure: str | None
 
     def __init__(
-        self, key, algorithm: Algorithm, state, data: tuple, batches: Batches, check_finite: str
+        self,
+        key: Any,
+        algorithm: Algorithm,
+        state: Any,
+        data: tuple,
+        batches: Batches,
+        check_finite: str,
     ):
-        self.key, self.state, self.data = place(jnp.asarray(key), state, data)
+        self.key, state, self.data = place(jnp.asarray(key), state, data)
         self.algorithm, self.batches = algorithm, batches
-        finite = finite_at_start(self.state) if check_finite == "state" else None
-        silent = (False,) * len(jax.tree.leaves(state))
-        self.watched = None if check_finite == "none" else finite or silent
-        self.step, self.seconds, self.compile_seconds, self.failure = 0, 0.0, 0.0, None
+        self.watch = make_watch(state, check_finite)
+        self.position, self.told = Position(0, state), 0
+        self.seconds, self.compile_seconds, self.failure = 0.0, 0.0, None
 
-    def compile(self, capacity: int, num_steps: int) -> Program:
-        """Get the program ready, and room for the records of `num_steps` steps."""
-        self.program, self.compile_seconds = get_program(
-            self.algorithm.step,
-            self.key,
-            self.state,
-            self.data,
-            self.batches.first,
-            capacity,
-            self.watched,
+    @property
+    def step(self) -> int:
+        """Number of steps done."""
+        return self.position.step
+
+    def prepare(self, capacity: int, num_steps: int) -> Program:
+        """Trace the step, and make room for the records of `num_steps` steps."""
+        started = time.perf_counter()
+        self.program = get_program(
+            self.algorithm.step, *self._arguments(), capacity=capacity, watch=self.watch
         )
         self._rows = jax.tree.map(
             lambda x: np.empty((num_steps, *x.shape), x.dtype), self.program.info
         )
+        if self.program.call is None:
+            self.compile_seconds = time.perf_counter() - started
         return self.program
+
+    def compile(self) -> None:
+        """Compile the program unless an earlier fit did."""
+        if self.program.call is None:
+            started = time.perf_counter()
+            self.program.compile(self.algorithm.step, *self._arguments())
+            self.compile_seconds += time.perf_counter() - started
 
     def advance(self, count: int) -> float:
         """Do `count` steps in one dispatch, or find the one among them that goes bad.
@@ -63,13 +84,16 @@ class Loop:
         Returns:
             The seconds that it took.
         """
-        started, first, state = time.perf_counter(), self.step, self.state
+        started, (first, state) = time.perf_counter(), self.position
         batches = self.batches.stack(first, count, self.program.capacity)
         batches = jax.tree.map(jnp.asarray, batches)
+        call = self.program.call
+        if call is None:
+            raise RuntimeError("compile() comes first")
 
         def run(begin: int, end: int, state):
             bounds = (np.int32(begin), np.int32(end), np.int32(first))
-            return self.program.call(*bounds, self.key, state, self.data, batches)
+            return call(*bounds, self.key, state, self.data, batches)
 
         new_state, rows, ok = run(0, count, state)
         if ok:  # waits for the device: the one synchronisation of a dispatch
@@ -77,7 +101,7 @@ class Loop:
         else:
             bad = find_bad_step(run, first, count, state)
             self._record(bad.state, rows, bad.step - first)
-            self.failure = describe_bad_step(bad, self.watched, self._diagnose(bad))
+            self.failure = describe_bad_step(bad, self.watch, self._diagnose(bad))
         seconds = time.perf_counter() - started
         self.seconds += seconds
         return seconds
@@ -86,15 +110,21 @@ class Loop:
         """Views of the records of the steps from `start` on."""
         return jax.tree.map(lambda x: x[start : self.step], self._rows)
 
-    def restore(self, step: int, state: Any, history: Any) -> None:
+    def restore(self, step: int, state: Any, history: Any, told: int) -> None:
         """Continue from `step`; `history` has `step` rows."""
-        jax.tree.map(lambda rows, old: np.copyto(rows[:step], old), self._rows, history)
-        self.step, self.state = step, jax.tree.map(_like, state, self.state)
+        for rows, old in zip(jax.tree.leaves(self._rows), jax.tree.leaves(history), strict=True):
+            rows[:step] = old
+        self.position = Position(step, jax.tree.map(_put_like, state, self.position.state))
+        self.told = told
 
-    def _record(self, state, rows, count: int) -> None:
+    def _arguments(self) -> tuple:
+        return self.key, self.position.state, self.data, self.batches.first
+
+    def _record(self, state: Any, rows: Any, count: int) -> None:
+        step = self.step
         for out, new in zip(jax.tree.leaves(self._rows), jax.tree.leaves(rows), strict=True):
-            out[self.step : self.step + count] = np.asarray(new)[:count]
-        self.state, self.step = state, self.step + count
+            out[step : step + count] = np.asarray(new)[:count]
+        self.position = Position(step + count, state)
 
     def _diagnose(self, bad: BadStep) -> str | None:
         if self.algorithm.diagnose is None:
@@ -104,8 +134,9 @@ class Loop:
         try:
             return self.algorithm.diagnose(key, bad.state, *self.data, *batch)
         except Exception as error:  # the fit's own message matters more
-            return f"(diagnose itself failed: {type(error).__name__}: {error})"
+            return f"(diagnose failed: {type(error).__name__}: {error})"
 
 
-def _like(x, old):
-    return jax.device_put(x, old.sharding) if len(old.sharding.device_set) > 1 else jnp.asarray(x)
+def _put_like(x: Any, old: jax.Array) -> jax.Array:
+    spread = len(old.sharding.device_set) > 1
+    return jax.device_put(x, old.sharding) if spread else jnp.asarray(x)

@@ -1,4 +1,4 @@
-"""Find the step that made something infinite or not a number, and say what it was."""
+"""Watch for what is infinite or not a number; find the step that made it, and say what it was."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,6 +10,29 @@ import numpy as np
 from bayesjx._core._tree import is_inexact, path_name
 
 
+class Watch(NamedTuple):
+    """What has to stay finite: some leaves of the state, and perhaps the objective."""
+
+    leaves: tuple[bool, ...]
+    objective: bool
+
+    def all_finite(self, state: Any, rows: Any) -> jax.Array:
+        """Whether the watched leaves of `state` and the objectives of `rows` are finite."""
+        leaves = zip(jax.tree.leaves(state), self.leaves, strict=True)
+        watched = [x for x, watch in leaves if watch]
+        if self.objective and hasattr(rows, "objective"):
+            watched.append(rows.objective)
+        return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in watched], dtype=bool))
+
+
+def make_watch(state: Any, check_finite: str) -> Watch:
+    """Watch what `fit` was asked to; leaves that are not finite at the start are left out."""
+    leaves = jax.tree.leaves(state)
+    if check_finite != "state":
+        return Watch((False,) * len(leaves), check_finite == "objective")
+    return Watch(tuple(bool(is_inexact(x) and jnp.all(jnp.isfinite(x))) for x in leaves), True)
+
+
 class BadStep(NamedTuple):
     """The step that went bad, and what there was just before and after it."""
 
@@ -17,11 +40,6 @@ class BadStep(NamedTuple):
     state: Any  # before the step: the last good one
     new_state: Any
     info: Any  # of the step
-
-
-def finite_at_start(state: Any) -> tuple[bool, ...]:
-    """For each leaf, whether it holds floating-point numbers that are all finite."""
-    return tuple(bool(is_inexact(x) and jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(state))
 
 
 def find_bad_step(
@@ -50,17 +68,17 @@ def find_bad_step(
     return BadStep(first + low, state, new_state, jax.tree.map(lambda x: np.asarray(x[low]), rows))
 
 
-def describe_bad_step(bad: BadStep, watched: tuple[bool, ...], diagnosis: str | None) -> str:
-    """Message of several sentences: the step, what went bad in it, and what to try."""
+def describe_bad_step(bad: BadStep, watch: Watch, diagnosis: str | None) -> str:
+    """Message of several lines: the step, what went bad in it, and what to try."""
     objective = getattr(bad.info, "objective", None)
-    names = _bad_leaves(bad.new_state, watched)
+    names = _bad_leaves(bad.new_state, watch)
     what = []
     if objective is not None and not np.isfinite(objective):
         what.append(f"the objective is {objective}")
     if names:
         more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
         what.append(f"the step makes {names[0]}{more}")
-    lines = [f"not finite at step {bad.step} (counted from 0): " + "; ".join(what) + "."]
+    lines = [f"not finite at step {bad.step} (counted from 0): " + "; ".join(what)]
     if objective is not None and np.isfinite(objective):
         lines.append(
             f"The objective of the step is still finite, {objective:.6g}: "
@@ -76,15 +94,15 @@ def describe_bad_step(bad: BadStep, watched: tuple[bool, ...], diagnosis: str | 
     return "\n".join(lines)
 
 
-def _bad_leaves(state: Any, watched: tuple[bool, ...]) -> list[str]:
-    """Name and content of each watched leaf that is not finite, parameters first as in the tree."""
+def _bad_leaves(state: Any, watch: Watch) -> list[str]:
+    """Name and content of each watched leaf that is not finite, in the order of the state."""
     found = []
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    for (path, x), watch in zip(leaves, watched, strict=True):
-        x = np.asarray(x) if watch else None
-        if x is None or np.isfinite(x).all():
+    for (path, x), watched in zip(leaves, watch.leaves, strict=True):
+        if not watched or jnp.all(jnp.isfinite(x)):
             continue
+        x = np.asarray(x)
         bad = x[~np.isfinite(x)]
-        count = f", {bad.size} of {x.size} entries" if x.size > 1 else ""
+        count = f" in {bad.size} of {x.size} entries" if x.size > 1 else ""
         found.append(f"{path_name(path)} {bad.flat[0]}{count}")
     return found

@@ -1,7 +1,6 @@
 """The compiled loop that `fit` dispatches: many steps, a number known only when called."""
 
 import dataclasses
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -11,38 +10,55 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from bayesjx._core._tree import is_inexact, is_key, path_name, shape_text
+from bayesjx._core._nonfinite import Watch
+from bayesjx._core._tree import is_key, path_name, shape_text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Program:
-    """The loop over one `step`, compiled for given shapes.
+    """The loop over one `step`, for arguments of given shapes.
 
     Attributes:
-        call: `call(begin, end, first, key, state, data, batches) -> (state, rows, ok)` runs the
-            global steps `first + begin` to `first + end - 1`. Leaves of `batches` and `rows`
-            have a leading axis of length `capacity`, of which the entries `begin:end` are
-            used. `ok` is whether the objectives and the watched leaves are finite.
         jaxpr: of one step.
         info: shapes and dtypes of one `Info`.
         capacity: most steps of one call.
+        watch: what has to stay finite.
+        call: `call(begin, end, first, key, state, data, batches) -> (state, rows, ok)` runs the
+            global steps `first + begin` to `first + end - 1`. Leaves of `batches` and `rows`
+            have a leading axis of length `capacity`, of which the entries `begin:end` are
+            used. None until compiled.
     """
 
-    call: Callable
     jaxpr: Any
     info: Any
     capacity: int
+    watch: Watch
+    call: Callable | None = None
+
+    def compile(self, step: Callable, key: Any, state: Any, data: tuple, batch: tuple) -> None:
+        """Compile `call` for the step and the arguments that were traced."""
+        run = _make_run(step, self)
+        stacked = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape), x.dtype), batch
+        )
+        shardings = None
+        if any(map(_is_spread, jax.tree.leaves((key, state, data)))):
+            shardings = (jax.tree.map(lambda x: x.sharding, state), None, None)
+        zero = np.int32(0)
+        lowered = jax.jit(run, out_shardings=shardings).lower(
+            zero, zero, zero, key, state, data, stacked
+        )
+        self.call = lowered.compile()
 
 
+# Values hold the constants of a step but not the step itself, so entries die with their keys.
 _PROGRAMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def get_program(
-    step: Callable, key: Any, state: Any, data: tuple, batch: tuple, capacity: int, watched: tuple
-) -> tuple[Program, float]:
-    """The program of `step`, from the cache where the shapes were met before.
-
-    The cache lives as long as `step` does, and holds no arrays but the constants of `step`.
+    step: Callable, key: Any, state: Any, data: tuple, batch: tuple, capacity: int, watch: Watch
+) -> Program:
+    """The program of `step`, traced now or taken from the cache where the shapes were met before.
 
     Args:
         step: of an `Algorithm`.
@@ -51,24 +67,21 @@ def get_program(
         data: pytrees of arrays, the same at each step.
         batch: pytrees of arrays of one step.
         capacity: most steps of one call.
-        watched: for each leaf of `state`, whether it has to stay finite; None in place of
-            the tuple also stops looking at the objective.
-    Returns:
-        The program, and the seconds spent on tracing and compiling it.
+        watch: what has to stay finite.
     Raises:
         ValueError: `step` changes the structure, a shape or a dtype of the state, or returns
             an `Info` that cannot be recorded.
     """
-    signature = _signature((key, state, data, batch), capacity, watched)
+    signature = _signature((key, state, data, batch), capacity, watch)
     try:
         programs = _PROGRAMS.setdefault(step, {})
     except TypeError:  # a callable without a hash or without weak references
         programs = {}
-    if signature in programs:
-        return programs[signature], 0.0
-    started = time.perf_counter()
-    programs[signature] = _compile(step, key, state, data, batch, capacity, watched)
-    return programs[signature], time.perf_counter() - started
+    if signature not in programs:
+        traced = jax.jit(step, inline=True).trace(key, state, *data, *batch)
+        info = _check_output(traced.out_info, state)
+        programs[signature] = Program(traced.jaxpr, info, capacity, watch)
+    return programs[signature]
 
 
 def place(key: Any, state: Any, data: tuple) -> tuple[Any, Any, tuple]:
@@ -89,33 +102,21 @@ def _is_spread(x) -> bool:
     return len(x.sharding.device_set) > 1
 
 
-def _signature(arguments, capacity: int, watched) -> tuple:
+def _signature(arguments: tuple, capacity: int, watch: Watch) -> tuple:
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
     names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
     settings = tuple(getattr(jax.config, name, None) for name in names)
-    return structure, shapes, capacity, watched, settings
+    return structure, shapes, capacity, watch, settings
 
 
-def _compile(step, key, state, data, batch, capacity, watched) -> Program:
-    inner = jax.jit(step, inline=True)  # traced here, taken from the cache in the loop below
-    traced = inner.trace(key, state, *data, *batch)
-    info = _check_output(traced.out_info, state)
-    stacked = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            (capacity, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype)
-        ),
-        batch,
-    )
+def _make_run(step: Callable, program: Program) -> Callable:
+    inner = jax.jit(step, inline=True)  # JAX has its trace from `get_program`
 
     def run(begin, end, first, key, state, data, batches):
-        rows = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), info)
-
         def body(i, carry):
             state, rows = carry
-            batch = jax.tree.map(
-                lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), batches
-            )
+            batch = jax.tree.map(lambda x: _row(x, i), batches)
             new, row = inner(jax.random.fold_in(key, first + i), state, *data, *batch)
             new = jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
             rows = jax.tree.map(
@@ -123,25 +124,17 @@ def _compile(step, key, state, data, batch, capacity, watched) -> Program:
             )
             return new, rows
 
+        rows = jax.tree.map(
+            lambda x: jnp.zeros((program.capacity, *x.shape), x.dtype), program.info
+        )
         state, rows = jax.lax.fori_loop(begin, end, body, (state, rows))
-        return state, rows, _all_finite(state, rows, watched)
+        return state, rows, program.watch.all_finite(state, rows)
 
-    shardings = None
-    if any(map(_is_spread, jax.tree.leaves((key, state, data)))):
-        shardings = (jax.tree.map(lambda x: x.sharding, state), None, None)
-    zero = np.int32(0)
-    jitted = jax.jit(run, out_shardings=shardings)
-    call = jitted.lower(zero, zero, zero, key, state, data, stacked).compile()
-    return Program(call, traced.jaxpr, info, capacity)
+    return run
 
 
-def _all_finite(state, rows, watched):
-    if watched is None:
-        return jnp.bool_(True)
-    leaves = [x for x, watch in zip(jax.tree.leaves(state), watched, strict=True) if watch]
-    if hasattr(rows, "objective"):
-        leaves.append(rows.objective)
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in leaves], dtype=bool))
+def _row(x, i):
+    return jax.lax.dynamic_index_in_dim(x, i, keepdims=False)
 
 
 def _check_output(out: Any, state: Any) -> Any:

@@ -1,11 +1,13 @@
 """What `fit` returns, and how it prints."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from bayesjx._core._callbacks import window_mean
+from bayesjx._core._datatree import to_datatree
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -49,6 +51,21 @@ class FitResult:
         rows.append(("compile", "cached" if cached else _seconds_text(self.compile_seconds)))
         lines = [f"  {name:<10} {text}" for name, text in rows]
         return "\n".join([f"FitResult {'ok' if self.ok else 'not finite'}", *lines])
+
+    def to_datatree(self, posterior: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """The history of the fit, with draws beside it, as an `xarray.DataTree`.
+
+        Args:
+            posterior: draws of the fitted distribution by site name, shape `(draws, ...)`.
+            **options: the other arguments of `bayesjx.to_datatree`.
+        """
+        attrs = {
+            "fit_message": self.message,
+            "fit_seconds": self.seconds,
+            "num_steps": self.num_steps,
+        }
+        attrs.update(options.pop("attrs", None) or {})
+        return to_datatree(posterior, fit=self, attrs=attrs, **options)
 
     def _steps_text(self) -> str:
         resumed = f", resumed from {self.resumed_from}" if self.resumed_from else ""

@@ -1,0 +1,188 @@
+"""Save a running fit now and then, and go on from what was saved."""
+
+import hashlib
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bayesjx._core._checkpoint import (
+    check_leaves,
+    CheckpointError,
+    leaf_bytes,
+    read_checkpoint,
+    versions,
+    write_checkpoint,
+)
+from bayesjx._core._loop import Loop
+from bayesjx._core._tree import is_array, is_key, path_name, shape_text
+
+
+class Saver:
+    """Writes the checkpoints of one fit, and resumes from one of the very same fit.
+
+    Args:
+        path: of the file; the directory is made where it is missing.
+        every: seconds between two checkpoints.
+        loop: prepared, at step 0.
+        num_steps: steps asked for.
+    """
+
+    def __init__(self, path: Any, every: float, loop: Loop, num_steps: int):
+        self._path, self._every, self._loop, self._num_steps = Path(path), every, loop, num_steps
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._identity = _identity(loop)
+        self._saved_at, self._saved = time.monotonic(), None
+
+    def resume(self) -> str | None:
+        """Restore the loop from the file, if there is one.
+
+        Returns:
+            The message of a fit that a callback stopped, if that is how it ended.
+        Raises:
+            CheckpointError: the file is damaged or belongs to another fit.
+        """
+        if not self._path.exists():
+            return None
+        header, leaves = read_checkpoint(self._path)
+        self._check(header)
+        position, step, count = self._loop.position, header["step"], len(header["state"])
+        state = jax.tree.unflatten(jax.tree.structure(position.state), leaves[:count])
+        self._loop.restore(step, state, leaves[count:], header["told"])
+        stopped = header["stopped"] if header["num_steps"] >= self._num_steps else None
+        self._saved = (step, header["told"], stopped)
+        return stopped
+
+    def save_if_due(self) -> None:
+        """Save unless the last time is recent."""
+        if time.monotonic() - self._saved_at >= self._every:
+            self.save()
+
+    def save(self, stopped: str | None = None) -> None:
+        """Save unless nothing was done yet or the file holds the same already."""
+        loop = self._loop
+        now = (loop.step, loop.told, stopped)
+        if loop.step and now != self._saved:
+            header = {
+                "step": loop.step,
+                "num_steps": self._num_steps,
+                "told": loop.told,
+                "stopped": stopped,
+                "fit": self._identity,
+            }
+            write_checkpoint(self._path, header, loop.position.state, loop.history())
+            self._saved = now
+        self._saved_at = time.monotonic()
+
+    def _check(self, header: dict) -> None:
+        path, loop, saved = self._path, self._loop, header.get("fit")
+        if saved is None:
+            raise CheckpointError(f"{path} was not written by fit.")
+        check_leaves(header["state"], loop.position.state, path)
+        if saved["key"] != self._identity["key"]:
+            raise CheckpointError(f"{path} belongs to a fit with another key.")
+        for part, what in (("initial", "initial state"), ("data", "data"), ("batch", "batches")):
+            _check_contents(saved[part], self._identity[part], what, path)
+        self._check_program(header["versions"], saved)
+        rows = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((header["step"], *x.shape), x.dtype), loop.program.info
+        )
+        check_leaves(header["history"], rows, path, root="info")
+        if header["step"] > self._num_steps:
+            raise CheckpointError(
+                f"{path} holds {header['step']} steps already; num_steps={self._num_steps} is less."
+            )
+
+    def _check_program(self, saved_versions: dict, saved: dict) -> None:
+        now = versions()
+        changed = [
+            f"{name} {saved_versions.get(name)} -> {now[name]}"
+            for name in now
+            if saved_versions.get(name) != now[name]
+        ]
+        differences = f" Versions changed: {', '.join(changed)}." if changed else ""
+        if saved_versions.get("jax") != now["jax"]:
+            warnings.warn(
+                f"{self._path} was written with jax {saved_versions.get('jax')}, this is "
+                f"{now['jax']}: whether it is the same program was not checked, and the last bits "
+                "may differ from an uninterrupted fit.",
+                stacklevel=5,
+            )
+        elif saved["program"] != self._identity["program"]:
+            raise CheckpointError(
+                f"{self._path} belongs to another program: the step function computes something "
+                f"else than when it was written.{differences} Options such as a learning rate and "
+                "arrays that step closes over are part of the program."
+            )
+        if saved["platform"] != self._identity["platform"]:
+            warnings.warn(
+                f"{self._path} was written on {saved['platform']}, this is "
+                f"{self._identity['platform']}: the last bits may differ.",
+                stacklevel=5,
+            )
+
+
+def program_fingerprint(closed_jaxpr: Any) -> str:
+    """SHA-256 of the text of a jaxpr, without memory addresses, and of its constants."""
+    text = re.sub(r"0x[0-9a-fA-F]+", "0x", str(closed_jaxpr))
+    digest = hashlib.sha256(text.encode())
+    for constant in _constants(closed_jaxpr):
+        digest.update(_content(constant).encode())
+    return digest.hexdigest()
+
+
+def _constants(x: Any) -> Iterator[Any]:
+    """Arrays inside a jaxpr and the jaxprs in it, in the order of its text."""
+    if hasattr(x, "consts") and hasattr(x, "jaxpr"):
+        yield from x.consts
+        yield from _constants(x.jaxpr)
+    elif hasattr(x, "eqns"):
+        for equation in x.eqns:
+            yield from (v.val for v in equation.invars if hasattr(v, "val"))
+            for name in sorted(equation.params):
+                yield from _constants(equation.params[name])
+    elif isinstance(x, tuple | list):
+        for item in x:
+            yield from _constants(item)
+
+
+def _identity(loop: Loop) -> dict:
+    """What makes two fits the same, as JSON."""
+    key = loop.key
+    device = next(iter(key.devices()))
+    return {
+        "key": [str(jax.random.key_impl(key)) if is_key(key) else "raw", _content(key)],
+        "initial": _contents(loop.position.state, "state"),
+        "data": _contents(loop.data, "data"),
+        "batch": _contents(loop.batches.first, "batches(0)"),
+        "program": program_fingerprint(loop.program.jaxpr),
+        "platform": f"{device.platform} ({device.device_kind})",
+    }
+
+
+def _contents(tree: Any, root: str) -> list[list[str]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [[path_name(path, root), _content(x)] for path, x in leaves]
+
+
+def _content(x: Any) -> str:
+    x = x if is_array(x) else np.asarray(x)
+    if x.dtype == object:
+        return "object"
+    return f"{shape_text(x)} {hashlib.sha256(leaf_bytes(x)).hexdigest()}"
+
+
+def _check_contents(saved: list, now: list, what: str, path: Path) -> None:
+    if [name for name, _ in saved] != [name for name, _ in now]:
+        raise CheckpointError(f"{path} belongs to a fit with {what} of another structure.")
+    for (name, old), (_, new) in zip(saved, now, strict=True):
+        if old == new:
+            continue
+        old_shape, new_shape = old.split()[0], new.split()[0]
+        how = f"was {old_shape}, is {new_shape}" if old_shape != new_shape else "other values"
+        raise CheckpointError(f"{path} belongs to a fit with other {what}: {name} ({how}).")

@@ -1,0 +1,8 @@
+"""Ways in and out: labelled results for ArviZ, and saved fits."""
+
+from bayesjx._core import (
+    CheckpointError as CheckpointError,
+    describe_checkpoint as describe_checkpoint,
+    load_checkpoint as load_checkpoint,
+    to_datatree as to_datatree,
+)
