@@ -122,9 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--quick", action="store_true", help="smaller, a verdict within 60 seconds")
     one.add_argument("--json", type=Path, metavar="FILE", help="keep figures and machine in FILE")
     page = commands.add_parser("page", help="draw the docs page from the kept results")
-    page.add_argument(
-        "--to", type=Path, default=None, metavar="DIR", help="default docs/_generated"
-    )
+    page.add_argument("--to", type=Path, default=None, metavar="DIR", help="default docs")
     return parser
 
 

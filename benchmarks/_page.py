@@ -15,23 +15,25 @@ from benchmarks._report import SCHEMA
 from benchmarks._table import markdown
 
 RESULTS = ROOT / "benchmarks" / "results"
-GENERATED = ROOT / "docs" / "_generated"
+INTRODUCTION = ROOT / "benchmarks" / "page.md"
+PICTURES = "_generated"
 
 
 def write_page(to: Path | None = None, results: Path = RESULTS) -> Path:
-    """Write `benchmarks.inc`, which docs/benchmarks.md includes, and its pictures.
+    """Write `benchmarks.md`, and its pictures to `_generated/` beside it.
 
     The same results give the same files. A benchmark without kept result is named as such.
 
     Args:
-        to: folder to write to, `docs/_generated` by default.
+        to: folder to write to, `docs` by default.
         results: folder of the kept results.
     """
     from benchmarks.__main__ import load
 
-    to = GENERATED if to is None else to
-    to.mkdir(parents=True, exist_ok=True)
-    for stale in to.glob("benchmarks-*.svg"):
+    to = ROOT / "docs" if to is None else to
+    pictures = to / PICTURES
+    pictures.mkdir(parents=True, exist_ok=True)
+    for stale in pictures.glob("benchmarks-*.svg"):
         stale.unlink()
     overview, sections = [], []
     for name in MODULES:
@@ -48,16 +50,17 @@ def write_page(to: Path | None = None, results: Path = RESULTS) -> Path:
             )
         date = kept["environment"]["date"].split()[0]
         overview.append([f"[`{name}`](#{name})", benchmark.claim, kept["verdict"], date])
-        sections.append(_section(benchmark, kept, to))
+        sections.append(_section(benchmark, kept, pictures))
     table = markdown(["name", "claim", "verdict", "measured"], overview)
-    page = to / "benchmarks.inc"
-    page.write_text("\n\n".join([table, *sections]) + "\n", encoding="utf-8")
+    introduction = INTRODUCTION.read_text(encoding="utf-8").strip()
+    page = to / "benchmarks.md"
+    page.write_text("\n\n".join([introduction, table, *sections]) + "\n", encoding="utf-8")
     return page
 
 
-def _section(benchmark: Benchmark, kept: Mapping[str, Any], to: Path) -> str:
+def _section(benchmark: Benchmark, kept: Mapping[str, Any], pictures: Path) -> str:
     quick = kept["quick"]
-    parts = [f"({kept['name']})=\n## {kept['name']}", f"{kept['claim']}. From: {kept['source']}."]
+    parts = [f"## {kept['name']}", f"{kept['claim']}. From: {kept['source']}."]
     if quick:
         parts.append("**Only a quick run is kept.**")
     if kept["error"]:
@@ -69,9 +72,9 @@ def _section(benchmark: Benchmark, kept: Mapping[str, Any], to: Path) -> str:
     parts.append(markdown(header, [_figure_row(line) for line in kept["figures"]]))
     charts = [entry for entry in kept["report"] if entry["kind"] in ("bars", "lines")]
     for i, entry in enumerate(charts or _margins(kept["figures"]), start=1):
-        picture = to / f"benchmarks-{kept['name']}-{i}.svg"
+        picture = pictures / f"benchmarks-{kept['name']}-{i}.svg"
         _draw(entry, picture)
-        parts.append(f"![{entry['title']}]({to.name}/{picture.name})")
+        parts.append(f"![{entry['title']}]({PICTURES}/{picture.name})")
     tables = [entry for entry in kept["report"] if entry["kind"] in ("table", "note")]
     if tables:
         parts.append("<details><summary>Everything measured</summary>")

@@ -87,7 +87,7 @@ def interpreter(version: str | None, requirements: Sequence[str] = ()) -> str:
     home = VENVS / f"py{version}-{digest}"
     ready = home / "ready"
     VENVS.mkdir(parents=True, exist_ok=True)
-    with _locked(home.with_suffix(".lock")):
+    with _locked(VENVS / f"{home.name}.lock"):
         if not ready.exists():
             _make_venv(python, home, requirements)
             ready.write_text("\n".join(requirements) + "\n", encoding="utf-8")
