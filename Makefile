@@ -76,6 +76,7 @@ notebooks: $(STAMP) ## execute all notebooks (FAST=1: small sizes)
 	$(if $(FAST),BAYESJX_FAST=1) $(TEST_CACHE) $(PY) docs/run_notebooks.py
 
 docs: notebooks ## build the documentation in docs/_build/html
+	$(PY) -m benchmarks page
 	$(PY) -m sphinx -W --keep-going -q docs docs/_build/html
 
 bench: $(STAMP) ## measure one claim: NAME=... [QUICK=1] [JSON=file]

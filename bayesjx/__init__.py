@@ -8,27 +8,43 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import vi as vi
+    from . import distributions as distributions, vi as vi
     from ._core import (
         Algorithm as Algorithm,
+        CallbackInfo as CallbackInfo,
+        CheckpointError as CheckpointError,
+        describe_checkpoint as describe_checkpoint,
         fit as fit,
         FitResult as FitResult,
         load_checkpoint as load_checkpoint,
+        NonFiniteError as NonFiniteError,
+        stop_when_flat as stop_when_flat,
         to_datatree as to_datatree,
     )
 
     __version__: str
 
-_SUBPACKAGES = ("vi",)
-_CORE_NAMES = ("Algorithm", "FitResult", "fit", "load_checkpoint", "to_datatree")
-
-__all__ = ["Algorithm", "FitResult", "fit", "load_checkpoint", "to_datatree", "vi"]
+__all__ = [
+    "Algorithm",
+    "CallbackInfo",
+    "CheckpointError",
+    "FitResult",
+    "NonFiniteError",
+    "describe_checkpoint",
+    "distributions",
+    "fit",
+    "load_checkpoint",
+    "stop_when_flat",
+    "to_datatree",
+    "vi",
+]
+_SUBPACKAGES = ("distributions", "vi")
 
 
 def __getattr__(name: str) -> object:
     if name in _SUBPACKAGES:
         return _import_module(f"{__name__}.{name}")
-    if name in _CORE_NAMES:
+    if name in __all__:
         value = getattr(_import_module(f"{__name__}._core"), name)
     elif name == "__version__":
         value = _import_module("importlib.metadata").version(__name__)
@@ -39,4 +55,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBPACKAGES, *_CORE_NAMES, "__version__"})
+    return sorted({*globals(), *__all__, "__version__"})
