@@ -8,7 +8,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import distributions as distributions, vi as vi
+    from . import distributions as distributions, interop as interop, vi as vi
     from ._core import (
         Algorithm as Algorithm,
         CallbackInfo as CallbackInfo,
@@ -33,12 +33,13 @@ __all__ = [
     "describe_checkpoint",
     "distributions",
     "fit",
+    "interop",
     "load_checkpoint",
     "stop_when_flat",
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("distributions", "vi")
+_SUBPACKAGES = ("distributions", "interop", "vi")
 
 
 def __getattr__(name: str) -> object:
