@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from ._core import (
         Algorithm as Algorithm,
         CallbackInfo as CallbackInfo,
-        CheckpointError as CheckpointError,
-        describe_checkpoint as describe_checkpoint,
         fit as fit,
         FitResult as FitResult,
         load_checkpoint as load_checkpoint,
@@ -27,10 +25,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Algorithm",
     "CallbackInfo",
-    "CheckpointError",
     "FitResult",
     "NonFiniteError",
-    "describe_checkpoint",
     "distributions",
     "fit",
     "interop",
