@@ -7,7 +7,7 @@ from typing import NamedTuple
 class Algorithm(NamedTuple):
     """An iterative method as a triple of pure functions.
 
-    One signature serves deterministic and random methods, so one [`bayesjx.fit`][]
+    One signature serves deterministic and random methods, so one `bayesjx.fit`
     and one `lax.scan` drive all of them.
 
     Attributes:

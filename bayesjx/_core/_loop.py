@@ -14,8 +14,7 @@ from bayesjx._core._program import get_program, place, Program
 
 
 class Position(NamedTuple):
-    """A number of steps and the state after them; set at once, so that an interrupt cannot
-    come between."""
+    """Steps done and the state after them, set at once: an interrupt cannot come between."""
 
     step: int
     state: Any

@@ -12,7 +12,7 @@ from bayesjx._core._datatree import to_datatree
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FitResult:
-    """The outcome of [`bayesjx.fit`][].
+    """The outcome of `bayesjx.fit`.
 
     Attributes:
         state: after the last step, or the last good one where `ok` is False.
@@ -47,8 +47,8 @@ class FitResult:
         if done:
             each = _seconds_text(self.seconds / done)
             rows.append(("time", f"{_seconds_text(self.seconds)}, {each} per step"))
-        cached = self.compile_seconds == 0
-        rows.append(("compile", "cached" if cached else _seconds_text(self.compile_seconds)))
+            cached = self.compile_seconds == 0
+            rows.append(("compile", "cached" if cached else _seconds_text(self.compile_seconds)))
         lines = [f"  {name:<10} {text}" for name, text in rows]
         return "\n".join([f"FitResult {'ok' if self.ok else 'not finite'}", *lines])
 

@@ -86,7 +86,11 @@ class Saver:
         check_leaves(header["state"], loop.position.state, path)
         if saved["key"] != self._identity["key"]:
             raise CheckpointError(f"{path} belongs to a fit with another key.")
-        for part, what in (("initial", "initial state"), ("data", "data"), ("batch", "batches")):
+        for part, what in (
+            ("initial", "another initial state"),
+            ("data", "other data"),
+            ("batch", "other batches"),
+        ):
             _check_contents(saved[part], self._identity[part], what, path)
         self._check_program(header["versions"], saved)
         rows = jax.tree.map(
@@ -138,10 +142,8 @@ def program_fingerprint(closed_jaxpr: Any) -> str:
 
 def _constants(x: Any) -> Iterator[Any]:
     """Arrays inside a jaxpr and the jaxprs in it, in the order of its text."""
-    if hasattr(x, "consts") and hasattr(x, "jaxpr"):
-        yield from x.consts
-        yield from _constants(x.jaxpr)
-    elif hasattr(x, "eqns"):
+    if hasattr(x, "eqns"):
+        yield from getattr(x, "consts", ())
         for equation in x.eqns:
             yield from (v.val for v in equation.invars if hasattr(v, "val"))
             for name in sorted(equation.params):
@@ -179,10 +181,10 @@ def _content(x: Any) -> str:
 
 def _check_contents(saved: list, now: list, what: str, path: Path) -> None:
     if [name for name, _ in saved] != [name for name, _ in now]:
-        raise CheckpointError(f"{path} belongs to a fit with {what} of another structure.")
+        raise CheckpointError(f"{path} belongs to a fit with {what}: other names of leaves.")
     for (name, old), (_, new) in zip(saved, now, strict=True):
         if old == new:
             continue
         old_shape, new_shape = old.split()[0], new.split()[0]
         how = f"was {old_shape}, is {new_shape}" if old_shape != new_shape else "other values"
-        raise CheckpointError(f"{path} belongs to a fit with other {what}: {name} ({how}).")
+        raise CheckpointError(f"{path} belongs to a fit with {what}: {name} ({how}).")

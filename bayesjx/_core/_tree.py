@@ -61,7 +61,7 @@ def as_arrays(tree: Any, root: str) -> Any:
                 "Wrap numbers in jnp.asarray; keep functions and text in static fields."
             )
         x = jnp.asarray(x)
-        return x.astype(x.dtype) if x.weak_type else x
+        return x.astype(x.dtype) if getattr(x, "weak_type", False) else x
 
     return jax.tree_util.tree_map_with_path(convert, tree)
 
