@@ -1,0 +1,4 @@
+"""Distributions that NumPyro lacks, as `numpyro.distributions.Distribution` subclasses."""
+
+from ._one_hot import OneHotCategorical as OneHotCategorical
+from ._repair import BernoulliLogits as BernoulliLogits, repaired as repaired

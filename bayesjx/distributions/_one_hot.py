@@ -1,0 +1,73 @@
+"""A categorical distribution over one-hot vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from numpyro.distributions import constraints, Distribution
+
+
+class OneHotCategorical(Distribution):
+    r"""Categorical distribution whose values are one-hot vectors of length $k$.
+
+    The density $\sum_j v_j \log p_j$ extends to points inside the simplex, which relaxed
+    gradient estimators need; at the corners it is the categorical log probability.
+
+    Args:
+        probs: probabilities, shape `(..., k)`, normalised along the last axis.
+        logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
+
+    Raises:
+        ValueError: both or none of `probs` and `logits`, or a scalar.
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    pytree_data_fields = ("logits",)
+    support = constraints.simplex
+    has_enumerate_support = True
+
+    def __init__(self, probs: Any = None, logits: Any = None, *, validate_args: bool | None = None):
+        if (probs is None) == (logits is None):
+            raise ValueError("OneHotCategorical takes exactly one of probs and logits")
+        given = jnp.asarray(logits if probs is None else jnp.log(jnp.asarray(probs)))
+        if given.ndim < 1:
+            raise ValueError("OneHotCategorical needs parameters of shape (..., k), got a scalar")
+        self.logits = jax.nn.log_softmax(given, axis=-1)
+        super().__init__(given.shape[:-1], given.shape[-1:], validate_args=validate_args)
+
+    @property
+    def probs(self) -> jax.Array:
+        """Normalised probabilities, shape `(..., k)`."""
+        return jnp.exp(self.logits)
+
+    @property
+    def mean(self) -> jax.Array:
+        return jnp.broadcast_to(self.probs, self.shape())
+
+    @property
+    def variance(self) -> jax.Array:
+        return self.mean * (1 - self.mean)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        index = random.categorical(key, self.logits, shape=sample_shape + self.batch_shape)
+        return jax.nn.one_hot(index, self.event_shape[0], dtype=self.logits.dtype)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        # A category of probability zero contributes nothing unless it is drawn; at all others the
+        # product keeps its derivative in the value, which relaxed estimators follow.
+        possible = self.logits > -jnp.inf
+        terms = value * jnp.where(possible, self.logits, 0.0)
+        return jnp.sum(jnp.where(possible | (value == 0), terms, -jnp.inf), axis=-1)
+
+    def enumerate_support(self, expand: bool = True) -> jax.Array:
+        k = self.event_shape[0]
+        corners = jnp.eye(k, dtype=self.logits.dtype)
+        values = corners.reshape((k,) + (1,) * len(self.batch_shape) + (k,))
+        return jnp.broadcast_to(values, (k,) + self.shape()) if expand else values
+
+    def entropy(self) -> jax.Array:
+        """Entropy in nats, shape `batch_shape`."""
+        return -jnp.sum(jnp.where(self.probs > 0, self.probs * self.logits, 0.0), axis=-1)

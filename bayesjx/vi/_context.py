@@ -1,0 +1,141 @@
+"""Running programs inside an objective: keys, addresses, values to replay, and what was seen."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from zlib import crc32
+
+import jax
+from jax import random
+
+from ._site import Site
+from ._strategy import AbstractReplay, AbstractScore
+
+
+class BiasedGradientWarning(UserWarning):
+    """A site uses a strategy whose gradient is biased."""
+
+
+class Suspend(BaseException):
+    """Ends a run at the first replay site; the rest of the program is the site's continuation.
+
+    Not an `Exception`, so that a program's own `except Exception` lets it pass.
+    """
+
+    def __init__(self, site: Site):
+        super().__init__(site.address)
+        self.site = site
+
+
+class Restage(BaseException):
+    """Ends a run at the first score site, to begin again under an abstract trace."""
+
+
+class Context:
+    """State of one run of an objective. Lives as long as the run; holds tracers.
+
+    Args:
+        key: randomness of the run; the same key gives the same draws at every address, whatever
+            is fixed elsewhere, so replays share random numbers with the first run.
+        fixed: values of sites that are being replayed, by address.
+        done: score sites that an enclosing run takes care of.
+        suspend: stop at the first replay site that is not fixed.
+        stage: the run is traced abstractly, as score sites need; otherwise they raise `Restage`.
+        prefix: prepended to all addresses (non-empty inside `particles`).
+        plate_key: key of subsampled plates, shared by all programs and particles, so that
+            everything in one objective sees the same minibatch.
+        states: baseline states by address.
+        maximise: whether the caller climbs the objective.
+    """
+
+    def __init__(
+        self,
+        key: jax.Array,
+        *,
+        fixed: dict[str, jax.Array] | None = None,
+        done: frozenset[str] = frozenset(),
+        suspend: bool = False,
+        stage: bool = True,
+        prefix: str = "",
+        plate_key: jax.Array | None = None,
+        states: dict[str, jax.Array] | None = None,
+        maximise: bool = True,
+    ):
+        self.key = key
+        self.fixed = fixed or {}
+        self.done = done
+        self.suspend = suspend
+        self.stage = stage
+        self.prefix = prefix
+        self.plate_key = random.fold_in(key, crc32(b"plates")) if plate_key is None else plate_key
+        self.states = states or {}
+        self.maximise = maximise
+        self.sites: list[Site] = []  # every latent site, in execution order
+        self.scores: list[Site] = []  # the score sites that this run takes care of
+        self.exported: list[Any] = []  # score records of particles
+        self.mutables: dict[str, jax.Array] = {}
+        self.num_terms = 0
+        self._num_calls = 0
+
+    def enter_call(self) -> tuple[str, jax.Array]:
+        """Address prefix and key of the next program run inside the objective."""
+        number = self._num_calls
+        self._num_calls += 1
+        return f"{self.prefix}{number}/", random.fold_in(self.key, number)
+
+    def add(self, site: Site) -> None:
+        """Registers a site. Raises `Suspend` if the run has to stop at it."""
+        replay = isinstance(site.strategy, AbstractReplay)
+        if not site.strategy.unbiased and all(site.address != s.address for s in self.sites):
+            warnings.warn(
+                f"site {site.name!r}: the gradient of strategy {site.strategy.name} is biased",
+                BiasedGradientWarning,
+                stacklevel=2,
+            )
+        self.sites.append(site)
+        if isinstance(site.strategy, AbstractScore) and site.address not in self.done:
+            if not self.stage:
+                raise Restage
+            self.scores.append(site)
+        if replay and self.suspend and site.address not in self.fixed:
+            raise Suspend(site)
+
+
+_LOCAL = threading.local()
+
+
+def current(caller: str) -> Context:
+    """The innermost running context.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    context = peek()
+    if context is None:
+        raise RuntimeError(
+            f"vi.{caller} draws random values and must run inside an objective: "
+            "decorate the function that calls it with @vi.expectation and call "
+            ".estimate(key, ...), .surrogate(key, ...) or .value_and_grad(key, ...)"
+        )
+    return context
+
+
+def peek() -> Context | None:
+    """The innermost running context, or None."""
+    stack = getattr(_LOCAL, "stack", None)
+    return stack[-1] if stack else None
+
+
+@contextmanager
+def activate(context: Context) -> Iterator[Context]:
+    """Makes `context` the running one."""
+    stack = _LOCAL.__dict__.setdefault("stack", [])
+    stack.append(context)
+    try:
+        yield context
+    finally:
+        stack.pop()

@@ -1,0 +1,249 @@
+"""The structured cost: a sum of terms that remember the plates they live in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.primitives import CondIndepStackFrame as Frame
+
+Frames = frozenset[Frame]
+PARTICLES = "__particles__"  # prefix of the names of particle frames
+
+
+class Term(eqx.Module):
+    """One summand of a `Cost`: an array of log probabilities and where it belongs.
+
+    Attributes:
+        value: contributions, already multiplied by `scale`; the axes of the plates in `frames`
+            sit at the plates' (negative) dims, all other axes are summed freely.
+        signals: per particle frame, what a score site inside that particle should be
+            multiplied with in place of `value`; set by `log_mean_exp`.
+        frames: the plates of the term.
+        label: where the term came from, as `"call/site"`.
+        scale: the plates' subsampling scale that `value` contains.
+        detached: the term is the log density of a sampled score-function or replay site.
+            Its gradient has mean zero wherever the cost is used linearly and is dropped there.
+        linear_only: the gradient of the term is right only if the cost is used linearly.
+        order: how many terms the run had produced before this one; None if that is unknown.
+    """
+
+    value: jax.Array
+    signals: dict[Frame, jax.Array] = eqx.field(default_factory=dict)
+    frames: Frames = eqx.field(static=True, default=frozenset())
+    label: str = eqx.field(static=True, default="")
+    scale: float = eqx.field(static=True, default=1.0)
+    detached: bool = eqx.field(static=True, default=False)
+    linear_only: bool = eqx.field(static=True, default=False)
+    order: int | None = eqx.field(static=True, default=None)
+
+    def times(self, weight: Any) -> Term:
+        """The term multiplied by a scalar. A traced weight ends the special treatment above,
+        since it may depend on the sampled value."""
+        constant = isinstance(weight, (int, float, np.ndarray, np.generic))
+        return Term(
+            self.value * weight,
+            {frame: signal * weight for frame, signal in self.signals.items()},
+            self.frames,
+            self.label,
+            self.scale,
+            self.detached and constant,
+            self.linear_only,
+            self.order,
+        )
+
+    def linear(self) -> Term:
+        """The term with the gradient that it needs in a linear objective."""
+        if not self.detached:
+            return self
+        value = jax.lax.stop_gradient(self.value)
+        return dataclasses.replace(self, value=value, detached=False)
+
+
+class Cost(eqx.Module):
+    """A sum of `Term`s, closed under `+`, `-` and multiplication by scalars.
+
+    Anything else goes through `total`, a scalar that no longer knows its plates: gradients stay
+    unbiased and score-function sites become noisier. `jnp` functions accept a `Cost` and see
+    its `total`.
+    """
+
+    terms: tuple[Term, ...] = ()
+    records: dict[str, jax.Array] = eqx.field(default_factory=dict)
+
+    def __add__(self, other: Any) -> Cost:
+        other = as_cost(other)
+        return Cost(self.terms + other.terms, {**self.records, **other.records})
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Cost:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> Cost:
+        return self + as_cost(other) * -1.0
+
+    def __rsub__(self, other: Any) -> Cost:
+        return as_cost(other) - self
+
+    def __mul__(self, weight: Any) -> Cost:
+        if isinstance(weight, Cost):
+            raise TypeError(
+                "a Cost is a sum and can only be multiplied by a scalar; "
+                "use `.total` for a product of two costs"
+            )
+        if jnp.ndim(weight) != 0:
+            raise ValueError(f"a Cost is multiplied by scalars only, got shape {jnp.shape(weight)}")
+        return Cost(tuple(term.times(weight) for term in self.terms), self.records)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, weight: Any) -> Cost:
+        return self * (1.0 / weight)
+
+    @property
+    def total(self) -> jax.Array:
+        """The scalar sum, safe to use in any expression.
+
+        Raises:
+            ValueError: the cost holds `enum`, `mvd` or other replay sites of particles, whose
+                gradients hold for linear uses only.
+        """
+        for term in self.terms:
+            if term.linear_only:
+                raise ValueError(
+                    f"the cost term {term.label!r} depends on a replayed site (enum, leg, mvd, "
+                    "rloo, disarm or importance) inside `particles` and is used non-linearly; "
+                    "give that site a score strategy, e.g. vi.reinforce"
+                )
+        return _sum([term.value for term in self.terms])
+
+    def __jax_array__(self) -> jax.Array:
+        return self.total
+
+    def weight_sites(self, weights: Mapping[str, Any]) -> Cost:
+        """Multiplies the terms of the named sites, e.g. `{"z": beta}` for a beta-ELBO.
+
+        Raises:
+            ValueError: a name fits no term of the cost.
+        """
+        names = {site_name(term.label) for term in self.terms}
+        if unknown := sorted(set(weights) - names):
+            raise ValueError(
+                f"weight_sites: no term of the cost belongs to {unknown}; it has {sorted(names)}"
+            )
+        return Cost(
+            tuple(
+                term.times(weights[name]) if (name := site_name(term.label)) in weights else term
+                for term in self.terms
+            ),
+            self.records,
+        )
+
+    def by_site(self) -> dict[str, jax.Array]:
+        """The sum of each label's terms, for printing and for finding a non-finite one."""
+        sums: dict[str, jax.Array] = {}
+        for term in self.terms:
+            sums[term.label] = sums.get(term.label, 0.0) + jnp.sum(term.value)  # ty: ignore
+        return sums
+
+    def linear(self) -> Cost:
+        """The cost with the gradients that a linear objective needs (see `Term.detached`)."""
+        return Cost(tuple(term.linear() for term in self.terms), self.records)
+
+
+def site_name(label: str) -> str:
+    """`"b"` from the label `"0/b"`."""
+    return label.partition("/")[2]
+
+
+def as_cost(value: Any, label: str = "value") -> Cost:
+    """Wraps a scalar as a frame-free `Cost`; a `Cost` passes through.
+
+    Raises:
+        TypeError: `value` is neither a `Cost` nor a real number or array.
+        ValueError: `value` is an array that is not a scalar.
+    """
+    if isinstance(value, Cost):
+        return value
+    try:
+        array = jnp.asarray(value)
+    except TypeError as error:
+        raise TypeError(
+            f"expected a Cost or a real scalar, got {type(value).__name__}; an objective returns "
+            "the sum or difference of vi.simulate and vi.log_density costs, or a scalar array"
+        ) from error
+    if array.ndim != 0:
+        raise ValueError(
+            f"expected a Cost or a scalar, got an array of shape {array.shape}; "
+            "did you forget to sum over it?"
+        )
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
+        raise TypeError(f"expected a Cost or a real scalar, got dtype {array.dtype}")
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        array = array.astype(jnp.result_type(float))
+    return Cost((Term(array, label=label),))
+
+
+def reduce_to(value: jax.Array, keep: Iterable[Frame]) -> jax.Array:
+    """Sums `value` over every axis that is not the axis of a plate in `keep`.
+
+    Axes that belong to no plate at all, such as the time axis of a scan, are summed too; plates
+    keep their dim, so results broadcast against each other.
+    """
+    dims = {frame.dim for frame in keep}
+    axes = tuple(axis for axis in range(value.ndim) if axis - value.ndim not in dims)
+    value = jnp.sum(value, axis=axes, keepdims=True) if axes else value
+    lead = value.ndim - max((-dim for dim in dims), default=0)
+    return value.reshape(value.shape[lead:]) if lead > 0 else value
+
+
+def local_costs(cost: Cost, frames: Frames, keep: Iterable[bool]) -> dict[Frames, jax.Array]:
+    """What a score-function site in the plates `frames` is multiplied with.
+
+    Sums the kept terms element by element of the plates that the term shares with the site.
+    Terms that lack some of the site's plates are kept apart, since broadcasting them into those
+    plates would count them once per element.
+
+    Particles that share a term's frame get the mean of the other particles as a baseline.
+
+    Returns:
+        per set of shared plates, the sum of the terms that share just these; gradients stopped.
+    """
+    groups: dict[Frames, jax.Array] = {}
+    for term, kept in zip(cost.terms, keep, strict=True):
+        if not kept:
+            continue
+        value, plates = term.value, term.frames
+        for frame, signal in term.signals.items():
+            if frame in frames:
+                value, plates = signal, plates | {frame}
+        shared = frozenset(frames & plates)
+        value = jax.lax.stop_gradient(reduce_to(value, shared))
+        for frame in shared & term.frames:
+            if frame.name.startswith(PARTICLES):
+                value = _minus_others(value, frame)
+        groups[shared] = groups[shared] + value if shared in groups else value
+    return groups
+
+
+def _minus_others(value: jax.Array, frame: Frame) -> jax.Array:
+    """Subtracts from each particle the mean of the others: the leave-one-out baseline."""
+    n = frame.size
+    if n == 1:
+        return value
+    return (value - jnp.mean(value, axis=frame.dim, keepdims=True)) * (n / (n - 1))
+
+
+def _sum(values: list[jax.Array]) -> jax.Array:
+    if not values:
+        return jnp.zeros(())
+    total = jnp.sum(values[0])
+    for value in values[1:]:
+        total = total + jnp.sum(value)
+    return total

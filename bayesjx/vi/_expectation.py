@@ -1,0 +1,254 @@
+"""`expectation`: turns an objective into an estimator with unbiased gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, overload
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from ._context import activate, Context
+from ._cost import as_cost, Cost
+from ._law import elementwise_family
+from ._surrogate import Settings, surrogate_cost
+
+
+class SiteInfo(NamedTuple):
+    """One row of `Expectation.describe`."""
+
+    name: str
+    address: str
+    distribution: str
+    shape: tuple[int, ...]
+    plates: tuple[str, ...]
+    strategy: str
+    unbiased: bool
+
+
+class Expectation(eqx.Module):
+    """An objective as an estimator; made by `expectation`.
+
+    Every method takes a key and the objective's arguments, is pure, and works under `jax.jit`,
+    `jax.vmap` and `jax.grad`.
+    """
+
+    fn: Callable[..., Any] = eqx.field(static=True)
+    has_aux: bool = eqx.field(static=True, default=False)
+    maximise: bool = eqx.field(static=True, default=True)
+
+    def estimate(self, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        """An unbiased value, scalar; with `has_aux`, the pair of value and auxiliary output.
+
+        Differentiate `surrogate`, not this: at score and replay sites its gradient is not that
+        of the expectation.
+        """
+        cost, aux = self._run(Context(key), args, kwargs)
+        value = _total(cost)
+        return (value, aux) if self.has_aux else value
+
+    def surrogate(self, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+        """A scalar whose value is an estimate and whose `jax.grad` is an unbiased gradient.
+
+        With `has_aux`, the pair of scalar and auxiliary output.
+
+        Raises:
+            ValueError: the objective returns something other than a `Cost` or a real scalar, or
+                a site cannot have its strategy.
+        """
+        value, (aux, _) = self.surrogate_with_records(key, None, *args, **kwargs)
+        return (value, aux) if self.has_aux else value
+
+    def surrogate_with_records(
+        self, key: jax.Array, states: dict[str, jax.Array] | None, *args: Any, **kwargs: Any
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Like `surrogate`, for loops that keep the states of moving-average baselines.
+
+        Args:
+            key: randomness.
+            states: the records of the previous step, or None at the first.
+            *args: the objective's arguments, as are **kwargs**.
+
+        Returns:
+            `(surrogate, (aux, records))`.
+        """
+        settings = Settings(states=states, maximise=self.maximise)
+
+        def objective() -> Any:
+            output = self.fn(*args, **kwargs)
+            return _first(output) if self.has_aux else output
+
+        cost = surrogate_cost(objective, key, settings)
+        aux = self._run(Context(key), args, kwargs)[1] if self.has_aux else None
+        return _total(cost), (aux, cost.records)
+
+    def value_and_grad(
+        self,
+        key: jax.Array,
+        *args: Any,
+        argnums: int | tuple[int, ...] = 0,
+        num_draws: int = 1,
+        **kwargs: Any,
+    ) -> tuple[Any, Any]:
+        """Estimate and unbiased gradient, averaged over `num_draws` independent draws.
+
+        Args:
+            key: randomness.
+            *args: the objective's arguments; all inexact arrays in those of `argnums`
+                (Equinox modules and other pytrees included) are differentiated.
+            argnums: which arguments to differentiate.
+            num_draws: number of draws, run by `jax.vmap`.
+
+        Returns:
+            `(value, gradient)`, or `((value, aux), gradient)` with `has_aux` (then `aux` gets a
+            leading axis if `num_draws > 1`).
+        """
+        chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+        def loss(wanted: tuple[Any, ...], key: jax.Array) -> Any:
+            full = list(args)
+            for position, value in zip(chosen, wanted, strict=True):
+                full[position] = value
+            return self.surrogate(key, *full, **kwargs)
+
+        def mean_loss(wanted: tuple[Any, ...]) -> Any:
+            if num_draws == 1:
+                return loss(wanted, key)
+            output = jax.vmap(lambda k: loss(wanted, k))(random.split(key, num_draws))
+            value = output[0] if self.has_aux else output
+            return (jnp.mean(value), output[1]) if self.has_aux else jnp.mean(value)
+
+        wanted = tuple(args[position] for position in chosen)
+        value, gradient = eqx.filter_value_and_grad(mean_loss, has_aux=self.has_aux)(wanted)
+        return value, gradient[0] if isinstance(argnums, int) else gradient
+
+    def describe(self, *args: Any, **kwargs: Any) -> list[SiteInfo]:
+        """Lists the latent sites of one run with their strategies; nothing is computed."""
+        rows: list[SiteInfo] = []
+
+        def run() -> jax.Array:
+            context = Context(random.key(0))
+            cost, _ = self._run(context, args, kwargs)
+            for site in context.sites:
+                rows.append(
+                    SiteInfo(
+                        site.name,
+                        site.address,
+                        type(elementwise_family(site.law)).__name__,
+                        jnp.shape(site.value),
+                        tuple(sorted(frame.name for frame in site.frames)),
+                        site.strategy.name,
+                        site.strategy.unbiased,
+                    )
+                )
+            return _total(cost)
+
+        jax.eval_shape(run)
+        return rows
+
+    def is_unbiased(self, *args: Any, **kwargs: Any) -> bool:
+        """Whether the strategies of all sites are unbiased."""
+        return all(row.unbiased for row in self.describe(*args, **kwargs))
+
+    def diagnose(self, key: jax.Array, *args: Any, **kwargs: Any) -> str | None:
+        """Names the first site whose draw or log density is not finite, with its parameters.
+
+        Runs the objective once, on the host; not for use under `jax.jit`.
+
+        Returns:
+            a sentence, or None if everything is finite.
+        """
+        context = Context(key)
+        cost, _ = self._run(context, args, kwargs)
+        for site in context.sites:
+            if isinstance(site.value, jax.core.Tracer):
+                continue  # inside particles
+            name = f"site {site.name!r} ({type(elementwise_family(site.law)).__name__})"
+            for field, leaf in _parameters(site.family).items():
+                if problem := _not_finite(leaf):
+                    return f"{name}: its parameter {field!r} has {problem}"
+            if problem := _not_finite(site.value):
+                return f"{name}: its draw has {problem}"
+        for term in cost.terms:
+            if problem := _not_finite(term.value):
+                label = term.label.partition("/")[2] or term.label
+                return f"site {label!r}: its log density has {problem}"
+        return None
+
+    def _run(self, context: Context, args: Any, kwargs: Any) -> tuple[Cost, Any]:
+        with activate(context):
+            output = self.fn(*args, **kwargs)
+            output, aux = output if self.has_aux else (output, None)
+            return as_cost(output, "objective"), aux
+
+
+@overload
+def expectation(fn: Callable[..., Any]) -> Expectation: ...
+@overload
+def expectation(
+    *, has_aux: bool = ..., maximise: bool = ...
+) -> Callable[[Callable[..., Any]], Expectation]: ...
+def expectation(fn=None, *, has_aux: bool = False, maximise: bool = True):
+    """Turns an objective into an estimator of its expectation with unbiased gradients.
+
+    Use as a decorator, `@vi.expectation` or `@vi.expectation(maximise=False)`.
+
+    Args:
+        fn: function of any arguments that calls `vi.simulate` and `vi.log_density` and returns
+            a sum or difference of their costs, or any scalar.
+        has_aux: `fn` returns `(objective, aux)`.
+        maximise: whether optimisers climb (bounds) or descend (losses) the objective.
+
+    Returns:
+        the `Expectation`. Its estimate is unbiased for the expectation of what `fn` returns, and
+        its gradient for the gradient of that: of a nonlinear function of an average it estimates
+        the mean of the function, not the function of the mean.
+
+    Raises:
+        TypeError: `fn` is not callable.
+
+    References:
+        Becker, Lew, Wang, Ghavami, Huot, Rinard and Mansinghka (2024), "Probabilistic
+        programming with programmable variational inference", PLDI; Lew, Huot, Staton and
+        Mansinghka (2023), "ADEV: sound automatic differentiation of expected values", POPL.
+    """
+    if fn is None:
+        return lambda fn: expectation(fn, has_aux=has_aux, maximise=maximise)
+    if not callable(fn):
+        raise TypeError(f"expectation takes a function, got {type(fn).__name__}")
+    return Expectation(fn, has_aux, maximise)
+
+
+def _first(output: Any) -> Any:
+    if not isinstance(output, tuple) or len(output) != 2:
+        raise ValueError("an objective with has_aux=True must return the pair (objective, aux)")
+    return output[0]
+
+
+def _total(cost: Cost) -> jax.Array:
+    """The sum of all terms, those included that users may only use linearly."""
+    if not cost.terms:
+        raise ValueError("the objective has no terms: neither a program's sites nor a scalar")
+    values = [jnp.sum(term.value) for term in cost.terms]
+    return sum(values[1:], values[0])
+
+
+def _parameters(family: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(family).items()
+        if isinstance(value, (jax.Array, np.ndarray))
+    }
+
+
+def _not_finite(value: Any) -> str | None:
+    value = np.asarray(value)
+    if not np.issubdtype(value.dtype, np.inexact) or np.isfinite(value).all():
+        return None
+    bad = np.argwhere(~np.isfinite(value))
+    index = tuple(int(i) for i in bad[0])
+    where = f" at index {index}" if index else ""
+    return f"{len(bad)} non-finite of {value.size} values, the first is {value[index]}{where}"

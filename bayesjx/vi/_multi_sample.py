@@ -1,0 +1,146 @@
+"""Strategies that compare several joint draws of a site: valid for coupled elements too."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import random
+from numpyro.distributions import Distribution
+
+from ._continuation import Branches, Continuation
+from ._cost import Cost, Frames, Term
+from ._law import draw, elementwise_family, is_bernoulli
+from ._site import Site
+from ._strategy import AbstractReplay
+
+
+class RLOO(AbstractReplay):
+    """Score function with several draws, each one's baseline being the mean of the others.
+
+    Args:
+        num_samples: number of draws, at least 2; the rest of the program runs once for each.
+
+    References:
+        Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!";
+        Salimans and Knowles (2014).
+    """
+
+    num_samples: int = eqx.field(static=True, default=2)
+
+    def __check_init__(self):
+        if self.num_samples < 2:
+            raise ValueError(f"rloo compares draws: num_samples >= 2, got {self.num_samples}")
+
+    def why_not(self, law: Distribution) -> str | None:
+        return None
+
+    def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
+        k = self.num_samples
+        more = jax.vmap(lambda key: draw(site.law, key)[0])(random.split(key, k - 1))
+        values = jax.lax.stop_gradient(jnp.concatenate([site.value[None], more]))
+        branches = rest.surrogate(values)
+        scores = jax.vmap(site.log_prob)(values)
+
+        def terms(frames: Frames, costs: jax.Array) -> Term:
+            advantage = (costs - jnp.mean(costs, axis=0)) / (k - 1)
+            score = jax.vmap(lambda s: site.to_frames(s, frames))(scores)
+            zero = score - jax.lax.stop_gradient(score)
+            value = jnp.sum(_align(zero, advantage) * advantage, axis=0)
+            return Term(value, frames=frames, label=f"{site.address}:gradient")
+
+        return branches.weighted(1 / k) + Cost(tuple(terms(*g) for g in branches.local().items()))
+
+
+class DisARM(AbstractReplay):
+    """Antithetic pair of Bernoulli vectors with the uniforms integrated out.
+
+    Two runs of the rest of the program, whatever the number of elements; the elements may be
+    coupled by the cost.
+
+    References:
+        Dong, Mnih and Tucker (2020), "DisARM: an antithetic gradient estimator for binary latent
+        variables", equation 7; Yin, Ho, Yan, Qian and Zhou (2020), "Probabilistic best subset
+        selection via gradient-based optimization" (U2G).
+    """
+
+    def why_not(self, law: Distribution) -> str | None:
+        if is_bernoulli(law):
+            return None
+        family = type(elementwise_family(law)).__name__
+        return f"DisARM is for Bernoulli sites, not {family}. Use vi.rloo or vi.reinforce"
+
+    def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
+        logits = site.parameter("logits")
+        uniform = random.uniform(key, site.shape, logits.dtype)
+        probs = jax.nn.sigmoid(jax.lax.stop_gradient(logits))
+        pair = jnp.stack([uniform < probs, 1 - uniform < probs])
+        branches = rest.surrogate(pair.astype(site.value.dtype))
+        first, second = pair.astype(logits.dtype)
+        differs = jnp.where(second == 1, -1.0, 1.0) * (first != second)
+        weight = 0.5 * differs * jax.nn.sigmoid(jnp.abs(logits))
+
+        def term(frames: Frames, costs: jax.Array) -> Term:
+            gap = site.from_plates(costs[0] - costs[1])
+            return site.gradient_term(logits, weight * gap, frames)
+
+        return branches.weighted(0.5) + Cost(tuple(term(*g) for g in branches.local().items()))
+
+
+class Importance(AbstractReplay):
+    """Draws from a proposal and weighs all dependent costs by the density ratio.
+
+    Useful where rare values of a site matter, or to keep exploring while the law concentrates.
+    The weights of coupled elements multiply, so their variance grows with the number of them.
+
+    Args:
+        proposal: distribution whose support covers that of the site; its gradient is stopped.
+    """
+
+    proposal: Distribution
+
+    def why_not(self, law: Distribution) -> str | None:
+        if self.proposal.event_shape == law.event_shape:
+            return None
+        return (
+            f"the proposal has event shape {self.proposal.event_shape}, the site "
+            f"{law.event_shape}. Use a proposal of the site's shape"
+        )
+
+    def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
+        proposal = jax.lax.stop_gradient(self.proposal)
+        if proposal.batch_shape != site.law.batch_shape:
+            proposal = proposal.expand(site.law.batch_shape)
+        value = draw(proposal, key)[0].astype(site.value.dtype)
+        branches = rest.surrogate(jax.lax.stop_gradient(value)[None])
+        log_ratio = site.law.log_prob(value) - jax.lax.stop_gradient(proposal.log_prob(value))
+        return _times_ratio(site, branches, log_ratio)
+
+
+def _times_ratio(site: Site, branches: Branches, log_ratio: jax.Array) -> Cost:
+    padded = log_ratio.reshape(log_ratio.shape + (1,) * site.event_axes)
+    local = site.to_plates(padded)
+    separated = all(
+        site.frames <= term.frames
+        for term, depends in zip(branches.cost.terms, branches.dependent, strict=True)
+        if depends
+    )
+    weights = jnp.exp(local if separated else jnp.sum(local))
+    terms = [
+        dataclasses.replace(
+            term, value=term.value[0] * weights if depends else term.value[0], signals={}
+        )
+        for term, depends in zip(branches.cost.terms, branches.dependent, strict=True)
+    ]
+    return Cost(tuple(terms), {k: v[0] for k, v in branches.cost.records.items()})
+
+
+def _align(values: jax.Array, to: jax.Array) -> jax.Array:
+    """Inserts axes after the leading one so that `values` broadcasts with `to`."""
+    missing = to.ndim - values.ndim
+    return values.reshape(values.shape[:1] + (1,) * missing + values.shape[1:])
+
+
+__all__ = ["DisARM", "Importance", "RLOO"]

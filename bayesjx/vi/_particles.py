@@ -1,0 +1,201 @@
+"""Independent copies of a part of an objective, and the log-mean-exp of importance bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from jax.scipy.special import logsumexp
+
+from ._context import Context, current
+from ._cost import as_cost, Cost, Frame, Frames, PARTICLES, reduce_to, Term
+from ._surrogate import run_level, ScoreRecord, Settings
+
+
+def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Runs a function `num_particles` times with independent random numbers, by `jax.vmap`.
+
+    Use it in place of `jax.vmap` inside objectives: sites keep their strategies. Subsampled
+    plates draw the same minibatch in every copy. Score-function sites get the mean of the other
+    copies as a baseline where the copies enter linearly.
+
+    Args:
+        num_particles: number of copies, positive.
+
+    Returns:
+        a transformation of functions. The new function returns what the old one did, stacked:
+        arrays get a leading axis; a `Cost` gets an axis of its own, over which its `total` sums
+        and which `log_mean_exp` understands.
+
+    Raises:
+        ValueError: `num_particles` is not a positive integer; a replayed site (enum, mvd, ...)
+            lies inside and the function returns something else than a `Cost` or a scalar.
+    """
+    if not isinstance(num_particles, int) or num_particles < 1:
+        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+
+    def transform(fn: Callable[..., Any]) -> Callable[..., Any]:
+        def stacked(*args: Any, **kwargs: Any) -> Any:
+            return _run(num_particles, lambda: fn(*args, **kwargs))
+
+        return stacked
+
+    return transform
+
+
+def _run(num_particles: int, fn: Callable[[], Any]) -> Any:
+    parent = current("particles")
+    prefix, key = parent.enter_call()
+    settings = Settings(parent.plate_key, parent.states, parent.maximise, prefix)
+    seen: list[Context] = []
+
+    def one(key: jax.Array) -> tuple[Any, list[ScoreRecord]]:
+        context = settings.context(
+            key, done=parent.done, suspend=parent.suspend, stage=parent.stage
+        )
+        context.num_terms = parent.num_terms
+        seen.append(context)
+        output, records, replayed = run_level(fn, context, settings, key)
+        return (_linear_only(output) if replayed else output), records
+
+    keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
+    out, records = jax.vmap(one)(keys)
+    context = seen[-1]
+    parent.num_terms = context.num_terms
+    parent.sites += context.sites
+    parent.mutables.update(context.mutables)
+    is_cost = isinstance(out, Cost)
+    arrays = [t.value for t in out.terms] if is_cost else []
+    rank = max([a.ndim for a in arrays] + [r.log_prob.ndim for r in records] + [1])
+    frame = Frame(PARTICLES + prefix, -rank, num_particles)
+    parent.exported += [_record_with_axis(record, frame) for record in records]
+    if not is_cost:
+        return out
+    means = {name: jnp.mean(value, axis=0) for name, value in out.records.items()}
+    return Cost(tuple(_term_with_axis(term, frame) for term in out.terms), means)
+
+
+def _linear_only(cost: Cost) -> Cost:
+    terms = tuple(dataclasses.replace(t, linear_only=True) for t in cost.linear().terms)
+    return Cost(terms, cost.records)
+
+
+def _term_with_axis(term: Term, frame: Frame) -> Term:
+    return dataclasses.replace(
+        term,
+        value=_move(term.value, frame),
+        signals={f: _move(s, frame) for f, s in term.signals.items()},
+        frames=term.frames | {frame},
+    )
+
+
+def _record_with_axis(record: ScoreRecord, frame: Frame) -> ScoreRecord:
+    strategy = jax.tree.map(lambda leaf: _move(leaf, frame), record.strategy)
+    return dataclasses.replace(
+        record,
+        log_prob=_move(record.log_prob, frame),
+        strategy=strategy,
+        frames=record.frames | {frame},
+    )
+
+
+def _move(value: jax.Array, frame: Frame) -> jax.Array:
+    """Puts the leading particle axis at the frame's dim."""
+    missing = -frame.dim - value.ndim
+    return value.reshape(value.shape[:1] + (1,) * missing + value.shape[1:])
+
+
+def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
+    r"""$\log \frac1K \sum_k e^{l_k}$ of the log weights of $K$ particles.
+
+    Score-function sites inside the particles see $L - L_{-k}$, where $L_{-k}$ replaces the
+    particle's own log weight by the mean of the others (VIMCO), in place of $L$.
+
+    Args:
+        cost: what a function under `particles(K)` returned as a `Cost`; not used linearly.
+        plate: name of a plate that every term lies in; the log-mean-exp is then taken for each
+            element of the plate and summed, a tighter bound if latents are local to the plate.
+
+    Returns:
+        a `Cost` of one term.
+
+    Raises:
+        ValueError: `cost` has no particle axis, a term lies outside particles or `plate`, terms
+            have different subsampling scales, or a replayed site lies inside the particles.
+
+    References:
+        Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders"; Mnih and
+        Rezende (2016), "Variational inference for Monte Carlo objectives", equation 12.
+    """
+    frame = _particle_frame(cost)
+    keep: Frames = frozenset({frame})
+    scale = 1.0
+    if plate is not None:
+        local = _find_plate(cost, plate)
+        keep = keep | {local}
+        scales = {term.scale for term in cost.terms}
+        if len(scales) > 1 or scales != scales & {s for s in scales if s == s}:
+            raise ValueError(
+                f"log_mean_exp(plate={plate!r}): the terms have different or non-constant scales "
+                f"{sorted(scales)}; all sites must lie in the same subsampled plates"
+            )
+        scale = scales.pop()
+    cost.total  # noqa: B018 - refuses terms that may only be used linearly
+    weights = [reduce_to(term.value, keep) / scale for term in cost.terms]
+    log_weights = sum(weights[1:], weights[0])
+    axis, n = frame.dim, frame.size
+    bound = logsumexp(log_weights, axis=axis, keepdims=True) - jnp.log(n).astype(log_weights.dtype)
+    signal = bound if n == 1 else bound - _bound_without(jax.lax.stop_gradient(log_weights), axis)
+    frames = keep - {frame}
+    value = reduce_to(scale * bound, frames)
+    label = " + ".join(dict.fromkeys(term.label for term in cost.terms))
+    term = Term(value, {frame: scale * signal}, frames=frozenset(frames), label=label, scale=scale)
+    return Cost((term,), cost.records)
+
+
+def _bound_without(log_weights: jax.Array, axis: int) -> jax.Array:
+    """The bound with each log weight replaced by the mean of the others (geometric VIMCO)."""
+    axis = axis % log_weights.ndim
+    n = log_weights.shape[axis]
+    mean = (jnp.sum(log_weights, axis=axis, keepdims=True) - log_weights) / (n - 1)
+    pad = [(0, 0, 0)] * log_weights.ndim
+    before = jax.lax.cumlogsumexp(log_weights, axis=axis)
+    after = jax.lax.cumlogsumexp(log_weights, axis=axis, reverse=True)
+    low = jnp.asarray(-jnp.inf, log_weights.dtype)
+    pad[axis] = (1, -1, 0)
+    before = jax.lax.pad(before, low, pad)
+    pad[axis] = (-1, 1, 0)
+    after = jax.lax.pad(after, low, pad)
+    others = jnp.logaddexp(before, after)
+    return jnp.logaddexp(others, mean) - jnp.log(n).astype(log_weights.dtype)
+
+
+def _particle_frame(cost: Cost) -> Frame:
+    cost = as_cost(cost)
+    shared = [
+        frozenset(f for f in term.frames if f.name.startswith(PARTICLES)) for term in cost.terms
+    ]
+    common = frozenset.intersection(*shared) if shared else frozenset()
+    if not common:
+        raise ValueError(
+            "log_mean_exp expects the Cost that a function under vi.particles(K) returned, with "
+            "every term inside the particles; return a Cost (not its .total) from that function"
+        )
+    return min(common, key=lambda frame: frame.dim)
+
+
+def _find_plate(cost: Cost, plate: str) -> Frame:
+    found: set[Frame] = set()
+    for term in cost.terms:
+        inside = {frame for frame in term.frames if frame.name == plate}
+        if not inside:
+            raise ValueError(
+                f"log_mean_exp(plate={plate!r}): the term {term.label!r} is outside that plate; "
+                "leave out plate=, or move the site into the plate"
+            )
+        found |= inside
+    return found.pop()

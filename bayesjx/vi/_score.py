@@ -1,0 +1,97 @@
+"""The score-function strategy and its baselines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution
+
+from ._cost import Frames
+from ._strategy import AbstractScore
+
+
+class EMA(eqx.Module):
+    """Baseline: exponential moving average of the site's local cost over the steps.
+
+    The average is kept by the optimisation loop (`vi.optimise`, `vi.fit`) and handed back to the
+    objective, which stays pure; without a loop it is zero.
+
+    Args:
+        decay: weight of the past, in [0, 1).
+    """
+
+    decay: float = eqx.field(static=True, default=0.9)
+
+    def __check_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
+
+
+class LearnedBaseline(eqx.Module):
+    """Baseline: a prediction of the local cost, trained by least squares beside the objective.
+
+    Args:
+        prediction: output of a network that does not see the site's own value; a scalar, or an
+            array over the site's plates. Its parameters must be among those being optimised.
+
+    References:
+        Mnih and Gregor (2014), "Neural variational inference and learning in belief networks".
+    """
+
+    prediction: Any
+
+
+class Reinforce(AbstractScore):
+    """The score-function (REINFORCE) gradient; valid for every distribution with a density.
+
+    The score of each draw is multiplied with the costs that depend on it, element by element of
+    the plates that they share, minus a baseline.
+
+    Args:
+        baseline: None, a number or array over the site's plates that does not depend on the
+            site's value, `vi.EMA()` or `vi.LearnedBaseline(prediction)`.
+
+    References:
+        Williams (1992), "Simple statistical gradient-following algorithms for connectionist
+        reinforcement learning"; Schulman, Heess, Weber and Abbeel (2015), "Gradient estimation
+        using stochastic computation graphs".
+    """
+
+    baseline: Any = None
+
+    def why_not(self, law: Distribution) -> str | None:
+        return None
+
+    def signal(
+        self,
+        local: dict[Frames, jax.Array],
+        frames: Frames,
+        state: jax.Array | None,
+    ) -> tuple[dict[Frames, jax.Array], jax.Array | None, jax.Array | None]:
+        if self.baseline is None:
+            return local, None, None
+        full = jnp.asarray(sum(local.values()))
+        record = loss = None
+        if isinstance(self.baseline, EMA):
+            baseline = jnp.zeros_like(full) if state is None else state
+            mean = jnp.mean(full)
+            record = (
+                mean
+                if state is None
+                else self.baseline.decay * state + (1 - self.baseline.decay) * mean
+            )
+        elif isinstance(self.baseline, LearnedBaseline):
+            prediction = jnp.asarray(self.baseline.prediction)
+            loss = 0.5 * jnp.sum((prediction - full) ** 2)
+            baseline = prediction
+        else:
+            baseline = jnp.asarray(self.baseline)
+        baseline = jax.lax.stop_gradient(baseline)
+        own = local.get(frames, jnp.zeros((), full.dtype))
+        return {**local, frames: own - baseline}, record, loss
+
+
+__all__ = ["EMA", "LearnedBaseline", "Reinforce"]

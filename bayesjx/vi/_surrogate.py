@@ -1,0 +1,181 @@
+"""From an objective to a cost whose gradient is unbiased: the heart of `bayesjx.vi`.
+
+Sites are treated in the order in which the program meets them. A replay site hands the rest of
+the program to its strategy as a `Continuation`. A score site multiplies its score with the terms
+that depend on it, once everything after it has been treated. So each strategy sees the later
+ones as one cost, and strategies compose freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jax import random
+
+from ._context import activate, Context, Restage, Suspend
+from ._continuation import Continuation
+from ._cost import as_cost, Cost, Frames, local_costs, reduce_to, Term
+from ._provenance import Staged
+from ._site import Site
+from ._strategy import AbstractScore
+
+
+class ScoreRecord(eqx.Module):
+    """A score site reduced to what its surrogate term needs."""
+
+    log_prob: jax.Array  # over the site's plates
+    strategy: AbstractScore
+    address: str = eqx.field(static=True)
+    frames: Frames = eqx.field(static=True)
+    since: int | None = eqx.field(static=True)
+
+    @staticmethod
+    def of(site: Site) -> ScoreRecord:
+        """The record of a site that was just drawn."""
+        log_prob = site.to_plates(site.log_prob(site.value))
+        assert isinstance(site.strategy, AbstractScore)
+        return ScoreRecord(log_prob, site.strategy, site.address, site.frames, site.since)
+
+
+class Settings(NamedTuple):
+    """What stays the same through all runs of one estimate.
+
+    Attributes:
+        plate_key: see `Context`.
+        states: baseline states by address.
+        maximise: whether the caller climbs the objective; learned baselines need the sign.
+        prefix: address prefix, non-empty inside particles.
+    """
+
+    plate_key: jax.Array | None = None
+    states: dict[str, jax.Array] | None = None
+    maximise: bool = True
+    prefix: str = ""
+
+    def context(self, key: jax.Array, **kwargs: Any) -> Context:
+        """A fresh context."""
+        return Context(
+            key,
+            plate_key=self.plate_key,
+            states=self.states,
+            prefix=self.prefix,
+            maximise=self.maximise,
+            **kwargs,
+        )
+
+
+def surrogate_cost(
+    objective: Callable[[], Any],
+    key: jax.Array,
+    settings: Settings,
+    fixed: dict[str, jax.Array] | None = None,
+    done: frozenset[str] = frozenset(),
+) -> Cost:
+    """A cost with the value of one run of `objective` and an unbiased gradient.
+
+    Args:
+        objective: function without arguments that returns a `Cost` or a scalar.
+        key: randomness of the run.
+        settings: see `Settings`.
+        fixed: values of replayed sites, by address.
+        done: score sites that an enclosing call takes care of.
+    """
+
+    def level(stage: bool) -> tuple[Cost, list[ScoreRecord]]:
+        context = settings.context(key, fixed=fixed, done=done, suspend=True, stage=stage)
+        output, records, _ = run_level(objective, context, settings, key)
+        return as_cost(output, "objective").linear(), records
+
+    try:
+        return level(stage=False)[0]
+    except Restage:
+        pass
+    # There are score sites: trace once more, now abstractly, to see which terms depend on which.
+    staged = Staged(lambda: level(stage=True))
+    cost, records = staged()
+    dependence, _ = staged.depends()
+    return with_scores(cost, records, dependence, settings)
+
+
+def run_level(
+    objective: Callable[[], Any], context: Context, settings: Settings, key: jax.Array
+) -> tuple[Any, list[ScoreRecord], bool]:
+    """Runs to the end, or to the first replay site and then through its strategy.
+
+    Returns:
+        what `objective` returned, or the cost that the replay site's strategy made of it; the
+        score sites met before that site, not yet accounted for; whether there was such a site.
+    """
+    site = None
+    output = None
+    with activate(context):
+        try:
+            output = objective()
+        except Suspend as stop:
+            site = stop.site
+    records = [ScoreRecord.of(site) for site in context.scores] + list(context.exported)
+    if site is None:
+        return output, records, False
+    done = context.done | {record.address for record in records}
+    address = site.address
+
+    def surrogate(value: jax.Array) -> Cost:
+        fixed = {**context.fixed, address: value}
+        return surrogate_cost(objective, key, settings, fixed, done)
+
+    def pure(value: jax.Array) -> Cost:
+        return pure_cost(objective, key, settings, {**context.fixed, address: value})
+
+    rest = Continuation(site, surrogate, pure)
+    cost = site.strategy.combine(site, random.fold_in(site.key, 1), rest)  # ty: ignore
+    return cost, records, True
+
+
+def pure_cost(
+    objective: Callable[[], Any],
+    key: jax.Array,
+    settings: Settings,
+    fixed: dict[str, jax.Array] | None = None,
+) -> Cost:
+    """The cost of a plain forward run; its gradient means nothing."""
+    with activate(settings.context(key, fixed=fixed)):
+        return as_cost(objective(), "objective")
+
+
+def with_scores(
+    cost: Cost, records: list[ScoreRecord], dependence: Cost, settings: Settings
+) -> Cost:
+    """Adds the score terms of `records`, each times the terms of `cost` that depend on it."""
+    found = [frozenset().union(*jax.tree.leaves(t, is_leaf=_is_set)) for t in dependence.terms]
+    terms: list[Term] = []
+    kept_records = dict(cost.records)
+    for record in records:
+        if record.since is None:
+            keep = [record.address in addresses for addresses in found]
+        else:
+            keep = [term.order is None or term.order >= record.since for term in cost.terms]
+        local = local_costs(cost, record.frames, keep)
+        state = (settings.states or {}).get(record.address)
+        signals, kept, loss = record.strategy.signal(local, record.frames, state)
+        terms += [_score_term(record, frames, signal) for frames, signal in signals.items()]
+        if kept is not None:
+            kept_records[record.address] = jax.lax.stop_gradient(kept)
+        if loss is not None:
+            zero = loss - jax.lax.stop_gradient(loss)
+            terms.append(
+                Term(-zero if settings.maximise else zero, label=f"{record.address}:baseline")
+            )
+    return Cost(cost.terms + tuple(terms), kept_records)
+
+
+def _score_term(record: ScoreRecord, frames: Frames, signal: jax.Array) -> Term:
+    score = reduce_to(record.log_prob, frames)
+    zero = score - jax.lax.stop_gradient(score)
+    return Term(zero * signal, frames=frames, label=f"{record.address}:gradient")
+
+
+def _is_set(leaf: object) -> bool:
+    return isinstance(leaf, frozenset)
