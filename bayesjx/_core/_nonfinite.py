@@ -30,7 +30,13 @@ def make_watch(state: Any, check_finite: str) -> Watch:
     leaves = jax.tree.leaves(state)
     if check_finite != "state":
         return Watch((False,) * len(leaves), check_finite == "objective")
-    return Watch(tuple(bool(is_inexact(x) and jnp.all(jnp.isfinite(x))) for x in leaves), True)
+    finite = iter(_finite_leaves([x for x in leaves if is_inexact(x)]))
+    return Watch(tuple(is_inexact(x) and bool(next(finite)) for x in leaves), True)
+
+
+@jax.jit  # one compilation for a whole state, not one per shape
+def _finite_leaves(leaves: list) -> list:
+    return [jnp.all(jnp.isfinite(x)) for x in leaves]
 
 
 class BadStep(NamedTuple):

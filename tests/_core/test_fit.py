@@ -1,5 +1,9 @@
 import gc
+import os
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 from typing import NamedTuple
 
 import core_problems as problems
@@ -162,6 +166,15 @@ def test_a_step_without_hash_is_not_cached():
         assert "hash" in str(error)
     else:
         assert result.state == 3
+
+
+def test_data_spread_over_two_devices():
+    script = Path(__file__).with_name("two_devices.py")
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, **flags, "PYTHONPATH": str(script.parents[2])}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["2", "resumed", "15"]
 
 
 # Callbacks and progress ---------------------------------------------------------------------------

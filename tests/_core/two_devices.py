@@ -1,0 +1,28 @@
+"""A fit whose data lie on two devices, saved and resumed, beside one on a single device."""
+
+import tempfile
+
+import core_problems as problems
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from bayesjx._core import fit
+
+if __name__ == "__main__":
+    key, state, data = jax.random.key(0), problems.start("float32"), problems.rows("float32", 16)
+    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
+    spread = jax.device_put(data, NamedSharding(mesh, PartitionSpec("rows")))
+    want = fit(key, problems.regression(), state, 30, data=data)
+    with tempfile.TemporaryDirectory() as folder:
+        for num_steps in (15, 30):
+            got = fit(
+                key,
+                problems.regression(),
+                state,
+                num_steps,
+                data=spread,
+                checkpoint=f"{folder}/fit",
+            )
+    np.testing.assert_allclose(got.info.objective, want.info.objective, rtol=1e-4, atol=1e-5)
+    print(len(got.state.params["slope"].sharding.device_set), "resumed", got.resumed_from)
