@@ -10,7 +10,7 @@ import numpy as np
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
 from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, make_watch
-from bayesjx._core._program import get_program, place, Program
+from bayesjx._core._program import as_function, get_program, place, Program
 
 
 class Position(NamedTuple):
@@ -47,7 +47,8 @@ class Loop:
         check_finite: str,
     ):
         self.key, state, self.data = place(jnp.asarray(key), state, data)
-        self.algorithm, self.batches = algorithm, batches
+        self.algorithm = algorithm._replace(step=as_function(algorithm.step))
+        self.batches = batches
         self.watch = make_watch(state, check_finite)
         self.position, self.told = Position(0, state), 0
         self.seconds, self.compile_seconds, self.failure = 0.0, 0.0, None

@@ -61,7 +61,7 @@ def get_program(
     """The program of `step`, traced now or taken from the cache where the shapes were met before.
 
     Args:
-        step: of an `Algorithm`.
+        step: of an `Algorithm`, made hashable by `as_function`.
         key: one PRNG key.
         state: pytree of arrays.
         data: pytrees of arrays, the same at each step.
@@ -73,15 +73,25 @@ def get_program(
             an `Info` that cannot be recorded.
     """
     signature = _signature((key, state, data, batch), capacity, watch)
-    try:
-        programs = _PROGRAMS.setdefault(step, {})
-    except TypeError:  # a callable without a hash or without weak references
-        programs = {}
+    programs = _PROGRAMS.setdefault(step, {})
     if signature not in programs:
         traced = jax.jit(step, inline=True).trace(key, state, *data, *batch)
         info = _check_output(traced.out_info, state)
         programs[signature] = Program(traced.jaxpr, info, capacity, watch)
     return programs[signature]
+
+
+def as_function(step: Callable) -> Callable:
+    """`step`, or a function that calls it where it cannot be a key of the cache itself.
+
+    The method of an Equinox module that holds arrays has no hash, for instance; its program is
+    compiled for each fit.
+    """
+    try:
+        hash(step), weakref.ref(step)
+    except TypeError:
+        return lambda *args: step(*args)
+    return step
 
 
 def place(key: Any, state: Any, data: tuple) -> tuple[Any, Any, tuple]:
