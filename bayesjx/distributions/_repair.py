@@ -24,10 +24,11 @@ class BernoulliLogits(dist.BernoulliLogits):
     """
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        infinite = jnp.isinf(self.logits)
-        logits = jnp.where(infinite, 0.0, self.logits)
+        given = jnp.asarray(self.logits)
+        infinite = jnp.isinf(given)
+        logits = jnp.where(infinite, 0.0, given)
         log_prob = value * logits - jax.nn.softplus(logits)
-        certain = jnp.where(value == (self.logits > 0), 0.0, -jnp.inf)
+        certain = jnp.where(value == (given > 0), 0.0, -jnp.inf)
         return jnp.where(infinite, certain.astype(log_prob.dtype), log_prob)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
@@ -131,7 +131,7 @@ def peek() -> Context | None:
 
 
 @contextmanager
-def activate(context: Context) -> Iterator[Context]:
+def activate(context: Context) -> Generator[Context]:
     """Makes `context` the running one."""
     stack = _LOCAL.__dict__.setdefault("stack", [])
     stack.append(context)

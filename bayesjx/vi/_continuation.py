@@ -118,10 +118,10 @@ class Branches:
         for term, depends in zip(self.cost.terms, self.dependent, strict=True):
             if not depends:
                 value = term.value[0]
-            elif isinstance(weights, float):
-                value = weights * jnp.sum(term.value, axis=0)
-            else:
+            elif isinstance(weights, jax.Array):
                 value = _weigh(self._local_weights(weights, term), term.value)
+            else:
+                value = weights * jnp.sum(term.value, axis=0)
             terms.append(dataclasses.replace(term, value=value, signals={}))
         records = {name: jnp.mean(value, axis=0) for name, value in self.cost.records.items()}
         return Cost(tuple(terms), records)

@@ -149,7 +149,7 @@ class Cost(eqx.Module):
         """The sum of each label's terms, for printing and for finding a non-finite one."""
         sums: dict[str, jax.Array] = {}
         for term in self.terms:
-            sums[term.label] = sums.get(term.label, 0.0) + jnp.sum(term.value)  # ty: ignore
+            sums[term.label] = sums.get(term.label, 0.0) + jnp.sum(term.value)
         return sums
 
     def linear(self) -> Cost:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context
 from ._cost import as_cost, Cost
@@ -164,7 +165,7 @@ class Expectation(eqx.Module):
         context = Context(key)
         cost, _ = self._run(context, args, kwargs)
         for site in context.sites:
-            if isinstance(site.value, jax.core.Tracer):
+            if not is_concrete(site.value):
                 continue  # inside particles
             name = f"site {site.name!r} ({type(elementwise_family(site.law)).__name__})"
             for field, leaf in _parameters(site.family).items():
@@ -216,7 +217,11 @@ def expectation(fn=None, *, has_aux: bool = False, maximise: bool = True):
         Mansinghka (2023), "ADEV: sound automatic differentiation of expected values", POPL.
     """
     if fn is None:
-        return lambda fn: expectation(fn, has_aux=has_aux, maximise=maximise)
+        return lambda fn: _make(fn, has_aux, maximise)
+    return _make(fn, has_aux, maximise)
+
+
+def _make(fn: Any, has_aux: bool, maximise: bool) -> Expectation:
     if not callable(fn):
         raise TypeError(f"expectation takes a function, got {type(fn).__name__}")
     return Expectation(fn, has_aux, maximise)

@@ -29,11 +29,12 @@ class WithStrategy(Distribution):
     """
 
     pytree_data_fields = ("base", "strategy")
-    pytree_aux_fields = ()
+    pytree_aux_fields = ("has_enumerate_support",)
 
     def __init__(self, base: Distribution, strategy: AbstractStrategy):
         self.base = base
         self.strategy = strategy
+        self.has_enumerate_support = bool(base.has_enumerate_support)
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     @property
@@ -43,10 +44,6 @@ class WithStrategy(Distribution):
     @property
     def has_rsample(self) -> bool:
         return isinstance(self.strategy, AbstractPathwise)
-
-    @property
-    def has_enumerate_support(self) -> bool:  # ty: ignore[invalid-attribute-override]
-        return self.base.has_enumerate_support
 
     @property
     def mean(self) -> Any:
@@ -91,7 +88,7 @@ class WithStrategy(Distribution):
     def to_event(self, reinterpreted_batch_ndims: int | None = None) -> WithStrategy:
         return WithStrategy(self.base.to_event(reinterpreted_batch_ndims), self.strategy)
 
-    def mask(self, mask: Any) -> WithStrategy:  # ty: ignore[invalid-method-override]
+    def mask(self, mask: Any) -> WithStrategy:  # ty: ignore[incompatible-method-override]
         return WithStrategy(self.base.mask(mask), self.strategy)
 
 
@@ -100,15 +97,16 @@ def _promote(d: WithStrategy):
     return WithStrategy(promote_batch_shape(d.base), d.strategy)
 
 
-# multipledispatch: one rule per side; the strategy plays no part in a divergence.
-@kl_divergence.register(WithStrategy, Distribution)  # ty: ignore[unresolved-attribute]
-def _kl_left(p, q):
-    return kl_divergence(p.base, q.base if isinstance(q, WithStrategy) else q)
+def _plain_kl(p: Distribution, q: Distribution) -> Any:
+    """The strategy plays no part in a divergence."""
+    plain = [d.base if isinstance(d, WithStrategy) else d for d in (p, q)]
+    return kl_divergence(*plain)
 
 
-@kl_divergence.register(Distribution, WithStrategy)  # ty: ignore[unresolved-attribute]
-def _kl_right(p, q):
-    return kl_divergence(p, q.base)
+# Every pair is named, since multipledispatch warns about pairs that two rules fit equally well.
+for _other in (Distribution, ExpandedDistribution, WithStrategy, dist.Delta):
+    kl_divergence.register(WithStrategy, _other)(_plain_kl)
+    kl_divergence.register(_other, WithStrategy)(_plain_kl)
 
 
 def split(fn: Distribution, infer: dict[str, Any]) -> tuple[Distribution, AbstractStrategy | None]:

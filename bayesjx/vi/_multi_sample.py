@@ -115,7 +115,8 @@ class Importance(AbstractReplay):
             proposal = proposal.expand(site.law.batch_shape)
         value = draw(proposal, key)[0].astype(site.value.dtype)
         branches = rest.surrogate(jax.lax.stop_gradient(value)[None])
-        log_ratio = site.law.log_prob(value) - jax.lax.stop_gradient(proposal.log_prob(value))
+        log_q = jax.lax.stop_gradient(jnp.asarray(proposal.log_prob(value)))
+        log_ratio = jnp.asarray(site.law.log_prob(value)) - log_q
         return _times_ratio(site, branches, log_ratio)
 
 

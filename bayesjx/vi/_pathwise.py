@@ -62,8 +62,8 @@ class StraightThrough(AbstractPathwise):
     def sample(
         self, law: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
     ) -> tuple[Any, list[Any]]:
-        probs = law.mean  # of Bernoulli and OneHotCategorical: the probabilities
-        hard = jax.lax.stop_gradient(law.sample(key, sample_shape)).astype(probs.dtype)
+        probs = jnp.asarray(law.mean)  # of Bernoulli and OneHotCategorical: the probabilities
+        hard = jnp.asarray(jax.lax.stop_gradient(law.sample(key, sample_shape)), probs.dtype)
         return hard + probs - jax.lax.stop_gradient(probs), []
 
 
@@ -113,7 +113,8 @@ class GumbelSoftmax(AbstractPathwise):
 
 def _logits(law: Distribution) -> jax.Array:
     """Logits of a Bernoulli or one-hot law, with the law's full shape."""
-    return jnp.broadcast_to(elementwise_family(law).logits, law.shape())
+    family: Any = elementwise_family(law)
+    return jnp.broadcast_to(family.logits, law.shape())
 
 
 def _needs_relaxation(law: Distribution) -> str | None:

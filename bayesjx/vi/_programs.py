@@ -192,6 +192,7 @@ class _Simulate(_Recorder):
 
     def __init__(self, context: Context, prefix: str, key: jax.Array):
         super().__init__(context, prefix)
+        self.run = context
         self.key = key
         self.values: dict[str, jax.Array] = {}
         self.plates: dict[str, jax.Array] = {}
@@ -202,7 +203,7 @@ class _Simulate(_Recorder):
     def process_message(self, msg: Any) -> None:
         kind = msg["type"]
         if kind == "control_flow":
-            self.loop_start = self.context.num_terms
+            self.loop_start = self.run.num_terms
         elif kind == "plate":
             self.subsample(msg)
         elif kind == "sample" and not msg["is_observed"]:
@@ -217,7 +218,7 @@ class _Simulate(_Recorder):
             msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
         fn, strategy = split(msg["fn"], msg["infer"])
         site = self.new_site(msg, fn, strategy or _default(fn))
-        fixed = self.context.fixed.get(site.address)
+        fixed = self.run.fixed.get(site.address)
         if isinstance(site.strategy, AbstractPathwise):
             value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
         else:
@@ -229,7 +230,7 @@ class _Simulate(_Recorder):
             value = tag(value, site.address)
         site.value = value
         msg["value"] = value
-        self.context.add(site)
+        self.run.add(site)
 
     def new_site(self, msg: Any, fn: Any, strategy: AbstractStrategy) -> Site:
         frames = frozenset(msg["cond_indep_stack"])
@@ -264,7 +265,7 @@ class _Simulate(_Recorder):
             self.detached.add(msg["name"])
             msg["value"] = site.value = jax.lax.stop_gradient(site.value)
             msg["intermediates"] = []
-        self.context.add(site)
+        self.run.add(site)
 
     def is_detached(self, msg: Any) -> bool:
         return msg["name"] in self.detached

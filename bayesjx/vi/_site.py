@@ -31,7 +31,7 @@ class Site:
         law: Distribution,
         frames: Frames,
         strategy: AbstractStrategy,
-        key: jax.Array | None,
+        key: jax.Array,
         value: jax.Array,
         since: int | None = None,
     ):
@@ -74,7 +74,7 @@ class Site:
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log probability of each element, shape `shape`, differentiable in the parameters only."""
-        return self.elements.log_prob(jax.lax.stop_gradient(value))
+        return jnp.asarray(self.elements.log_prob(jax.lax.stop_gradient(value)))
 
     def support(self) -> jax.Array:
         """All values that an element can take, shape `(k,) + value.shape`, in the value's dtype."""
