@@ -5,6 +5,7 @@ return any combination of the two. `expectation` turns such a function into an e
 unbiased gradients, whatever mixture of gradient strategies its sites carry.
 """
 
+from ._auto_discrete import AutoDiscrete as AutoDiscrete
 from ._context import BiasedGradientWarning as BiasedGradientWarning
 from ._continuation import Branches as Branches, Continuation as Continuation
 from ._cost import Cost as Cost, Term as Term
@@ -18,6 +19,13 @@ from ._law import WithStrategy as WithStrategy
 from ._measure_valued import MVD as MVD
 from ._multi_sample import DisARM as DisARM, Importance as Importance, RLOO as RLOO
 from ._objectives import elbo as elbo, iwelbo as iwelbo
+from ._optimise import (
+    OptimiseInfo as OptimiseInfo,
+    OptimiseState as OptimiseState,
+    VIResult as VIResult,
+    fit as fit,
+    optimise as optimise,
+)
 from ._particles import log_mean_exp as log_mean_exp, particles as particles
 from ._pathwise import (
     GumbelSoftmax as GumbelSoftmax,
@@ -33,6 +41,7 @@ from ._strategy import (
     AbstractScore as AbstractScore,
     AbstractStrategy as AbstractStrategy,
 )
+from ._svi import SVILoss as SVILoss
 from ._wrappers import (
     disarm as disarm,
     enum as enum,
