@@ -20,11 +20,11 @@ from ._measure_valued import MVD as MVD
 from ._multi_sample import DisARM as DisARM, Importance as Importance, RLOO as RLOO
 from ._objectives import elbo as elbo, iwelbo as iwelbo
 from ._optimise import (
+    fit as fit,
+    optimise as optimise,
     OptimiseInfo as OptimiseInfo,
     OptimiseState as OptimiseState,
     VIResult as VIResult,
-    fit as fit,
-    optimise as optimise,
 )
 from ._particles import log_mean_exp as log_mean_exp, particles as particles
 from ._pathwise import (

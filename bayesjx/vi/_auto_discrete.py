@@ -75,7 +75,7 @@ class AutoDiscrete(AutoGuide):
     def _discrete_sites(self) -> dict[str, Any]:
         return {
             name: site
-            for name, site in self.prototype_trace.items()
+            for name, site in (self.prototype_trace or {}).items()
             if site["type"] == "sample" and not site["is_observed"] and _is_discrete(site)
         }
 
@@ -91,7 +91,7 @@ class AutoDiscrete(AutoGuide):
                 values[name] = self._sample(name, site)
         return values
 
-    def _sample(self, name: str, site: dict[str, Any]) -> jax.Array:
+    def _sample(self, name: str, site: dict[str, Any]) -> Any:
         law, size = _support_of(name, site)
         bernoulli = size == 0
         # Parameters cover the full plates, also where the model sees a subsample of them.

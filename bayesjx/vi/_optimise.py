@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._core import Algorithm, FitResult, fit as run_fit
+from .._core import Algorithm, fit as run_fit, FitResult
 from ._expectation import Expectation
 
 

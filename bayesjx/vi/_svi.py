@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import random
 from numpyro.handlers import substitute
 
-from ._context import Context, activate
+from ._context import activate, Context
 from ._cost import as_cost
 from ._expectation import Expectation
 from ._objectives import elbo
