@@ -32,7 +32,7 @@ from ._pathwise import (
     Reparam as Reparam,
     StraightThrough as StraightThrough,
 )
-from ._programs import log_density as log_density, simulate as simulate, Trace as Trace
+from ._programs import log_density as log_density, simulate as simulate
 from ._score import EMA as EMA, LearnedBaseline as LearnedBaseline, Reinforce as Reinforce
 from ._site import Site as Site
 from ._strategy import (
@@ -42,6 +42,7 @@ from ._strategy import (
     AbstractStrategy as AbstractStrategy,
 )
 from ._svi import SVILoss as SVILoss
+from ._trace import Trace as Trace
 from ._wrappers import (
     disarm as disarm,
     enum as enum,

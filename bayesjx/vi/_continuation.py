@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class Continuation:
         site: the site being replayed.
         surrogate: value to cost whose gradient accounts for all later sites.
         pure: value to cost of a plain forward run.
+        law: like `pure`, with the elementwise log probability of the value in that run.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class Continuation:
         site: Site,
         surrogate: Callable[[jax.Array], Cost],
         pure: Callable[[jax.Array], Cost],
+        law: Callable[[jax.Array], tuple[Cost, jax.Array]],
     ):
         self._site = site
         self._surrogate = surrogate
         self._pure = pure
+        self._law = law
 
     def surrogate(self, values: jax.Array) -> Branches:
         """Costs at `values` (shape `(k,) + site.value.shape`), gradients included."""
@@ -71,24 +75,38 @@ class Continuation:
             ValueError: elements are coupled and `lanes` is False.
         """
         site = self._site
+        if lanes:
+            return self._lane_phantoms(values)
         staged = Staged(self._pure, values[0])
         dependent = _dependent(staged)
-        if not lanes:
-            branches = Branches(site, len(values), jax.vmap(staged)(values), dependent)
-            return branches.local_elements(), site.frames
-        frames = _shared_frames(site, staged.shape, dependent)
+        branches = Branches(site, len(values), jax.vmap(staged)(values), dependent)
+        return branches.local_elements(), site.frames
+
+    def _lane_phantoms(self, values: jax.Array) -> tuple[jax.Array, Frames]:
+        """Sets coupled elements one at a time.
+
+        In a scan, later steps keep their values too, so the run is weighed by how much likelier
+        the changed step makes them; this keeps the estimate unbiased and plain runs suffice.
+        """
+        site = self._site
+        staged = Staged(self._law, values[0])
+        dependent = _dependent(staged, lambda found: found[0])
+        frames = _shared_frames(site, staged.shape[0], dependent)
         axes = site.coupled_axes(frames)
-        masks = _lane_masks(site, axes)
+        here = site.log_prob(site.value)
 
         def at(value: jax.Array, mask: jax.Array) -> jax.Array:
-            cost = staged(jnp.where(mask, value, site.value))
-            return _sum_to(cost, dependent, frames)
+            cost, log_prob = staged(jnp.where(mask, value, site.value))
+            local = _sum_to(cost, dependent, frames)
+            if site.loop is None:
+                return local
+            change = jnp.where(_later(site, mask), log_prob - here, 0.0)
+            return local * jnp.exp(site.to_frames(change, frames))
 
-        costs = jax.vmap(jax.vmap(at, (None, 0)), (0, None))(values, masks)
+        costs = jax.vmap(jax.vmap(at, (None, 0)), (0, None))(values, _lane_masks(site, axes))
         costs = site.from_plates(costs, lead=2)
-        return jax.lax.stop_gradient(
-            _unfold_lanes(costs, [site.shape[i] for i in axes], axes)
-        ), frames
+        costs = _unfold_lanes(costs, [site.shape[i] for i in axes], axes)
+        return jax.lax.stop_gradient(costs), frames
 
 
 class Branches:
@@ -163,10 +181,19 @@ class Branches:
         return jax.vmap(self.site.to_plates)(weights)
 
 
-def _dependent(staged: Staged) -> tuple[bool, ...]:
+def _later(site: Site, mask: jax.Array) -> jax.Array:
+    """Which elements of a scan's site come after the one in `mask`; broadcasts with `shape`."""
+    steps = jnp.any(mask.reshape(mask.shape[0], -1), axis=1)
+    up_to = jnp.cumsum(steps[::-1])[::-1] if site.loop == "reverse scan" else jnp.cumsum(steps)
+    return (up_to - steps > 0).reshape((-1,) + (1,) * (len(site.shape) - 1))
+
+
+def _dependent(
+    staged: Staged, cost_of: Callable[[Any], Cost] = lambda found: found
+) -> tuple[bool, ...]:
     return tuple(
         any("argument" in found for found in jax.tree.leaves(term, is_leaf=_is_set))
-        for term in staged.depends().terms
+        for term in cost_of(staged.depends()).terms
     )
 
 

@@ -2,58 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
-from zlib import crc32
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jax import random
 from numpyro import handlers
-from numpyro.distributions.util import is_identically_one
-from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
-from ._context import Context, current, peek
-from ._cost import Cost, Frames, Term
-from ._law import draw, split, unmasked, WithStrategy
-from ._pathwise import Reparam
-from ._provenance import tag
-from ._score import Reinforce
-from ._site import Site
-from ._strategy import AbstractPathwise, AbstractReplay, AbstractScore, AbstractStrategy
-
-_PLAIN_REPARAM = Reparam()
-_PLAIN_REINFORCE = Reinforce()
-
-
-class Trace(eqx.Module):
-    """The latent values of one run of a program, a mapping from site names to arrays.
-
-    Attributes:
-        values: value per latent site.
-        plates: indices per plate, so that another program sees the same minibatch.
-        frames: the plates as (name, dim, size).
-        auxiliary: sites marked `infer={"is_auxiliary": True}`, which are not handed on.
-    """
-
-    values: dict[str, jax.Array]
-    plates: dict[str, jax.Array]
-    frames: Frames = eqx.field(static=True)
-    auxiliary: frozenset[str] = eqx.field(static=True)
-
-    def __getitem__(self, name: str) -> jax.Array:
-        return self.values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.values
+from ._context import current, peek
+from ._cost import Cost
+from ._handlers import DensityHandler, named, SimulateHandler
+from ._trace import Trace
 
 
 def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Trace, Cost]:
@@ -73,8 +31,8 @@ def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tr
     """
     context = current("simulate")
     prefix, key = context.enter_call()
-    handler = _Simulate(context, prefix, key)
-    with handlers.block(), handlers.seed(rng_seed=_named(key, "__seed__")), handler:
+    handler = SimulateHandler(context, prefix, key)
+    with handlers.block(), handlers.seed(rng_seed=named(key, "__seed__")), handler:
         program(*args, **kwargs)
     return handler.result()
 
@@ -103,275 +61,9 @@ def log_density(
     """
     context = peek()
     prefix, key = context.enter_call() if context else ("density/", None)
-    handler = _Density(context, prefix, values)
-    seeded = nullcontext() if key is None else handlers.seed(rng_seed=_named(key, "__seed__"))
+    handler = DensityHandler(context, prefix, values)
+    seeded = nullcontext() if key is None else handlers.seed(rng_seed=named(key, "__seed__"))
     with handlers.block(), seeded, handler:
         program(*args, **kwargs)
     handler.check_all_used()
     return Cost(tuple(handler.terms))
-
-
-class _Recorder(Messenger):
-    """What both verbs share: a cost term per sample statement, and the checks on it."""
-
-    def __init__(self, context: Context | None, prefix: str):
-        super().__init__()
-        self.context = context
-        self.prefix = prefix
-        self.terms: list[Term] = []
-        self.names: set[str] = set()
-        self.frames: dict[str, Frame] = {}
-
-    def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "mutable" and self.context is not None:
-            self.context.mutables[msg["name"]] = msg["value"]
-        if msg["type"] != "sample":
-            return
-        name = msg["name"]
-        if name in self.names:
-            raise ValueError(
-                f"site {name!r} is sampled twice in one program; every sample site needs a name "
-                "of its own (use numpyro.plate or numpyro.handlers.scope for repeated structure)"
-            )
-        self.names.add(name)
-        for frame in msg["cond_indep_stack"]:
-            self.check_plate(name, frame)
-        self.terms.append(self.term(msg))
-        if self.context is not None:
-            self.context.num_terms += 1
-
-    def subsample(self, msg: Any) -> None:
-        """Draws the indices of a subsampled plate from the key that the whole objective shares."""
-        if msg["value"] is not None:
-            return
-        if self.context is None:
-            raise ValueError(
-                f"plate {msg['name']!r} is subsampled, which needs a random key: call "
-                "vi.log_density inside an objective, or pass the Trace of a guide with that plate"
-            )
-        key = _named(self.context.plate_key, msg["name"])
-        msg["value"] = msg["fn"](*msg["args"], rng_key=key)
-
-    def check_plate(self, site: str, frame: Frame) -> None:
-        known = self.frames.setdefault(frame.name, frame)
-        if known != frame:
-            raise ValueError(
-                f"site {site!r}: plate {frame.name!r} has dim {frame.dim} and size {frame.size} "
-                f"here but dim {known.dim} and size {known.size} elsewhere; give the plate the "
-                "same dim= and size in model and guide"
-            )
-
-    def term(self, msg: Any) -> Term:
-        fn, value, name = split(msg["fn"], {})[0], msg["value"], msg["name"]
-        frames = frozenset(msg["cond_indep_stack"])
-        _check_shape(name, fn, value, frames, msg["is_observed"])
-        if msg.get("intermediates"):
-            log_prob = fn.log_prob(value, msg["intermediates"])
-        else:
-            log_prob = fn.log_prob(value)
-        log_prob = jnp.asarray(log_prob)
-        scale, weight = msg["scale"], 1.0
-        if scale is not None and not is_identically_one(scale):
-            log_prob = scale * log_prob
-            weight = scale if isinstance(scale, float) else float("nan")
-        return Term(
-            log_prob,
-            frames=frames,
-            label=self.prefix + name,
-            scale=weight,
-            detached=self.is_detached(msg),
-            order=self.context.num_terms if self.context is not None else None,
-        )
-
-    def is_detached(self, msg: Any) -> bool:
-        return False
-
-
-class _Simulate(_Recorder):
-    """Gives every latent site its value and tells the context about it."""
-
-    def __init__(self, context: Context, prefix: str, key: jax.Array):
-        super().__init__(context, prefix)
-        self.run = context
-        self.key = key
-        self.values: dict[str, jax.Array] = {}
-        self.plates: dict[str, jax.Array] = {}
-        self.auxiliary: set[str] = set()
-        self.detached: set[str] = set()
-        self.loop_start = 0
-
-    def process_message(self, msg: Any) -> None:
-        kind = msg["type"]
-        if kind == "control_flow":
-            self.loop_start = self.run.num_terms
-        elif kind == "plate":
-            self.subsample(msg)
-        elif kind == "sample" and not msg["is_observed"]:
-            if msg["value"] is None:
-                self.draw(msg)
-            elif _from_loop(msg):
-                self.register_emitted(msg)
-            # else: the program's own substitute handler put the value there
-
-    def draw(self, msg: Any) -> None:
-        if sample_shape := msg["kwargs"].pop("sample_shape", ()):
-            msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
-        fn, strategy = split(msg["fn"], msg["infer"])
-        site = self.new_site(msg, fn, strategy or _default(fn))
-        fixed = self.run.fixed.get(site.address)
-        if isinstance(site.strategy, AbstractPathwise):
-            value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
-        else:
-            law = WithStrategy(site.law, site.strategy)
-            value = draw(law, site.key)[0] if fixed is None else fixed
-            msg["intermediates"] = []
-            self.detached.add(msg["name"])
-        if isinstance(site.strategy, AbstractScore):
-            value = tag(value, site.address)
-        site.value = value
-        msg["value"] = value
-        self.run.add(site)
-
-    def new_site(self, msg: Any, fn: Any, strategy: AbstractStrategy) -> Site:
-        frames = frozenset(msg["cond_indep_stack"])
-        key = _named(self.key, msg["name"])
-        address = self.prefix + msg["name"]
-        site = Site(address, unmasked(fn), frames, strategy, key, jnp.zeros(()))
-        if reason := strategy.why_not(site.law):
-            raise site.explain("it cannot have this strategy", reason)
-        return site
-
-    def register_emitted(self, msg: Any) -> None:
-        fn, given = split(msg["fn"], {})
-        strategy = given or _default(fn)
-        site = self.new_site(msg, fn, strategy)
-        site.value, site.since = msg["value"], self.loop_start
-        if msg["infer"].get("strategy") is not None:
-            raise site.explain(
-                "infer={'strategy': ...} does not reach sites inside scan or cond",
-                "Wrap the distribution instead, e.g. vi.reinforce(dist.Bernoulli(p))",
-            )
-        if given is None and not fn.has_rsample and jnp.issubdtype(site.value.dtype, jnp.floating):
-            raise site.explain(
-                "its draws inside scan or cond may carry a gradient of their own",
-                "Wrap the distribution: vi.reinforce(...) stops it",
-            )
-        if isinstance(strategy, AbstractReplay):
-            raise site.explain(
-                "a single step of scan or cond cannot be replayed",
-                "Use vi.reinforce there, or unroll the loop in Python",
-            )
-        if isinstance(strategy, AbstractScore):
-            self.detached.add(msg["name"])
-            msg["value"] = site.value = jax.lax.stop_gradient(site.value)
-            msg["intermediates"] = []
-        self.run.add(site)
-
-    def is_detached(self, msg: Any) -> bool:
-        return msg["name"] in self.detached
-
-    def postprocess_message(self, msg: Any) -> None:
-        super().postprocess_message(msg)
-        if msg["type"] == "plate":
-            self.plates[msg["name"]] = msg["value"]
-        elif msg["type"] == "sample" and not msg["is_observed"]:
-            self.values[msg["name"]] = msg["value"]
-            if msg["infer"].get("is_auxiliary"):
-                self.auxiliary.add(msg["name"])
-
-    def result(self) -> tuple[Trace, Cost]:
-        frames = frozenset(self.frames.values())
-        trace = Trace(self.values, self.plates, frames, frozenset(self.auxiliary))
-        return trace, Cost(tuple(self.terms))
-
-
-class _Density(_Recorder):
-    """Hands given values to a program's latent sites."""
-
-    def __init__(self, context: Context | None, prefix: str, values: Trace | Mapping[str, Any]):
-        super().__init__(context, prefix)
-        self.given: dict[str, Any]
-        if isinstance(values, Trace):
-            self.given = {k: v for k, v in values.values.items() if k not in values.auxiliary}
-            self.plates = values.plates
-            self.frames = {frame.name: frame for frame in values.frames}
-        else:
-            self.given = {name: jnp.asarray(value) for name, value in values.items()}
-            self.plates = {}
-        self.used: set[str] = set()
-
-    def process_message(self, msg: Any) -> None:
-        kind, name = msg["type"], msg.get("name")
-        if kind == "control_flow":
-            msg["kwargs"]["substitute_stack"].append(("replay", self.replayable()))
-        elif kind == "plate" and name in self.plates:
-            msg["value"] = self.plates[name]
-        elif kind == "plate":
-            self.subsample(msg)
-        elif kind == "sample" and not msg["is_observed"]:
-            if name in self.given:
-                self.used.add(name)
-                msg["value"] = self.given[name]
-            elif msg["value"] is None or _from_loop(msg):
-                raise ValueError(
-                    f"latent site {name!r} of the model has no value; the given sites are "
-                    f"{sorted(self.given)}. Sample {name!r} in the guide too, or observe it"
-                )
-
-    def replayable(self) -> dict[str, Any]:
-        """The given values in the form that NumPyro's scan and cond replay from."""
-        return {
-            name: {
-                "type": "sample",
-                "name": name,
-                "value": value,
-                "is_observed": False,
-                "infer": {},
-            }
-            for name, value in self.given.items()
-        }
-
-    def check_all_used(self) -> None:
-        if unused := sorted(set(self.given) - self.used):
-            raise ValueError(
-                f"the values of {unused} fit no latent site of the model, which has "
-                f"{sorted(self.names)}; rename them, or mark guide-only sites with "
-                "infer={'is_auxiliary': True}"
-            )
-
-
-def _named(key: jax.Array, name: str) -> jax.Array:
-    return random.fold_in(key, crc32(name.encode()))
-
-
-def _from_loop(msg: Any) -> bool:
-    """Whether the site was drawn in the body of NumPyro's scan or cond and is reported now."""
-    return bool(msg.get("_control_flow_done"))
-
-
-def _default(fn: Any) -> AbstractStrategy:
-    return _PLAIN_REPARAM if fn.has_rsample else _PLAIN_REINFORCE
-
-
-def _check_shape(name: str, fn: Any, value: Any, frames: Frames, observed: bool) -> None:
-    """Refuses values that would broadcast into something nobody asked for."""
-    shape, want = jnp.shape(value), fn.shape()
-    kind = "observed" if observed else "given"
-    try:
-        joint = jnp.broadcast_shapes(shape, want)
-    except ValueError:
-        joint = None
-    if joint is None or (joint != shape and joint != want):
-        raise ValueError(
-            f"site {name!r}: the {kind} value has shape {shape} but the distribution has shape "
-            f"{want} (batch {fn.batch_shape}, event {fn.event_shape}); reshape the data, or "
-            "check the plate's dim and to_event"
-        )
-    batch = joint[: len(joint) - fn.event_dim]
-    for frame in frames:
-        size = batch[frame.dim] if -frame.dim <= len(batch) else 1
-        if size != frame.size:
-            raise ValueError(
-                f"site {name!r}: the {kind} value has shape {shape}, which has {size} elements "
-                f"along dim {frame.dim} of plate {frame.name!r} of size {frame.size}"
-            )

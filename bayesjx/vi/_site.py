@@ -21,8 +21,9 @@ class Site:
         law: the distribution that the value is drawn from, without masks and strategy.
         frames: the plates around the site.
         value: the draw, gradients stopped unless the strategy is pathwise.
-        since: for a site inside scan or cond, the number of cost terms that existed before the
-            loop; None for a site that can be replayed.
+        since: for a site inside scan or cond, the number of cost terms that existed before it;
+            None elsewhere.
+        loop: `"scan"` or `"reverse scan"` for a site whose leading axis is the time of a scan.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Site:
         key: jax.Array,
         value: jax.Array,
         since: int | None = None,
+        loop: str | None = None,
     ):
         self.address = address
         self.law = law
@@ -42,6 +44,7 @@ class Site:
         self.key = key
         self.value = value
         self.since = since
+        self.loop = loop
 
     @property
     def name(self) -> str:

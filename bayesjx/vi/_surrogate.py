@@ -129,7 +129,11 @@ def run_level(
     def pure(value: jax.Array) -> Cost:
         return pure_cost(objective, key, settings, {**context.fixed, address: value})
 
-    rest = Continuation(site, surrogate, pure)
+    def law(value: jax.Array) -> tuple[Cost, jax.Array]:
+        fixed = {**context.fixed, address: value}
+        return pure_cost_and_law(objective, key, settings, fixed, address)
+
+    rest = Continuation(site, surrogate, pure, law)
     cost = site.strategy.combine(site, random.fold_in(site.key, 1), rest)  # ty: ignore
     return cost, records, True
 
@@ -143,6 +147,21 @@ def pure_cost(
     """The cost of a plain forward run; its gradient means nothing."""
     with activate(settings.context(key, fixed=fixed)):
         return as_cost(objective(), "objective")
+
+
+def pure_cost_and_law(
+    objective: Callable[[], Any],
+    key: jax.Array,
+    settings: Settings,
+    fixed: dict[str, jax.Array],
+    address: str,
+) -> tuple[Cost, jax.Array]:
+    """A plain forward run, and the elementwise log probability of one site's value in it."""
+    context = settings.context(key, fixed=fixed)
+    with activate(context):
+        cost = as_cost(objective(), "objective")
+    (site,) = [site for site in context.sites if site.address == address]
+    return cost, site.log_prob(site.value)
 
 
 def with_scores(
