@@ -15,7 +15,20 @@ from ._expectation import (
     expectation as expectation,
     SiteInfo as SiteInfo,
 )
+from ._inference import (
+    AbstractEvidenceEstimator as AbstractEvidenceEstimator,
+    Exact as Exact,
+    exact as exact,
+    SIR as SIR,
+    sir as sir,
+    Target as Target,
+)
 from ._law import WithStrategy as WithStrategy
+from ._marginal import (
+    marginal as marginal,
+    normalize as normalize,
+    ProgramDistribution as ProgramDistribution,
+)
 from ._measure_valued import MVD as MVD
 from ._multi_sample import DisARM as DisARM, Importance as Importance, RLOO as RLOO
 from ._objectives import elbo as elbo, iwelbo as iwelbo

@@ -150,15 +150,19 @@ def draw(fn: Distribution, key: jax.Array, sample_shape: tuple[int, ...] = ()) -
 
 def match_dtype(values: Any, fn: Distribution) -> Any:
     """Casts float draws to the dtype of the parameters; NumPyro's samplers widen them under x64."""
-    leaves = [x for x in jax.tree.leaves(fn) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
+    leaves = [x for x in jax.tree.leaves(fn) if _is_floating(x)]
     if not leaves:
         return values
     dtype = jnp.result_type(*leaves)
 
     def cast(x: Any) -> Any:
-        return x.astype(dtype) if jnp.issubdtype(jnp.result_type(x), jnp.floating) else x
+        return x.astype(dtype) if _is_floating(x) else x
 
     return jax.tree.map(cast, values)
+
+
+def _is_floating(x: Any) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def unmasked(fn: Distribution) -> Distribution:

@@ -40,30 +40,32 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
 
     def transform(fn: Callable[..., Any]) -> Callable[..., Any]:
         def stacked(*args: Any, **kwargs: Any) -> Any:
-            return _run(num_particles, lambda: fn(*args, **kwargs))
+            return map_sites(lambda _: fn(*args, **kwargs), jnp.arange(num_particles))
 
         return stacked
 
     return transform
 
 
-def _run(num_particles: int, fn: Callable[[], Any]) -> Any:
+def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
+    """`jax.vmap` of a function of one argument that may draw sites of the running objective."""
+    num_particles = jax.tree.leaves(xs)[0].shape[0]
     parent = current("particles")
     prefix, key = parent.enter_call()
     settings = Settings(parent.plate_key, parent.states, parent.maximise, prefix)
     seen: list[Context] = []
 
-    def one(key: jax.Array) -> tuple[Any, list[ScoreRecord]]:
+    def one(key: jax.Array, x: Any) -> tuple[Any, list[ScoreRecord]]:
         context = settings.context(
             key, done=parent.done, suspend=parent.suspend, stage=parent.stage
         )
         context.num_terms = parent.num_terms
         seen.append(context)
-        output, records, replayed = run_level(fn, context, settings, key)
+        output, records, replayed = run_level(lambda: fn(x), context, settings, key)
         return (_linear_only(output) if replayed else output), records
 
     keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
-    out, records = jax.vmap(one)(keys)
+    out, records = jax.vmap(one)(keys, xs)
     context = seen[-1]
     parent.num_terms = context.num_terms
     parent.sites += context.sites
