@@ -1,4 +1,4 @@
-"""Programs as distributions: marginals over some of their sites, and their normalised posteriors.
+r"""Programs as distributions: marginals over some of their sites, and their normalised posteriors.
 
 A log density computed where the value was sampled comes from an estimate whose reciprocal is
 unbiased, so it lies above the true one in mean; evaluated at a given value it comes from an
