@@ -1,0 +1,183 @@
+"""Wake-sleep objectives: the guide is trained on draws that count as data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import random
+from numpyro import handlers
+
+from ._context import current
+from ._cost import Cost
+from ._detached import draw
+from ._expectation import Expectation, expectation
+from ._inference import log_mean
+from ._multi_bounds import iwelbo, log_weight
+from ._particles import particles
+from ._programs import log_density
+
+Program = Callable[..., Any]
+
+
+def wake_model(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+    r"""Wake phase for the model: $\sum_k \bar w_k \nabla_\theta \log p$, the gradient of `iwelbo`.
+
+    Climb it in the model's parameters only (the guide's are trained by `wake_guide`).
+
+    References:
+        Bornschein and Bengio (2015), "Reweighted wake-sleep".
+    """
+    return iwelbo(model, guide, num_particles)
+
+
+def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+    r"""Wake phase for the guide: $E[\sum_k \bar w_k \log q(z_k)]$, to be climbed.
+
+    Minus a cross-entropy from the posterior to the guide, by self-normalised weights, so it
+    covers mass; its bias is of order one over `num_particles`. Discrete sites need no gradient
+    strategy. Not a bound of the evidence.
+
+    Args:
+        model: NumPyro program of the joint density.
+        guide: NumPyro program of the proposal; takes the same arguments.
+        num_particles: draws of the guide.
+
+    References:
+        Bornschein and Bengio (2015), "Reweighted wake-sleep", equation 10; Le, Kosiorek,
+        Siddharth, Teh and Wood (2019), "Revisiting reweighted wake-sleep".
+    """
+
+    def objective(*args: Any, **kwargs: Any) -> jax.Array:
+        def pair() -> tuple[jax.Array, jax.Array]:
+            trace = draw(guide, *args, **kwargs)
+            log_p = log_density(model, trace, *args, **kwargs).total
+            return log_p, log_density(guide, trace, *args, **kwargs).total
+
+        log_p, log_q = particles(num_particles)(pair)()
+        share = jax.nn.softmax(jax.lax.stop_gradient(log_p - log_q))
+        return jnp.sum(share * log_q)
+
+    return expectation(objective)
+
+
+def sleep(model: Program, guide: Program, data: Mapping[str, int | str]) -> Expectation:
+    r"""Sleep phase: $E_{p(z, x)}[\log q(z \mid x)]$, to be climbed in the guide's parameters.
+
+    Draws latents and data from the model and scores the guide on them: amortised inference by
+    maximum likelihood. Not a bound of the evidence.
+
+    Args:
+        model: NumPyro program of latents and data; sites named in `data` are drawn, whether or
+            not they are observed.
+        guide: NumPyro program; takes the same arguments, with simulated data in place of data.
+        data: per observed site, the argument of the guide that it replaces: its position or name.
+
+    References:
+        Hinton, Dayan, Frey and Neal (1995), "The wake-sleep algorithm for unsupervised neural
+        networks".
+    """
+
+    def objective(*args: Any, **kwargs: Any) -> Cost:
+        trace = draw(handlers.uncondition(model), *args, **kwargs)
+        positional, named = list(args), dict(kwargs)
+        for site, place in data.items():
+            if site not in trace:
+                raise ValueError(f"sleep: the model has no site {site!r}; it has {sorted(trace)}")
+            if isinstance(place, int):
+                positional[place] = trace[site]
+            else:
+                named[place] = trace[site]
+        latents = {k: v for k, v in trace.values.items() if k not in data}
+        return log_density(guide, latents, *positional, **named)
+
+    return expectation(objective)
+
+
+def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+    r"""QWAKE: an estimate of $KL(p(z \mid x) \,\|\, q)$ up to resampling, to be descended.
+
+    One draw is resampled from `num_particles` proposals of the guide; its resampling density,
+    estimated from above, stands in for the posterior, and the guide is evaluated on it. An upper
+    bound of the divergence from the resampled law to the guide.
+
+    Args:
+        model: NumPyro program of the joint density.
+        guide: NumPyro program; takes the same arguments. Its sites need no gradient strategy.
+        num_particles: proposals, positive; more make the resampled law closer to the posterior.
+
+    References:
+        Becker et al. (2024), section 2 (QWAKE).
+    """
+
+    def objective(*args: Any, **kwargs: Any) -> jax.Array:
+        values, log_sir, _ = _resampled(model, guide, num_particles, args, kwargs)
+        return log_sir - log_density(guide, values, *args, **kwargs).total
+
+    return expectation(objective, maximise=False)
+
+
+def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+    r"""PWAKE: $\log p(x, z) - \log \check q(z)$ at a draw resampled from the guide's proposals.
+
+    A lower bound of the evidence that trains the model on draws close to its posterior; climb it
+    in the model's parameters. Sites need no gradient strategy.
+
+    Args:
+        model: NumPyro program of the joint density.
+        guide: NumPyro program; takes the same arguments.
+        num_particles: proposals, positive.
+
+    References:
+        Becker et al. (2024), section 2 (PWAKE).
+    """
+
+    def objective(*args: Any, **kwargs: Any) -> jax.Array:
+        values, log_sir, _ = _resampled(model, guide, num_particles, args, kwargs)
+        return log_density(model, values, *args, **kwargs).total - log_sir
+
+    return expectation(objective)
+
+
+def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+    r"""The sum of both divergences between guide and posterior, to be descended.
+
+    The log evidence cancels up to the gap of the resampling. Combines the mode seeking of `elbo`
+    with the mass covering of `forward_kl`; the guide's sites need strategies as in `elbo`.
+
+    Args:
+        model: NumPyro program of the joint density.
+        guide: NumPyro program; takes the same arguments.
+        num_particles: proposals of the forward half.
+    """
+
+    def objective(*args: Any, **kwargs: Any) -> Cost:
+        backward = log_weight(model, guide, args, kwargs)
+        values, log_sir, log_evidence = _resampled(model, guide, num_particles, args, kwargs)
+        log_q = log_density(guide, values, *args, **kwargs).total
+        return (log_sir + log_evidence - log_q) - backward
+
+    return expectation(objective, maximise=False)
+
+
+def _resampled(
+    model: Program, guide: Program, num_particles: int, args: Any, kwargs: Any
+) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """A resampled draw, the log of its density estimated from above, and the log evidence
+    estimate; no gradient flows through any of them."""
+
+    def propose() -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+        trace = draw(guide, *args, **kwargs)
+        log_p = log_density(model, trace, *args, **kwargs).total
+        log_q = log_density(guide, trace, *args, **kwargs).total
+        return dict(trace.values), log_p, log_q
+
+    values, log_p, log_q = jax.lax.stop_gradient(particles(num_particles)(propose)())
+    log_evidence = log_mean(log_p - log_q)
+    _, key = current("forward_kl").enter_call()
+    hopeless = jnp.all(log_p - log_q == -jnp.inf)
+    index = random.categorical(key, jnp.where(hopeless, 0.0, log_p - log_q))
+    chosen = jax.tree.map(lambda v: v[index], values)
+    return chosen, log_p[index] - log_evidence, log_evidence
