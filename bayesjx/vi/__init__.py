@@ -89,6 +89,7 @@ from ._programs import log_density as log_density, simulate as simulate
 from ._prox import prox_scale as prox_scale, ProxScaleState as ProxScaleState
 from ._score import EMA as EMA, LearnedBaseline as LearnedBaseline, Reinforce as Reinforce
 from ._site import Site as Site
+from ._smc import SMC as SMC, smc as smc
 from ._strategy import (
     AbstractPathwise as AbstractPathwise,
     AbstractReplay as AbstractReplay,
