@@ -1,8 +1,9 @@
-"""NumPyro distributions with a defect of their gradients mended."""
+"""NumPyro distributions with a defect of their densities mended."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from numpyro.distributions.distribution import (
     Independent,
     MaskedDistribution,
 )
+from numpyro.distributions.util import validate_sample
 
 
 class BernoulliLogits(dist.BernoulliLogits):
@@ -24,19 +26,49 @@ class BernoulliLogits(dist.BernoulliLogits):
     """
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        given = jnp.asarray(self.logits)
-        infinite = jnp.isinf(given)
-        logits = jnp.where(infinite, 0.0, given)
-        log_prob = value * logits - jax.nn.softplus(logits)
-        certain = jnp.where(value == (given > 0), 0.0, -jnp.inf)
-        return jnp.where(infinite, certain.astype(log_prob.dtype), log_prob)
+        dtype = jnp.result_type(self.logits, float)
+        return _bernoulli_log_prob(jnp.asarray(self.logits, dtype), jnp.asarray(value, dtype))
+
+
+@jax.custom_jvp
+def _bernoulli_log_prob(logits: jax.Array, value: jax.Array) -> jax.Array:
+    size = jnp.abs(logits)
+    wrong = jnp.where(logits > 0, 1 - value, value)  # how far the value is from the likely one
+    return jnp.where(wrong == 0, 0, -size * wrong) - jnp.log1p(jnp.exp(-size))
+
+
+@_bernoulli_log_prob.defjvp
+def _bernoulli_log_prob_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # One sigmoid is cheaper than what automatic differentiation makes of this, and right at 0.
+    logits, value = primals
+    slope = (value - jax.nn.sigmoid(logits)) * tangents[0]
+    slope += jnp.where(jnp.isinf(logits), 0, logits) * tangents[1]
+    return _bernoulli_log_prob(logits, value), slope
+
+
+class Normal(dist.Normal):
+    """`numpyro.distributions.Normal` whose density takes the logarithm of the scale alone.
+
+    A scale that was computed as `exp(x)` then costs no logarithm: XLA cancels the two, which it
+    cannot do in NumPyro's `log(sqrt(2 * pi) * scale)`.
+    """
+
+    @validate_sample
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        standardised = (value - self.loc) / self.scale
+        return -0.5 * standardised**2 - jnp.log(self.scale) - _HALF_LOG_TWO_PI
+
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+_MENDED = {dist.BernoulliLogits: BernoulliLogits, dist.Normal: Normal}
 
 
 def repaired(d: Distribution) -> Distribution:
-    """`d` with every plain `BernoulliLogits` inside `expand`, `to_event` and `mask` mended."""
-    if type(d) is dist.BernoulliLogits:
+    """`d` with every plain `BernoulliLogits` and `Normal` in it mended, whatever wraps them."""
+    mended_class = _MENDED.get(type(d))
+    if mended_class is not None:
         mended = copy.copy(d)
-        mended.__class__ = BernoulliLogits
+        mended.__class__ = mended_class
         return mended
     if isinstance(d, (ExpandedDistribution, Independent, MaskedDistribution)):
         inner = repaired(d.base_dist)

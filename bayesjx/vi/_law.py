@@ -16,7 +16,7 @@ from numpyro.distributions.distribution import (
 )
 from numpyro.distributions.kl import kl_divergence
 
-from ..distributions import repaired
+from ..distributions import Normal, repaired
 from ._strategy import AbstractPathwise, AbstractStrategy
 
 
@@ -206,7 +206,7 @@ def elementwise_family(law: Distribution) -> Distribution:
 
 def is_normal(law: Distribution) -> bool:
     """Whether the elements are exactly normal (not a subclass that changes the density)."""
-    return type(elementwise_family(law)) is dist.Normal
+    return type(elementwise_family(law)) in (dist.Normal, Normal)
 
 
 def is_bernoulli(law: Distribution) -> bool:
