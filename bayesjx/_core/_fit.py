@@ -95,6 +95,8 @@ def fit(
     message = saver.resume() if saver else None
     resumed_from = loop.step
     if message is None:
+        if loop.step < num_steps:
+            loop.compile()  # before the bar, whose rate and time left are those of the steps
         pace = _Pace(progress, checkpoint_every if saver else np.inf)
         bar = ProgressBar(progress, num_steps, loop.step)
         message = _run(loop, num_steps, chunk_size, callback, pace, bar, saver)
