@@ -8,7 +8,12 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import distributions as distributions, interop as interop, vi as vi
+    from . import (
+        diagnostics as diagnostics,
+        distributions as distributions,
+        interop as interop,
+        vi as vi,
+    )
     from ._core import (
         Algorithm as Algorithm,
         CallbackInfo as CallbackInfo,
@@ -27,6 +32,7 @@ __all__ = [
     "CallbackInfo",
     "FitResult",
     "NonFiniteError",
+    "diagnostics",
     "distributions",
     "fit",
     "interop",
@@ -35,7 +41,7 @@ __all__ = [
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("distributions", "interop", "vi")
+_SUBPACKAGES = ("diagnostics", "distributions", "interop", "vi")
 
 
 def __getattr__(name: str) -> object:
