@@ -33,6 +33,7 @@ from ._gradient_report import (
     GradientReport as GradientReport,
     GradientRow as GradientRow,
 )
+from ._gradient_table import GradientReport as GradientReport, GradientRow as GradientRow
 from ._hierarchical import (
     diwhvi as diwhvi,
     hvi as hvi,

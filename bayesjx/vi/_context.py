@@ -13,7 +13,7 @@ import jax
 from jax import random
 
 from ._site import Site
-from ._strategy import AbstractReplay, AbstractScore
+from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
 
 
 class BiasedGradientWarning(UserWarning):
@@ -139,3 +139,19 @@ def activate(context: Context) -> Generator[Context]:
         yield context
     finally:
         stack.pop()
+
+
+@contextmanager
+def replace_strategies(replaced: dict[str, AbstractStrategy]) -> Generator[None]:
+    """Gives the sites at some addresses another strategy, in everything traced meanwhile."""
+    before = getattr(_LOCAL, "replaced", {})
+    _LOCAL.replaced = replaced
+    try:
+        yield
+    finally:
+        _LOCAL.replaced = before
+
+
+def replaced_strategy(address: str) -> AbstractStrategy | None:
+    """The strategy that `replace_strategies` gives a site, or None."""
+    return getattr(_LOCAL, "replaced", {}).get(address)

@@ -13,7 +13,7 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions.util import is_identically_one
 from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
-from ._context import Context
+from ._context import Context, replaced_strategy
 from ._cost import Cost, Frames, Term
 from ._law import draw, split, unmasked, WithStrategy
 from ._pathwise import Reparam
@@ -134,6 +134,7 @@ class SimulateHandler(Recorder):
         if sample_shape := msg["kwargs"].pop("sample_shape", ()):
             msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
         fn, strategy = split(msg["fn"], msg["infer"])
+        strategy = replaced_strategy(self.prefix + msg["name"]) or strategy
         site = self.new_site(msg, fn, strategy or _default(fn))
         fixed = self.run.fixed.get(site.address)
         if isinstance(site.strategy, AbstractPathwise):
