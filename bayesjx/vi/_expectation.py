@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from numpyro.distributions import constraints
+from numpyro.distributions.distribution import validation_enabled
 from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context
@@ -163,13 +165,14 @@ class Expectation(eqx.Module):
             a sentence, or None if everything is finite.
         """
         context = Context(key)
-        cost, _ = self._run(context, args, kwargs)
+        with validation_enabled(False):  # which would refuse bad parameters without naming the site
+            cost, _ = self._run(context, args, kwargs)
         for site in context.sites:
             if not is_concrete(site.value):
                 continue  # inside particles
             name = f"site {site.name!r} ({type(elementwise_family(site.law)).__name__})"
             for field, leaf in _parameters(site.family).items():
-                if problem := _not_finite(leaf):
+                if problem := _not_finite(leaf) or _invalid(site.family, field, leaf):
                     return f"{name}: its parameter {field!r} has {problem}"
             if problem := _not_finite(site.value):
                 return f"{name}: its draw has {problem}"
@@ -259,3 +262,15 @@ def _not_finite(value: Any) -> str | None:
     index = tuple(int(i) for i in bad[0])
     where = f" at index {index}" if index else ""
     return f"{len(bad)} non-finite of {value.size} values, the first is {value[index]}{where}"
+
+
+def _invalid(family: Any, field: str, value: Any) -> str | None:
+    constraint = family.arg_constraints.get(field)
+    if constraint is None or constraints.is_dependent(constraint):
+        return None
+    valid = np.asarray(constraint(value))
+    if valid.all():
+        return None
+    value = np.asarray(value)
+    example = f", {value[~valid].flat[0]} for one" if valid.shape == value.shape else ""
+    return f"values that violate its constraint {constraint}{example}"
