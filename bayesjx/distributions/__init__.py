@@ -1,8 +1,14 @@
 """Distributions that NumPyro lacks, as `numpyro.distributions.Distribution` subclasses."""
 
+from ._nested_normal import (
+    NestedGroup as NestedGroup,
+    NestedLayout as NestedLayout,
+    NestedNormal as NestedNormal,
+)
 from ._one_hot import OneHotCategorical as OneHotCategorical
 from ._repair import (
     BernoulliLogits as BernoulliLogits,
     Normal as Normal,
     repaired as repaired,
 )
+from ._subspace_normal import SubspaceNormal as SubspaceNormal
