@@ -6,18 +6,38 @@ import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 from zlib import crc32
 
+import equinox as eqx
 import jax
 from jax import random
 
+from ._cost import Frames
 from ._site import Site
 from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
+
+_NUM_KEYS = 8  # made by one hash; further sites take one each
 
 
 class BiasedGradientWarning(UserWarning):
     """A site uses a strategy whose gradient is biased."""
+
+
+class ScoreRecord(eqx.Module):
+    """A score site reduced to what its surrogate term needs."""
+
+    log_prob: jax.Array  # over the site's plates
+    strategy: AbstractScore
+    address: str = eqx.field(static=True)
+    frames: Frames = eqx.field(static=True)
+    since: int | None = eqx.field(static=True)
+
+    @staticmethod
+    def of(site: Site) -> ScoreRecord:
+        """The record of a site that was just drawn."""
+        log_prob = site.to_plates(site.log_prob(site.value))
+        assert isinstance(site.strategy, AbstractScore)
+        return ScoreRecord(log_prob, site.strategy, site.address, site.frames, site.since)
 
 
 class Suspend(BaseException):
@@ -39,8 +59,8 @@ class Context:
     """State of one run of an objective. Lives as long as the run; holds tracers.
 
     Args:
-        key: randomness of the run; the same key gives the same draws at every address, whatever
-            is fixed elsewhere, so replays share random numbers with the first run.
+        key: randomness of the run; the same key gives the n-th site the same draw, whatever is
+            fixed elsewhere, so replays share random numbers with the first run.
         fixed: values of sites that are being replayed, by address.
         done: score sites that an enclosing run takes care of.
         suspend: stop at the first replay site that is not fixed.
@@ -76,16 +96,29 @@ class Context:
         self.maximise = maximise
         self.sites: list[Site] = []  # every latent site, in execution order
         self.scores: list[Site] = []  # the score sites that this run takes care of
-        self.exported: list[Any] = []  # score records of particles
+        self.exported: list[ScoreRecord] = []  # score sites of particles
+        self.depth = 0  # how many particles enclose this run
         self.mutables: dict[str, jax.Array] = {}
         self.num_terms = 0
         self._num_calls = 0
+        self._num_sites = 0
+        self._keys = random.split(key, _NUM_KEYS)
+
+    def records(self) -> list[ScoreRecord]:
+        """The score sites met so far that this run takes care of."""
+        return [ScoreRecord.of(site) for site in self.scores] + self.exported
 
     def enter_call(self) -> tuple[str, jax.Array]:
         """Address prefix and key of the next program run inside the objective."""
         number = self._num_calls
         self._num_calls += 1
-        return f"{self.prefix}{number}/", random.fold_in(self.key, number)
+        return f"{self.prefix}{number}/", random.fold_in(self.key, crc32(b"call %d" % number))
+
+    def enter_site(self) -> jax.Array:
+        """Key of the next latent site; sites count whether they are drawn or fixed."""
+        number = self._num_sites
+        self._num_sites += 1
+        return self._keys[number] if number < _NUM_KEYS else random.fold_in(self.key, number)
 
     def add(self, site: Site) -> None:
         """Registers a site. Raises `Suspend` if the run has to stop at it."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._cost import Cost, Frames, reduce_to, Term
+from ._cost import Cost, Frame, Frames, reduce_to, Term
 from ._provenance import Staged
 from ._site import Site
 
@@ -89,7 +89,8 @@ class Continuation:
         the changed step makes them; this keeps the estimate unbiased and plain runs suffice.
         """
         site = self._site
-        staged = Staged(self._law, values[0])
+        in_scan = site.loop is not None
+        staged = Staged(self._law if in_scan else lambda v: (self._pure(v), ()), values[0])
         dependent = _dependent(staged, lambda found: found[0])
         frames = _shared_frames(site, staged.shape[0], dependent)
         axes = site.coupled_axes(frames)
@@ -98,7 +99,7 @@ class Continuation:
         def at(value: jax.Array, mask: jax.Array) -> jax.Array:
             cost, log_prob = staged(jnp.where(mask, value, site.value))
             local = _sum_to(cost, dependent, frames)
-            if site.loop is None:
+            if not in_scan:
                 return local
             change = jnp.where(_later(site, mask), log_prob - here, 0.0)
             return local * jnp.exp(site.to_frames(change, frames))
@@ -134,13 +135,17 @@ class Branches:
         """
         terms = []
         for term, depends in zip(self.cost.terms, self.dependent, strict=True):
+            signals: dict[Frame, jax.Array] = {}
             if not depends:
                 value = term.value[0]
+                signals = {frame: signal[0] for frame, signal in term.signals.items()}
             elif isinstance(weights, jax.Array):
+                # The signals' baselines might depend on the site through the weights: dropped.
                 value = _weigh(self._local_weights(weights, term), term.value)
             else:
                 value = weights * jnp.sum(term.value, axis=0)
-            terms.append(dataclasses.replace(term, value=value, signals={}))
+                signals = {f: weights * jnp.sum(s, axis=0) for f, s in term.signals.items()}
+            terms.append(dataclasses.replace(term, value=value, signals=signals))
         records = {name: jnp.mean(value, axis=0) for name, value in self.cost.records.items()}
         return Cost(tuple(terms), records)
 

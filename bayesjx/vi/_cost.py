@@ -13,7 +13,7 @@ import numpy as np
 from numpyro.primitives import CondIndepStackFrame as Frame
 
 Frames = frozenset[Frame]
-PARTICLES = "__particles__"  # prefix of the names of particle frames
+PARTICLES = "particles "  # prefix of the names of particle frames
 
 
 class Term(eqx.Module):
@@ -29,7 +29,6 @@ class Term(eqx.Module):
         scale: the plates' subsampling scale that `value` contains.
         detached: the term is the log density of a sampled score-function or replay site.
             Its gradient has mean zero wherever the cost is used linearly and is dropped there.
-        linear_only: the gradient of the term is right only if the cost is used linearly.
         order: how many terms the run had produced before this one; None if that is unknown.
     """
 
@@ -39,7 +38,6 @@ class Term(eqx.Module):
     label: str = eqx.field(static=True, default="")
     scale: float = eqx.field(static=True, default=1.0)
     detached: bool = eqx.field(static=True, default=False)
-    linear_only: bool = eqx.field(static=True, default=False)
     order: int | None = eqx.field(static=True, default=None)
 
     def times(self, weight: Any) -> Term:
@@ -53,7 +51,6 @@ class Term(eqx.Module):
             self.label,
             self.scale,
             self.detached and constant,
-            self.linear_only,
             self.order,
         )
 
@@ -108,19 +105,7 @@ class Cost(eqx.Module):
 
     @property
     def total(self) -> jax.Array:
-        """The scalar sum, safe to use in any expression.
-
-        Raises:
-            ValueError: the cost holds `enum`, `mvd` or other replay sites of particles, whose
-                gradients hold for linear uses only.
-        """
-        for term in self.terms:
-            if term.linear_only:
-                raise ValueError(
-                    f"the cost term {term.label!r} depends on a replayed site (enum, leg, mvd, "
-                    "rloo, disarm or importance) inside `particles` and is used non-linearly; "
-                    "give that site a score strategy, e.g. vi.reinforce"
-                )
+        """The scalar sum, safe to use in any expression."""
         return _sum([term.value for term in self.terms])
 
     def __jax_array__(self) -> jax.Array:

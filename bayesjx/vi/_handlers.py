@@ -106,10 +106,9 @@ class Recorder(Messenger):
 class SimulateHandler(Recorder):
     """Gives every latent site its value and tells the context about it."""
 
-    def __init__(self, context: Context, prefix: str, key: jax.Array):
+    def __init__(self, context: Context, prefix: str):
         super().__init__(context, prefix)
         self.run = context
-        self.key = key
         self.values: dict[str, jax.Array] = {}
         self.plates: dict[str, jax.Array] = {}
         self.auxiliary: set[str] = set()
@@ -146,13 +145,13 @@ class SimulateHandler(Recorder):
             self.detached.add(msg["name"])
         if isinstance(site.strategy, AbstractScore):
             value = tag(value, site.address)
-        site.value = value
+        site.stacked_value = value
         msg["value"] = value
         self.run.add(site)
 
     def new_site(self, msg: Any, fn: Any, strategy: AbstractStrategy) -> Site:
         frames = frozenset(msg["cond_indep_stack"])
-        key = named(self.key, msg["name"])
+        key = self.run.enter_site()
         address = self.prefix + msg["name"]
         site = Site(address, unmasked(fn), frames, strategy, key, jnp.zeros(()))
         if reason := strategy.why_not(site.law):
@@ -176,7 +175,7 @@ class SimulateHandler(Recorder):
         fn, given = split(msg["fn"], {})
         strategy = given or _default(fn)
         site = self.new_site(msg, fn, strategy)
-        site.value, site.since, site.loop = msg["value"], self.loop_start, self.loop
+        site.stacked_value, site.since, site.loop = msg["value"], self.loop_start, self.loop
         if msg["infer"].get("strategy") is not None:
             raise site.explain(
                 "infer={'strategy': ...} does not reach sites inside scan or cond",
@@ -195,7 +194,7 @@ class SimulateHandler(Recorder):
                 )
         if not isinstance(strategy, AbstractPathwise):
             self.detached.add(msg["name"])
-            msg["value"] = site.value = jax.lax.stop_gradient(site.value)
+            msg["value"] = site.stacked_value = jax.lax.stop_gradient(site.value)
             msg["intermediates"] = []
         self.run.add(site)
 

@@ -39,8 +39,8 @@ class RLOO(AbstractReplay):
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
         k = self.num_samples
-        more = jax.vmap(lambda key: draw(site.law, key)[0])(random.split(key, k - 1))
-        values = jax.lax.stop_gradient(jnp.concatenate([site.value[None], more]))
+        more = jax.vmap(site.draw)(random.split(key, k - 1))
+        values = jnp.concatenate([site.value[None], more])
         branches = rest.surrogate(values)
         scores = jax.vmap(site.log_prob)(values)
 
@@ -110,14 +110,23 @@ class Importance(AbstractReplay):
         )
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
-        proposal = jax.lax.stop_gradient(self.proposal)
-        if proposal.batch_shape != site.law.batch_shape:
-            proposal = proposal.expand(site.law.batch_shape)
-        value = draw(proposal, key)[0].astype(site.value.dtype)
-        branches = rest.surrogate(jax.lax.stop_gradient(value)[None])
-        log_q = jax.lax.stop_gradient(jnp.asarray(proposal.log_prob(value)))
-        log_ratio = jnp.asarray(site.law.log_prob(value)) - log_q
-        return _times_ratio(site, branches, log_ratio)
+        def propose(law: Distribution, proposal: Distribution, key: jax.Array) -> jax.Array:
+            value = draw(_expanded(proposal, law), key)[0]
+            return jax.lax.stop_gradient(value).astype(site.stacked_value.dtype)
+
+        def ratio(law: Distribution, proposal: Distribution, value: jax.Array) -> jax.Array:
+            log_q = jnp.asarray(_expanded(proposal, law).log_prob(value))
+            log_p = jnp.asarray(law.log_prob(value))
+            return log_p - jax.lax.stop_gradient(log_q)
+
+        value = site.apply(propose, self.proposal, site.keys(key))
+        log_ratio = site.apply(ratio, self.proposal, site.unpad(value))
+        return _times_ratio(site, rest.surrogate(value[None]), log_ratio)
+
+
+def _expanded(proposal: Distribution, law: Distribution) -> Distribution:
+    same = proposal.batch_shape == law.batch_shape
+    return proposal if same else proposal.expand(law.batch_shape)
 
 
 def _times_ratio(site: Site, branches: Branches, log_ratio: jax.Array) -> Cost:

@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from jax import random
 from jax.scipy.special import logsumexp
 
-from ._context import Context, current
+from ._context import activate, Context, current, Suspend
 from ._cost import as_cost, Cost, Frame, Frames, PARTICLES, reduce_to, Term
-from ._surrogate import run_level, ScoreRecord, Settings
+from ._site import Site
+from ._surrogate import ScoreRecord, Settings
+
+# Particles are plates to the left of all that a program can have.
+_OUTERMOST_DIM = -12
+_MAX_DEPTH = 3
 
 
 def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -31,9 +36,13 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
         arrays get a leading axis; a `Cost` gets an axis of its own, over which its `total` sums
         and which `log_mean_exp` understands.
 
+    Replayed sites (enum, mvd, ...) treat the copies as a plate: right for costs that are local to
+    a copy. Where the copies are combined by something else than a sum, such as `log_mean_exp`,
+    use `vi.reinforce`, the joint `vi.disarm` and `vi.rloo`, or `lanes=True`, which changes one
+    copy at a time.
+
     Raises:
-        ValueError: `num_particles` is not a positive integer; a replayed site (enum, mvd, ...)
-            lies inside and the function returns something else than a `Cost` or a scalar.
+        ValueError: `num_particles` is not a positive integer, or copies are nested too deep.
     """
     if not isinstance(num_particles, int) or num_particles < 1:
         raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
@@ -48,42 +57,69 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
-    """`jax.vmap` of a function of one argument that may draw sites of the running objective."""
+    """`jax.vmap` of a function of one argument that may draw sites of the running objective.
+
+    To the running objective the copies are a plate, also for the sites that are replayed: then
+    all copies run again under the values that the plate's site is given.
+    """
     num_particles = jax.tree.leaves(xs)[0].shape[0]
     parent = current("particles")
     prefix, key = parent.enter_call()
+    frame = Frame(PARTICLES + prefix, _OUTERMOST_DIM + parent.depth, num_particles)
+    if parent.depth > _MAX_DEPTH:
+        raise ValueError(f"vi.particles is nested more than {_MAX_DEPTH + 1} deep")
+    fixed = {a: v for a, v in parent.fixed.items() if a.startswith(prefix)}
     settings = Settings(parent.plate_key, parent.states, parent.maximise, prefix)
     seen: list[Context] = []
+    stopped: list[Site] = []
 
-    def one(key: jax.Array, x: Any) -> tuple[Any, list[ScoreRecord]]:
+    def one(key: jax.Array, x: Any, fixed: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
         context = settings.context(
-            key, done=parent.done, suspend=parent.suspend, stage=parent.stage
+            key, fixed=fixed, done=parent.done, suspend=parent.suspend, stage=parent.stage
         )
-        context.num_terms = parent.num_terms
+        context.num_terms, context.depth = parent.num_terms, parent.depth + 1
         seen.append(context)
-        output, records, replayed = run_level(lambda: fn(x), context, settings, key)
-        return (_linear_only(output) if replayed else output), records
+        output = parts = None
+        with activate(context):
+            try:
+                output = fn(x)
+            except Suspend as stop:
+                site = stop.site
+                stopped.append(site)
+                parts = site.law, site.strategy, site.key, site.stacked_value
+        return output, context.records(), parts
 
     keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
-    out, records = jax.vmap(one)(keys, xs)
+    out, records, parts = jax.vmap(one)(keys, xs, fixed)
     context = seen[-1]
     parent.num_terms = context.num_terms
-    parent.sites += context.sites
     parent.mutables.update(context.mutables)
-    is_cost = isinstance(out, Cost)
-    arrays = [t.value for t in out.terms] if is_cost else []
-    rank = max([a.ndim for a in arrays] + [r.log_prob.ndim for r in records] + [1])
-    frame = Frame(PARTICLES + prefix, -rank, num_particles)
     parent.exported += [_record_with_axis(record, frame) for record in records]
-    if not is_cost:
+    if parts is not None:
+        raise Suspend(_site_with_axis(stopped[-1], parts, frame))
+    parent.sites += context.sites
+    if not isinstance(out, Cost):
         return out
     means = {name: jnp.mean(value, axis=0) for name, value in out.records.items()}
     return Cost(tuple(_term_with_axis(term, frame) for term in out.terms), means)
 
 
-def _linear_only(cost: Cost) -> Cost:
-    terms = tuple(dataclasses.replace(t, linear_only=True) for t in cost.linear().terms)
-    return Cost(terms, cost.records)
+def _site_with_axis(site: Site, parts: Any, frame: Frame) -> Site:
+    law, strategy, keys, value = parts
+    if site.loop is not None:
+        raise site.explain(
+            "a site of a scan inside particles cannot be replayed", "Use vi.reinforce there"
+        )
+    return Site(
+        site.address,
+        law,
+        site.frames | {frame},
+        strategy,
+        keys[0],
+        value,
+        site.since,
+        particles=(frame, *site.particles),
+    )
 
 
 def _term_with_axis(term: Term, frame: Frame) -> Term:
@@ -127,7 +163,7 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
 
     Raises:
         ValueError: `cost` has no particle axis, a term lies outside particles or `plate`, terms
-            have different subsampling scales, or a replayed site lies inside the particles.
+            or have different subsampling scales.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders"; Mnih and
@@ -146,7 +182,6 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
                 f"{sorted(scales)}; all sites must lie in the same subsampled plates"
             )
         scale = scales.pop()
-    cost.total  # noqa: B018 - refuses terms that may only be used linearly
     weights = [reduce_to(term.value, keep) / scale for term in cost.terms]
     log_weights = sum(weights[1:], weights[0])
     axis, n = frame.dim, frame.size

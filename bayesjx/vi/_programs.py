@@ -31,7 +31,7 @@ def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tr
     """
     context = current("simulate")
     prefix, key = context.enter_call()
-    handler = SimulateHandler(context, prefix, key)
+    handler = SimulateHandler(context, prefix)
     with handlers.block(), handlers.seed(rng_seed=named(key, "__seed__")), handler:
         program(*args, **kwargs)
     return handler.result()

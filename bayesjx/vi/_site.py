@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import random
 from numpyro.distributions import Distribution
 
-from ._cost import Frames, reduce_to, Term
-from ._law import elementwise, elementwise_family
+from ._cost import Frame, Frames, reduce_to, Term
+from ._law import draw, elementwise, elementwise_family
 from ._strategy import AbstractStrategy
 
 
 class Site:
     """A latent sample site as the strategies see it.
 
+    A site inside `particles` appears as one site with the particles as leading axes, each of
+    them a plate; then `law` holds the particles' laws stacked, to be used through `apply`.
+
     Attributes:
         address: `"call/name"`, unique within an objective.
         law: the distribution that the value is drawn from, without masks and strategy.
-        frames: the plates around the site.
-        value: the draw, gradients stopped unless the strategy is pathwise.
+        frames: the plates around the site, those of particles included.
+        strategy: the gradient strategy.
+        key: of the draw; that of the first particle inside `particles`.
+        particles: the particle plates, outermost first; their dims are adjacent.
         since: for a site inside scan or cond, the number of cost terms that existed before it;
             None elsewhere.
         loop: `"scan"` or `"reverse scan"` for a site whose leading axis is the time of a scan.
@@ -36,58 +43,110 @@ class Site:
         value: jax.Array,
         since: int | None = None,
         loop: str | None = None,
+        particles: tuple[Frame, ...] = (),
     ):
         self.address = address
         self.law = law
         self.frames = frames
         self.strategy = strategy
         self.key = key
-        self.value = value
+        self.stacked_value = value
         self.since = since
         self.loop = loop
+        self.particles = particles
 
     @property
     def name(self) -> str:
         """The name in the user's program."""
         return self.address.rpartition("/")[2]
 
-    @cached_property
-    def elements(self) -> Distribution:
-        """The law with `to_event` undone: one batch axis per axis of independent elements."""
-        return elementwise(self.law)
+    @property
+    def value(self) -> jax.Array:
+        """The draw, gradients stopped unless the strategy is pathwise; particles come first."""
+        return self.pad(self.stacked_value)
 
     @property
     def family(self) -> Distribution:
-        """The elements' family without wrappers; parameters broadcast to `shape`."""
+        """The elements' family without wrappers, to look at; see `parameter` for its arrays."""
         return elementwise_family(self.law)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the grid of independent elements: the plates' axes, then those of `to_event`."""
-        return self.elements.batch_shape
+        return self._lead + elementwise(self.law).batch_shape
 
     @property
     def event_axes(self) -> int:
         """How many trailing axes of `shape` come from `to_event`."""
-        return len(self.shape) - len(self.law.batch_shape)
+        return len(elementwise(self.law).batch_shape) - len(self.law.batch_shape)
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        if not self.particles:
+            return ()
+        gap = -self.particles[-1].dim - 1 - len(self.law.batch_shape)
+        return tuple(frame.size for frame in self.particles) + (1,) * gap
+
+    @property
+    def _batch_rank(self) -> int:
+        return len(self._lead) + len(self.law.batch_shape)
+
+    def pad(self, stacked: jax.Array) -> jax.Array:
+        """Moves leading particle axes to their plates' dims."""
+        depth = len(self.particles)
+        return stacked.reshape(self._lead + stacked.shape[depth:]) if depth else stacked
+
+    def unpad(self, value: jax.Array) -> jax.Array:
+        """The inverse of `pad`."""
+        depth = len(self.particles)
+        if not depth:
+            return value
+        return value.reshape(value.shape[:depth] + value.shape[len(self._lead) :])
+
+    def apply(self, fn: Callable[..., jax.Array], *stacked: Any) -> jax.Array:
+        """`fn(law, *stacked)` for each particle's law, the particle axes moved to their plates."""
+        for _ in self.particles:
+            fn = jax.vmap(fn)
+        return self.pad(fn(self.law, *stacked))
+
+    def keys(self, key: jax.Array) -> jax.Array:
+        """A key per particle, to be handed to `apply`."""
+        sizes = tuple(frame.size for frame in self.particles)
+        return random.split(key, sizes) if sizes else key
 
     def parameter(self, name: str) -> jax.Array:
         """The family's parameter `name`, broadcast to `shape`."""
-        return jnp.broadcast_to(getattr(self.family, name), self.shape)
+
+        def one(law: Distribution) -> jax.Array:
+            value = getattr(elementwise_family(law), name)
+            return jnp.broadcast_to(value, elementwise(law).batch_shape)
+
+        return self.apply(one)
 
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log probability of each element, shape `shape`, differentiable in the parameters only."""
-        return jnp.asarray(self.elements.log_prob(jax.lax.stop_gradient(value)))
+        value = jax.lax.stop_gradient(value)
+        return self.apply(
+            lambda law, v: jnp.asarray(elementwise(law).log_prob(v)), self.unpad(value)
+        )
 
     def support(self) -> jax.Array:
         """All values that an element can take, shape `(k,) + value.shape`, in the value's dtype."""
-        values = self.elements.enumerate_support(expand=True)
-        return values.astype(self.value.dtype)
+        stacked = self.law
+        fn = lambda law: elementwise(law).enumerate_support(expand=True)  # noqa: E731
+        for _ in self.particles:
+            fn = jax.vmap(fn)
+        values = jnp.moveaxis(fn(stacked), len(self.particles), 0)
+        return jax.vmap(self.pad)(values).astype(self.stacked_value.dtype)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Another draw from the law, of the shape of `value`; gradients stopped."""
+        value = self.apply(lambda law, key: draw(law, key)[0], self.keys(key))
+        return jax.lax.stop_gradient(value)
 
     def plate_axes(self, frames: Frames) -> set[int]:
         """The axes of `shape` that belong to the plates in `frames`."""
-        rank = len(self.law.batch_shape)
-        return {rank + frame.dim for frame in frames}
+        return {self._batch_rank + frame.dim for frame in frames}
 
     def coupled_axes(self, frames: Frames) -> list[int]:
         """Axes of `shape` with more than one element that are no axis of the plates in `frames`."""
@@ -105,7 +164,7 @@ class Site:
 
     def from_plates(self, values: jax.Array, lead: int = 0) -> jax.Array:
         """Reshapes an array over plates (after `lead` leading axes) to broadcast with `shape`."""
-        pad = len(self.law.batch_shape) - (values.ndim - lead)
+        pad = self._batch_rank - (values.ndim - lead)
         shape = values.shape[:lead] + (1,) * pad + values.shape[lead:] + (1,) * self.event_axes
         return values.reshape(shape)
 

@@ -11,33 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 from jax import random
 
-from ._context import activate, Context, Restage, Suspend
+from ._context import activate, Context, Restage, ScoreRecord, Suspend
 from ._continuation import Continuation
 from ._cost import as_cost, Cost, Frames, local_costs, reduce_to, Term
 from ._provenance import Staged
-from ._site import Site
-from ._strategy import AbstractScore
-
-
-class ScoreRecord(eqx.Module):
-    """A score site reduced to what its surrogate term needs."""
-
-    log_prob: jax.Array  # over the site's plates
-    strategy: AbstractScore
-    address: str = eqx.field(static=True)
-    frames: Frames = eqx.field(static=True)
-    since: int | None = eqx.field(static=True)
-
-    @staticmethod
-    def of(site: Site) -> ScoreRecord:
-        """The record of a site that was just drawn."""
-        log_prob = site.to_plates(site.log_prob(site.value))
-        assert isinstance(site.strategy, AbstractScore)
-        return ScoreRecord(log_prob, site.strategy, site.address, site.frames, site.since)
 
 
 class Settings(NamedTuple):
@@ -116,21 +96,21 @@ def run_level(
             output = objective()
         except Suspend as stop:
             site = stop.site
-    records = [ScoreRecord.of(site) for site in context.scores] + list(context.exported)
+    records = context.records()
     if site is None:
         return output, records, False
     done = context.done | {record.address for record in records}
     address = site.address
 
     def surrogate(value: jax.Array) -> Cost:
-        fixed = {**context.fixed, address: value}
+        fixed = {**context.fixed, address: site.unpad(value)}
         return surrogate_cost(objective, key, settings, fixed, done)
 
     def pure(value: jax.Array) -> Cost:
-        return pure_cost(objective, key, settings, {**context.fixed, address: value})
+        return pure_cost(objective, key, settings, {**context.fixed, address: site.unpad(value)})
 
     def law(value: jax.Array) -> tuple[Cost, jax.Array]:
-        fixed = {**context.fixed, address: value}
+        fixed = {**context.fixed, address: site.unpad(value)}
         return pure_cost_and_law(objective, key, settings, fixed, address)
 
     rest = Continuation(site, surrogate, pure, law)
