@@ -15,7 +15,6 @@ from numpyro.distributions.distribution import (
     Independent,
     MaskedDistribution,
 )
-from numpyro.distributions.util import validate_sample
 
 
 class BernoulliLogits(dist.BernoulliLogits):
@@ -50,10 +49,9 @@ class Normal(dist.Normal):
     """`numpyro.distributions.Normal` whose density takes the logarithm of the scale alone.
 
     A scale that was computed as `exp(x)` then costs no logarithm: XLA cancels the two, which it
-    cannot do in NumPyro's `log(sqrt(2 * pi) * scale)`.
+    cannot do in NumPyro's `log(sqrt(2 * pi) * scale)`. Values are not checked, as all are possible.
     """
 
-    @validate_sample
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         standardised = (value - self.loc) / self.scale
         return -0.5 * standardised**2 - jnp.log(self.scale) - _HALF_LOG_TWO_PI
