@@ -45,7 +45,7 @@ def optimise(
     *,
     num_draws: int = 1,
     average: float | None = None,
-    data: tuple = (),
+    data: tuple | None = None,
 ) -> Algorithm:
     """Stochastic gradient ascent (or descent) on an objective, for `bayesjx.fit`.
 
@@ -57,8 +57,8 @@ def optimise(
         optimizer: Optax gradient transformation.
         num_draws: gradient draws averaged in a step, by `jax.vmap`.
         average: decay in (0, 1) of a running (Polyak) average of the parameters; None for none.
-        data: example of a step's batch, only needed with `vi.EMA` baselines, whose states must
-            be known before the first step.
+        data: example of a step's batch, `()` if there is none; only needed with `vi.EMA`
+            baselines, whose states must be known before the first step.
 
     Returns:
         `init() -> OptimiseState`, `step(key, state, *batch) -> (OptimiseState, OptimiseInfo)`,
@@ -102,7 +102,7 @@ def optimise(
 
     def init() -> OptimiseState:
         records: dict[str, jax.Array] = {}
-        if data:
+        if data is not None:
             shapes = jax.eval_shape(loss, trained, jax.random.key(0), {}, data)[1][1]
             records = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
         return OptimiseState(
