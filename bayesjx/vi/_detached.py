@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -12,6 +12,8 @@ from numpyro.primitives import Messenger
 from ._context import activate, Context, current
 from ._programs import simulate
 from ._trace import Trace
+
+T = TypeVar("T")
 
 
 def draw(program: Callable[..., Any], *args: Any, **kwargs: Any) -> Trace:
@@ -27,13 +29,18 @@ def draw(program: Callable[..., Any], *args: Any, **kwargs: Any) -> Trace:
     Raises:
         RuntimeError: called outside an objective.
     """
-    parent = current("draw")
+    return detached("draw", lambda: simulate(program, *args, **kwargs)[0])
+
+
+def detached(caller: str, fn: Callable[[], T]) -> T:
+    """What `fn` returns, as data: no gradient flows out, and its sites are not the objective's."""
+    parent = current(caller)
     prefix, key = parent.enter_call()
     context = Context(key, plate_key=parent.plate_key, prefix=prefix)
     with activate(context):
-        trace, _ = simulate(program, *args, **kwargs)
+        output = fn()
     parent.mutables.update(context.mutables)
-    return jax.lax.stop_gradient(trace)
+    return jax.lax.stop_gradient(output)
 
 
 def frozen(program: Callable[..., Any]) -> Callable[..., Any]:

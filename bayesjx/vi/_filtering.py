@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import random
-from jax.scipy.special import logsumexp
 from numpyro.primitives import Messenger
 
 from ._context import activate, Context, current
 from ._expectation import Expectation, expectation
+from ._inference import check_count
+from ._log_weights import log_sum
 from ._programs import log_density, simulate
-from ._strategy import AbstractReplay, AbstractScore
+from ._strategy import AbstractReplay
 
 Program = Callable[..., Any]
 
@@ -43,7 +46,8 @@ def fivo(
     r"""Filtering variational objective $E[\sum_t \log \frac1N \sum_i w_t^i] \le \log p(y_{1:T})$.
 
     A lower bound that tightens with `num_particles`. Prefer it to `iwelbo` for sequences: its
-    variance grows linearly in time where that of importance weights grows exponentially.
+    variance grows linearly in time where that of importance weights grows exponentially. It is
+    −inf once all weights are zero at a step.
 
     Args:
         model_step: NumPyro program `(params, state, y_t) -> new state` of one step: its latent
@@ -62,7 +66,8 @@ def fivo(
         observations, a pytree with time as leading axis.
 
     Raises:
-        ValueError: bad options; a site with a replay strategy.
+        ValueError: bad options; a site with a replay strategy; observations whose leading axes
+            differ.
 
     References:
         Maddison, Lawson, Tucker, Heess, Norouzi, Mnih, Doucet and Teh (2017), "Filtering
@@ -70,10 +75,12 @@ def fivo(
     """
     if resampling not in ("drop", "reinforce"):
         raise ValueError(f'resampling must be "drop" or "reinforce", got {resampling!r}')
-    if not isinstance(num_particles, int) or num_particles < 1:
-        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+    check_count("num_particles", num_particles)
+    if threshold is not None and not threshold >= 0:
+        raise ValueError(f"threshold is a share of the particles, not negative; got {threshold}")
 
     share = threshold if threshold is not None else (0.5 if resampling == "drop" else 2.0)
+    n = num_particles
 
     def propagate(key: jax.Array, params: Any, state: Any, y: Any) -> tuple[Any, Any, Any]:
         """One particle: new state, log weight increment, score of its draws."""
@@ -83,51 +90,58 @@ def fivo(
             result = _Result(model_step)
             log_p = log_density(result, trace, params, state, y)
         log_weight = (log_p - log_q).total
-        score = jnp.zeros((), log_weight.dtype)
         for site in context.sites:
             if isinstance(site.strategy, AbstractReplay):
                 raise site.explain("fivo cannot replay a site", "Use vi.reinforce")
-            if isinstance(site.strategy, AbstractScore):
-                score = score + jnp.sum(site.log_prob(site.value))
+        scores = [site.log_prob(site.value) for site in context.scores]
+        scores += [record.log_prob for record in context.exported]
+        score = sum((jnp.sum(score) for score in scores), jnp.zeros((), log_weight.dtype))
         return result.output, log_weight, score
 
     def objective(params: Any, state: Any, ys: Any) -> jax.Array:
         _, key = current("fivo").enter_call()
-        n = num_particles
+        lengths = {y.shape[0] if jnp.ndim(y) else 0 for y in jax.tree.leaves(ys)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(
+                "fivo: ys needs one or more arrays with the same number of time steps along the "
+                f"leading axis, got {sorted(lengths)}"
+            )
+        move = partial(propagate, params=params)
         first = jax.tree.map(lambda y: y[0], ys)
-        shapes, dtype, _ = jax.eval_shape(propagate, key, params, state, first)
+        shapes, dtype, _ = jax.eval_shape(lambda: move(key, state=state, y=first))
         states = jax.tree.map(
             lambda x, s: jnp.broadcast_to(jnp.asarray(x, s.dtype), (n, *s.shape)), state, shapes
         )
-        even = jnp.full((n,), -jnp.log(n), dtype.dtype)
+        even = jnp.full((n,), -math.log(n), dtype.dtype)
 
         def step(carry: Any, inputs: Any) -> tuple[Any, FilterStep]:
             states, log_weights = carry
             key, y = inputs
             move_key, resample_key = random.split(key)
-            move = jax.vmap(propagate, in_axes=(0, None, 0, None))
-            states, increments, scores = move(random.split(move_key, n), params, states, y)
+            keys = random.split(move_key, n)
+            states, increments, scores = jax.vmap(lambda k, x: move(k, state=x, y=y))(keys, states)
             log_weights = log_weights + increments
-            total = logsumexp(log_weights)
-            log_share = log_weights - total
-            ess = jnp.exp(-logsumexp(2 * jax.lax.stop_gradient(log_share)))
+            total = log_sum(log_weights)
+            # Without hope the filter goes on with even weights; the bound is -inf by then.
+            log_share = jnp.where(jnp.isinf(total), even, log_weights - total)
+            ess = jnp.exp(-log_sum(2 * jax.lax.stop_gradient(log_share)))
             index = _resample(resample_key, log_share, resampling)
-            wanted = (ess < share * n) & jnp.isfinite(total)
-            states = jax.tree.map(
-                lambda x: jnp.where(wanted.reshape((1,) * x.ndim), x[index], x), states
-            )
+            wanted = ess < share * n
+            states = jax.tree.map(lambda x: jnp.where(wanted, x[index], x), states)
             log_weights = jnp.where(wanted, even, log_share)
             index_score = jnp.where(wanted, jnp.sum(log_share[index]), 0.0)
             return (states, log_weights), FilterStep(total, jnp.sum(scores), index_score)
 
-        steps = jax.tree.leaves(ys)[0].shape[0]
+        (steps,) = lengths
         _, out = jax.lax.scan(step, (states, even), (random.split(key, steps), ys))
         bound = jnp.sum(out.log_evidence)
         fixed = jax.lax.stop_gradient(out.log_evidence)
-        to_go = jnp.cumsum(fixed[::-1])[::-1]
+        # What follows each step; an infinite increment has no gradient.
+        to_go = jnp.cumsum(jnp.where(jnp.isinf(fixed), 0.0, fixed)[::-1])[::-1]
         score = jnp.sum(out.site_score * to_go)
         if resampling == "reinforce":
-            score = score + jnp.sum(out.index_score * (to_go - fixed))
+            after = jnp.append(to_go[1:], jnp.zeros((1,), to_go.dtype))
+            score = score + jnp.sum(out.index_score * after)
         return bound + score - jax.lax.stop_gradient(score)
 
     return expectation(objective)

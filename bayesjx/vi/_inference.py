@@ -13,18 +13,33 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.scipy.special import logsumexp
 from numpyro import handlers
 
-from ._context import activate, Context
+from ._context import activate, Context, current
 from ._cost import Cost
-from ._particles import particles
+from ._log_weights import drawable, log_mean, log_sum
+from ._particles import map_sites, particles
 from ._programs import log_density, simulate
 from ._score import Reinforce
 from ._strategy import AbstractStrategy
+from ._support import refuse_narrower, Supports
 from ._wrappers import with_strategy
 
 Values = dict[str, jax.Array]
+
+
+class Particle(NamedTuple):
+    """A draw of the free sites of a `Target`.
+
+    Attributes:
+        values: value per site.
+        log_weight: log importance weight, scalar.
+        log_joint: log of the unnormalised density; if it is an estimate, the one in the weight.
+    """
+
+    values: Values
+    log_weight: jax.Array
+    log_joint: jax.Array
 
 
 class Target(NamedTuple):
@@ -35,52 +50,73 @@ class Target(NamedTuple):
         given: values of the fixed sites; they count as observed.
         args: positional arguments of the program.
         kwargs: its keyword arguments.
+        params: values of the `numpyro.param` sites of program and proposal.
     """
 
     program: Callable[..., Any]
     given: Values
     args: tuple
     kwargs: Mapping[str, Any]
+    params: Mapping[str, Any] = {}
 
     @property
     def conditioned(self) -> Callable[..., Any]:
         """The program with the given values observed."""
         given: Any = self.given
-        return handlers.condition(self.program, data=given) if given else self.program
+        return self._bind(handlers.condition(self.program, data=given) if given else self.program)
+
+    def density(self, values: Values) -> Cost:
+        """Log of the unnormalised density at values of all free sites."""
+        return log_density(self.conditioned, values, *self.args, **self.kwargs)
 
     def log_joint(self, values: Values) -> jax.Array:
-        """Log of the unnormalised density at values of all free sites, scalar."""
-        return log_density(self.conditioned, values, *self.args, **self.kwargs).total
+        """`density` as a scalar."""
+        return self.density(values).total
 
-    def draw(self, proposal: Callable[..., Any] | None) -> tuple[Values, jax.Array]:
-        """One draw of the free sites and its log importance weight.
+    def draw(self, proposal: Callable[..., Any] | None) -> Particle:
+        """One draw of the free sites.
 
         Without a proposal the program's own ancestral sampling is used (likelihood weighting).
         """
         if proposal is None:
             trace, cost = simulate(self.conditioned, *self.args, **self.kwargs)
-            return dict(trace.values), _observed(cost, trace.values)
-        trace, log_r = simulate(self._propose(proposal), *self.args, **self.kwargs)
+            return Particle(dict(trace.values), _observed(cost, trace.values), cost.total)
+        proposed, own = Supports(self.propose(proposal)), Supports(self.conditioned)
+        trace, log_r = simulate(proposed, *self.args, **self.kwargs)
         values = {k: v for k, v in trace.values.items() if k not in trace.auxiliary}
-        return values, self.log_joint(values) - log_r.total
+        log_joint = log_density(own, values, *self.args, **self.kwargs).total
+        refuse_narrower(proposed.found, own.found)
+        return Particle(values, log_joint - log_r.total, log_joint)
 
-    def weigh(self, values: Values, proposal: Callable[..., Any] | None) -> jax.Array:
-        """Log importance weight of given values, scalar."""
+    def weigh(
+        self, values: Values, density: Cost, proposal: Callable[..., Any] | None
+    ) -> jax.Array:
+        """Log importance weight of given values with a known `density`, scalar."""
         if proposal is None:
-            cost = log_density(self.conditioned, values, *self.args, **self.kwargs)
-            return _observed(cost, values)
-        log_r = log_density(self._propose(proposal), values, *self.args, **self.kwargs).total
-        return self.log_joint(values) - log_r
+            return _observed(density, values)
+        program = self.propose(proposal)
+        return density.total - log_density(program, values, *self.args, **self.kwargs).total
 
-    def _propose(self, proposal: Callable[..., Any]) -> Callable[..., Any]:
+    def propose(self, proposal: Callable[..., Any]) -> Callable[..., Any]:
+        """A proposal as a program of the target's arguments."""
         if not self.given:
-            return proposal
-        return lambda *args, **kwargs: proposal(self.given, *args, **kwargs)
+            return self._bind(proposal)
+        return self._bind(lambda *args, **kwargs: proposal(self.given, *args, **kwargs))
+
+    def _bind(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        params: Any = self.params
+        return handlers.substitute(program, data=params) if params else program
 
 
-def _observed(cost: Cost, latent: Any) -> jax.Array:
-    terms = [term for term in cost.terms if term.label.rpartition("/")[2] not in latent]
-    return Cost(tuple(terms)).total if terms else jnp.zeros(())
+def _observed(cost: Cost, latent: Mapping[str, Any]) -> jax.Array:
+    """The part of a program's log density that does not belong to its latent sites."""
+    prefix = current("marginal").prefix
+    terms = [
+        term
+        for term in cost.terms
+        if term.label.removeprefix(prefix).partition("/")[2] not in latent
+    ]
+    return Cost(tuple(terms)).total if terms else jnp.zeros_like(cost.total)
 
 
 class AbstractEvidenceEstimator(eqx.Module):
@@ -94,15 +130,25 @@ class AbstractEvidenceEstimator(eqx.Module):
         r"""Log of an estimate with $E[\hat Z] = Z$, scalar."""
 
     @abc.abstractmethod
-    def log_evidence_given(self, target: Target, values: Values) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
         r"""Log of an estimate that keeps `values` among its particles, scalar.
 
         If `values` is a draw from the normalised target, then $E[1/\hat Z] = 1/Z$.
+
+        Args:
+            target: program and fixed sites.
+            values: values of all free sites.
+            density: the unnormalised log density there. If the program contains marginals it is
+                an estimate: that of the run that drew `values`, where there was one.
         """
 
     @abc.abstractmethod
-    def resample(self, target: Target) -> tuple[Values, jax.Array]:
-        r"""A draw that approximates the normalised target, and the log of the $\hat Z$ found."""
+    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+        r"""A draw that approximates the normalised target.
+
+        Returns:
+            the draw, the log of its unnormalised density, and the log of the $\hat Z$ found.
+        """
 
 
 class SIR(AbstractEvidenceEstimator):
@@ -113,23 +159,30 @@ class SIR(AbstractEvidenceEstimator):
     index_strategy: AbstractStrategy = Reinforce()
 
     def __check_init__(self):
-        _check_count("num_particles", self.num_particles)
+        check_count("num_particles", self.num_particles)
 
     def log_evidence(self, target: Target) -> jax.Array:
-        _, weights = particles(self.num_particles)(lambda: target.draw(self.proposal))()
-        return log_mean(weights)
+        return log_mean(self._draw(target, self.num_particles).log_weight)
 
-    def log_evidence_given(self, target: Target, values: Values) -> jax.Array:
-        weights = target.weigh(values, self.proposal)[None]
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+        weights = target.weigh(values, density, self.proposal)[None]
         if self.num_particles > 1:
-            draws = particles(self.num_particles - 1)(lambda: target.draw(self.proposal)[1])
-            weights = jnp.concatenate([weights, draws()])
+            others = self._draw(target, self.num_particles - 1)
+            weights = jnp.concatenate([weights, others.log_weight])
         return log_mean(weights)
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array]:
-        values, weights = particles(self.num_particles)(lambda: target.draw(self.proposal))()
-        index = choose(weights, self.index_strategy)
-        return jax.tree.map(lambda v: v[index], values), log_mean(weights)
+    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+        drawn = self._draw(target, self.num_particles)
+        log_evidence = log_mean(drawn.log_weight)
+        if self.num_particles == 1:
+            return *_pick(drawn, 0), log_evidence
+        return *_pick(drawn, choose(drawn.log_weight, self.index_strategy)), log_evidence
+
+    def _draw(self, target: Target, count: int) -> Particle:
+        """Particles along a leading axis."""
+        if count == 1:  # no mapped axis, so that every strategy may be used
+            return jax.tree.map(lambda x: x[None], target.draw(self.proposal))
+        return particles(count)(lambda: target.draw(self.proposal))()
 
 
 class Exact(AbstractEvidenceEstimator):
@@ -138,37 +191,54 @@ class Exact(AbstractEvidenceEstimator):
     index_strategy: AbstractStrategy = Reinforce()
 
     def log_evidence(self, target: Target) -> jax.Array:
-        return logsumexp(self._all(target)[1])
+        return log_sum(self._all(target).log_weight)
 
-    def log_evidence_given(self, target: Target, values: Values) -> jax.Array:
-        return self.log_evidence(target)
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+        points = self._all(target)
+        same = [point == values[name] for name, point in points.values.items()]
+        here = jnp.all(jnp.stack(same), axis=0) if same else jnp.ones((1,), bool)
+        return log_sum(jnp.where(here, density.total, points.log_weight))
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array]:
-        values, weights = self._all(target)
-        index = choose(weights, self.index_strategy)
-        return jax.tree.map(lambda v: v[index], values), logsumexp(weights)
+    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+        points = self._all(target)
+        index = choose(points.log_weight, self.index_strategy)
+        return *_pick(points, index), log_sum(points.log_weight)
 
-    def _all(self, target: Target) -> tuple[Values, jax.Array]:
+    def _all(self, target: Target) -> Particle:
         supports: dict[str, Any] = {}
 
         def look() -> jax.Array:
             context = Context(jax.random.key(0))
             with activate(context):
-                simulate(target.conditioned, *target.args, **target.kwargs)
+                trace, _ = simulate(target.conditioned, *target.args, **target.kwargs)
             for site in context.sites:
+                name = site.address.partition("/")[2]
+                if name not in trace:
+                    continue  # inside a marginal
                 if not site.family.has_enumerate_support or site.value.ndim:
                     raise site.explain(
                         "vi.exact sums over scalar sites with finite support only",
                         "Use vi.sir",
                     )
                 with jax.ensure_compile_time_eval():
-                    supports[site.name] = site.family.enumerate_support(expand=False).reshape(-1)
+                    support = site.family.enumerate_support(expand=False).reshape(-1)
+                    supports[name] = support.astype(site.value.dtype)
             return jnp.zeros(())
 
         jax.eval_shape(look)
         grid = list(itertools.product(*supports.values()))
         values = {name: jnp.stack([point[i] for point in grid]) for i, name in enumerate(supports)}
-        return values, jax.vmap(target.log_joint)(values)
+        if len(grid) == 1:
+            log_joint = target.log_joint({name: value[0] for name, value in values.items()})[None]
+        else:
+            log_joint = map_sites(target.log_joint, values)
+        return Particle(values, log_joint, log_joint)
+
+
+def _pick(particles: Particle, index: Any) -> tuple[Values, jax.Array]:
+    """Values and log density of one of several particles."""
+    values, _, log_joint = jax.tree.map(lambda x: x[index], particles)
+    return values, log_joint
 
 
 def sir(
@@ -183,12 +253,15 @@ def sir(
         proposal: NumPyro program over the free sites. For `normalize` it takes the program's
             arguments; for `marginal` a mapping of the kept values comes first. It may itself
             sample a `marginal`. None: the program's own ancestral sampling, which suits few free
-            sites. Its support must cover that of the program.
+            sites. Its support must cover that of the program: a kind or bound that is narrower is
+            an error where it can be seen. Where it cannot, a value that was sampled outside the
+            proposal's support has log density inf, and bounds are −inf there.
         index_strategy: gradient strategy of the resampled index (`normalize` only), a strategy
             instance; `vi.Reinforce()` by default.
 
     Raises:
-        ValueError: `num_particles` is not a positive integer.
+        ValueError: `num_particles` is not a positive integer; when used, the proposal lacks a
+            site, or its support is narrower than the program's.
     """
     return SIR(num_particles, proposal, index_strategy or Reinforce())
 
@@ -208,21 +281,12 @@ def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
 
     All-impossible weights choose uniformly: the estimate of the evidence is then zero anyway.
     """
-    hopeless = jnp.all(log_weights == -jnp.inf)
-    logits = jnp.where(hopeless, 0.0, log_weights)
-    law = with_strategy(dist.Categorical(logits=logits), strategy)
+    law = with_strategy(dist.Categorical(logits=drawable(log_weights)), strategy)
     trace, _ = simulate(lambda: numpyro.sample("index", law))
     return trace["index"]
 
 
-def log_mean(log_weights: jax.Array) -> jax.Array:
-    """Log of the mean weight; −inf, and no NaN gradient, where all weights are zero."""
-    n = jnp.asarray(log_weights.shape[0], log_weights.dtype)
-    hopeless = jnp.all(log_weights == -jnp.inf)
-    safe = jnp.where(hopeless, 0.0, log_weights)
-    return jnp.where(hopeless, -jnp.inf, logsumexp(safe) - jnp.log(n))
-
-
-def _check_count(name: str, value: Any) -> None:
+def check_count(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a positive integer."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")

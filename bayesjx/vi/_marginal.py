@@ -17,14 +17,15 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from jax import random
-from jax.flatten_util import ravel_pytree
 from numpyro import handlers
-from numpyro.distributions import constraints, Distribution
-from numpyro.primitives import _PYRO_STACK
+from numpyro.distributions import Distribution
+from numpyro.primitives import _PYRO_STACK, Messenger
 
 from ._context import activate, BiasedGradientWarning, Context, peek
-from ._inference import AbstractEvidenceEstimator, sir, Target, Values
+from ._inference import AbstractEvidenceEstimator, Exact, sir, Target, Values
+from ._law import elementwise_family
 from ._particles import map_sites
+from ._program_sites import join_supports, latent_sites, register_params
 from ._programs import simulate
 from ._strategy import AbstractPathwise
 
@@ -39,8 +40,8 @@ class ProgramDistribution(Distribution):
         names: the sites that a value consists of.
     """
 
-    pytree_data_fields = ("args", "kwargs", "key", "algorithm")
-    pytree_aux_fields = ("program", "names", "layout", "normalised", "site_support")
+    pytree_data_fields = ("args", "kwargs", "params", "key", "algorithm", "supports")
+    pytree_aux_fields = ("program", "names", "layout", "normalised")
     has_rsample = True
 
     def __init__(
@@ -58,22 +59,32 @@ class ProgramDistribution(Distribution):
         if key is None and _PYRO_STACK:
             key = numpyro.prng_key()
         self.key = key
-        latent = _latent_sites(program, args, kwargs)
+        latent = latent_sites(program, args, kwargs)
         self.names = tuple(latent) if keep is None else tuple(keep)
         if unknown := sorted(set(self.names) - set(latent)):
             raise ValueError(
                 f"marginal cannot keep {unknown}: the latent sites are {sorted(latent)}"
             )
+        self.params = {}
+        if _PYRO_STACK:
+            proposal = getattr(algorithm, "proposal", None)
+            self.params = register_params(program, keep, proposal, args, kwargs, key)
         self.layout = tuple((name, *latent[name][:2]) for name in self.names)
+        self.supports = tuple(latent[name].support for name in self.names)
         shapes = [shape for _, shape, _ in self.layout]
-        single = len(shapes) == 1
-        self.site_support = latent[self.names[0]][2] if single else constraints.real_vector
-        event = shapes[0] if single else (sum(math.prod(shape) for shape in shapes),)
+        event = shapes[0] if len(shapes) == 1 else (sum(math.prod(shape) for shape in shapes),)
         super().__init__((), event, validate_args=False)
 
     @property
     def support(self) -> Any:
-        return self.site_support
+        if len(self.names) == 1:
+            return self.supports[0]
+        return join_supports(self.supports, [math.prod(shape) for _, shape, _ in self.layout])
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the log density is exact, sampled or evaluated."""
+        return isinstance(self.algorithm, Exact)
 
     def unpack(self, value: jax.Array) -> Values:
         """The value of each site, from a value of the distribution (leading axes allowed)."""
@@ -84,7 +95,7 @@ class ProgramDistribution(Distribution):
         for name, shape, dtype in self.layout:
             size = math.prod(shape)
             part = value[..., start : start + size].reshape(lead + shape)
-            parts[name] = part.astype(dtype)
+            parts[name] = part if jnp.issubdtype(dtype, jnp.floating) else part.astype(dtype)
             start += size
         return parts
 
@@ -92,7 +103,10 @@ class ProgramDistribution(Distribution):
         """The inverse of `unpack`, without leading axes."""
         if len(self.names) == 1:
             return jnp.asarray(values[self.names[0]])
-        return ravel_pytree([jnp.asarray(values[name], float) for name in self.names])[0]
+        parts = [jnp.ravel(values[name]) for name in self.names]
+        floating = [part for part in parts if jnp.issubdtype(part.dtype, jnp.floating)]
+        dtype = jnp.result_type(*floating) if floating else jnp.result_type(float)
+        return jnp.concatenate([part.astype(dtype) for part in parts])
 
     def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         return self.sample_with_intermediates(key, sample_shape)[0]
@@ -121,24 +135,38 @@ class ProgramDistribution(Distribution):
             return self._run(self.key, lambda _: self._evaluate(value), None)
         return self._run(self.key, self._evaluate, flat).reshape(lead)
 
+    def _target(self, given: Values) -> Target:
+        return Target(self.program, given, self.args, self.kwargs, self.params)
+
     def _draw(self) -> tuple[jax.Array, jax.Array]:
         if self.normalised:
-            target = Target(self.program, {}, self.args, self.kwargs)
-            values, log_evidence = self.algorithm.resample(target)
-            return self.pack(values), target.log_joint(values) - log_evidence
-        trace, _ = simulate(self.program, *self.args, **self.kwargs)
+            values, log_joint, log_evidence = self.algorithm.resample(self._target({}))
+            possible = log_evidence > -jnp.inf
+            log_prob = log_joint - jnp.where(possible, log_evidence, 0.0)
+            return self.pack(values), jnp.where(possible, log_prob, jnp.inf)
+        # The density of the run that drew the value is kept, not evaluated anew: where the
+        # program contains marginals the two are estimates of different directions.
+        trace, density = simulate(self._target({}).conditioned, *self.args, **self.kwargs)
+        if len(density.terms) > len(trace):
+            raise ValueError(
+                "marginal: the program has observed sites, so its draws do not come from the "
+                "normalised marginal; use normalize, or evaluate the marginal only"
+            )
         kept = {name: trace[name] for name in self.names}
         free = {name: value for name, value in trace.values.items() if name not in kept}
-        target = Target(self.program, kept, self.args, self.kwargs)
-        return self.pack(kept), self.algorithm.log_evidence_given(target, free)
+        return self.pack(kept), self.algorithm.log_evidence_given(self._target(kept), free, density)
 
     def _evaluate(self, value: jax.Array) -> jax.Array:
         values = self.unpack(value)
-        if self.normalised:
-            target = Target(self.program, {}, self.args, self.kwargs)
-            log_evidence = self.algorithm.log_evidence_given(target, values)
-            return target.log_joint(values) - log_evidence
-        return self.algorithm.log_evidence(Target(self.program, values, self.args, self.kwargs))
+        if not self.normalised:
+            return self.algorithm.log_evidence(self._target(values))
+        target = self._target({})
+        density = target.density(values)
+        log_joint = density.total
+        log_evidence = self.algorithm.log_evidence_given(target, values, density)
+        possible = (log_joint > -jnp.inf) & (log_evidence > -jnp.inf)
+        log_prob = log_joint - jnp.where(possible, log_evidence, 0.0)
+        return jnp.where(possible, log_prob, -jnp.inf)
 
     def _run(self, key: jax.Array | None, fn: Callable[[Any], Any], lanes: Any) -> Any:
         """Runs `fn` in the running objective, or in a plain forward run of its own."""
@@ -181,6 +209,7 @@ def marginal(
     `q = marginal(program, "x")` and then `numpyro.sample("x", q(*args))` in a guide or model.
     Sampled, its log density is an estimate from above; evaluated, from below; bounds built from
     the two stay bounds. Strategies of the summed-out sites take part in the running objective.
+    Give them to the program's sites; the marginal itself takes none.
 
     Args:
         program: NumPyro program over kept and auxiliary sites.
@@ -192,7 +221,8 @@ def marginal(
         The key serves evaluations outside objectives and stays the same between them.
 
     Raises:
-        ValueError: a kept site does not exist, when the distribution is made.
+        ValueError: nothing to keep; when the distribution is made, a kept site does not exist;
+            when it is sampled, the program has observed sites (see `normalize`).
 
     References:
         Becker et al. (2024), section 4; Lew, Cusumano-Towner and Mansinghka (2022), "Recursive
@@ -215,7 +245,8 @@ def normalize(
     """The posterior of a program with observations, approximated by resampling.
 
     Draws are resampled among the algorithm's particles; the log density is that of the resampled
-    draw, estimated from above where it was sampled and from below where it is evaluated.
+    draw, estimated from above where it was sampled and from below where it is evaluated. If no
+    particle has a positive weight, these are inf and −inf.
 
     Args:
         program: NumPyro program with observed sites.
@@ -235,29 +266,34 @@ def normalize(
     return make
 
 
-def _latent_sites(
-    program: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
-) -> dict[str, tuple[tuple[int, ...], Any, Any]]:
-    """Shape, dtype and support of the latent sites, by an abstract run."""
-    found: dict[str, tuple[tuple[int, ...], Any, Any]] = {}
+def exact_densities(program: Callable[..., Any], user: str, remedy: str) -> Callable[..., Any]:
+    """`program`, refusing sites whose log density is an estimate.
 
-    def look() -> jax.Array:
-        with handlers.block():
-            seeded = handlers.seed(program, random.key(0))
-            trace = handlers.trace(seeded).get_trace(*args, **kwargs)
-        for name, site in trace.items():
-            if site["type"] == "sample" and not site["is_observed"]:
-                value = jnp.asarray(site["value"])
-                extra = value.ndim - site["fn"].event_dim
-                support = constraints.independent(site["fn"].support, extra)
-                found[name] = (value.shape, value.dtype, support if extra else site["fn"].support)
-        return jnp.zeros(())
+    Args:
+        program: NumPyro program.
+        user: what needs exact densities, for the error text.
+        remedy: what to use instead.
+    """
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Inside an objective the abstract run must not register sites.
-        with activate(Context(random.key(0))):
-            jax.eval_shape(look)
-    if not found:
-        raise ValueError("the program has no latent site")
-    return found
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _RefuseEstimates(user, remedy):
+            return program(*args, **kwargs)
+
+    return run
+
+
+class _RefuseEstimates(Messenger):
+    def __init__(self, user: str, remedy: str):
+        super().__init__()
+        self.user, self.remedy = user, remedy
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] != "sample":
+            return
+        family = elementwise_family(msg["fn"])
+        if isinstance(family, ProgramDistribution) and not family.is_exact:
+            raise ValueError(
+                f"{self.user} needs exact densities, but that of site {msg['name']!r} is an "
+                f"estimate, another one at each evaluation; {self.remedy}, or sum exactly by "
+                "vi.exact()"
+            )

@@ -13,7 +13,9 @@ from ._context import current
 from ._cost import Cost
 from ._detached import draw, frozen
 from ._expectation import Expectation, expectation
-from ._inference import log_mean
+from ._inference import check_count
+from ._log_weights import log_mean, shares, weighted_sum
+from ._marginal import exact_densities
 from ._particles import log_mean_exp, particles
 from ._programs import log_density, simulate
 from ._strategy import AbstractPathwise
@@ -48,8 +50,8 @@ def iwelbo(
         an `Expectation` of `(*args, **kwargs)`, which go to both programs.
 
     Raises:
-        ValueError: an unknown gradient, DReG with `local_plate` or with a site that is not
-            reparameterised, `num_particles` not positive.
+        ValueError: an unknown gradient, `num_particles` not positive, DReG with `local_plate`,
+            with a site that is not reparameterised or with a marginal.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders"; Tucker, Lawson,
@@ -65,6 +67,7 @@ def iwelbo(
         raise ValueError(f'gradient must be "standard" or "dreg", got {gradient!r}')
     if gradient == "dreg" and local_plate is not None:
         raise ValueError('gradient="dreg" does not combine with local_plate')
+    check_count("num_particles", num_particles)
 
     def importance_bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -73,20 +76,23 @@ def iwelbo(
     def doubly_reparameterised(*args: Any, **kwargs: Any) -> jax.Array:
         # Three log weights of the same draws: by value, by the model's parameters at fixed draws,
         # and along the path of the draws at fixed parameters.
+        remedy = 'use gradient="standard"'
+        p = exact_densities(model, 'gradient="dreg"', remedy)
+        q = exact_densities(guide, 'gradient="dreg"', remedy)
+
         def weights() -> tuple[jax.Array, jax.Array, jax.Array]:
-            trace, log_q = simulate(guide, *args, **kwargs)
+            trace, log_q = simulate(q, *args, **kwargs)
             _require_pathwise()
             fixed = jax.lax.stop_gradient(trace)
-            by_model = log_density(model, fixed, *args, **kwargs).total
-            path = log_density(frozen(model), trace, *args, **kwargs)
-            path = path - log_density(frozen(guide), trace, *args, **kwargs)
+            by_model = log_density(p, fixed, *args, **kwargs).total
+            path = log_density(frozen(p), trace, *args, **kwargs)
+            path = path - log_density(frozen(q), trace.values, *args, **kwargs)
             return by_model - jax.lax.stop_gradient(log_q.total), by_model, path.total
 
         value, by_model, path = particles(num_particles)(weights)()
-        bound = jax.lax.stop_gradient(log_mean(value))
-        share = jax.lax.stop_gradient(jax.nn.softmax(value))
-        slope = jnp.sum(share * by_model + share**2 * path)
-        return bound + slope - jax.lax.stop_gradient(slope)
+        share = shares(value)
+        slope = weighted_sum(share, by_model) + weighted_sum(share**2, path)
+        return jax.lax.stop_gradient(log_mean(value)) + slope - jax.lax.stop_gradient(slope)
 
     return expectation(importance_bound if gradient == "standard" else doubly_reparameterised)
 
@@ -108,13 +114,14 @@ def renyi(
         num_particles: $K$, positive.
 
     Raises:
-        ValueError: `alpha` is 1.
+        ValueError: `alpha` is 1, or `num_particles` not positive.
 
     References:
         Li and Turner (2016), "Rényi divergence variational inference", equation 7.
     """
     if alpha == 1:
         raise ValueError("renyi: alpha = 1 is the ELBO; use vi.elbo")
+    check_count("num_particles", num_particles)
 
     def bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -138,7 +145,7 @@ def chi_square(
         num_particles: positive.
 
     Raises:
-        ValueError: `order` is below 1.
+        ValueError: `order` is below 1, or `num_particles` not positive.
 
     References:
         Dieng, Tran, Ranganath, Paisley and Blei (2017), "Variational inference via $\chi$ upper
@@ -146,6 +153,7 @@ def chi_square(
     """
     if order < 1:
         raise ValueError(f"chi_square: order must be at least 1, got {order}")
+    check_count("num_particles", num_particles)
 
     def bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -166,18 +174,20 @@ def thermodynamic(
 
     The left sum is a lower bound tighter than the ELBO, the right sum an upper bound (both up to
     the bias of self-normalised weights with finitely many particles). No site needs a gradient
-    strategy: the gradient is a covariance at fixed draws, so discrete latents are welcome.
+    strategy: the gradient is a covariance at fixed draws, so discrete latents are welcome. Draws
+    that the model excludes make the left sum −inf and have no gradient.
 
     Args:
         model: NumPyro program of the joint density.
         guide: NumPyro program; takes the same arguments.
-        num_particles: draws shared by all temperatures.
+        num_particles: draws shared by all temperatures, at least two.
         inverse_temperatures: increasing grid from 0 to 1; by default 0 and five log-spaced values
             from 0.01 to 1. `(0, 1)` gives the ELBO.
         upper: take the right Riemann sum and minimise it.
 
     Raises:
-        ValueError: the grid does not increase from 0 to 1.
+        ValueError: the grid does not increase from 0 to 1; fewer than two particles; a program
+            contains a marginal.
 
     References:
         Masrani, Le and Wood (2019), "The thermodynamic variational objective", equations 8 and 19.
@@ -188,24 +198,36 @@ def thermodynamic(
     if not ends or np.any(np.diff(grid) <= 0):
         raise ValueError(f"inverse_temperatures must increase from 0 to 1, got {grid.tolist()}")
     points = grid[1:] if upper else grid[:-1]
+    check_count("num_particles", num_particles)
+    if num_particles == 1:
+        raise ValueError("thermodynamic estimates a covariance and needs two particles or more")
+    remedy = "use vi.iwelbo"
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
+        p = exact_densities(model, "vi.thermodynamic", remedy)
+        q = exact_densities(guide, "vi.thermodynamic", remedy)
+
         def pair() -> tuple[jax.Array, jax.Array]:
-            trace = draw(guide, *args, **kwargs)
-            log_p = log_density(model, trace, *args, **kwargs).total
-            return log_p, log_density(guide, trace, *args, **kwargs).total
+            trace = draw(q, *args, **kwargs)
+            log_p = log_density(p, trace, *args, **kwargs).total
+            return log_p, log_density(q, trace.values, *args, **kwargs).total
 
         log_p, log_q = particles(num_particles)(pair)()
         log_w = log_p - log_q
         fixed = jax.lax.stop_gradient(log_w)
         total = jnp.zeros((), log_w.dtype)
-        for beta, width in zip(points, np.diff(grid), strict=True):
-            share = jax.nn.softmax(beta * fixed)
-            mean = jnp.sum(share * fixed)
+        for beta, width in zip(points.tolist(), np.diff(grid).tolist(), strict=True):
+            share = shares(beta * fixed if beta else jnp.zeros_like(fixed))
+            value = weighted_sum(share, fixed)
+            # Impossible draws make the value −inf at β = 0; they have no gradient anywhere.
+            share = shares(jnp.where(fixed == -jnp.inf, fixed, beta * fixed))
+            centred = jnp.where(share == 0, 0.0, fixed - weighted_sum(share, fixed))
+            # The centre is the draws' own mean, which shrinks an even covariance by 1 - 1/K.
+            centred = centred if beta else centred * num_particles / (num_particles - 1)
             path = (1 - beta) * log_q + beta * log_p
-            slope = jnp.sum(share * log_w) + jnp.sum(share * (fixed - mean) * path)
-            total = total + width * (mean + slope - jax.lax.stop_gradient(slope))
-        return total
+            slope = weighted_sum(share, log_w) + weighted_sum(share * centred, path)
+            total = total + width * (value + slope - jax.lax.stop_gradient(slope))
+        return jnp.where(jnp.all(fixed == -jnp.inf), -jnp.inf, total)
 
     return expectation(objective, maximise=not upper)
 

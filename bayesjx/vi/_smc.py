@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jax.flatten_util import ravel_pytree
-from jax.scipy.special import logsumexp
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from ._context import activate, Context, current
-from ._inference import AbstractEvidenceEstimator, Target, Values
+from ._cost import Cost
+from ._inference import AbstractEvidenceEstimator, check_count, Target, Values
+from ._log_weights import drawable, log_mean
+from ._marginal import exact_densities
+from ._program_sites import latent_sites
 from ._programs import log_density, simulate
 
 
@@ -36,25 +39,27 @@ class SMC(AbstractEvidenceEstimator):
 
     def __check_init__(self):
         for name in ("num_particles", "num_temperatures", "num_moves"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            check_count(name, getattr(self, name))
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
 
     def log_evidence(self, target: Target) -> jax.Array:
         return self._run(target, None)[1]
 
-    def log_evidence_given(self, target: Target, values: Values) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
         return self._run(target, values)[1]
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array]:
-        return self._run(target, None)
+    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+        values, log_evidence = self._run(target, None)
+        return values, target.log_joint(values), log_evidence
 
     def _run(self, target: Target, retained: Values | None) -> tuple[Values, jax.Array]:
         _, key = current("smc").enter_call()
         plan = _Plan.of(target, self.proposal, key)
-        kept = None if retained is None else jax.lax.stop_gradient(plan.flatten(retained))
+        kept = None
+        if retained is not None:
+            kept = jax.lax.stop_gradient(plan.flatten(retained))
+            kept = jnp.where(jnp.isfinite(kept), kept, 0.0)  # a value outside its support
         start_key, path_key, move_key, last_key = random.split(key, 4)
         betas = jnp.asarray(np.linspace(0, 1, self.num_temperatures + 1), plan.dtype)
         keys = random.split(start_key, self.num_particles)
@@ -69,9 +74,9 @@ class SMC(AbstractEvidenceEstimator):
             points, log_z = carry
             ratio = jax.vmap(plan.log_ratio)(points)
             log_w = (betas[t + 1] - betas[t]) * ratio
-            log_z = log_z + logsumexp(log_w) - jnp.log(self.num_particles)
+            log_z = log_z + log_mean(log_w)
             here, there = random.split(random.fold_in(move_key, t))
-            index = random.categorical(here, _safe(log_w), shape=(self.num_particles,))
+            index = random.categorical(here, drawable(log_w), shape=(self.num_particles,))
             index = index if path is None else index.at[0].set(0)
             moved = jax.vmap(lambda k, x: self._move(plan, k, x, betas[t + 1]))(
                 random.split(there, self.num_particles), jax.lax.stop_gradient(points)[index]
@@ -112,6 +117,7 @@ class _Plan(NamedTuple):
     """A target as functions of one unconstrained vector."""
 
     target: Target
+    program: Callable[..., Any]
     reference: Callable[..., Any]
     transforms: dict[str, Any]
     unravel: Callable[[jax.Array], Any]
@@ -119,28 +125,20 @@ class _Plan(NamedTuple):
 
     @staticmethod
     def of(target: Target, proposal: Callable[..., Any] | None, key: jax.Array) -> _Plan:
-        reference = _prior(target.conditioned) if proposal is None else target._propose(proposal)
-        shapes: dict[str, Any] = {}
+        program = exact_densities(target.conditioned, "vi.smc", "use vi.sir")
+        reference = _prior(program) if proposal is None else target.propose(proposal)
+        reference = exact_densities(reference, "vi.smc", "use vi.sir")
         transforms: dict[str, Any] = {}
-
-        def look() -> Values:
-            with handlers.block():
-                seeded = handlers.seed(reference, random.key(0))
-                trace = handlers.trace(seeded).get_trace(*target.args, **target.kwargs)
-            for name, site in trace.items():
-                if site["type"] != "sample" or site["is_observed"]:
-                    continue
-                if site["fn"].support.is_discrete:
-                    raise ValueError(f"smc moves continuous sites only; {name!r} is discrete")
-                transforms[name] = biject_to(site["fn"].support)
-                shapes[name] = transforms[name].inv(site["value"])
-            return shapes
-
+        zeros: dict[str, jax.Array] = {}
         with activate(Context(key)):
-            found = jax.eval_shape(look)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), dict(found))
+            sites = latent_sites(reference, target.args, dict(target.kwargs))
+        for name, site in sites.items():
+            if site.support.is_discrete:
+                raise ValueError(f"smc moves continuous sites only; {name!r} is discrete")
+            transforms[name] = biject_to(site.support)
+            zeros[name] = jnp.zeros(transforms[name].inverse_shape(site.shape), site.dtype)
         flat, unravel = ravel_pytree(zeros)
-        return _Plan(target, reference, transforms, unravel, flat.dtype)
+        return _Plan(target, program, reference, transforms, unravel, flat.dtype)
 
     def propose(self, key: jax.Array) -> jax.Array:
         with activate(Context(key)):
@@ -157,21 +155,25 @@ class _Plan(NamedTuple):
 
     def log_ratio(self, x: jax.Array) -> jax.Array:
         """Log of target over reference; the Jacobians cancel."""
-        values = self.unflatten(x)
-        return self.target.log_joint(values) - self._log_reference(values)
+        log_p, log_r = self._log_densities(self.unflatten(x))
+        return jnp.where(log_p == -jnp.inf, -jnp.inf, log_p - log_r)
 
     def log_tempered(self, x: jax.Array, beta: jax.Array) -> jax.Array:
         """Log of the density at a temperature, in unconstrained space."""
         free, values = self.unravel(x), self.unflatten(x)
-        log_r = self._log_reference(values)
+        log_p, log_r = self._log_densities(values)
+        impossible = (log_p == -jnp.inf) | ((log_r == -jnp.inf) & (beta < 1))
+        log_tempered = jnp.where(beta < 1, log_r + beta * (log_p - log_r), log_p)
         jacobian = jnp.zeros((), self.dtype)
         for name, transform in self.transforms.items():
             jacobian += jnp.sum(transform.log_abs_det_jacobian(free[name], values[name]))
-        return log_r + beta * (self.target.log_joint(values) - log_r) + jacobian
+        return jnp.where(impossible, -jnp.inf, log_tempered + jacobian)
 
-    def _log_reference(self, values: Values) -> jax.Array:
+    def _log_densities(self, values: Values) -> tuple[jax.Array, jax.Array]:
+        """Target and reference."""
         args, kwargs = self.target.args, self.target.kwargs
-        return log_density(self.reference, values, *args, **kwargs).total
+        log_p = log_density(self.program, values, *args, **kwargs).total
+        return log_p, log_density(self.reference, values, *args, **kwargs).total
 
 
 def smc(
@@ -186,7 +188,8 @@ def smc(
 
     Prefer it to `sir` where importance weights degenerate, from about five continuous
     dimensions on. Its gradient reaches the densities but not the particles, so it serves
-    objectives that count draws as data (wake phases, forward divergences) and evaluation.
+    objectives that count draws as data (wake phases, forward divergences) and evaluation; the
+    gradient of a bound through it is biased.
 
     Args:
         num_particles: positive.
@@ -198,18 +201,13 @@ def smc(
 
     Raises:
         ValueError: a size is not a positive integer, `step_size` is not positive; when used, a
-            discrete site.
+            discrete site, or one whose density is itself an estimate.
 
     References:
         Del Moral, Doucet and Jasra (2006), "Sequential Monte Carlo samplers"; Andrieu, Doucet and
         Holenstein (2010) for the conditional version that evaluates densities.
     """
     return SMC(num_particles, proposal, num_temperatures, num_moves, step_size)
-
-
-def _safe(log_weights: jax.Array) -> jax.Array:
-    """Weights that can be sampled from: uniform where all are impossible."""
-    return jnp.where(jnp.all(log_weights == -jnp.inf), 0.0, log_weights)
 
 
 def _prior(program: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,14 @@ from numpyro import handlers
 
 from ._context import current
 from ._cost import Cost
-from ._detached import draw
+from ._detached import detached, draw
 from ._expectation import Expectation, expectation
-from ._inference import log_mean
+from ._inference import check_count
+from ._log_weights import drawable, log_mean, shares, weighted_sum
 from ._multi_bounds import iwelbo, log_weight
-from ._particles import particles
-from ._programs import log_density
+from ._particles import map_sites, particles
+from ._programs import log_density, simulate
+from ._trace import Trace
 
 Program = Callable[..., Any]
 
@@ -38,7 +40,8 @@ def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expec
 
     Minus a cross-entropy from the posterior to the guide, by self-normalised weights, so it
     covers mass; its bias is of order one over `num_particles`. Discrete sites need no gradient
-    strategy. Not a bound of the evidence.
+    strategy. Not a bound of the evidence. Draws of weight zero count nothing; if all are, the
+    estimate is 0.
 
     Args:
         model: NumPyro program of the joint density.
@@ -50,15 +53,15 @@ def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expec
         Siddharth, Teh and Wood (2019), "Revisiting reweighted wake-sleep".
     """
 
-    def objective(*args: Any, **kwargs: Any) -> jax.Array:
-        def pair() -> tuple[jax.Array, jax.Array]:
-            trace = draw(guide, *args, **kwargs)
-            log_p = log_density(model, trace, *args, **kwargs).total
-            return log_p, log_density(guide, trace, *args, **kwargs).total
+    check_count("num_particles", num_particles)
 
-        log_p, log_q = particles(num_particles)(pair)()
-        share = jax.nn.softmax(jax.lax.stop_gradient(log_p - log_q))
-        return jnp.sum(share * log_q)
+    def objective(*args: Any, **kwargs: Any) -> jax.Array:
+        drawn = _propose(model, guide, num_particles, args, kwargs)
+        weights = shares(drawn.log_p - drawn.log_q)
+        log_q = map_sites(
+            lambda values: log_density(guide, values, *args, **kwargs).total, drawn.trace.values
+        )
+        return weighted_sum(weights, log_q)
 
     return expectation(objective)
 
@@ -101,7 +104,8 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expec
 
     One draw is resampled from `num_particles` proposals of the guide; its resampling density,
     estimated from above, stands in for the posterior, and the guide is evaluated on it. An upper
-    bound of the divergence from the resampled law to the guide.
+    bound of the divergence from the resampled law to the guide; inf, without a gradient, where
+    all proposals have weight zero.
 
     Args:
         model: NumPyro program of the joint density.
@@ -112,9 +116,12 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expec
         Becker et al. (2024), section 2 (QWAKE).
     """
 
+    check_count("num_particles", num_particles)
+
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
-        values, log_sir, _ = _resampled(model, guide, num_particles, args, kwargs)
-        return log_sir - log_density(guide, values, *args, **kwargs).total
+        drawn = _resample(model, guide, num_particles, args, kwargs)
+        log_q = log_density(guide, drawn.trace.values, *args, **kwargs).total
+        return jnp.where(drawn.possible, drawn.log_p - drawn.log_evidence - log_q, jnp.inf)
 
     return expectation(objective, maximise=False)
 
@@ -134,9 +141,13 @@ def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> E
         Becker et al. (2024), section 2 (PWAKE).
     """
 
+    check_count("num_particles", num_particles)
+
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
-        values, log_sir, _ = _resampled(model, guide, num_particles, args, kwargs)
-        return log_density(model, values, *args, **kwargs).total - log_sir
+        drawn = _resample(model, guide, num_particles, args, kwargs)
+        log_p = log_density(model, drawn.trace, *args, **kwargs).total
+        bound = log_p - drawn.log_p + drawn.log_evidence
+        return jnp.where(drawn.possible, bound, -jnp.inf)
 
     return expectation(objective)
 
@@ -153,31 +164,48 @@ def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Exp
         num_particles: proposals of the forward half.
     """
 
+    check_count("num_particles", num_particles)
+
     def objective(*args: Any, **kwargs: Any) -> Cost:
         backward = log_weight(model, guide, args, kwargs)
-        values, log_sir, log_evidence = _resampled(model, guide, num_particles, args, kwargs)
-        log_q = log_density(guide, values, *args, **kwargs).total
-        return (log_sir + log_evidence - log_q) - backward
+        drawn = _resample(model, guide, num_particles, args, kwargs)
+        log_q = log_density(guide, drawn.trace.values, *args, **kwargs).total
+        return jnp.where(drawn.possible, drawn.log_p - log_q, jnp.inf) - backward
 
     return expectation(objective, maximise=False)
 
 
-def _resampled(
-    model: Program, guide: Program, num_particles: int, args: Any, kwargs: Any
-) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """A resampled draw, the log of its density estimated from above, and the log evidence
-    estimate; no gradient flows through any of them."""
+class _Drawn(NamedTuple):
+    """Draws of a guide as data, or one that was resampled among them.
 
-    def propose() -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-        trace = draw(guide, *args, **kwargs)
-        log_p = log_density(model, trace, *args, **kwargs).total
-        log_q = log_density(guide, trace, *args, **kwargs).total
-        return dict(trace.values), log_p, log_q
+    Attributes:
+        trace: the values.
+        log_p: log density of the model.
+        log_q: log density of the guide, that of the run that drew the values.
+        log_evidence: log of the mean weight.
+        possible: whether any draw has a positive weight.
+    """
 
-    values, log_p, log_q = jax.lax.stop_gradient(particles(num_particles)(propose)())
+    trace: Trace
+    log_p: jax.Array
+    log_q: jax.Array
+    log_evidence: jax.Array
+    possible: jax.Array
+
+
+def _propose(model: Program, guide: Program, count: int, args: Any, kwargs: Any) -> _Drawn:
+    def one() -> tuple[Trace, jax.Array, jax.Array]:
+        trace, log_q = simulate(guide, *args, **kwargs)
+        return trace, log_density(model, trace, *args, **kwargs).total, log_q.total
+
+    trace, log_p, log_q = detached("wake_guide", lambda: particles(count)(one)())
     log_evidence = log_mean(log_p - log_q)
+    return _Drawn(trace, log_p, log_q, log_evidence, log_evidence > -jnp.inf)
+
+
+def _resample(model: Program, guide: Program, count: int, args: Any, kwargs: Any) -> _Drawn:
+    drawn = _propose(model, guide, count, args, kwargs)
     _, key = current("forward_kl").enter_call()
-    hopeless = jnp.all(log_p - log_q == -jnp.inf)
-    index = random.categorical(key, jnp.where(hopeless, 0.0, log_p - log_q))
-    chosen = jax.tree.map(lambda v: v[index], values)
-    return chosen, log_p[index] - log_evidence, log_evidence
+    index = random.categorical(key, drawable(drawn.log_p - drawn.log_q))
+    trace, log_p, log_q = jax.tree.map(lambda x: x[index], drawn[:3])
+    return drawn._replace(trace=trace, log_p=log_p, log_q=log_q)
