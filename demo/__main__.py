@@ -1,0 +1,53 @@
+"""`python -m demo [PART ...]`: fit real data, print a table, draw pictures."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import _pictures, _table, hierarchical, outliers
+from ._study import Report, Study
+
+# A part is a module with `run(study) -> Report`, and a function that draws it.
+PARTS = {
+    "hierarchical": (hierarchical.run, _pictures.hierarchical),
+    "outliers": (outliers.run, _pictures.outliers),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Report]:
+    """Run the parts that the command line names, all of them by default."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    folder = Path(__file__).parent
+    parser.add_argument("--out", type=Path, default=folder, help="folder of the pictures")
+    options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.parts) - set(PARTS)):
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    study, start = Study.from_environment(), time.perf_counter()
+    options.out.mkdir(parents=True, exist_ok=True)
+    reports, pictures = [], []
+    for name in options.parts or PARTS:
+        run, draw = PARTS[name]
+        report = run(study)
+        print(f"\n{_table.table(report)}\n", flush=True)
+        pictures += draw(report, options.out)
+        reports.append(report)
+    if len(reports) == len(PARTS):
+        pictures.append(_pictures.overview(reports, options.out))
+    print(_table.legend(study))
+    print("\nPictures:", *(f"  {_short(path)}" for path in pictures), sep="\n")
+    print(f"Total: {time.perf_counter() - start:.0f} s{' (fast mode)' if study.fast else ''}")
+    return reports
+
+
+def _short(path: Path) -> Path:
+    """Relative to where the demo was started, if that is possible."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""The demo in its fast mode: its figures agree with NUTS and with what theory orders."""
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from demo.__main__ import main
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("BAYESJX_FAST", "1")
+    reports = main(["--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    for report in reports:
+        reference, *fits = report.rows
+        assert "0 divergent" in report.remarks[0]
+        bounds = {row.objective: row.bound for row in fits}
+        elbo, iwelbo = bounds["ELBO"], bounds["IWELBO-8"]
+        assert elbo[0] < iwelbo[0] + 5 * np.hypot(elbo[1], iwelbo[1])
+        for row in fits:
+            assert row.strategy in text
+            assert np.max(np.abs(row.mean_errors)) < 0.5
+            assert np.max(np.abs(row.sd_errors)) < 0.6
+            assert 0 < row.gradient_variance < np.inf
+            assert set(reference.tree["posterior"].data_vars) == set(
+                row.tree["posterior"].data_vars
+            )
+        # The tighter bound has the wider, here better, guide.
+        spreads = {row.objective: np.mean(np.abs(row.sd_errors)) for row in fits}
+        assert spreads["IWELBO-8"] < spreads["ELBO"]
+    same = [row.bound for row in reports[1].rows if row.objective == "ELBO"]
+    assert abs(same[0][0] - same[1][0]) < 5 * np.hypot(same[0][1], same[1][1]) + 0.05
+    for report in reports[1:]:
+        assert all(row.extra["P(outlier)"] < 0.2 for row in report.rows[1:])
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert len(pictures) == 7
+    for picture in pictures:
+        assert str(picture) in text
+        pixels = matplotlib.image.imread(picture)
+        assert min(pixels.shape[:2]) > 400 and pixels[..., :3].std() > 0.02
+
+
+def test_a_part_that_does_not_exist_is_refused_with_the_ones_that_do(capsys):
+    with pytest.raises(SystemExit):
+        main(["hierarchy"])
+    assert "there are hierarchical, outliers" in capsys.readouterr().err
