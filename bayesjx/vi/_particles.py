@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from jax.scipy.special import logsumexp
 
@@ -44,8 +45,9 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
     Raises:
         ValueError: `num_particles` is not a positive integer, or copies are nested too deep.
     """
-    if not isinstance(num_particles, int) or num_particles < 1:
+    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
         raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+    num_particles = int(num_particles)
 
     def transform(fn: Callable[..., Any]) -> Callable[..., Any]:
         def stacked(*args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from numpyro.handlers import substitute
 
@@ -38,10 +39,10 @@ class SVILoss:
         objective: Callable[[Callable[..., Any], Callable[..., Any]], Expectation] = elbo,
         num_particles: int = 1,
     ):
-        if not isinstance(num_particles, int) or num_particles < 1:
+        if not isinstance(num_particles, int | np.integer) or num_particles < 1:
             raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
         self.objective = objective
-        self.num_particles = num_particles
+        self.num_particles = int(num_particles)
 
     def loss(
         self,
