@@ -34,4 +34,6 @@ from benchmarks._worker import (
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
     "all-import": "benchmarks.all_import",
+    "vi-collapse": "benchmarks.vi.collapse",
+    "vi-unbiased": "benchmarks.vi.unbiased",
 }
