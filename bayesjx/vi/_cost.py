@@ -106,7 +106,7 @@ class Cost(eqx.Module):
     @property
     def total(self) -> jax.Array:
         """The scalar sum, safe to use in any expression."""
-        return _sum([term.value for term in self.terms])
+        return sum_all(term.value for term in self.terms)
 
     def __jax_array__(self) -> jax.Array:
         return self.total
@@ -225,10 +225,11 @@ def _minus_others(value: jax.Array, frame: Frame) -> jax.Array:
     return (value - jnp.mean(value, axis=frame.dim, keepdims=True)) * (n / (n - 1))
 
 
-def _sum(values: list[jax.Array]) -> jax.Array:
-    if not values:
-        return jnp.zeros(())
-    total = jnp.sum(values[0])
-    for value in values[1:]:
-        total = total + jnp.sum(value)
-    return total
+def sum_all(values: Iterable[jax.Array]) -> jax.Array:
+    """The scalar sum of all elements of all arrays; arrays of one shape are reduced together."""
+    by_shape: dict[tuple[int, ...], jax.Array] = {}
+    for value in values:
+        shape = jnp.shape(value)
+        by_shape[shape] = by_shape[shape] + value if shape in by_shape else value
+    sums = [jnp.sum(value) for value in by_shape.values()]
+    return sum(sums[1:], sums[0]) if sums else jnp.zeros(())

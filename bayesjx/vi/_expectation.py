@@ -15,7 +15,7 @@ from numpyro.distributions.distribution import validation_enabled
 from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context
-from ._cost import as_cost, Cost
+from ._cost import as_cost, Cost, sum_all
 from ._law import elementwise_family
 from ._surrogate import Settings, surrogate_cost
 
@@ -242,8 +242,7 @@ def _total(cost: Cost) -> jax.Array:
     """The sum of all terms, those included that users may only use linearly."""
     if not cost.terms:
         raise ValueError("the objective has no terms: neither a program's sites nor a scalar")
-    values = [jnp.sum(term.value) for term in cost.terms]
-    return sum(values[1:], values[0])
+    return sum_all(term.value for term in cost.terms)
 
 
 def _parameters(family: Any) -> dict[str, Any]:
