@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _pictures, _table, hierarchical, outliers
+from . import _pictures, _plots, _table, hierarchical, outliers
 from ._study import Report, Study
 
 # A part is a module with `run(study) -> Report`, and a function that draws it.
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Report]:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     folder = Path(__file__).parent
     parser.add_argument("--out", type=Path, default=folder, help="folder of the pictures")
+    parser.add_argument("--small", type=Path, help="file for a small copy of the overview")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
@@ -37,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Report]:
         reports.append(report)
     if len(reports) == len(PARTS):
         pictures.append(_pictures.overview(reports, options.out))
+        if options.small:
+            pictures.append(_plots.shrink(pictures[-1], options.small))
     print(_table.legend(study))
     print("\nPictures:", *(f"  {_short(path)}" for path in pictures), sep="\n")
     print(f"Total: {time.perf_counter() - start:.0f} s{' (fast mode)' if study.fast else ''}")

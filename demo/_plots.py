@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 from scipy.stats import gaussian_kde
 
 from ._study import Report, Row
@@ -47,6 +48,16 @@ def save(figure: Any, path: Path) -> Path:
     """Write the picture and forget the figure."""
     figure.savefig(path)
     plt.close(figure)
+    return path
+
+
+def shrink(picture: Path, path: Path) -> Path:
+    """A copy with 256 colours, small enough for a repository."""
+    with Image.open(picture) as image:
+        colours = image.convert("RGB").quantize(
+            256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
+        )
+        colours.save(path, optimize=True)
     return path
 
 
