@@ -28,11 +28,7 @@ from ._families import GaussianGuide as GaussianGuide
 from ._filtering import fivo as fivo
 from ._flows import FlowGuide as FlowGuide, FlowJAXDistribution as FlowJAXDistribution
 from ._functional import Functional as Functional, functional as functional
-from ._gradient_report import (
-    gradient_report as gradient_report,
-    GradientReport as GradientReport,
-    GradientRow as GradientRow,
-)
+from ._gradient_report import gradient_report as gradient_report
 from ._gradient_table import GradientReport as GradientReport, GradientRow as GradientRow
 from ._hierarchical import (
     diwhvi as diwhvi,
@@ -86,7 +82,7 @@ from ._pathwise import (
     Reparam as Reparam,
     StraightThrough as StraightThrough,
 )
-from ._programs import log_density as log_density, simulate as simulate
+from ._programs import log_density as log_density, sample as sample, simulate as simulate
 from ._prox import prox_scale as prox_scale, ProxScaleState as ProxScaleState
 from ._score import EMA as EMA, LearnedBaseline as LearnedBaseline, Reinforce as Reinforce
 from ._site import Site as Site

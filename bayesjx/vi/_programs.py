@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import jax
+from jax import random
 from numpyro import handlers
 
-from ._context import current, peek
+from ._context import activate, Context, current, peek
 from ._cost import Cost
 from ._handlers import DensityHandler, named, SimulateHandler
 from ._trace import Trace
@@ -35,6 +37,39 @@ def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tr
     with handlers.block(), handlers.seed(rng_seed=named(key, "__seed__")), handler:
         program(*args, **kwargs)
     return handler.result()
+
+
+def sample(
+    key: jax.Array,
+    program: Callable[..., Any],
+    *args: Any,
+    num_samples: int | None = None,
+    **kwargs: Any,
+) -> dict[str, jax.Array]:
+    """Draws the latent sites of a program, such as a fitted guide.
+
+    Args:
+        key: randomness.
+        program: NumPyro program.
+        *args: passed to the program, as are **kwargs**.
+        num_samples: number of independent draws, by `jax.vmap`; None for a single one.
+
+    Returns:
+        values by site, auxiliary sites left out, with a leading axis of `num_samples`; what
+        `bayesjx.to_datatree` takes as a posterior.
+
+    Raises:
+        ValueError: `num_samples` is not positive.
+    """
+    if num_samples is not None and num_samples < 1:
+        raise ValueError(f"num_samples must be positive, got {num_samples}")
+
+    def one(key: jax.Array) -> dict[str, jax.Array]:
+        with activate(Context(key)):
+            trace, _ = simulate(program, *args, **kwargs)
+        return {name: v for name, v in trace.values.items() if name not in trace.auxiliary}
+
+    return one(key) if num_samples is None else jax.vmap(one)(random.split(key, num_samples))
 
 
 def log_density(
