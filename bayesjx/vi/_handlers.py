@@ -15,7 +15,7 @@ from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, replaced_strategy
 from ._cost import Cost, Frames, Term
-from ._law import draw, split, unmasked, WithStrategy
+from ._law import draw, match_dtype, split, unmasked, WithStrategy
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
@@ -85,7 +85,7 @@ class Recorder(Messenger):
             log_prob = fn.log_prob(value, msg["intermediates"])
         else:
             log_prob = fn.log_prob(value)
-        log_prob = jnp.asarray(log_prob)
+        log_prob = match_dtype(jnp.asarray(log_prob), (fn, value))
         scale, weight = msg["scale"], 1.0
         if scale is not None and not is_identically_one(scale):
             log_prob = scale * log_prob
@@ -235,6 +235,9 @@ class DensityHandler(Recorder):
         kind, name = msg["type"], msg.get("name")
         if kind == "control_flow":
             msg["kwargs"]["substitute_stack"].append(("replay", self.replayable(msg)))
+            if msg["kwargs"]["rng_key"] is None:
+                # NumPyro draws before it replaces; the draws are thrown away.
+                msg["kwargs"]["rng_key"] = random.key(0)
         elif kind == "plate" and name in self.plates:
             msg["value"] = self.plates[name]
         elif kind == "plate":

@@ -148,9 +148,12 @@ def draw(fn: Distribution, key: jax.Array, sample_shape: tuple[int, ...] = ()) -
     return match_dtype((value, intermediates), base)
 
 
-def match_dtype(values: Any, fn: Distribution) -> Any:
-    """Casts float draws to the dtype of the parameters; NumPyro's samplers widen them under x64."""
-    leaves = [x for x in jax.tree.leaves(fn) if _is_floating(x)]
+def match_dtype(values: Any, inputs: Any) -> Any:
+    """Casts floats to the dtype of the float arrays in `inputs`, a distribution and what it scores.
+
+    NumPyro's samplers, and log probabilities of counts, are float64 under x64 whatever comes in.
+    """
+    leaves = [x for x in jax.tree.leaves(inputs) if _is_floating(x) and x.size]
     if not leaves:
         return values
     dtype = jnp.result_type(*leaves)

@@ -11,7 +11,7 @@ from jax import random
 from numpyro.distributions import Distribution
 
 from ._cost import Frame, Frames, reduce_to, Term
-from ._law import draw, elementwise, elementwise_family
+from ._law import draw, elementwise, elementwise_family, match_dtype
 from ._strategy import AbstractStrategy
 
 
@@ -126,9 +126,12 @@ class Site:
     def log_prob(self, value: jax.Array) -> jax.Array:
         """Log probability of each element, shape `shape`, differentiable in the parameters only."""
         value = jax.lax.stop_gradient(value)
-        return self.apply(
-            lambda law, v: jnp.asarray(elementwise(law).log_prob(v)), self.unpad(value)
-        )
+
+        def one(law: Distribution, value: jax.Array) -> jax.Array:
+            log_prob = jnp.asarray(elementwise(law).log_prob(value))
+            return match_dtype(log_prob, (law, value))
+
+        return self.apply(one, self.unpad(value))
 
     def support(self) -> jax.Array:
         """All values that an element can take, shape `(k,) + value.shape`, in the value's dtype."""
