@@ -1,10 +1,6 @@
 """Sphinx configuration; `make docs` executes the notebooks first, then builds with `-W`."""
 
-import re
 from importlib.metadata import version as _version
-from pathlib import Path
-
-DOCS = Path(__file__).parent
 
 project = "bayesjx"
 author = "The bayesjx developers"
@@ -47,18 +43,6 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 
-def leave_out_unwritten_pages(app, docname, source):
-    """Let index.md name the pages to come: those which do not exist yet are left out."""
-    if docname == "index":
-        lines = source[0].splitlines()
-        source[0] = "\n".join(line for line in lines if _exists(line))
-
-
-def _exists(line: str) -> bool:
-    page = re.fullmatch(r"[a-z*/-]+", line)
-    return page is None or any(DOCS.glob(f"{line}.md")) or any(DOCS.glob(f"{line}.ipynb"))
-
-
 def leave_out_tuple_fields(app, what, name, obj, skip, options):
     """A NamedTuple describes its fields; their own docstrings only number them."""
     return True if type(obj).__name__ == "_tuplegetter" else None
@@ -66,4 +50,3 @@ def leave_out_tuple_fields(app, what, name, obj, skip, options):
 
 def setup(app):
     app.connect("autodoc-skip-member", leave_out_tuple_fields)
-    app.connect("source-read", leave_out_unwritten_pages)

@@ -27,7 +27,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import optax
-from numpyro.infer import MCMC, NUTS, Predictive
+from numpyro.infer import MCMC, NUTS
 from statsmodels.datasets import china_smoking
 
 from bayesjx import vi
@@ -167,16 +167,13 @@ axes.legend(title="guide")
 # %% [markdown]
 # ## Against NUTS
 #
-# This model is small enough to be sampled. The guide is a NumPyro program, so `Predictive` draws
-# from it.
+# This model is small enough to be sampled, so we can look at what the guides get wrong.
+# `vi.sample` draws from them.
 
 # %%
-draws = Predictive(structured, num_samples=NUM_DRAWS)(
-    jax.random.key(2), second.params, smokers, asked
-)
-simple = Predictive(independent, num_samples=NUM_DRAWS)(
-    jax.random.key(2), first.params, smokers, asked
-)
+key, data = jax.random.key(2), (smokers, asked)
+draws = vi.sample(key, structured, second.params, *data, num_samples=NUM_DRAWS)
+simple = vi.sample(key, independent, first.params, *data, num_samples=NUM_DRAWS)
 mcmc = MCMC(
     NUTS(model, target_accept_prob=0.95),
     num_warmup=NUM_DRAWS // 2,

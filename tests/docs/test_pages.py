@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SLOW = {"custom-objectives", "fit", "numpyro", "programmable-vi"}  # many programs to compile
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|nan|inf)(e[-+]?\d+)?( (s|ms|µs)\b)?")
 
@@ -21,7 +22,11 @@ def skeleton(printed: str) -> list[str]:
     return re.sub(r"(# ?)+", "# ", NUMBER.sub(" # ", printed)).split()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in PAGES],
+)
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     text = page.read_text(encoding="utf-8")
     module = types.ModuleType("page_" + page.stem.replace("-", "_"))
