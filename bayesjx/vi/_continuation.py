@@ -46,15 +46,15 @@ class Continuation:
 
     def surrogate(self, values: jax.Array) -> Branches:
         """Costs at `values` (shape `(k,) + site.value.shape`), gradients included."""
-        return self._branches(self._surrogate, values)
+        return self._branches(Staged(self._surrogate, values[0]), values)
 
     def pure(self, values: jax.Array) -> Branches:
         """Costs at `values`, values only: no gradient flows through them."""
-        return self._branches(self._pure, values)
+        values = jax.lax.stop_gradient(values)
+        return self._branches(Staged(self._pure, values[0]).without_gradient(), values)
 
-    def _branches(self, run: Callable[[jax.Array], Cost], values: jax.Array) -> Branches:
-        staged = Staged(run, values[0])
-        return Branches(self._site, len(values), jax.vmap(staged)(values), _dependent(staged))
+    def _branches(self, staged: Staged, values: jax.Array) -> Branches:
+        return Branches(self._site, len(values), _map(staged, values), _dependent(staged))
 
     def phantoms(self, values: jax.Array, lanes: bool = False) -> tuple[jax.Array, Frames]:
         """Costs of each element when it alone takes other values than the draw.
@@ -77,10 +77,7 @@ class Continuation:
         site = self._site
         if lanes:
             return self._lane_phantoms(values)
-        staged = Staged(self._pure, values[0])
-        dependent = _dependent(staged)
-        branches = Branches(site, len(values), jax.vmap(staged)(values), dependent)
-        return branches.local_elements(), site.frames
+        return self.pure(values).local_elements(), site.frames
 
     def _lane_phantoms(self, values: jax.Array) -> tuple[jax.Array, Frames]:
         """Sets coupled elements one at a time.
@@ -90,7 +87,8 @@ class Continuation:
         """
         site = self._site
         in_scan = site.loop is not None
-        staged = Staged(self._law if in_scan else lambda v: (self._pure(v), ()), values[0])
+        run = self._law if in_scan else lambda value: (self._pure(value), ())
+        staged = Staged(run, values[0]).without_gradient()
         dependent = _dependent(staged, lambda found: found[0])
         frames = _shared_frames(site, staged.shape[0], dependent)
         axes = site.coupled_axes(frames)
@@ -200,6 +198,13 @@ def _dependent(
         any("argument" in found for found in jax.tree.leaves(term, is_leaf=_is_set))
         for term in cost_of(staged.depends()).terms
     )
+
+
+def _map(staged: Staged, values: jax.Array) -> Any:
+    """`jax.vmap`, but a single value runs without it: XLA then shares work with other runs."""
+    if len(values) > 1:
+        return jax.vmap(staged)(values)
+    return jax.tree.map(lambda leaf: leaf[None], staged(values[0]))
 
 
 def _is_set(leaf: object) -> bool:

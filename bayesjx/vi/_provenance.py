@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,13 @@ class Staged:
         """The function's value at `args`."""
         flat = jaxpr_as_fun(self._jaxpr)(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(self.shape), flat)
+
+    def without_gradient(self) -> Staged:
+        """The same function, constant in everything that it closes over."""
+        consts = [jax.lax.stop_gradient(const) for const in self._jaxpr.consts]
+        frozen = copy.copy(self)
+        frozen._jaxpr = ClosedJaxpr(self._jaxpr.jaxpr, consts)
+        return frozen
 
     def depends(self) -> Any:
         """A pytree like the output: per array, the set of tagged addresses it depends on.
