@@ -35,5 +35,7 @@ from benchmarks._worker import (
 MODULES = {
     "all-import": "benchmarks.all_import",
     "vi-collapse": "benchmarks.vi.collapse",
+    "vi-overhead": "benchmarks.vi.overhead",
+    "vi-reference": "benchmarks.vi.reference",
     "vi-unbiased": "benchmarks.vi.unbiased",
 }

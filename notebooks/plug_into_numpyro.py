@@ -233,8 +233,8 @@ free = fit(automatic, low_auto_logits=2.0 * (9.5 - flow))
 
 
 def path(flow):
-    own = numpyro.param("own", 9.5 - flow)
-    memory = numpyro.param("memory", jnp.full_like(flow, 2.0))
+    own = numpyro.param("own", 2.0 * (9.5 - flow))
+    memory = numpyro.param("memory", jnp.full_like(flow, 0.5))
 
     def step(state, weights):
         logit = weights[0] + weights[1] * (2 * state - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,9 +72,9 @@ class GaussianGuide(AutoContinuous):
         self,
         model: Callable[..., Any],
         *,
-        scale: Literal["meanfield", "fullrank", "lowrank", "structured"] = "meanfield",
+        scale: str = "meanfield",
         rank: int | None = None,
-        conditioner: Literal["softplus", "exp", "linear"] = "softplus",
+        conditioner: str = "softplus",
         prefix: str = "auto",
         init_loc_fn: Callable[..., Any] = init_to_uniform,
         init_scale: float = 0.1,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
@@ -288,5 +289,5 @@ def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
 
 def check_count(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is a positive integer."""
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -135,7 +135,8 @@ def latent_usage(
     values = jax.vmap(lambda k: draw(law, k)[0])(random.split(keys[2], num_draws))
     shape = law.batch_shape
     mean = _mean(law, values, site).reshape(shape[0], -1)
-    kl = jnp.broadcast_to(_divergence(law, prior, values), shape).reshape(shape[0], -1)
+    kl = _divergence(law, prior, values).astype(mean.dtype)
+    kl = jnp.broadcast_to(kl, shape).reshape(shape[0], -1)
     rate = jnp.mean(kl < epsilon, axis=0)
     variance = jnp.var(mean, axis=0)
     return LatentUsage(

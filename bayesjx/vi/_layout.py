@@ -21,7 +21,7 @@ def nested_layout(sites: dict[str, Any], values: dict[str, Any]) -> NestedLayout
     start = 0
     for name, site in sites.items():
         shape = np.shape(values[name])
-        index = start + np.arange(np.prod(shape, dtype=int)).reshape(shape)
+        index = np.asarray(start + np.arange(np.prod(shape, dtype=int)).reshape(shape))
         start += index.size
         frames = frozenset(site["cond_indep_stack"])
         blocks.setdefault(frames, []).append(_split_axes(index, site, frames, rank))

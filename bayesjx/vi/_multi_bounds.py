@@ -166,7 +166,7 @@ def thermodynamic(
     model: Program,
     guide: Program,
     num_particles: int = 32,
-    inverse_temperatures: Sequence[float] | None = None,
+    inverse_temperatures: Sequence[float | int] | np.ndarray | None = None,
     upper: bool = False,
 ) -> Expectation:
     r"""Thermodynamic variational objective: a Riemann sum of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 from ._cost import Cost
 from ._entropy import ENTROPIES, path_log_density, simulate_with_entropy
@@ -14,7 +14,7 @@ from ._programs import log_density, simulate
 def elbo(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    entropy: Literal["mc", "analytic", "stl", "proximal"] = "mc",
+    entropy: str = "mc",
 ) -> Expectation:
     r"""Evidence lower bound $E_q[\log p(x, z) - \log q(z)] \le \log p(x)$.
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jax.scipy.special import logsumexp
 
 from ._context import activate, Context, current, Suspend
 from ._cost import as_cost, Cost, Frame, Frames, PARTICLES, reduce_to, Term
+from ._log_weights import log_sum
 from ._site import Site
 from ._surrogate import ScoreRecord, Settings
 
@@ -152,6 +152,8 @@ def _move(value: jax.Array, frame: Frame) -> jax.Array:
 def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
     r"""$\log \frac1K \sum_k e^{l_k}$ of the log weights of $K$ particles.
 
+    It is −inf, without a gradient, where all weights are zero.
+
     Score-function sites inside the particles see $L - L_{-k}$, where $L_{-k}$ replaces the
     particle's own log weight by the mean of the others (VIMCO), in place of $L$.
 
@@ -187,7 +189,7 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
     weights = [reduce_to(term.value, keep) / scale for term in cost.terms]
     log_weights = sum(weights[1:], weights[0])
     axis, n = frame.dim, frame.size
-    bound = logsumexp(log_weights, axis=axis, keepdims=True) - jnp.log(n).astype(log_weights.dtype)
+    bound = log_sum(log_weights, axis=axis, keepdims=True) - jnp.log(n).astype(log_weights.dtype)
     signal = bound if n == 1 else bound - _bound_without(jax.lax.stop_gradient(log_weights), axis)
     frames = keep - {frame}
     value = reduce_to(scale * bound, frames)
@@ -200,7 +202,11 @@ def _bound_without(log_weights: jax.Array, axis: int) -> jax.Array:
     """The bound with each log weight replaced by the mean of the others (geometric VIMCO)."""
     axis = axis % log_weights.ndim
     n = log_weights.shape[axis]
-    mean = (jnp.sum(log_weights, axis=axis, keepdims=True) - log_weights) / (n - 1)
+    possible = log_weights > -jnp.inf
+    finite = jnp.where(possible, log_weights, 0.0)
+    mean = (jnp.sum(finite, axis=axis, keepdims=True) - finite) / (n - 1)
+    others = jnp.sum(possible, axis=axis, keepdims=True) - possible
+    mean = jnp.where(others == n - 1, mean, -jnp.inf)
     pad = [(0, 0, 0)] * log_weights.ndim
     before = jax.lax.cumlogsumexp(log_weights, axis=axis)
     after = jax.lax.cumlogsumexp(log_weights, axis=axis, reverse=True)
@@ -210,7 +216,8 @@ def _bound_without(log_weights: jax.Array, axis: int) -> jax.Array:
     pad[axis] = (-1, 1, 0)
     after = jax.lax.pad(after, low, pad)
     others = jnp.logaddexp(before, after)
-    return jnp.logaddexp(others, mean) - jnp.log(n).astype(log_weights.dtype)
+    bound = jnp.logaddexp(others, mean) - jnp.log(n).astype(log_weights.dtype)
+    return jnp.where(jnp.isinf(bound), 0.0, bound)
 
 
 def _particle_frame(cost: Cost) -> Frame:

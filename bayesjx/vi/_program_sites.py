@@ -101,7 +101,8 @@ def register_params(
     def run() -> dict[str, Any]:
         context = Context(key)
         block = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
-        with activate(context), block, handlers.seed(rng_seed=key), _Params() as seen:
+        seen = _Params()
+        with activate(context), block, handlers.seed(rng_seed=key), seen:
             trace = handlers.trace(program).get_trace(*args, **kwargs)
             if proposal is not None:
                 given = {name: trace[name]["value"] for name in keep or ()}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import random
 
 from ._context import activate, Context, Restage, ScoreRecord, Suspend
@@ -173,6 +174,8 @@ def with_scores(
 def _score_term(record: ScoreRecord, frames: Frames, signal: jax.Array) -> Term:
     score = reduce_to(record.log_prob, frames)
     zero = score - jax.lax.stop_gradient(score)
+    # An infinite cost shows in the value; zero times it would turn the value into NaN.
+    signal = jnp.where(jnp.isinf(signal), 0.0, signal)
     return Term(zero * signal, frames=frames, label=f"{record.address}:gradient")
 
 

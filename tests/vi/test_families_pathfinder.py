@@ -1,0 +1,76 @@
+"""Pathfinder: where it lands, and how guides start from it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from family_problems import covariance, gaussian, hierarchy, MEAN, READINGS, SCALES
+
+from bayesjx import vi
+
+pytest.importorskip("blackjax")
+
+
+def dense(posterior):
+    if hasattr(posterior, "covariance_matrix"):
+        return posterior.covariance_matrix
+    return jnp.diag(posterior.variance)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_guides_start_near_a_gaussian_posterior(scale):
+    guide = vi.GaussianGuide(gaussian, scale=scale)
+    params = vi.init_from_pathfinder(jax.random.key(1), guide, num_paths=3)
+    posterior = guide.get_posterior(params)
+    spread = jnp.sqrt(jnp.diag(covariance()))
+    assert jnp.abs((posterior.mean - MEAN) / spread).max() < 0.1
+    want = covariance()
+    if scale == "meanfield":
+        want = jnp.diag(1 / jnp.diag(jnp.linalg.inv(want)))
+    divergence = dist.kl_divergence(
+        dist.MultivariateNormal(posterior.mean, dense(posterior)),
+        dist.MultivariateNormal(MEAN, want),
+    )
+    assert divergence < 0.5
+    problem = vi.functional(jax.random.key(0), gaussian, guide, init_params=params)
+    np.testing.assert_allclose(problem.constrain(problem.params)["auto_loc"], posterior.mean)
+
+
+def test_pathfinder_guides_are_guides():
+    guide = vi.PathfinderGuide(hierarchy, num_paths=2)
+    result = guide.prepare(jax.random.key(0), READINGS)
+    assert result.bounds.shape == (2,)
+    bound = vi.elbo(hierarchy, guide)
+    run = jax.jit(jax.vmap(lambda key: bound.estimate(key, READINGS)))
+    values = run(jax.random.split(jax.random.key(1), 2000))
+    # The winner of a noisy comparison looks a little better than it is.
+    gap = values.mean() - result.bound
+    assert abs(gap) < 5 * values.std() * np.sqrt(1 / 200 + 1 / 2000)
+    tighter = vi.iwelbo(hierarchy, guide, 16).estimate(jax.random.key(2), READINGS)
+    assert jnp.isfinite(tighter)
+    draws = guide.sample_posterior(jax.random.key(3), {}, sample_shape=(7,))
+    assert draws["c"].shape == (7, 3, 1, 3)
+    assert guide.median()["tau"] > 0
+    resampled, k_hat = guide.resample(jax.random.key(4), 50, READINGS)
+    assert resampled["b"].shape == (50, 3, 2)
+    assert jnp.isfinite(k_hat)
+
+
+@pytest.mark.errors
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="num_paths must be a positive integer"):
+        vi.PathfinderGuide(gaussian, num_paths=0)
+    with pytest.raises(ValueError, match="prepare"):
+        vi.PathfinderGuide(gaussian).resample(jax.random.key(0), 3)
+    guide = vi.PathfinderGuide(gaussian)
+    with pytest.raises(ValueError, match="while it is traced"):
+        jax.jit(vi.elbo(gaussian, guide).estimate)(jax.random.key(0))
+
+    def hopeless():
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        numpyro.factor("never", jnp.where(jnp.abs(x) < 1e-3, 0.0, -jnp.inf))
+
+    with pytest.raises((ValueError, RuntimeError), match="finite|initial"):
+        vi.init_from_pathfinder(jax.random.key(0), vi.GaussianGuide(hopeless), num_paths=1)
