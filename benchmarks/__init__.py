@@ -36,6 +36,5 @@ MODULES = {
     "all-import": "benchmarks.all_import",
     "vi-collapse": "benchmarks.vi.collapse",
     "vi-overhead": "benchmarks.vi.overhead",
-    "vi-reference": "benchmarks.vi.reference",
     "vi-unbiased": "benchmarks.vi.unbiased",
 }
