@@ -181,7 +181,9 @@ class Branches:
     def _local_weights(self, weights: jax.Array, term: Term) -> jax.Array:
         _require_no_coupling(self.site)
         _require_local(self.site, term)
-        return jax.vmap(self.site.to_plates)(weights)
+        # The term may lack plates of one element: their axes must go, or they would broadcast.
+        shared = frozenset(self.site.frames & term.frames)
+        return jax.vmap(partial(self.site.to_frames, frames=shared))(weights)
 
 
 def _later(site: Site, mask: jax.Array) -> jax.Array:

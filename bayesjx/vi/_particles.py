@@ -191,6 +191,7 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
     axis, n = frame.dim, frame.size
     bound = log_sum(log_weights, axis=axis, keepdims=True) - jnp.log(n).astype(log_weights.dtype)
     signal = bound if n == 1 else bound - _bound_without(jax.lax.stop_gradient(log_weights), axis)
+    signal = jnp.where(jnp.isinf(bound), 0.0, signal)
     frames = keep - {frame}
     value = reduce_to(scale * bound, frames)
     label = " + ".join(dict.fromkeys(term.label for term in cost.terms))

@@ -170,7 +170,7 @@ def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Exp
         backward = log_weight(model, guide, args, kwargs)
         drawn = _resample(model, guide, num_particles, args, kwargs)
         log_q = log_density(guide, drawn.trace.values, *args, **kwargs).total
-        return jnp.where(drawn.possible, drawn.log_p - log_q, jnp.inf) - backward
+        return -backward + jnp.where(drawn.possible, drawn.log_p - log_q, jnp.inf)
 
     return expectation(objective, maximise=False)
 
