@@ -32,12 +32,12 @@ class GaussianGuide(AutoContinuous):
     Works in `numpyro.infer.SVI` with `vi.SVILoss` or NumPyro's ELBOs, and in `vi.fit` through
     `vi.functional`. Sites are transformed to their supports with the Jacobian accounted for.
 
-    | scale | $C$ | parameters | cost of a draw |
-    |---|---|---|---|
-    | `"meanfield"` | diagonal | $2d$ | $d$ |
-    | `"lowrank"` | covariance $D^2 + U U^\top$, `rank` columns | $d (r + 2)$ | $d r^2$ |
-    | `"structured"` | lower triangular, as sparse as the plates | $g^2 + n k (g + k)$ | the same |
-    | `"fullrank"` | lower triangular | $d (d + 3) / 2$ | $d^2$ |
+    - `"meanfield"`: $C$ diagonal; parameters $2d$; cost of a draw $d$
+    - `"lowrank"`: covariance $D^2 + U U^\top$ with `rank` columns; parameters $d (r + 2)$; cost
+      of a draw $d r^2$
+    - `"structured"`: $C$ lower triangular, as sparse as the plates; parameters
+      $g^2 + n k (g + k)$; cost of a draw the same
+    - `"fullrank"`: $C$ lower triangular; parameters $d (d + 3) / 2$; cost of a draw $d^2$
 
     Structured: the latents outside all plates get a full covariance; the latents of one element of
     a plate get a full covariance among themselves and depend linearly on those outside (and on
@@ -47,7 +47,7 @@ class GaussianGuide(AutoContinuous):
     Args:
         model: NumPyro model with continuous latent sites; hide discrete ones by
             `numpyro.handlers.block` and add `vi.AutoDiscrete` in an `AutoGuideList`.
-        scale: see the table.
+        scale: see the list.
         rank: number of columns of $U$, `"lowrank"` only; by default the root of the dimension.
         conditioner: from free parameters to the positive diagonal: `"softplus"`, `"exp"`, or
             `"linear"` for the proximal step `vi.prox_scale` (the diagonal is then the absolute

@@ -89,6 +89,7 @@ class WithStrategy(Distribution):
         return WithStrategy(self.base.to_event(reinterpreted_batch_ndims), self.strategy)
 
     def mask(self, mask: Any) -> WithStrategy:  # ty: ignore[incompatible-method-override]
+        """`base` with its density silenced where `mask` is false; draws are not affected."""
         return WithStrategy(self.base.mask(mask), self.strategy)
 
 
