@@ -158,7 +158,7 @@ def as_cost(value: Any, label: str = "value") -> Cost:
         return value
     try:
         array = jnp.asarray(value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(
             f"expected a Cost or a real scalar, got {type(value).__name__}; an objective returns "
             "the sum or difference of vi.simulate and vi.log_density costs, or a scalar array"

@@ -23,7 +23,7 @@ class EMA(eqx.Module):
         decay: weight of the past, in [0, 1).
     """
 
-    decay: float = eqx.field(static=True, default=0.9)
+    decay: float | int = eqx.field(static=True, default=0.9)
 
     def __check_init__(self):
         if not 0 <= self.decay < 1:

@@ -47,7 +47,7 @@ class SVILoss:
     def loss(
         self,
         rng_key: jax.Array,
-        param_map: dict[str, jax.Array],
+        param_map: dict[str, Any],
         model: Callable[..., Any],
         guide: Callable[..., Any],
         *args: Any,
@@ -72,7 +72,7 @@ class SVILoss:
     def loss_with_mutable_state(
         self,
         rng_key: jax.Array,
-        param_map: dict[str, jax.Array],
+        param_map: dict[str, Any],
         model: Callable[..., Any],
         guide: Callable[..., Any],
         *args: Any,
@@ -90,5 +90,5 @@ class SVILoss:
         state = jax.lax.stop_gradient(context.mutables)
         return {"loss": value, "mutable_state": state or None}
 
-    def _bind(self, param_map: dict[str, jax.Array], model: Any, guide: Any) -> Expectation:
+    def _bind(self, param_map: dict[str, Any], model: Any, guide: Any) -> Expectation:
         return self.objective(substitute(model, data=param_map), substitute(guide, data=param_map))

@@ -29,25 +29,6 @@ def autoregressive(key, d):
     )
 
 
-def test_it_is_the_flow(dtype, tol):
-    d = vi.FlowJAXDistribution(affine(dtype))
-    assert (d.batch_shape, d.event_shape) == ((), (D,))
-    draws, [log_prob] = jax.jit(lambda d, k: d.sample_with_intermediates(k, (4000,)))(
-        d, jax.random.key(0)
-    )
-    assert draws.dtype == log_prob.dtype == dtype
-    np.testing.assert_allclose(draws, d.sample(jax.random.key(0), (4000,)), **tol)
-    again = jax.jit(lambda d, x: d.log_prob(x))(d, draws[:7])
-    np.testing.assert_allclose(log_prob[:7], again, **(tol | {"rtol": 1e-3}))
-    np.testing.assert_allclose(d.log_prob(draws[:7], [log_prob[:7]]), log_prob[:7])
-    np.testing.assert_allclose(again, d.flow.log_prob(draws[:7]), rtol=1e-3)
-    sem = draws.std(0) / len(draws) ** 0.5
-    assert (jnp.abs(draws.mean(0) - MEAN) < 5 * sem).all()
-    spread = jnp.sqrt(jnp.diag(covariance()))
-    error = (jnp.cov(draws.T) - covariance()) / jnp.outer(spread, spread)
-    assert jnp.abs(error).max() < 5 * np.sqrt(2 / len(draws))
-
-
 def test_it_is_a_pytree_and_takes_old_keys():
     d = vi.FlowJAXDistribution(autoregressive(jax.random.key(0), 3))
     leaves, treedef = jax.tree.flatten(d)
@@ -69,17 +50,6 @@ def test_conditional_flows_have_batches():
     assert d.sample(jax.random.key(0), (5,)).shape == (5, 4, 3)
     values = d.sample(jax.random.key(0))
     np.testing.assert_allclose(d.log_prob(values)[2], flow.log_prob(values[2], condition[2]))
-
-
-@pytest.mark.parametrize("entropy", ["mc", "stl"])
-def test_a_flow_guide_learns(entropy):
-    guide = vi.FlowGuide(gaussian, autoregressive)
-    problem = vi.functional(jax.random.key(0), gaussian, guide)
-    bound = vi.elbo(problem.model, problem.guide, entropy=entropy)
-    result = vi.fit(jax.random.key(1), bound, problem.params, optax.adam(0.02), 1000)
-    assert result.info.objective[-100:].mean() > -0.3
-    draws = guide.sample_posterior(jax.random.key(2), result.params, sample_shape=(2000,))
-    np.testing.assert_allclose(draws["z"].mean(0), MEAN, atol=0.3)
 
 
 def test_marked_leaves_stay():
