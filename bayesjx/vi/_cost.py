@@ -30,6 +30,8 @@ class Term(eqx.Module):
         detached: the term is the log density of a sampled score-function or replay site.
             Its gradient has mean zero wherever the cost is used linearly and is dropped there.
         order: how many terms the run had produced before this one; None if that is unknown.
+        weak: nothing but Python numbers and integers went in, so that the term takes the dtype of
+            the others that it is summed with, as JAX's weakly typed arrays do.
     """
 
     value: jax.Array
@@ -39,6 +41,7 @@ class Term(eqx.Module):
     scale: float = eqx.field(static=True, default=1.0)
     detached: bool = eqx.field(static=True, default=False)
     order: int | None = eqx.field(static=True, default=None)
+    weak: bool = eqx.field(static=True, default=False)
 
     def times(self, weight: Any) -> Term:
         """The term multiplied by a scalar. A traced weight ends the special treatment above,
@@ -52,6 +55,7 @@ class Term(eqx.Module):
             self.scale,
             self.detached and constant,
             self.order,
+            self.weak,
         )
 
     def linear(self) -> Term:
@@ -75,7 +79,7 @@ class Cost(eqx.Module):
 
     def __add__(self, other: Any) -> Cost:
         other = as_cost(other)
-        return Cost(self.terms + other.terms, {**self.records, **other.records})
+        return Cost(one_dtype(self.terms + other.terms), {**self.records, **other.records})
 
     __radd__ = __add__
 
@@ -173,6 +177,18 @@ def as_cost(value: Any, label: str = "value") -> Cost:
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
     return Cost((Term(array, label=label),))
+
+
+def one_dtype(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """The terms, the weak ones in the dtype of the others."""
+    strong = {term.value.dtype for term in terms if not term.weak}
+    if not strong or not any(term.weak for term in terms):
+        return terms
+    dtype = jnp.result_type(*strong)
+    return tuple(
+        dataclasses.replace(term, value=term.value.astype(dtype), weak=False) if term.weak else term
+        for term in terms
+    )
 
 
 def reduce_to(value: jax.Array, keep: Iterable[Frame]) -> jax.Array:

@@ -14,8 +14,8 @@ from numpyro.distributions.util import is_identically_one
 from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, replaced_strategy
-from ._cost import Cost, Frames, Term
-from ._law import draw, match_dtype, split, unmasked, WithStrategy
+from ._cost import Cost, Frames, one_dtype, Term
+from ._law import draw, float_dtype, match_dtype, split, unmasked, WithStrategy
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
@@ -97,6 +97,7 @@ class Recorder(Messenger):
             scale=weight,
             detached=self.is_detached(msg),
             order=self.context.num_terms if self.context is not None else None,
+            weak=float_dtype((fn, value)) is None,
         )
 
     def is_detached(self, msg: Any) -> bool:
@@ -213,7 +214,7 @@ class SimulateHandler(Recorder):
     def result(self) -> tuple[Trace, Cost]:
         frames = frozenset(self.frames.values())
         trace = Trace(self.values, self.plates, frames, frozenset(self.auxiliary))
-        return trace, Cost(tuple(self.terms))
+        return trace, Cost(one_dtype(tuple(self.terms)))
 
 
 class DensityHandler(Recorder):

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.distribution import (
@@ -43,6 +44,7 @@ class WithStrategy(Distribution):
 
     @property
     def has_rsample(self) -> bool:
+        """Whether gradients flow through draws: the strategy is pathwise."""
         return isinstance(self.strategy, AbstractPathwise)
 
     @property
@@ -55,6 +57,7 @@ class WithStrategy(Distribution):
 
     @property
     def is_discrete(self) -> bool:
+        """Whether `base` is discrete."""
         return self.base.is_discrete
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
@@ -154,15 +157,28 @@ def match_dtype(values: Any, inputs: Any) -> Any:
 
     NumPyro's samplers, and log probabilities of counts, are float64 under x64 whatever comes in.
     """
-    leaves = [x for x in jax.tree.leaves(inputs) if _is_floating(x) and x.size]
-    if not leaves:
+    dtype = float_dtype(inputs)
+    if dtype is None:
         return values
-    dtype = jnp.result_type(*leaves)
 
     def cast(x: Any) -> Any:
         return x.astype(dtype) if _is_floating(x) else x
 
     return jax.tree.map(cast, values)
+
+
+def float_dtype(inputs: Any) -> Any:
+    """The dtype of the float arrays in a tree; None if there are only Python numbers and counts.
+
+    NumPyro makes NumPy arrays of one element from Python numbers.
+    """
+    leaves = [x for x in jax.tree.leaves(inputs) if _is_floating(x) and x.size]
+    strong = [x for x in leaves if not _was_python_number(x)]
+    return jnp.result_type(*strong) if strong else None
+
+
+def _was_python_number(x: Any) -> bool:
+    return getattr(x, "weak_type", False) or (isinstance(x, np.ndarray) and x.size == 1)
 
 
 def _is_floating(x: Any) -> bool:

@@ -11,7 +11,7 @@ from jax import random
 from numpyro import handlers
 
 from ._context import activate, Context, current, peek
-from ._cost import Cost
+from ._cost import Cost, one_dtype
 from ._handlers import DensityHandler, named, SimulateHandler
 from ._trace import Trace
 
@@ -101,4 +101,4 @@ def log_density(
     with handlers.block(), seeded, handler:
         program(*args, **kwargs)
     handler.check_all_used()
-    return Cost(tuple(handler.terms))
+    return Cost(one_dtype(tuple(handler.terms)))

@@ -27,7 +27,7 @@ def rows(y):
 
     def guide(a):
         with numpyro.plate("rows", len(y)):
-            numpyro.sample("b", vi.reinforce(dist.Bernoulli(logits=a * jnp.ones(len(y)))))
+            numpyro.sample("b", vi.reinforce(dist.Bernoulli(logits=jnp.full(len(y), a))))
 
     return model, guide
 
@@ -147,7 +147,7 @@ def test_what_bounds_refuse():
 
     with pytest.raises(ValueError, match="positive integer, got 0"):
         vi.particles(0)
-    with pytest.raises(ValueError, match="positive integer, got 2.5"):
+    with pytest.raises((ValueError, TypeError), match=r"num_particles(.|\n)*2\.5"):
         vi.particles(2.5)
     with pytest.raises(ValueError, match=r"expects the Cost.*under vi\.particles"):
         run(lambda a: vi.log_mean_exp(weight(a)))

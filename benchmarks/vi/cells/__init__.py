@@ -16,6 +16,7 @@ from ._cell import (
     Cell as Cell,
     compare_with as compare_with,
     draws_of as draws_of,
+    exact_of as exact_of,
     finish as finish,
     measure as measure,
     Measured as Measured,

@@ -27,7 +27,7 @@ def model(p: jax.Array, batch: int | None = None, mask: Any = True) -> None:
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     with numpyro.plate("N", N, subsample_size=batch) as index:
         c = numpyro.sample("c", dist.Bernoulli(logits=PRIOR).mask(_part(mask, index)))
-        numpyro.sample("y", dist.Normal(mu + 2.0 * c - 1.0, 0.8), obs=jnp.asarray(Y)[index])
+        numpyro.sample("y", dist.Normal(mu + 2.0 * c - 1.0, 0.8), obs=jnp.asarray(Y, p.dtype)[index])
 
 
 def guide(
@@ -40,7 +40,7 @@ def guide(
 ) -> None:
     mu = numpyro.sample("mu", given(dist.Normal(p[0], 0.5), mu_strategy))
     with numpyro.plate("N", N, subsample_size=batch) as index:
-        logits = p[1] + p[2] * (jnp.asarray(Y)[index] - mu)
+        logits = p[1] + p[2] * (jnp.asarray(Y, p.dtype)[index] - mu)
         d = given(dist.Bernoulli(logits=logits).mask(_part(mask, index)), strategy)
         numpyro.sample("c", d, infer=infer)
 
