@@ -10,6 +10,21 @@ from jax import random
 from numpyro.distributions import constraints, Distribution
 
 
+class _LogProbabilities(constraints.ParameterFreeConstraint):
+    """Vectors of log probabilities: -inf is one, NaN is what bad parameters become."""
+
+    event_dim = 1
+
+    def __call__(self, x: Any) -> jax.Array:
+        return jnp.all(~jnp.isnan(x), axis=-1)
+
+    def feasible_like(self, prototype: jax.Array) -> jax.Array:
+        return jnp.zeros_like(prototype)
+
+    def tree_flatten(self) -> Any:
+        return (), ((), {})
+
+
 class OneHotCategorical(Distribution):
     r"""Categorical distribution whose values are one-hot vectors of length $k$.
 
@@ -24,7 +39,7 @@ class OneHotCategorical(Distribution):
         ValueError: both or none of `probs` and `logits`, or a scalar.
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
+    arg_constraints = {"logits": _LogProbabilities()}
     pytree_data_fields = ("logits",)
     support = constraints.simplex
     has_enumerate_support = True

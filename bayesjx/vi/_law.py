@@ -67,9 +67,8 @@ class WithStrategy(Distribution):
         return draw(self, key, sample_shape)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> Any:
-        if intermediates:
-            return self.base.log_prob(value, intermediates)
-        return self.base.log_prob(value)
+        base = repaired(self.base)
+        return base.log_prob(value, intermediates) if intermediates else base.log_prob(value)
 
     def cdf(self, value: Any) -> Any:
         return self.base.cdf(value)

@@ -6,77 +6,16 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from law_cases import case, TABLE
 from numpyro.distributions.kl import kl_divergence
 
 from bayesjx import vi
-from bayesjx.distributions import BernoulliLogits, Normal, OneHotCategorical, repaired
-
-# Named constructors of batch shape (3,), with a twin of NumPyro's and values to score.
-LOGITS = np.array([-0.7, 0.0, 1.3])
-TABLE = {
-    "enum Bernoulli": (
-        lambda p: vi.enum(dist.Bernoulli(logits=p)),
-        lambda p: dist.Bernoulli(probs=jax.nn.sigmoid(p)),
-        np.array([0, 1, 1]),
-    ),
-    "reinforce Normal": (
-        lambda p: vi.reinforce(dist.Normal(p, jnp.exp(p))),
-        lambda p: dist.Normal(p, jnp.exp(p)),
-        np.array([0.3, -1.0, 2.0]),
-    ),
-    "reparam Gamma": (
-        lambda p: vi.reparam(dist.Gamma(jnp.exp(p), 2.0)),
-        lambda p: dist.Gamma(jnp.exp(p), 2.0),
-        np.array([0.3, 1.0, 2.0]),
-    ),
-    "reinforce Dirichlet": (
-        lambda p: vi.reinforce(dist.Dirichlet(jnp.exp(p)[:, None] * jnp.ones(4, p.dtype))),
-        lambda p: dist.Dirichlet(jnp.exp(p)[:, None] * jnp.ones(4, p.dtype)),
-        np.array([[0.1, 0.2, 0.3, 0.4]] * 3),
-    ),
-    "mvd Poisson": (
-        lambda p: vi.mvd(dist.Poisson(jnp.exp(p))),
-        lambda p: dist.Poisson(jnp.exp(p)),
-        np.array([0, 1, 4]),
-    ),
-    "one-hot": (
-        lambda p: OneHotCategorical(logits=p[:, None] * jnp.arange(4, dtype=p.dtype)),
-        None,
-        np.eye(4)[[0, 3, 1]],
-    ),
-    "enum one-hot": (
-        lambda p: vi.enum(OneHotCategorical(logits=p[:, None] * jnp.arange(4, dtype=p.dtype))),
-        None,
-        np.eye(4)[[0, 3, 1]],
-    ),
-    "repaired Bernoulli": (
-        lambda p: BernoulliLogits(p),
-        lambda p: dist.Bernoulli(probs=jax.nn.sigmoid(p)),
-        np.array([0, 1, 1]),
-    ),
-    "repaired Normal": (
-        lambda p: Normal(p, jnp.exp(p)),
-        lambda p: dist.Normal(p, jnp.exp(p)),
-        np.array([0.3, -1.0, 2.0]),
-    ),
-}
-CASES = [name for name in TABLE]
+from bayesjx.distributions import repaired
 
 
-def make(name, dtype=jnp.float64):
-    build, twin, value = TABLE[name]
-    value = jnp.asarray(value)
-    value = value.astype(dtype) if jnp.issubdtype(value.dtype, jnp.floating) else value
-    return build, twin, value, jnp.asarray(LOGITS, dtype)
-
-
-def one_hot_log_prob(p, value):
-    return jnp.sum(value * jax.nn.log_softmax(p[:, None] * jnp.arange(4)), axis=-1)
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLE)
 def test_vmap_and_pytree_round_trip(name):
-    build, _, value, p = make(name)
+    build, _, value, p = case(name)
     want = build(p).log_prob(value)
     leaves, treedef = jax.tree.flatten(build(p))
     again = jax.tree.unflatten(treedef, leaves)
@@ -88,9 +27,9 @@ def test_vmap_and_pytree_round_trip(name):
     np.testing.assert_allclose(mapped[0], want, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TABLE)
 def test_expand_mask_and_to_event(name):
-    build, _, value, p = make(name)
+    build, _, value, p = case(name)
     d = build(p)
     base = d.log_prob(value)
     expanded = d.expand((5, 3))

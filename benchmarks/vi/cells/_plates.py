@@ -27,7 +27,9 @@ def model(p: jax.Array, batch: int | None = None, mask: Any = True) -> None:
     mu = numpyro.sample("mu", dist.Normal(0.0, 1.0))
     with numpyro.plate("N", N, subsample_size=batch) as index:
         c = numpyro.sample("c", dist.Bernoulli(logits=PRIOR).mask(_part(mask, index)))
-        numpyro.sample("y", dist.Normal(mu + 2.0 * c - 1.0, 0.8), obs=jnp.asarray(Y, p.dtype)[index])
+        numpyro.sample(
+            "y", dist.Normal(mu + 2.0 * c - 1.0, 0.8), obs=jnp.asarray(Y, p.dtype)[index]
+        )
 
 
 def guide(
