@@ -15,6 +15,7 @@ from numpyro.distributions.distribution import (
     Independent,
     MaskedDistribution,
 )
+from numpyro.distributions.util import validate_sample
 
 
 class BernoulliLogits(dist.BernoulliLogits):
@@ -24,6 +25,7 @@ class BernoulliLogits(dist.BernoulliLogits):
     the score 0 or 1 in place of -1/2 or 1/2; zero is where zero-initialised models start.
     """
 
+    @validate_sample
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         dtype = jnp.result_type(self.logits, float)
         return _bernoulli_log_prob(jnp.asarray(self.logits, dtype), jnp.asarray(value, dtype))

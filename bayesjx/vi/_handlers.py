@@ -15,7 +15,7 @@ from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, replaced_strategy
 from ._cost import Cost, Frames, one_dtype, Term
-from ._law import draw, float_dtype, match_dtype, split, unmasked, WithStrategy
+from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
@@ -81,6 +81,8 @@ class Recorder(Messenger):
         fn, value, name = split(msg["fn"], {})[0], msg["value"], msg["name"]
         frames = frozenset(msg["cond_indep_stack"])
         _check_shape(name, fn, value, frames, msg["is_observed"])
+        if self.needs_no_validation(msg):
+            fn = unvalidated(fn)
         if msg.get("intermediates"):
             log_prob = fn.log_prob(value, msg["intermediates"])
         else:
@@ -103,6 +105,9 @@ class Recorder(Messenger):
     def is_detached(self, msg: Any) -> bool:
         return False
 
+    def needs_no_validation(self, msg: Any) -> bool:
+        return False
+
 
 class SimulateHandler(Recorder):
     """Gives every latent site its value and tells the context about it."""
@@ -112,6 +117,7 @@ class SimulateHandler(Recorder):
         self.run = context
         self.values: dict[str, jax.Array] = {}
         self.plates: dict[str, jax.Array] = {}
+        self.sizes: dict[str, int] = {}
         self.auxiliary: set[str] = set()
         self.detached: set[str] = set()
         self.loop_start = 0
@@ -202,10 +208,16 @@ class SimulateHandler(Recorder):
     def is_detached(self, msg: Any) -> bool:
         return msg["name"] in self.detached
 
+    def needs_no_validation(self, msg: Any) -> bool:
+        """Draws lie in the support, relaxed ones as near to it as they are meant to."""
+        return not msg["is_observed"]
+
     def postprocess_message(self, msg: Any) -> None:
         super().postprocess_message(msg)
         if msg["type"] == "plate":
-            self.plates[msg["name"]] = msg["value"]
+            self.sizes[msg["name"]] = size = msg["args"][0]
+            if len(msg["value"]) != size:
+                self.plates[msg["name"]] = msg["value"]
         elif msg["type"] == "sample" and not msg["is_observed"]:
             self.values[msg["name"]] = msg["value"]
             if msg["infer"].get("is_auxiliary"):
@@ -213,7 +225,8 @@ class SimulateHandler(Recorder):
 
     def result(self) -> tuple[Trace, Cost]:
         frames = frozenset(self.frames.values())
-        trace = Trace(self.values, self.plates, frames, frozenset(self.auxiliary))
+        sizes = frozenset(self.sizes.items())
+        trace = Trace(self.values, self.plates, sizes, frames, frozenset(self.auxiliary))
         return trace, Cost(one_dtype(tuple(self.terms)))
 
 
@@ -225,11 +238,11 @@ class DensityHandler(Recorder):
         self.given: dict[str, Any]
         if isinstance(values, Trace):
             self.given = {k: v for k, v in values.values.items() if k not in values.auxiliary}
-            self.plates = values.plates
+            self.plates, self.sizes = values.plates, dict(values.sizes)
             self.frames = {frame.name: frame for frame in values.frames}
         else:
             self.given = {name: jnp.asarray(value) for name, value in values.items()}
-            self.plates = {}
+            self.plates, self.sizes = {}, {}
         self.used: set[str] = set()
 
     def process_message(self, msg: Any) -> None:
@@ -239,10 +252,8 @@ class DensityHandler(Recorder):
             if msg["kwargs"]["rng_key"] is None:
                 # NumPyro draws before it replaces; the draws are thrown away.
                 msg["kwargs"]["rng_key"] = random.key(0)
-        elif kind == "plate" and name in self.plates:
-            msg["value"] = self.plates[name]
         elif kind == "plate":
-            self.subsample(msg)
+            self.enter_plate(msg)
         elif kind == "sample" and not msg["is_observed"]:
             if name in self.given:
                 self.used.add(name)
@@ -252,6 +263,25 @@ class DensityHandler(Recorder):
                     f"latent site {name!r} of the model has no value; the given sites are "
                     f"{sorted(self.given)}. Sample {name!r} in the guide too, or observe it"
                 )
+
+    def enter_plate(self, msg: Any) -> None:
+        """Hands on the minibatch of the other program, if the plates agree."""
+        name, (size, batch) = msg["name"], msg["args"]
+        if name not in self.sizes:
+            return self.subsample(msg)
+        known = self.sizes[name], len(self.plates.get(name, range(self.sizes[name])))
+        if (size, size if batch is None else batch) != known:
+            raise ValueError(
+                f"plate {name!r} has size {size} and subsample_size {batch} here, but there are "
+                f"values for {known[1]} of {known[0]} elements from the other program; give it "
+                "the same size and subsample_size in model and guide"
+            )
+        msg["value"] = self.plates.get(name, msg["value"])
+
+    def needs_no_validation(self, msg: Any) -> bool:
+        """Relaxed values of a discrete site are scored by the formula of its support."""
+        floating = jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating)
+        return not msg["is_observed"] and floating and msg["fn"].is_discrete
 
     def replayable(self, msg: Any) -> dict[str, Any]:
         """The given values in the form that NumPyro's scan and cond replay from."""
@@ -308,6 +338,8 @@ def _check_shape(name: str, fn: Any, value: Any, frames: Frames, observed: bool)
     """Refuses values that would broadcast into something nobody asked for."""
     shape, want = jnp.shape(value), fn.shape()
     kind = "observed" if observed else "given"
+    if observed and 0 in shape and 0 not in want:
+        raise ValueError(f"site {name!r}: the observed value is empty, of shape {shape}")
     try:
         joint = jnp.broadcast_shapes(shape, want)
     except ValueError:

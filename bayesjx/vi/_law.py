@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import jax
@@ -178,6 +179,17 @@ def float_dtype(inputs: Any) -> Any:
 
 def _was_python_number(x: Any) -> bool:
     return getattr(x, "weak_type", False) or (isinstance(x, np.ndarray) and x.size == 1)
+
+
+def unvalidated(d: Distribution) -> Distribution:
+    """`d` whose density takes its values as they are: draws of its own, or relaxed ones."""
+    if isinstance(d, (ExpandedDistribution, Independent, MaskedDistribution)):
+        d = copy.copy(d)
+        d.base_dist = unvalidated(d.base_dist)
+    elif d._validate_args:
+        d = copy.copy(d)
+        d._validate_args = False
+    return d
 
 
 def _is_floating(x: Any) -> bool:

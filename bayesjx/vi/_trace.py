@@ -16,12 +16,14 @@ class Trace(eqx.Module):
     Attributes:
         values: value per latent site.
         plates: indices per plate, so that another program sees the same minibatch.
-        frames: the plates as (name, dim, size).
+        sizes: pairs of a plate's name and its size, before subsampling.
+        frames: the plates as (name, dim, size), the size after subsampling.
         auxiliary: sites marked `infer={"is_auxiliary": True}`, which are not handed on.
     """
 
     values: dict[str, jax.Array]
     plates: dict[str, jax.Array]
+    sizes: frozenset[tuple[str, int]] = eqx.field(static=True)
     frames: Frames = eqx.field(static=True)
     auxiliary: frozenset[str] = eqx.field(static=True)
 

@@ -265,3 +265,70 @@ def test_non_finite_draws_are_diagnosed():
     sentence = objective.diagnose(KEY, jnp.asarray(np.nan))
     assert "site 'bad' (Normal)" in sentence and "'scale'" in sentence
     assert objective.diagnose(KEY, jnp.asarray(1.0)) is None
+
+
+# Plates and data that do not fit ------------------------------------------------------------
+
+
+def plate_of(size, batch=None, dim=-1, obs=None):
+    def program():
+        with numpyro.plate("rows", size, subsample_size=batch, dim=dim):
+            x = numpyro.sample("x", dist.Normal(0.0, 1.0))
+            if obs is not None:
+                numpyro.sample("y", dist.Normal(x, 1.0), obs=obs)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("model", "guide", "message"),
+    [
+        (plate_of(4), plate_of(5), r"plate 'rows' has size 4 .* 5 of 5 elements"),
+        (plate_of(6, 2), plate_of(6, 3), r"plate 'rows' .*subsample_size 2 .* 3 of 6 elements"),
+        (plate_of(6), plate_of(6, 3), r"plate 'rows' .* 3 of 6 elements.*same size and subsample"),
+        (plate_of(4), plate_of(4, dim=-2), r"'x': plate 'rows' has dim -1 .* dim -2 .*same dim="),
+    ],
+    ids=["size", "batch", "whole", "dim"],
+)
+def test_plates_of_one_name_that_disagree(model, guide, message):
+    with pytest.raises(ValueError, match=message):
+        vi.elbo(model, guide).surrogate(KEY)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((5,), r"site 'y': the observed value has shape \(5,\) but .* has shape \(4,\)"),
+        ((4, 1), r"site 'y': the observed value has shape \(4, 1\) but .* has shape \(4,\)"),
+        ((0,), r"site 'y': the observed value "),
+    ],
+)
+def test_observed_data_of_the_wrong_shape(shape, message):
+    with pytest.raises(ValueError, match=message):
+        vi.elbo(plate_of(4, obs=jnp.zeros(shape)), plate_of(4)).surrogate(KEY)
+
+
+def test_empty_data():
+    program = sampling(dist.Normal(0.0, 1.0), "y", obs=jnp.zeros(0))
+    with pytest.raises(ValueError, match=r"site 'y': the observed value is empty, of shape \(0,\)"):
+        score(program, {})
+
+
+def test_data_outside_the_support_cost_minus_infinity():
+    for d in (dist.Bernoulli(logits=0.3), dist.Bernoulli(probs=0.3), dist.Poisson(2.0)):
+        with pytest.warns(UserWarning, match="Out-of-support"):
+            cost = vi.log_density(sampling(d, obs=jnp.array(-1)), {})
+        assert cost.total == -jnp.inf
+
+
+@pytest.mark.parametrize("strategy", [vi.straight_through, vi.gumbel_softmax])
+@pytest.mark.parametrize("option", ["probs", "logits"])
+def test_biased_strategies_warn_and_are_reported(strategy, option):
+    """And their values, which lie between those of the site, have a finite density."""
+    site = strategy(dist.Bernoulli(**{option: jnp.array([0.3, 0.4])}).to_event(1))
+    model = sampling(dist.Bernoulli(probs=jnp.array([0.2, 0.5])).to_event(1))
+    bound = vi.elbo(model, sampling(site))
+    with pytest.warns(vi.BiasedGradientWarning, match="site 'x': the gradient of strategy"):
+        assert np.isfinite(bound.surrogate(KEY))
+    with pytest.warns(vi.BiasedGradientWarning):
+        assert not bound.is_unbiased()
