@@ -48,6 +48,30 @@ def grouped_data(n: int, d: int, num_groups: int) -> Grouped:
     return Grouped(jnp.float32(x), jnp.int32(group), jnp.float32(y))
 
 
+def problem(
+    task: str,
+    images: list[list[int]],
+    n: int = 500,
+    num_groups: int = 20,
+    batch: int = 128,
+) -> tuple[dict[str, Params], Any]:
+    """Parameters and data of task A, B or C.
+
+    Args:
+        task: its letter.
+        images: grey values 0 to 16; in B, pixels from 8 on are one and the others zero.
+        n: number of responses in A.
+        num_groups: number of groups in A.
+        batch: number of images in B and C.
+    """
+    if task == "A":
+        return regression_params(5, num_groups), grouped_data(n, 5, num_groups)
+    grey = jnp.array(images[:batch], jnp.float32)
+    if task == "B":
+        return vae_params(grey.shape[1], 128, 10), (grey >= 8).astype(jnp.float32)
+    return scene_params(grey.shape[1], 128), grey / 16
+
+
 def regression_params(d: int, num_groups: int) -> dict[str, Params]:
     """Guide of task A: location and log scale of every latent variable."""
     shapes = {"mean": (), "log_spread": (), "slope": (d,), "intercept": (num_groups,)}
@@ -84,8 +108,7 @@ def scene_params(pixels: int, hidden: int) -> dict[str, Params]:
     return {
         "encoder": {
             "image_w": w(pixels, hidden),
-            "present_w": w(hidden),
-            "what_w": w(WHAT, hidden),
+            "object_w": w(1 + WHAT, hidden),
             "b": w(hidden),
             "logit_w": w(hidden),
             "logit_b": w(),
@@ -131,7 +154,8 @@ def look(p: Params, image: jax.Array) -> jax.Array:
 
 def attend(p: Params, seen: jax.Array, present: jax.Array, what: jax.Array) -> jax.Array:
     """Task C: state of the encoder after the previous object."""
-    return jnp.tanh(seen + present[..., None] * p["present_w"] + what @ p["what_w"])
+    before = jnp.concatenate([present[..., None], what], -1)
+    return jnp.tanh(seen + before @ p["object_w"])
 
 
 def presence(p: Params, state: jax.Array) -> jax.Array:
