@@ -83,7 +83,8 @@ class SubspaceNormal(Distribution):
     @property
     def covariance_matrix(self) -> jax.Array:
         """The dense covariance, shape `(d, d)`."""
-        return self.covariance_times(jnp.eye(self.loc.size, dtype=self.loc.dtype))
+        dense = self.covariance_times(jnp.eye(self.loc.size, dtype=self.loc.dtype))
+        return 0.5 * (dense + dense.T)  # symmetric to the last bit, as NumPyro asks for
 
     def covariance_times(self, columns: jax.Array) -> jax.Array:
         """The covariance times a matrix of shape `(d, c)`, without forming the covariance."""

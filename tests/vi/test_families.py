@@ -192,3 +192,26 @@ def test_improper_priors_are_welcome():
     bound = vi.elbo(problem.model, problem.guide, entropy="stl")
     result = vi.fit(jax.random.key(1), bound, problem.params, optax.adam(0.05), 500)
     np.testing.assert_allclose(guide.median(problem.constrain(result.params))["mean"], 2, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("scale", "conditioner"),
+    [*((scale, "softplus") for scale in SCALES), ("fullrank", "exp"), ("lowrank", "linear")],
+)
+def test_the_law_is_the_dense_gaussian(scale, conditioner):
+    guide, problem = prepared(
+        hierarchy, READINGS, scale=scale, conditioner=conditioner, init_scale=1.0
+    )
+    posterior = guide.get_posterior(problem.constrain(problem.params))
+    want = dist.MultivariateNormal(posterior.mean, dense(posterior))
+    values = want.sample(jax.random.key(1), (7,))
+    np.testing.assert_allclose(posterior.log_prob(values), want.log_prob(values), rtol=1e-8)
+    np.testing.assert_allclose(posterior.entropy(), want.entropy(), rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance, jnp.diag(dense(posterior)), rtol=1e-9)
+    draws = posterior.sample(jax.random.key(2), (20_000,))
+    error = jnp.cov(draws.T) - dense(posterior)
+    spread = jnp.sqrt(jnp.diag(dense(posterior)))
+    assert jnp.abs(error / jnp.outer(spread, spread)).max() < 5 * np.sqrt(2 / len(draws))
+    transform = guide.get_transform(problem.constrain(problem.params))
+    tril = transform.scale_tril
+    np.testing.assert_allclose(tril @ tril.T, dense(posterior), rtol=1e-8, atol=1e-10)

@@ -12,6 +12,7 @@ from numpyro.infer import SVI
 from scipy.optimize import minimize_scalar
 
 from bayesjx import vi
+from bayesjx.distributions import NestedNormal, SubspaceNormal
 
 
 def gradients(problem, params, num_draws, **options):
@@ -170,3 +171,33 @@ def test_bad_input_is_named():
 
     with pytest.raises(ValueError, match="no closed-form entropy"):
         vi.elbo(model, no_entropy, entropy="analytic").estimate(jax.random.key(0))
+
+
+@pytest.mark.parametrize("law", ["nested", "subspace"])
+def test_our_gaussians_in_both_precisions(law, dtype, tol):
+    if law == "nested":
+        guide, problem = prepared(gaussian, scale="structured")
+        posterior = guide.get_posterior(problem.constrain(problem.params))
+    else:
+        basis = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (D, 2)))[0]
+        inner = jnp.array([[0.3, 0.0], [0.4, 1.7]])
+        posterior = SubspaceNormal(MEAN, jnp.sqrt(MEAN), basis, inner)
+    posterior = jax.tree.map(lambda x: x.astype(dtype), posterior)
+    assert isinstance(posterior, NestedNormal | SubspaceNormal)
+    want = dist.MultivariateNormal(posterior.mean, posterior.covariance_matrix)
+    draws = jax.jit(lambda p, key: p.sample(key, (4000,)))(posterior, jax.random.key(2))
+    assert draws.dtype == dtype
+    log_prob = jax.jit(lambda p, x: p.log_prob(x))(posterior, draws[:7])
+    assert log_prob.dtype == dtype
+    np.testing.assert_allclose(log_prob, want.log_prob(draws[:7]), **(tol | {"rtol": 2e-4}))
+    np.testing.assert_allclose(posterior.entropy(), want.entropy(), **(tol | {"rtol": 1e-5}))
+    np.testing.assert_allclose(posterior.variance, want.variance, **(tol | {"rtol": 1e-4}))
+    spread = jnp.sqrt(want.variance)
+    error = (jnp.cov(draws.T) - want.covariance_matrix) / jnp.outer(spread, spread)
+    assert jnp.abs(error).max() < 5 * np.sqrt(2 / len(draws))
+    expanded = posterior.expand((3,))
+    assert expanded.log_prob(draws[:3]).shape == (3,)
+    assert expanded.has_rsample
+    if law == "subspace":
+        precision = jnp.diag(jnp.linalg.inv(want.covariance_matrix))
+        np.testing.assert_allclose(posterior.precision_diagonal, precision, rtol=1e-3)

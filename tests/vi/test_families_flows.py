@@ -19,7 +19,8 @@ paramax = pytest.importorskip("paramax")
 
 def affine(dtype=jnp.float64):
     tril = jnp.linalg.cholesky(covariance()).astype(dtype)
-    return laws.MultivariateNormal(MEAN.astype(dtype), tril @ tril.T)
+    flow = laws.MultivariateNormal(MEAN, tril @ tril.T)  # float64 under x64, whatever comes in
+    return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, flow)
 
 
 def autoregressive(key, d):
@@ -89,3 +90,22 @@ def test_bad_input_is_named():
         vi.elbo(problem.model, problem.guide, entropy="stl").estimate(
             jax.random.key(0), problem.params
         )
+
+
+def test_it_is_the_flow(dtype, tol):
+    d = vi.FlowJAXDistribution(affine(dtype))
+    assert (d.batch_shape, d.event_shape) == ((), (D,))
+    draws, [log_prob] = jax.jit(lambda d, k: d.sample_with_intermediates(k, (4000,)))(
+        d, jax.random.key(0)
+    )
+    assert draws.dtype == log_prob.dtype == dtype
+    np.testing.assert_allclose(draws, d.sample(jax.random.key(0), (4000,)), **tol)
+    again = jax.jit(lambda d, x: d.log_prob(x))(d, draws[:7])
+    np.testing.assert_allclose(log_prob[:7], again, **(tol | {"rtol": 1e-3}))
+    np.testing.assert_allclose(d.log_prob(draws[:7], [log_prob[:7]]), log_prob[:7])
+    np.testing.assert_allclose(again, d.flow.log_prob(draws[:7]), rtol=1e-3)
+    sem = draws.std(0) / len(draws) ** 0.5
+    assert (jnp.abs(draws.mean(0) - MEAN) < 5 * sem).all()
+    spread = jnp.sqrt(jnp.diag(covariance()))
+    error = (jnp.cov(draws.T) - covariance()) / jnp.outer(spread, spread)
+    assert jnp.abs(error).max() < 5 * np.sqrt(2 / len(draws))
