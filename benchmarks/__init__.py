@@ -34,7 +34,9 @@ from benchmarks._worker import (
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
     "all-import": "benchmarks.all_import",
+    "vi-bounds": "benchmarks.vi.bounds",
     "vi-collapse": "benchmarks.vi.collapse",
     "vi-overhead": "benchmarks.vi.overhead",
     "vi-unbiased": "benchmarks.vi.unbiased",
+    "vi-variance": "benchmarks.vi.variance",
 }
