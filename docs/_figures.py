@@ -232,10 +232,182 @@ def iris():
     return figure
 
 
+def marginal():
+    """The ring of the page on marginals, and both estimates of a log density."""
+    radius, width = np.sqrt(5), np.exp(-0.5)
+
+    def cone():
+        xy = numpyro.sample("xy", dist.Normal(0, 10).expand([2]).to_event(1))
+        squared = jnp.sum(xy**2)
+        numpyro.sample("z", dist.Normal(squared, 0.1 + squared / 100), obs=5.0)
+
+    def ring(log_scale):
+        angle = 2 * jnp.pi * numpyro.sample("u", dist.Uniform(0, 1))
+        numpyro.sample("x", dist.Normal(radius * jnp.cos(angle), jnp.exp(log_scale)))
+        numpyro.sample("y", dist.Normal(radius * jnp.sin(angle), jnp.exp(log_scale)))
+
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.5), width_ratios=(4, 5))
+    grid = jnp.linspace(-2.8, 2.8, 280)
+    points = jnp.stack(jnp.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
+    joint = vi.expectation(lambda xy: vi.log_density(cone, {"xy": xy}))
+    log_p = jax.vmap(lambda xy: joint.estimate(jax.random.key(0), xy))(points)
+    mass = np.asarray(jnp.exp(log_p - log_p.max())).reshape(280, 280)
+    axes[0].imshow(mass, extent=(-2.8, 2.8, -2.8, 2.8), origin="lower", cmap="Blues")
+    draws = vi.marginal(ring, ("x", "y"), vi.sir(1))(-3.0, key=jax.random.key(0)).sample(
+        jax.random.key(1), (150,)
+    )
+    axes[0].plot(*draws.T, ".", color=ORANGE, markersize=4)
+    axes[0].set(title="The posterior and a guide", xlabel="x", ylabel="y", aspect="equal")
+    axes[0].text(0, 0.25, "posterior", color=BLUE, ha="center", va="center")
+    axes[0].text(0, -0.25, "draws of the guide", color=ORANGE, ha="center", va="center")
+
+    # At one point on the ring: auxiliary draws from the prior, and for the sampled estimate one of
+    # them from the posterior of the auxiliary site, as if it had made the point.
+    rng, repeats, counts = np.random.default_rng(0), 4000, np.array([1, 2, 5, 10, 20, 50, 100])
+
+    def density(u):
+        x, y = radius * np.cos(2 * np.pi * u), radius * np.sin(2 * np.pi * u)
+        return norm.pdf(radius, x, width) * norm.pdf(0.0, y, width)
+
+    fine = (np.arange(20_000) + 0.5) / 20_000
+    truth = np.log(density(fine).mean())
+    prior = density(rng.random((repeats, counts[-1])))
+    shares = density(fine) / density(fine).sum()
+    made = density(rng.choice(fine, size=repeats, p=shares))
+    for name, colour in (("sampled", ORANGE), ("evaluated", BLUE)):
+        if name == "sampled":
+            prior = np.concatenate([made[:, None], prior[:, 1:]], axis=1)
+        logs = np.log(np.cumsum(prior, axis=1)[:, counts - 1] / counts)
+        axes[1].fill_between(
+            counts, *np.quantile(logs, [0.1, 0.9], axis=0), color=colour, alpha=0.2, linewidth=0
+        )
+        axes[1].plot(counts, logs.mean(axis=0), "o-", color=colour, markersize=4, label=name)
+        prior = density(rng.random((repeats, counts[-1])))
+    axes[1].axhline(truth, color="black", linestyle="--", linewidth=1, label="exact")
+    axes[1].set(xscale="log", xticks=counts, ylim=(truth - 9, truth + 6))
+    axes[1].set_xticklabels(counts)
+    axes[1].minorticks_off()
+    axes[1].set(title="Estimates of log q at one point", xlabel="auxiliary draws n of vi.sir(n)")
+    axes[1].legend(title="mean, and 80 % of the estimates", loc="upper right", ncols=3)
+    figure.tight_layout()
+    return figure
+
+
+def families():
+    """Correlations of the eight-schools latents in four Gaussian families."""
+    y = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
+    errors = jnp.array([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+
+    def schools():
+        mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
+        spread = numpyro.sample("spread", dist.LogNormal(1.0, 0.5))
+        with numpyro.plate("schools", len(y)):
+            effect = numpyro.sample("effect", dist.Normal(mean, spread))
+            numpyro.sample("y", dist.Normal(effect, errors), obs=y)
+
+    names = ["mean", "log spread", *(f"school {i}" for i in range(1, 9))]
+    figure, axes = plt.subplots(1, 4, figsize=(8.6, 2.9), sharey=True, layout="constrained")
+    for panel, scale in zip(axes, ("meanfield", "lowrank", "structured", "fullrank"), strict=True):
+        guide = vi.GaussianGuide(schools, scale=scale)
+        start = vi.init_from_pathfinder(jax.random.key(0), guide)
+        program = vi.functional(jax.random.key(1), schools, guide, init_params=start)
+        bound = vi.elbo(program.model, program.guide, entropy="stl")
+        rate = optax.exponential_decay(0.01, 1500, 0.05)
+        fitted = vi.fit(jax.random.key(2), bound, program.params, optax.adam(rate), 1500)
+        posterior = guide.get_posterior(program.constrain(fitted.params))
+        draws = np.asarray(posterior.sample(jax.random.key(3), (20_000,)))
+        image = panel.imshow(np.corrcoef(draws.T), cmap="RdBu_r", vmin=-0.8, vmax=0.8)
+        panel.axhline(1.5, color="black", linewidth=0.6)
+        panel.axvline(1.5, color="black", linewidth=0.6)
+        panel.set(title=scale, xticks=[0.5, 5.5], yticks=range(10))
+        panel.set_xticklabels(["above", "schools"])
+        panel.set_yticklabels(names)
+        panel.tick_params(length=0)
+    figure.colorbar(image, ax=axes, label="correlation", shrink=0.7, pad=0.01)
+    return figure
+
+
+def objectives():
+    """Bounds over the number of particles, and what objectives make of two modes."""
+
+    def model(params, y):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        numpyro.sample("y", dist.Normal(z, 0.7), obs=y)
+
+    def guide(params, y):
+        numpyro.sample("z", dist.Normal(params[0], jnp.exp(params[1])))
+
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.3))
+    params, y = jnp.array([0.5, -0.3]), 1.3
+    counts = np.array([2, 4, 8, 16, 32, 64, 128])
+    keys = jax.random.split(jax.random.key(0), 4000)
+    makers = {
+        "chi_square": (vi.chi_square, ORANGE),
+        "iwelbo": (vi.iwelbo, BLUE),
+        "renyi(alpha=0.5)": (vi.renyi, GREEN),
+        "elbo": (None, GREY),
+    }
+    for name, (make, colour) in makers.items():
+        values = []
+        for count in counts if make else [1]:
+            bound = make(model, guide, num_particles=int(count)) if make else vi.elbo(model, guide)
+            estimate = jax.jit(jax.vmap(lambda key, b=bound: b.estimate(key, params, y)))
+            values.append(float(estimate(keys).mean()))
+        values = np.resize(values, len(counts))
+        axes[0].plot(counts, values, "o-", markersize=3.5, color=colour)
+        place = ("top", -0.008) if make is vi.iwelbo else ("bottom", 0.008)
+        text = {"color": colour, "ha": "right", "va": place[0], "fontsize": 9}
+        axes[0].text(counts[-1], values[-1] + place[1], name, **text)
+    evidence = float(dist.Normal(0.0, (1 + 0.49) ** 0.5).log_prob(y))
+    axes[0].axhline(evidence, color="black", linestyle="--", linewidth=1)
+    axes[0].text(counts[-1], evidence + 0.008, "log evidence", ha="right", va="bottom", fontsize=9)
+    axes[0].set(xscale="log", xticks=counts, xlabel="particles", title="Bounds of the evidence")
+    axes[0].set_xticklabels(counts)
+    axes[0].minorticks_off()
+
+    def square(params):
+        z = numpyro.sample("z", dist.Normal(0.0, 3.0))
+        numpyro.sample("y", dist.Normal(z**2, 0.8), obs=4.0)
+
+    def single(params):
+        numpyro.sample("z", dist.Normal(params[0], jnp.exp(params[1])))
+
+    grid = np.linspace(-5, 5, 400)
+    posterior = np.exp(norm.logpdf(grid, 0, 3) + norm.logpdf(4.0, grid**2, 0.8))
+    posterior /= posterior.sum() * (grid[1] - grid[0])
+    axes[1].fill_between(grid, posterior, color=GREY, alpha=0.4, linewidth=0, label="posterior")
+    fits = {
+        "elbo": (vi.elbo(square, single), BLUE, "-"),
+        "renyi(alpha=0.5)": (vi.renyi(square, single, num_particles=32), GREEN, "-"),
+        "forward_kl": (vi.forward_kl(square, single, num_particles=32), ORANGE, "--"),
+    }
+    for name, (objective, colour, line) in fits.items():
+        rate = optax.cosine_decay_schedule(0.05, 1500)
+        start = jnp.array([0.5, 0.0])
+        at = vi.fit(jax.random.key(1), objective, start, optax.adam(rate), 1500, num_draws=8).params
+        print(name, at)
+        axes[1].plot(
+            grid,
+            norm.pdf(grid, at[0], np.exp(at[1])),
+            line,
+            color=colour,
+            linewidth=1.8,
+            label=name,
+        )
+    axes[1].set(yticks=[], ylim=(0, None), xlabel="z", title="A posterior with two modes")
+    axes[1].spines["left"].set_visible(False)
+    axes[1].legend(loc="upper left", fontsize=9)
+    figure.tight_layout()
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
     "iris": iris,
+    "marginal": marginal,
+    "families": families,
+    "objectives": objectives,
 }
 
 
