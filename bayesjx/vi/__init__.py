@@ -6,6 +6,7 @@ unbiased gradients, whatever mixture of gradient strategies its sites carry.
 """
 
 from ._auto_discrete import AutoDiscrete as AutoDiscrete
+from ._check_reparam import check_reparam as check_reparam, ReparamCheck as ReparamCheck
 from ._collapse import (
     HierarchicalCollapse as HierarchicalCollapse,
     linear_cvae_collapse as linear_cvae_collapse,

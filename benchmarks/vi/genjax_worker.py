@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import genjax.adev as adev  # ty: ignore[unresolved-import]
+import genjax.adev as adev  # ty: ignore[import-not-found]
 import jax
 import jax.numpy as jnp
-from genjax import flip, gen, normal, seed  # ty: ignore[unresolved-import]
-from genjax.adev import (  # ty: ignore[unresolved-import]
+from genjax import flip, gen, normal, seed  # ty: ignore[import-not-found]
+from genjax.adev import (  # ty: ignore[import-not-found]
     multivariate_normal_diag_reparam as normals,
 )
-from genjax.core import distribution  # ty: ignore[unresolved-import]
+from genjax.core import distribution  # ty: ignore[import-not-found]
 
 from benchmarks import serve
 from benchmarks.vi import _agree, _hand
