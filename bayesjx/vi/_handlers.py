@@ -307,6 +307,7 @@ class DensityHandler(Recorder):
 
 
 def named(key: jax.Array, name: str) -> jax.Array:
+    """The key of a name, the same wherever the name appears."""
     return random.fold_in(key, crc32(name.encode()))
 
 
