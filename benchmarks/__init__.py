@@ -37,6 +37,8 @@ MODULES = {
     "vi-bounds": "benchmarks.vi.bounds",
     "vi-collapse": "benchmarks.vi.collapse",
     "vi-overhead": "benchmarks.vi.overhead",
+    "vi-peers": "benchmarks.vi.peers",
+    "vi-reference": "benchmarks.vi.reference",
     "vi-unbiased": "benchmarks.vi.unbiased",
     "vi-variance": "benchmarks.vi.variance",
 }
