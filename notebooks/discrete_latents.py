@@ -229,11 +229,11 @@ left.legend()
 # two. Only a decoder that draws digits well makes the difference worth the price of one object more
 # or less, and only a guide that tries both gets such a decoder.
 #
-# `enum` is the first to get away, in about half as many steps as `reinforce` (300 steps, the size
-# of the fast mode, end on the plateau). A step costs more with it, so in seconds the gain is
-# smaller. How long the plateau lasts is a matter of luck. Of three starts of this notebook with 1200
-# steps, `enum` and `mvd` got away in all, `enum` never after the others. `reinforce` got away in
-# two; in the third it was still at 67 % at the end.
+# `enum` is the first to get away, in about half as many steps as `reinforce` (300 steps, the
+# size of the fast mode, end on the plateau). A step costs more with it, so in seconds the gain
+# is smaller. How long the plateau lasts is a matter of luck. Of three starts of this notebook
+# with 1200 steps, `enum` and `mvd` got away in all, `enum` never after the others. `reinforce`
+# got away in two; in the third it was still at 67 % at the end.
 #
 # ## Where the noise is
 #
@@ -253,10 +253,10 @@ report = vi.gradient_report(
 print(str(report).split("\n\n")[0])
 
 # %% [markdown]
-# At the start most of the noise comes from this coin: the score function multiplies the errors of
-# 256 pixels into its gradient. After two hundred steps the guide knows which pictures are empty, and
-# the same report finds nothing to gain at this coin any more. A good strategy matters where a
-# decision is still open.
+# At the start most of the noise comes from this coin: the score function multiplies the errors
+# of 256 pixels into its gradient. After two hundred steps the guide knows which pictures are
+# empty, and the same report finds nothing to gain at this coin any more. A good strategy matters
+# where a decision is still open.
 
 # %% [markdown]
 # ## What the guide sees
