@@ -7,13 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _pictures, _plots, _table, hierarchical, outliers
+from . import _pictures, _plots, _table, families, hierarchical, outliers
 from ._study import Report, Study
 
 # A part is a module with `run(study) -> Report`, and a function that draws it.
 PARTS = {
     "hierarchical": (hierarchical.run, _pictures.hierarchical),
     "outliers": (outliers.run, _pictures.outliers),
+    "families": (families.run, _pictures.families),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import _plots, hierarchical as firms, outliers as states
+from . import _plots, families as kinds, hierarchical as firms, outliers as states
 from ._plots import BAND, draws, GREY, INK, PALE
 from ._study import Report
 
@@ -27,8 +27,47 @@ def outliers(report: Report, folder: Path) -> list[Path]:
     return [*paths, _plots.progress(report, folder / "outliers_progress.png")]
 
 
+def families(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.families`: two latents, and how well each family covers all."""
+    with plt.rc_context(_plots.STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
+        rows = report.rows[1:]
+        _plots.density_panel(
+            axes[0], report, rows, "mean", "mean level of the firms", effect="level"
+        )
+        _plots.density_panel(
+            axes[1], report, rows, "log_spread", "log spread of the slopes", effect="slope"
+        )
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+        for i, row in enumerate(rows):
+            value, colour = row.extra[kinds.K_HAT], _plots.look(report, row)["color"]
+            axes[2].barh(i, value, 0.6, color=colour)
+            axes[2].annotate(
+                f"{value:.2f}",
+                (value, i),
+                (-4, 0),
+                textcoords="offset points",
+                ha="right",
+                va="center",
+                color="white",
+            )
+        axes[2].axvline(0.7, color=INK, ls="--", lw=1)
+        axes[2].set_yticks(range(len(rows)), [_short(row) for row in rows])
+        axes[2].set_ylim(len(rows) - 0.5, -0.5)
+        axes[2].set_xlim(0, max(1.0, 1.2 * max(row.extra[kinds.K_HAT] for row in rows)))
+        axes[2].grid(axis="y", visible=False)
+        axes[2].set_xlabel("Pareto k-hat (right of the line: not covered)")
+        figure.suptitle(report.problem.title, fontsize=11)
+        return [_plots.save(figure, folder / "families.png")]
+
+
+def _short(row: Any) -> str:
+    return row.objective if row.objective == "Pathfinder" else row.strategy
+
+
 def overview(reports: list[Report], folder: Path) -> Path:
-    """One picture of both parts, for the README."""
+    """One picture of the first two parts, for the README."""
     panel, regression = reports[0], reports[1]
     with plt.rc_context(_plots.STYLE):
         figure, axes = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")

@@ -15,7 +15,7 @@ TIMES = ["steps (s)", "compile (s)"]
 def table(report: Report) -> str:
     """Title, one line per row, and the part's remarks."""
     extra = list(dict.fromkeys(name for row in report.rows for name in row.extra))
-    head = [*HEAD[:-1], *(f"{name} error" for name in extra), HEAD[-1], *TIMES]
+    head = [*HEAD[:-1], *extra, HEAD[-1], *TIMES]
     body = [_cells(row, extra) for row in report.rows]
     widths = [max(len(line[i]) for line in (head, *body)) for i in range(len(head))]
     lines = [_join(head, widths), "  ".join("-" * width for width in widths)]
@@ -37,7 +37,7 @@ def legend(study: Study) -> str:
         "takes 4\n"
         "  samples, of disarm 2, of IWELBO-8 and Rényi-8 8 particles.\n"
         f"Every fit: {study.steps} Adam steps of {study.draws_per_step} draws. "
-        "NUTS and SVI: their seconds include compiling."
+        "NUTS, SVI, Pathfinder: their seconds include compiling."
     )
 
 

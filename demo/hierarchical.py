@@ -20,7 +20,18 @@ from statsmodels.datasets import grunfeld
 
 from bayesjx import vi
 
-from ._study import against, Choice, normals, Problem, quality, Report, run_all, Strategies, Study
+from ._study import (
+    against,
+    Choice,
+    normals,
+    Problem,
+    quality,
+    Report,
+    Row,
+    run_all,
+    Strategies,
+    Study,
+)
 
 EFFECTS = ["level", "slope"]
 LATENTS = ["mean", "log_spread", "log_noise", "coef"]
@@ -119,16 +130,22 @@ def problem() -> Problem:
     )
 
 
+@functools.cache
+def reference(study: Study) -> Row:
+    """NUTS on this problem; `demo.families` compares with it too."""
+    return study.nuts(problem())
+
+
 def run(study: Study) -> Report:
     """NUTS, then every choice of objective and strategy."""
     this = problem()
-    tasks = [("NUTS", lambda: study.nuts(this))]
+    tasks = [("NUTS", lambda: reference(study))]
     for choice in study.select(CHOICES):
         label = f"{choice.objective}, {choice.strategy}"
         tasks.append((label, functools.partial(study.fit, this, choice)))
     if not study.fast:
         auto = AutoMultivariateNormal(model)
         tasks.append(("SVI", lambda: study.fit_svi(this, auto, "SVI, full-rank guide")))
-    reference, *fits = run_all(tasks, this.name)
-    rows = [reference, *(against(row, reference, LATENTS) for row in fits)]
-    return Report(this, rows, [quality(reference, LATENTS)])
+    truth, *fits = run_all(tasks, this.name)
+    rows = [truth, *(against(row, truth, LATENTS) for row in fits)]
+    return Report(this, rows, [quality(truth, LATENTS)])

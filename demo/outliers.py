@@ -175,7 +175,7 @@ def run(study: Study) -> Report:
     truth, rows = probabilities(reference), [reference]
     for row in fits:
         worst = float(abs(probabilities(row) - truth).max())
-        row = dataclasses.replace(row, extra={"P(outlier)": worst})
+        row = dataclasses.replace(row, extra={"P(outlier) error": worst})
         rows.append(against(row, reference, LATENTS))
     top = truth.sortby(-truth)[:3]
     likely = ", ".join(f"{s} {p:.2f}" for s, p in zip(top.state.values, top.values, strict=True))
