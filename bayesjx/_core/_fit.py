@@ -199,5 +199,5 @@ def _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every) 
 
 def _check_not_empty(data: tuple) -> None:
     for path, x in jax.tree_util.tree_leaves_with_path(data):
-        if x.size == 0:
+        if x.ndim and x.shape[0] == 0:  # no rows; rows without columns are no features
             raise ValueError(f"{path_name(path, 'data')} is empty: its shape is {x.shape}.")
