@@ -65,7 +65,7 @@ def programs(latent: int, batch: int | None) -> tuple[Callable[..., None], Calla
 
 
 def trainer(params: Params, latent: int, batch: int, num_steps: int) -> Any:
-    """Adam with a falling rate, for data `(beta, x, y)`."""
+    """Adam with a falling rate and an average of the last steps, for data `(beta, x, y)`."""
     model, guide = programs(latent, batch)
 
     @vi.expectation
@@ -75,12 +75,12 @@ def trainer(params: Params, latent: int, batch: int, num_steps: int) -> Any:
         return bound.weight_sites({"z": beta}) / len(y)
 
     schedule = optax.cosine_decay_schedule(3e-3, num_steps, alpha=0.01)
-    return vi.optimise(objective, params, optax.adam(schedule))
+    return vi.optimise(objective, params, optax.adam(schedule), average=0.998)
 
 
 def active(key: jax.Array, algorithm: Any, num_steps: int, latent: int, data: tuple) -> int:
-    """How many units are active after training."""
+    """How many units are active under the averaged weights, which noise does not keep alive."""
     result = bayesjx.fit(key, algorithm, algorithm.init(), num_steps, data=data)
     model, guide = programs(latent, None)
-    usage = vi.latent_usage(key, model, guide, result.state.params, *data[1:], num_draws=1)
+    usage = vi.latent_usage(key, model, guide, result.state.average, *data[1:], num_draws=1)
     return int(usage.num_active)

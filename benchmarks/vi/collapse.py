@@ -163,7 +163,7 @@ def _relu(images: Any, report: Report) -> dict[str, float]:
     from bayesjx import vi
     from benchmarks.vi import _relu_vaes as relu
 
-    steps, hidden, latent = 4000, 128, 32
+    steps, hidden, latent = 12_000, 128, 32
     figures = {}
     for name, conditions in {"relu_vae": (0,), "relu_cvae": (1, 4)}.items():
         rows = []
