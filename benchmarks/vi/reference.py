@@ -18,7 +18,7 @@ TARGETS = (
     Target("unflagged", "==", 0, meaning="posteriors that are not close, with k-hat below 0.7"),
 )
 QUICK = ("kidiq-kidscore_momhsiq",)
-FAMILIES, QUICK_FAMILIES = ("mean-field", "low-rank", "full-rank", "flow"), ("full-rank",)
+FAMILIES, QUICK_FAMILIES = ("mean-field", "full-rank", "flow"), ("full-rank",)
 SECONDS, QUICK_SECONDS = 4.0, 1.0  # of a fit
 DRAWS, QUICK_DRAWS = 20_000, 5_000
 
