@@ -53,6 +53,7 @@ def gaussians(posterior: Posterior, family: str) -> dict[str, Candidate]:
     blackjax = _blackjax_meanfield if family == "meanfield" else _blackjax_fullrank
     return {
         "bayesjx": _ours(posterior, family, "mc"),
+        "bayesjx analytic": _ours(posterior, family, "analytic"),
         "bayesjx stl": _ours(posterior, family, "stl"),
         "NumPyro SVI": _numpyro(posterior, family),
         f"BlackJAX {family}_vi": blackjax(posterior),
