@@ -353,3 +353,11 @@ def test_tree_paths_read_like_code():
     assert tree_paths(state)[:3] == ["params['offset']", "params['slope']", "opt_state[0].count"]
     assert tree_paths({"a": 1}, root="info") == ["info['a']"]
     assert tree_paths(jnp.ones(())) == ["state"]
+
+
+def test_rows_without_columns_are_data():
+    from bayesjx._core._fit import _check_not_empty
+
+    assert _check_not_empty((jnp.ones((3, 0)), jnp.array(2.0))) is None
+    with pytest.raises(ValueError, match=r"data\[0\] is empty"):
+        _check_not_empty((jnp.ones((0, 3)),))
