@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         diagnostics as diagnostics,
         distributions as distributions,
         interop as interop,
+        ops as ops,
         vi as vi,
     )
     from ._core import (
@@ -37,11 +38,12 @@ __all__ = [
     "fit",
     "interop",
     "load_checkpoint",
+    "ops",
     "stop_when_flat",
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "interop", "vi")
+_SUBPACKAGES = ("diagnostics", "distributions", "interop", "ops", "vi")
 
 
 def __getattr__(name: str) -> object:

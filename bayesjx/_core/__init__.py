@@ -7,6 +7,7 @@ from bayesjx._core._checkpoint import (
     describe_checkpoint as describe_checkpoint,
     load_checkpoint as load_checkpoint,
 )
+from bayesjx._core._cholesky import Factor as Factor, safe_cholesky as safe_cholesky
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._fit import fit as fit
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError

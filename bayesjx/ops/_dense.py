@@ -1,0 +1,210 @@
+"""Dense, diagonal and scaled identity matrices as operators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+from jax.scipy.linalg import cho_solve, solve_triangular
+
+from .._core import safe_cholesky
+from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
+
+
+class Dense(AbstractOperator):
+    """A dense matrix with the interface of the structured ones, which it serves as oracle.
+
+    `solve` and `logdet` use a Cholesky factor if tagged `ops.psd` (no jitter; an indefinite
+    matrix is an error at run time), triangular solves if tagged so, else LU. `root` adds jitter
+    where needed and reports it in `root().jitter`.
+
+    Args:
+        matrix: shape `(m, n)`.
+        tags: properties, such as `ops.psd` or `lineax.lower_triangular_tag`; believed.
+        jitter: what was added to a diagonal to obtain this matrix, if anything.
+
+    Raises:
+        ValueError: `matrix` is not two-dimensional or does not hold floating-point numbers.
+    """
+
+    matrix: jax.Array
+    tags: frozenset[object] = eqx.field(static=True)
+    jitter: jax.Array
+
+    def __init__(self, matrix: Any, tags: object = (), jitter: Any = 0.0):
+        if jnp.ndim(matrix) != 2:
+            raise ValueError(f"Dense: matrix must have two axes, got shape {jnp.shape(matrix)}")
+        (self.matrix,) = checked_arrays("Dense", {"matrix": matrix})
+        self.tags = checked_tags(tags)
+        self.jitter = jnp.asarray(jitter, self.matrix.dtype)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape  # ty: ignore
+
+    @property
+    def dtype(self) -> Any:
+        return self.matrix.dtype
+
+    def transpose(self) -> Dense:
+        if lx.is_symmetric(self):
+            return self
+        return Dense(self.matrix.T, lx.transpose_tags(self.tags), self.jitter)
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.matrix @ x
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        lower, upper = lx.is_lower_triangular(self), lx.is_upper_triangular(self)
+        if lower or upper:
+            return solve_triangular(self.matrix, b, lower=lower)
+        if psd in self.tags:
+            return cho_solve((self._tril("solve"), True), b)
+        return jnp.linalg.solve(self.matrix, b)
+
+    def _logdet(self) -> jax.Array:
+        if lx.is_lower_triangular(self) or lx.is_upper_triangular(self):
+            return jnp.sum(jnp.log(jnp.abs(jnp.diag(self.matrix))))
+        if psd in self.tags:
+            return 2 * jnp.sum(jnp.log(jnp.diag(self._tril("logdet"))))
+        return jnp.linalg.slogdet(self.matrix)[1]
+
+    def _diag(self) -> jax.Array:
+        return jnp.diag(self.matrix)
+
+    def _root(self) -> Dense:
+        factor = safe_cholesky(self.matrix)
+        tril = _finite(factor.tril, self.matrix, "root")
+        return Dense(tril, lx.lower_triangular_tag, factor.jitter)
+
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if isinstance(other, ScaledIdentity) and not other.size:
+            other = ScaledIdentity(other.scale, self.shape[0])
+        if not isinstance(other, (Dense, Diag, ScaledIdentity)) or other.shape != self.shape:
+            return None
+        both = self.tags & other.tags & {psd, symmetric}
+        if isinstance(other, Dense):
+            return Dense(self.matrix + other.matrix, both)
+        n = jnp.arange(self.shape[0])
+        return Dense(self.matrix.at[n, n].add(other._diag()), both | self.tags & {symmetric})
+
+    def _tril(self, what: str) -> jax.Array:
+        tril = jnp.linalg.cholesky(self.matrix)
+        return _finite(tril, self.matrix, what)
+
+
+class Diag(AbstractOperator):
+    """A diagonal matrix.
+
+    Args:
+        entries: the diagonal, shape `(n,)`.
+        tags: further properties; `ops.psd` if no entry is negative.
+
+    Raises:
+        ValueError: `entries` is not a vector of floating-point numbers.
+    """
+
+    entries: jax.Array
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, entries: Any, tags: object = ()):
+        if jnp.ndim(entries) != 1:
+            raise ValueError(f"Diag: entries must have one axis, got shape {jnp.shape(entries)}")
+        (self.entries,) = checked_arrays("Diag", {"entries": entries})
+        self.tags = checked_tags(tags) | {lx.diagonal_tag}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.entries.size, self.entries.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.entries.dtype
+
+    def transpose(self) -> Diag:
+        return self
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.entries[:, None] * x
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        return b / self.entries[:, None]
+
+    def _logdet(self) -> jax.Array:
+        return jnp.sum(jnp.log(jnp.abs(self.entries)))
+
+    def _diag(self) -> jax.Array:
+        return self.entries
+
+    def _root(self) -> Diag:
+        return Diag(jnp.sqrt(self.entries), psd)
+
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if isinstance(other, ScaledIdentity):
+            return Diag(self.entries + other.scale, self.tags & other.tags)
+        if isinstance(other, Diag) and other.shape == self.shape:
+            return Diag(self.entries + other.entries, self.tags & other.tags)
+        return None
+
+
+class ScaledIdentity(AbstractOperator):
+    """A multiple of the identity, as the noise of a Gaussian process.
+
+    Args:
+        scale: the multiple, scalar; a variance when it stands for noise.
+        size: number of rows; 0, the default, stands for that of the operator it is added to, as in
+            `K + ops.ScaledIdentity(0.1)`.
+
+    Raises:
+        ValueError: `scale` is not a scalar.
+    """
+
+    scale: jax.Array
+    size: int = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, scale: Any, size: int = 0):
+        if jnp.ndim(scale) != 0:
+            raise ValueError(f"ScaledIdentity: scale must be a scalar, got {jnp.shape(scale)}")
+        (self.scale,) = checked_arrays("ScaledIdentity", {"scale": scale})
+        self.size = size
+        self.tags = frozenset([psd, lx.diagonal_tag])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.size, self.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.scale.dtype
+
+    def transpose(self) -> ScaledIdentity:
+        return self
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.scale * x
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        return b / self.scale
+
+    def _logdet(self) -> jax.Array:
+        return self.shape[0] * jnp.log(jnp.abs(self.scale))
+
+    def _diag(self) -> jax.Array:
+        return jnp.full(self.shape[0], self.scale)
+
+    def _root(self) -> ScaledIdentity:
+        return ScaledIdentity(jnp.sqrt(self.scale), self.size)
+
+
+def _finite(tril: jax.Array, matrix: jax.Array, what: str) -> jax.Array:
+    # A matrix that holds NaN gives NaN, which samplers know to avoid; a finite one is at fault.
+    failed = ~jnp.all(jnp.isfinite(jnp.diag(tril)))
+    return eqx.error_if(
+        tril,
+        failed & jnp.all(jnp.isfinite(matrix)),
+        f"{what}: the matrix is not positive definite; add a multiple of the identity",
+    )

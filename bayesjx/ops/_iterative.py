@@ -1,0 +1,130 @@
+"""Conjugate gradients for sums whose spectrum is not known, preconditioned by one that is."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+
+from ._operator import AbstractOperator, psd, symmetric
+
+
+class CGSolve(NamedTuple):
+    """A solution by conjugate gradients, and what it took.
+
+    Attributes:
+        value: shape `(n,)` or `(n, k)`.
+        num_steps: iterations, an integer or one for each column.
+        converged: whether the tolerance was met, likewise.
+    """
+
+    value: jax.Array
+    num_steps: jax.Array
+    converged: jax.Array
+
+
+def cg_solve(
+    operator: AbstractOperator,
+    b: jax.Array,
+    preconditioner: lx.AbstractLinearOperator,
+    rtol: float,
+    max_steps: int,
+) -> CGSolve:
+    """Solves for the columns of `b`; the derivative is that of the exact solution.
+
+    Args:
+        operator: positive definite, `(n, n)`.
+        b: shape `(n, k)`.
+        preconditioner: positive definite, close to the inverse of the operator.
+        rtol: relative to the largest element of each column of `b`.
+        max_steps: iterations at most.
+    """
+    options = {"preconditioner": jax.lax.stop_gradient(preconditioner)}
+
+    def one(column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        # Lineax compares element by element, which zeros in b would make impossible without atol.
+        atol = rtol * jax.lax.stop_gradient(jnp.max(jnp.abs(column)))
+        solver = lx.CG(rtol=rtol, atol=atol, max_steps=max_steps)  # ty: ignore
+        solution = lx.linear_solve(operator, column, solver, options=options, throw=False)
+        good = solution.result == lx.RESULTS.successful
+        return solution.value, jnp.asarray(solution.stats["num_steps"]), good
+
+    return CGSolve(*jax.vmap(one, in_axes=1, out_axes=(1, 0, 0))(b))
+
+
+def checked(solve: CGSolve, owner: str) -> jax.Array:
+    """The solution.
+
+    Raises:
+        RuntimeError: the iteration did not converge.
+    """
+    return eqx.error_if(
+        solve.value,
+        ~jnp.all(solve.converged),
+        f"{owner}: conjugate gradients did not converge; allow more max_steps, a larger rtol or "
+        "more noise, or use the exact solver where there is one",
+    )
+
+
+class Inverse(AbstractOperator):
+    """The inverse of a symmetric operator, applied by its solve."""
+
+    base: AbstractOperator
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, base: AbstractOperator):
+        self.base = base
+        self.tags = frozenset([psd])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.base.dtype
+
+    def transpose(self) -> Inverse:
+        return self
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.base._solve(x)
+
+
+class Submatrix(AbstractOperator):
+    """Rows and columns `index` of a symmetric operator."""
+
+    base: AbstractOperator
+    index: jax.Array
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, base: AbstractOperator, index: jax.Array):
+        self.base = base
+        self.index = index
+        self.tags = base.tags & {psd, symmetric}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.index.size, self.index.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.base.dtype
+
+    def transpose(self) -> Submatrix:
+        return self
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.base._mm(scatter(x, self.index, self.base.shape[0]))[self.index]
+
+    def _diag(self) -> jax.Array:
+        return self.base._diag()[self.index]
+
+
+def scatter(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
+    """Rows of `x` put at distinct, sorted places of a zero matrix with `size` rows."""
+    full = jnp.zeros((size, x.shape[1]), x.dtype)
+    return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)

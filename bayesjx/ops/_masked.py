@@ -1,0 +1,300 @@
+"""Kronecker products with missing cells, or with a noise of its own for every cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve
+
+from ._dense import Dense, Diag, ScaledIdentity
+from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
+from ._kron import HStack, Kron
+from ._kron_noise import KronPlusNoise
+from ._operator import AbstractOperator, checked_arrays, psd, symmetric_solve
+
+SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
+CHUNK = 64  # columns that are solved for together
+
+
+class Masked(AbstractOperator):
+    r"""The observed rows and columns of $K_1 \otimes \dots \otimes K_D +$ noise on a grid.
+
+    With $A$ the sum on the full grid and $P = A^{-1}$, which is applied but never formed, two
+    solvers give $A_{oo}^{-1}$ for $n_o$ observed and $n_m$ missing cells:
+
+    - `"schur"`, exact: $P_{oo} - P_{om} P_{mm}^{-1} P_{mo}$ and
+      $\log|A_{oo}| = \log|A| + \log|P_{mm}|$. Takes $n_m$ solves with $A$ once and memory
+      $n_m^2$.
+    - `"cg"`: conjugate gradients, preconditioned by $P_{oo}$, from which $A_{oo}^{-1}$ differs
+      in at most $\min(n_m, n_o)$ directions; few steps if little is missing. Its `logdet` is an
+      estimate that has to be asked for.
+
+    Args:
+        full: the sum on the full grid.
+        mask: which cells are observed, booleans of the grid's shape or flat; known when traced.
+        solver: `"schur"`, `"cg"`, or `"auto"`: the former up to 2000 missing cells.
+        logdet: with `"cg"`, how the log-determinant is estimated. `"refuse"`: not at all.
+            `"lanczos"`: stochastic Lanczos quadrature, with `key`; unbiased but for the
+            quadrature. `"scaled"`: the eigenvalues of the full grid, scaled by $n_o / N$; biased.
+        key: fixed randomness of the Lanczos probes.
+        rtol: of conjugate gradients.
+        max_steps: of conjugate gradients.
+
+    Raises:
+        ValueError: a mask of another shape or type, traced, or all false; an unknown option;
+            `"lanczos"` without a key.
+        RuntimeError: conjugate gradients did not converge.
+
+    References:
+        Wilson, Gilboa, Nehorai and Cunningham (2014), "Fast kernel learning for multidimensional
+        pattern extrapolation", for the scaled eigenvalues; Gardner, Pleiss, Bindel, Weinberger and
+        Wilson (2018), "GPyTorch", for stochastic Lanczos quadrature.
+    """
+
+    full: KronPlusNoise
+    observed: jax.Array
+    missing: jax.Array
+    key: jax.Array | None
+    solver: str = eqx.field(static=True)
+    logdet_method: str = eqx.field(static=True)
+    rtol: float = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        full: AbstractOperator,
+        mask: Any,
+        *,
+        solver: str = "auto",
+        logdet: str = "refuse",
+        key: jax.Array | None = None,
+        rtol: float = 1e-8,
+        max_steps: int = 1000,
+    ):
+        if not isinstance(full, KronPlusNoise):
+            raise ValueError(
+                f"Masked: full must be a Kron plus noise, got {type(full).__name__}; add "
+                "ops.ScaledIdentity(noise) to the Kron"
+            )
+        seen = _checked_mask(mask, full.grid)
+        if solver not in ("auto", "schur", "cg"):
+            raise ValueError(f'Masked: solver must be "auto", "schur" or "cg", got {solver!r}')
+        if logdet not in ("refuse", "lanczos", "scaled"):
+            raise ValueError(
+                f'Masked: logdet must be "refuse", "lanczos" or "scaled", got {logdet!r}'
+            )
+        if logdet == "lanczos" and key is None:
+            raise ValueError('Masked: logdet="lanczos" needs a key for its probes')
+        self.full = full
+        self.observed = jnp.asarray(np.flatnonzero(seen), jnp.int32)
+        self.missing = jnp.asarray(np.flatnonzero(~seen), jnp.int32)
+        few = self.missing.size <= SCHUR_LIMIT
+        self.solver = solver if solver != "auto" else "schur" if few else "cg"
+        self.logdet_method = logdet
+        self.key = key
+        self.rtol = rtol
+        self.max_steps = max_steps
+        self.tags = frozenset([psd])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.observed.size, self.observed.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.full.dtype
+
+    def transpose(self) -> Masked:
+        return self
+
+    def solve_cg(self, b: jax.Array) -> CGSolve:
+        """The solution by conjugate gradients with the steps that it took; never raises.
+
+        Args:
+            b: shape `(n, k)`.
+        """
+        product = Submatrix(self.full, self.observed)
+        nearly = Submatrix(Inverse(self.full), self.observed)
+        return cg_solve(product, b, nearly, self.rtol, self.max_steps)
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return Submatrix(self.full, self.observed)._mm(x)
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        if self.solver == "cg":
+            return checked(self.solve_cg(b), "Masked")
+        if not self.missing.size:
+            return self.full._solve(b)
+        fixed = jax.lax.stop_gradient(self)
+        tril = Dense(fixed._missing_precision(), psd)._tril("Masked, missing cells")
+
+        def solve(b: jax.Array) -> jax.Array:
+            first = fixed.full._solve(scatter(b, self.observed, self.full.shape[0]))
+            inner = cho_solve((tril, True), first[self.missing])
+            back = fixed.full._solve(scatter(inner, self.missing, self.full.shape[0]))
+            return (first - back)[self.observed]
+
+        return symmetric_solve(self._mm, solve, b)
+
+    def _logdet(self) -> jax.Array:
+        if self.solver == "schur":
+            if not self.missing.size:
+                return self.full._logdet()
+            tril = Dense(self._missing_precision(), psd)._tril("Masked, missing cells")
+            return self.full._logdet() + 2 * jnp.sum(jnp.log(jnp.diag(tril)))
+        if self.logdet_method == "scaled":
+            return self._scaled_logdet()
+        if self.logdet_method == "lanczos":
+            from ._lanczos import stochastic_logdet
+
+            return stochastic_logdet(self.key, self).value
+        raise ValueError(
+            f"Masked: with {self.missing.size} missing cells the log-determinant is not known "
+            'exactly; ask for an estimate, logdet="lanczos" or "scaled", or solver="schur"'
+        )
+
+    def _diag(self) -> jax.Array:
+        return self.full._diag()[self.observed]
+
+    def _sample(self, key: jax.Array, num: int) -> jax.Array:
+        return self.full._sample(key, num)[self.observed]
+
+    def _missing_precision(self) -> jax.Array:
+        """$P_{mm}$, some columns at a time; the backward pass solves again instead of storing."""
+        size = self.missing.size
+        padded = jnp.pad(self.missing, (0, -size % CHUNK), mode="edge").reshape(-1, CHUNK)
+
+        @jax.checkpoint
+        def some(index: jax.Array) -> jax.Array:
+            unit = jnp.zeros((self.full.shape[0], CHUNK), self.dtype)
+            unit = unit.at[index, jnp.arange(CHUNK)].set(1.0)
+            return self.full._solve(unit)[self.missing]
+
+        columns = jax.lax.map(some, padded)  # chunks, rows, columns of a chunk
+        dense = jnp.moveaxis(columns, 0, 1).reshape(size, -1)[:, :size]
+        return 0.5 * (dense + dense.T)
+
+    def _scaled_logdet(self) -> jax.Array:
+        if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(
+            self.full.signal, Kron
+        ):
+            raise ValueError('Masked: logdet="scaled" is for a Kron with ScaledIdentity noise')
+        # Eigenvalues of the factors, with the derivatives of simple ones: v' dK v.
+        values = []
+        for factor, p in zip(self.full.signal.factors, self.full.spectrum.inverse, strict=True):
+            values.append(jnp.sum((p @ factor) * p, axis=1))
+        grid = jnp.maximum(_outer(values), 0)
+        largest = jax.lax.top_k(grid, self.observed.size)[0]
+        share = self.observed.size / self.full.shape[0]
+        return jnp.sum(jnp.log(share * largest + self.full.noise.scale))
+
+
+class KronPlusDiag(AbstractOperator):
+    r"""$K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$: every cell has its own noise.
+
+    Made by adding `Kron + Diag`. Solved by conjugate gradients, preconditioned by the sum with the
+    geometric mean of the noises. The log-determinant is estimated by `ops.stochastic_logdet`.
+
+    Args:
+        signal: tagged `ops.psd`.
+        noise: variances, shape `(n,)`, positive.
+        rtol: of conjugate gradients.
+        max_steps: of conjugate gradients.
+
+    Raises:
+        ValueError: sizes or types differ, or `signal` is not tagged as positive semi-definite.
+        RuntimeError: a variance is not positive, or conjugate gradients did not converge.
+    """
+
+    signal: Kron
+    noise: jax.Array
+    rtol: float = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, signal: Kron, noise: Any, *, rtol: float = 1e-8, max_steps: int = 1000):
+        if psd not in signal.tags:
+            raise ValueError("Kron + noise needs positive semi-definite factors: tags=ops.psd")
+        if jnp.shape(noise) != (signal.shape[0],):
+            raise ValueError(
+                f"Kron {signal.shape} + Diag: the noise must have shape ({signal.shape[0]},), got "
+                f"{jnp.shape(noise)}"
+            )
+        _, noise = checked_arrays("Kron + Diag", {"factors": signal.factors[0], "noise": noise})
+        self.signal = signal
+        self.noise = eqx.error_if(
+            noise, jnp.any(noise <= 0), "Kron + Diag: the variances must be positive"
+        )
+        self.rtol = rtol
+        self.max_steps = max_steps
+        self.tags = frozenset([psd])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.signal.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self.signal.dtype
+
+    def transpose(self) -> KronPlusDiag:
+        return self
+
+    def solve_cg(self, b: jax.Array) -> CGSolve:
+        """The solution by conjugate gradients with the steps that it took; never raises.
+
+        Args:
+            b: shape `(n, k)`.
+        """
+        typical = jnp.exp(jnp.mean(jnp.log(self.noise)))
+        nearly = KronPlusNoise(self.signal, ScaledIdentity(typical, self.shape[0]))
+        return cg_solve(self, b, Inverse(nearly), self.rtol, self.max_steps)
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return self.signal._mm(x) + self.noise[:, None] * x
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        return checked(self.solve_cg(b), "Kron + Diag")
+
+    def _logdet(self) -> jax.Array:
+        raise ValueError(
+            "Kron + Diag: the log-determinant is not known exactly; estimate it by "
+            "ops.stochastic_logdet(key, operator)"
+        )
+
+    def _diag(self) -> jax.Array:
+        return self.signal._diag() + self.noise
+
+    def _root(self) -> HStack:
+        return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
+
+
+def _checked_mask(mask: Any, grid: tuple[int, ...]) -> np.ndarray:
+    try:
+        seen = np.asarray(mask)
+    except jax.errors.TracerArrayConversionError:
+        raise ValueError(
+            "Masked: which cells are observed decides shapes, so mask must be known when traced; "
+            "pass a NumPy array, not an argument of the jitted function"
+        ) from None
+    size = int(np.prod(grid))
+    if seen.dtype != bool or seen.shape not in (grid, (size,)):
+        raise ValueError(
+            f"Masked: mask must hold booleans of shape {grid} or ({size},), got {seen.dtype} of "
+            f"shape {seen.shape}"
+        )
+    if not seen.any():
+        raise ValueError("Masked: mask is all false, so nothing is observed")
+    return seen.reshape(-1)
+
+
+def _outer(values: list[jax.Array]) -> jax.Array:
+    grid = values[0]
+    for more in values[1:]:
+        grid = (grid[:, None] * more).reshape(-1)
+    return grid
