@@ -18,8 +18,8 @@ TARGETS = (
     Target("reinforce", "<=", 0.6, meaning="count accuracy, ELBO with plain reinforce"),
     Target("reinforce_epoch", "<=", 1.1, quick=1.25, unit="×", meaning=f"seconds ÷ {PEER}"),
 )
-TRAINING, BATCH, EPOCHS = 4096, 64, 24
-QUICK_EPOCHS = 8
+TRAINING, BATCH, EPOCHS = 4096, 64, 16
+QUICK_EPOCHS = 10
 SEEDS = (0, 1, 2)
 
 
@@ -91,7 +91,7 @@ def _time(trainers: Mapping[str, Trainer], data: Any, quick: bool) -> Any:
     candidates = {
         name: (trainer.epoch, trainer.example(data)) for name, trainer in trainers.items()
     }
-    rounds, seconds = (5, 5.0) if quick else (25, 60.0)
+    rounds, seconds = (3, 3.0) if quick else (25, 60.0)
     return compare(candidates, rounds=rounds, min_rounds=rounds // 2, seconds=seconds)
 
 

@@ -9,7 +9,7 @@ from benchmarks._declare import Benchmark, Target
 from benchmarks._report import Report
 
 TARGETS = (
-    Target("C", "<=", 0.5, 0.7, "×", "C, variance × time of our best strategy ÷ NumPyro's"),
+    Target("C", "<=", 0.5, 0.7, "×", "C, variance × time of our best strategies ÷ NumPyro's"),
     Target("D", "<=", 0.5, 0.7, "×", "D, variance × time of our best strategy ÷ NumPyro's"),
     Target("meanfield_slope", "<=", 0.2, meaning="largest slope of a mean-field guide"),
     Target("lowrank_slope", "<=", 0.2, meaning="largest slope of a low-rank guide"),
