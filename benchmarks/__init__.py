@@ -34,6 +34,8 @@ from benchmarks._worker import (
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
     "all-import": "benchmarks.all_import",
+    "ops-kron": "benchmarks.ops.kron",
+    "ops-masked": "benchmarks.ops.masked",
     "vi-air": "benchmarks.vi.air",
     "vi-bounds": "benchmarks.vi.bounds",
     "vi-collapse": "benchmarks.vi.collapse",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -123,7 +124,7 @@ class KronPlusNoise(AbstractOperator):
         return symmetric_solve(self._mm, solve, b)
 
     def _inv_quad(self, y: jax.Array) -> jax.Array:
-        return _inv_quad(self, y)
+        return _inv_quad(self, y) if y.ndim == 1 else jax.vmap(_inv_quad, (None, 1))(self, y)
 
     def _logdet(self) -> jax.Array:
         return _logdet(self)
@@ -179,29 +180,32 @@ def _inv_quad(operator: KronPlusNoise, y: jax.Array) -> jax.Array:
 def _inv_quad_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     operator, y = primals
     d_operator, d_y = tangents
-    signal, noise = operator.signal, operator.noise
-    spectrum = _decompose(signal, noise)
-    grid = (*operator.grid, -1)
-    weights = _weights(signal, noise, spectrum)[..., None]
-    rotated = kron_mm(spectrum.inverse, y.reshape(len(y), -1)).reshape(grid)
-    scaled = rotated / weights  # of the solution, in the basis where everything is diagonal
-    value = jnp.sum(rotated * scaled, axis=tuple(range(len(grid) - 1)))
-
-    norms = jnp.sum(scaled**2, axis=tuple(range(len(grid) - 1)))
+    spectrum = _decompose(operator.signal, operator.noise)
+    rotated = kron_mm(spectrum.inverse, y[:, None]).reshape(operator.grid)
+    # The solution in the basis where everything is diagonal.
+    scaled = rotated / _weights(operator.signal, operator.noise, spectrum)
 
     def squares(axis: int, others: list[jax.Array]) -> jax.Array:
-        """For each column the matrix that a change of a factor is traced with."""
-        along = [v if d != axis else jnp.ones_like(v) for d, v in enumerate(others)]
-        other = scaled * outer(along)[..., None]
-        left, right = (jnp.moveaxis(x, (axis, -1), (-2, 0)) for x in (scaled, other))
-        n = left.shape[-2]
-        left, right = (jnp.moveaxis(x, -2, 1).reshape(len(x), n, -1) for x in (left, right))
-        return spectrum.inverse[axis].T @ (left @ right.mT) @ spectrum.inverse[axis]
+        along = [jnp.ones_like(v) if d == axis else v for d, v in enumerate(others)]
+        p = spectrum.inverse[axis]
+        return p.T @ _gram(scaled, scaled * outer(along), axis) @ p
 
-    total = -_along(d_operator, operator, spectrum, squares, norms)
+    change = -_along(d_operator, operator, spectrum, squares, jnp.sum(scaled**2))
     if d_y is not None:
-        total = total + 2 * jnp.sum(operator.solve(y) * d_y, axis=0)
-    return value.reshape(y.shape[1:]), total.reshape(y.shape[1:])
+        change += 2 * jnp.sum(operator.solve(y) * d_y)
+    return jnp.sum(rotated * scaled), change
+
+
+def _gram(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
+    """Products of slices of two grids along an axis, shape `(n, n)`, without transposing a grid."""
+    n, before, after = a.shape[axis], math.prod(a.shape[:axis]), math.prod(a.shape[axis + 1 :])
+    if before == 1 or after == 1:
+        contracted = int(after > 1)
+        shape = (n, after) if contracted else (before, n)
+        dimensions = (((contracted,), (contracted,)), ((), ()))
+        return jax.lax.dot_general(a.reshape(shape), b.reshape(shape), dimensions)
+    shape = (before, n, after)
+    return jnp.sum(a.reshape(shape) @ b.reshape(shape).mT, axis=0)
 
 
 def _along(
@@ -213,9 +217,8 @@ def _along(
         change: like the operator, None where nothing changes.
         operator: the operator.
         spectrum: its decomposition.
-        matrices: `matrices(axis, vectors)`: the matrix (or one for each column) that a change of
-            the factor of that axis is traced with; the vectors are the eigenvalues that the other
-            factors contribute.
+        matrices: `matrices(axis, vectors)`: the matrix that a change of the factor of that axis is
+            traced with; the vectors are the eigenvalues that the other factors contribute.
         of_scale: the derivative in the scale of `ScaledIdentity` noise.
     """
     ones = [jnp.ones_like(v) for v in spectrum.values]
@@ -234,7 +237,7 @@ def _along(
 
 def _traced(changes: Any, matrices: Any, others: list[jax.Array]) -> jax.Array | float:
     terms = [
-        jnp.sum(matrices(axis, others) * change, axis=(-2, -1))
+        jnp.sum(matrices(axis, others) * change)
         for axis, change in enumerate(changes)
         if change is not None
     ]

@@ -108,6 +108,24 @@ def test_equal_eigenvalues_have_finite_and_right_gradients(name):
     assert_trees_close(symmetrised(found), symmetrised(wanted), rtol=1e-9, atol=1e-9)
 
 
+def test_several_right_hand_sides_at_once():
+    ys = jnp.stack([Y, jnp.cos(3 * Y), Y**2], 1)
+    for name in ("product + noise", "product + product"):
+        build, dense = CASES[name]
+
+        def quads(p, ys, build=build):
+            return build(p).inv_quad_logdet(ys).inv_quad
+
+        def by_matrix(p, ys, dense=dense):
+            return jnp.sum(ys * jnp.linalg.solve(dense(p), ys), axis=0)
+
+        args = (params(jnp.float64), ys)
+        both_of = [jax.jit(lambda *a, f=f: (f(*a), jax.grad(weighted(f), (0, 1))(*a)))
+                   for f in (quads, by_matrix)]  # fmt: skip
+        found, wanted = (symmetrised(f(*args)) for f in both_of)
+        assert_trees_close(found, wanted, rtol=1e-9, atol=1e-9)
+
+
 def test_vmap_over_factors_is_a_loop():
     structured, _ = both(*CASES["product + noise"], Y)
     each = [{"k": factors(start=3 * i), "s": jnp.asarray(0.1 + i)} for i in range(3)]
