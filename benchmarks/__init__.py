@@ -35,7 +35,9 @@ from benchmarks._worker import (
 MODULES = {
     "all-import": "benchmarks.all_import",
     "ops-kron": "benchmarks.ops.kron",
+    "ops-lower": "benchmarks.ops.lower",
     "ops-masked": "benchmarks.ops.masked",
+    "ops-sparse": "benchmarks.ops.sparse",
     "vi-air": "benchmarks.vi.air",
     "vi-bounds": "benchmarks.vi.bounds",
     "vi-collapse": "benchmarks.vi.collapse",

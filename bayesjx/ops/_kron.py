@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import lineax as lx
 
 from ._dense import Dense, ScaledIdentity
+from ._kron_pair import kron_pair
 from ._operator import (
     AbstractOperator,
     checked_arrays,
@@ -335,13 +336,16 @@ def kron_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
 
     The axis that comes last is contracted and put in front, so each factor is one plain matrix
     multiplication without a transposition, and after the last the axes are in order again. The
-    columns of `x` ride along in front.
+    columns of `x` ride along in front. Two factors and one column go to `kron_pair`.
 
     Args:
         factors: the matrices.
         x: shape `(prod n_d, k)`.
     """
     k = x.shape[1]
+    if len(factors) == 2 and k == 1:  # one kernel, where the platform has one
+        rows = factors[0].shape[1], factors[1].shape[1]
+        return kron_pair(*factors, x.reshape(rows)).reshape(-1, 1)
     if any(f.shape[0] != f.shape[1] for f in factors):
         return _rectangular_mm(factors, x)
     z = x.T if k > 1 else x

@@ -14,6 +14,7 @@ from ._dense import Dense, Diag, ScaledIdentity
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
 from ._kron import HStack, Kron
 from ._kron_noise import KronPlusNoise
+from ._lanczos import stochastic_logdet
 from ._operator import AbstractOperator, checked_arrays, psd, symmetric_solve
 
 SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
@@ -150,8 +151,6 @@ class Masked(AbstractOperator):
         if self.logdet_method == "scaled":
             return self._scaled_logdet()
         if self.logdet_method == "lanczos":
-            from ._lanczos import stochastic_logdet
-
             return stochastic_logdet(self.key, self).value
         raise ValueError(
             f"Masked: with {self.missing.size} missing cells the log-determinant is not known "

@@ -209,8 +209,8 @@ class AbstractOperator(lx.AbstractLinearOperator):
             return super().__matmul__(other)
         return self.mv(other) if jnp.ndim(other) == 1 else self.mm(other)
 
-    def __rmatmul__(self, other: jax.Array) -> jax.Array:
-        flat = jnp.reshape(other, (-1, jnp.shape(other)[-1]))
+    def __rmatmul__(self, other: Any) -> jax.Array:
+        flat = jnp.reshape(jnp.asarray(other), (-1, jnp.shape(other)[-1]))
         out = self.transpose().mm(flat.T).T
         return out.reshape(*jnp.shape(other)[:-1], self.shape[1])
 

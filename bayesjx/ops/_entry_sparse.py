@@ -1,0 +1,248 @@
+"""Sparse matrices of single entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from ._operator import checked_arrays, checked_tags
+from ._primitive import kernel_mode, kernel_of
+from ._sparse_operator import AbstractSparse, checked_distinct, checked_index, checked_shape, listed
+from ._sparse_products import (
+    add_rows,
+    chunk,
+    Layout,
+    map_chunks,
+    Products,
+    rows_of,
+    sparse_products,
+    sum_chunks,
+)
+
+# Gathered elements at a time where a gathered row is used only once: they stay in cache.
+_CACHED = 2**17
+
+
+class EntrySparse(AbstractSparse):
+    """A matrix with up to `E` entries in each column, at any places.
+
+    A product reads every input row `E` times and uses it once, so this takes several times what
+    `bayesjx.ops.GroupedColumns` does for as many entries: it is for patterns without structure.
+
+    Attributes:
+        values: shape `(E, N)`; those that are padding are ignored.
+        index: the row of each entry, shape `(E, N)`, not checked; see `from_indices`. Repeated rows
+            are summed.
+        active: which of the values are not padding, shape `(E, N)`; None if all are.
+        size: `(K, N)`.
+        transposed: whether this is the transpose of the matrix described.
+        tags: what is known of the matrix, see Lineax.
+    """
+
+    values: jax.Array
+    index: jax.Array
+    active: jax.Array | None
+    size: tuple[int, int] = eqx.field(static=True)
+    transposed: bool = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        values: Any,
+        index: Any,
+        active: Any,
+        size: Any,
+        transposed: bool = False,
+        tags: object = (),
+    ):
+        self.values, self.index, self.active, self.size = values, index, active, size
+        self.transposed, self.tags = transposed, checked_tags(tags)
+
+    @classmethod
+    def from_indices(
+        cls, shape: tuple[int, int], rows: Any, cols: Any, values: Any, tags: object = ()
+    ) -> EntrySparse:
+        """A checked operator from a list of entries, in any order.
+
+        The fullest column sets `E`, and with it memory and time of all. `values` may be traced;
+        rows and columns, which decide on shapes, may not.
+
+        Args:
+            shape: `(K, N)`.
+            rows: integers of shape `(nnz,)`.
+            cols: integers of shape `(nnz,)`.
+            values: shape `(nnz,)`.
+            tags: what is known of the matrix, see Lineax.
+
+        Raises:
+            ValueError: the shapes do not fit, there is no entry, a place is out of range or taken
+                twice, or types are wrong.
+        """
+        size = checked_shape("EntrySparse", shape)
+        (values,) = checked_arrays("EntrySparse", {"values": values})
+        rows, cols = listed(rows), listed(cols)
+        if (
+            values.ndim != 1
+            or not values.size
+            or not (jnp.shape(rows) == jnp.shape(cols) == values.shape)
+        ):
+            raise ValueError(
+                "EntrySparse.from_indices takes rows, cols and values of one shape (nnz,), with at "
+                f"least one entry; got {jnp.shape(rows)}, {jnp.shape(cols)} and {values.shape}"
+            )
+        if isinstance(rows, Tracer) or isinstance(cols, Tracer):
+            raise ValueError(
+                "EntrySparse.from_indices: rows and cols decide on shapes, so they cannot be "
+                "traced; make the operator outside of jit, or use EntrySparse.from_columns"
+            )
+        checked = (
+            checked_index("EntrySparse", "rows", rows, size[0]),
+            checked_index("EntrySparse", "cols", cols, size[1]),
+        )
+        checked_distinct("EntrySparse", "two entries have the same row and column", checked)
+        row, col = checked
+        order = np.lexsort([row, col])
+        counts = np.bincount(col, minlength=size[1])
+        first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+        slot = np.arange(len(row)) - np.repeat(first, counts)
+        at, full = (slot, col[order]), (int(counts.max()), size[1])
+        index, active = np.zeros(full, np.int32), np.zeros(full, bool)
+        index[at], active[at] = row[order], True
+        filled = jnp.zeros(full, values.dtype).at[at].set(values[order])
+        mask = None if active.all() else jnp.asarray(active)
+        return cls(filled, jnp.asarray(index), mask, size, tags=tags)
+
+    @classmethod
+    def from_columns(
+        cls, shape: tuple[int, int], index: Any, values: Any, tags: object = ()
+    ) -> EntrySparse:
+        """A checked operator with `E` entries in every column, traced indices included.
+
+        Args:
+            shape: `(K, N)`.
+            index: the rows of the entries of each column, integers of shape `(E, N)`.
+            values: shape `(E, N)`.
+            tags: what is known of the matrix, see Lineax.
+
+        Raises:
+            ValueError: the shapes do not fit, there is no entry, a row is out of range or repeated
+                in a column, or types are wrong.
+            RuntimeError: rows are wrong, found when a jitted function runs.
+        """
+        size = checked_shape("EntrySparse", shape)
+        (values,) = checked_arrays("EntrySparse", {"values": values})
+        index = listed(index)
+        fits = values.ndim == 2 and values.shape[1] == size[1] and values.size
+        if not fits or jnp.shape(index) != values.shape:
+            raise ValueError(
+                f"EntrySparse.from_columns takes index and values of shape (E, {size[1]}) with at "
+                f"least one entry a column; got {jnp.shape(index)} and {values.shape}"
+            )
+        index = checked_index("EntrySparse", "index", index, size[0])
+        (by_column,) = checked_distinct("EntrySparse", "a column has a row twice", (index.T,))
+        return cls(values, by_column.T, None, size, tags=tags)
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns that are active or not as one."""
+        return 1, 1
+
+    def _products(self) -> Products:
+        return _PRODUCTS
+
+    def _operands(self) -> tuple[jax.Array, ...]:
+        return self._entries(), self.index
+
+    def _entries(self) -> jax.Array:
+        """The values without padding, which thereby has no gradient either."""
+        return self.values if self.active is None else jnp.where(self.active, self.values, 0)
+
+    def _diag(self) -> jax.Array:
+        column = jnp.arange(self.size[1], dtype=jnp.int32)
+        return jnp.sum(jnp.where(self.index == column, self._entries(), 0), 0)
+
+
+def entry_product(
+    values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
+) -> jax.Array:
+    r"""$W^\top x$ for entries in columns; the indices are not checked, repeated ones are summed.
+
+    Args:
+        values: shape `(E, N)`.
+        index: the row of each entry, integers of shape `(E, N)`; anything below `K` at padding,
+            where the value is zero.
+        x: shape `(K, M)`: features first, then the batch.
+        kernels: see `bayesjx.ops.kernel_mode`.
+
+    Returns:
+        Shape `(N, M)`.
+
+    Raises:
+        ValueError: the shapes do not fit, or types differ.
+    """
+    values, x = checked_arrays("entry_product", {"values": values, "x": x})
+    fits = values.ndim == x.ndim == 2 and jnp.shape(index) == values.shape and values.size
+    if not fits or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
+        raise ValueError(
+            "entry_product takes values (E, N), integers index (E, N) and x (K, M); got "
+            f"{values.shape}, {jnp.shape(index)} of {jnp.result_type(index)} and {x.shape}"
+        )
+    params = {"shape": (x.shape[0], values.shape[1]), "block": (1, 1), "mode": kernel_mode(kernels)}
+    return _PRODUCTS.forward.bind(values, jnp.asarray(index, jnp.int32), x, **params)
+
+
+# The twins of the kernels.
+
+
+def _forward(values: Any, index: Any, x: Any, *, shape: Any, block: Any) -> jax.Array:
+    def add(total: Any, entries: Any) -> tuple[jax.Array, None]:
+        value, row = entries
+        return total + value[:, None] * rows_of(x, row), None
+
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    total = jnp.zeros((shape[1], x.shape[1]), wide)
+    total, _ = lax.scan(add, total, (values.astype(wide), index), unroll=min(4, len(values)))
+    return total.astype(x.dtype)
+
+
+def _backward(values: Any, index: Any, y: Any, *, shape: Any, block: Any) -> jax.Array:
+    def add(total: Any, values: Any, index: Any, y: Any) -> jax.Array:
+        rows = values[:, :, None] * y[:, None, :]
+        return add_rows(total, index.reshape(-1), rows.reshape(-1, y.shape[1]))
+
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+    total = jnp.zeros((shape[0], y.shape[1]), wide)
+    arrays = (values.T.astype(wide), index.T, y)
+    return sum_chunks(add, total, arrays, _columns(index, y)).astype(y.dtype)
+
+
+def _weights(index: Any, x: Any, y: Any, *, shape: Any, block: Any) -> jax.Array:
+    wide = jnp.promote_types(y.dtype, jnp.float32)
+
+    def some(index: Any, y: Any) -> jax.Array:
+        return jnp.sum(rows_of(x, index) * y[:, None, :], 2, dtype=wide).astype(y.dtype)
+
+    return map_chunks(some, (index.T, y), _columns(index, y)).T
+
+
+def _columns(index: Any, y: Any) -> int:
+    """How many columns are done at once."""
+    elements = index.shape[0] * y.shape[1]
+    # One by one would not do: around each step XLA copies the sums.
+    return chunk(index.shape[1], elements, 0, max(_CACHED, 2 * elements))
+
+
+_PRODUCTS = sparse_products(
+    "entry_sparse",
+    Layout(sides=(0,), axis=1, values_shape=lambda index, *, block: index),
+    _forward,
+    _backward,
+    _weights,
+    {"forward": {p: kernel_of("entry_sparse", p, "forward") for p in ("tpu", "cuda")}},
+)

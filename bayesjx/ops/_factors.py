@@ -1,0 +1,60 @@
+"""Factorisations that an operator keeps: their derivatives, and where one failed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+
+@eqx.filter_custom_jvp
+def kept(arrays: Any, factor: Any, *, factorise: Any) -> Any:
+    """`factor`, which is `factorise(*arrays)` computed earlier, with the derivative of that.
+
+    An operator factorises once, when it is made, and keeps the result without derivatives; here
+    they come back, at the cost of a second factorisation only where somebody differentiates.
+    """
+    del arrays, factorise
+    return factor
+
+
+@kept.def_jvp
+def _kept_jvp(primals: Any, tangents: Any, *, factorise: Any) -> tuple[Any, Any]:
+    arrays, factor = primals
+    d_arrays, _ = tangents
+    _, d_factor = eqx.filter_jvp(factorise, arrays, d_arrays)
+    return kept(arrays, factor, factorise=factorise), d_factor
+
+
+def check_each(x: Any, bad: jax.Array, template: str) -> Any:
+    """`x`, or an error that names the first index where `bad` is true.
+
+    Args:
+        x: arrays that the check is tied to.
+        bad: shape `(n,)`.
+        template: text of the error, with `{}` where the index goes.
+
+    Raises:
+        RuntimeError: at run time, if any element of `bad` is true.
+    """
+    if not bad.size:
+        return x
+    return eqx.branched_error_if(x, jnp.any(bad), jnp.argmax(bad), _Numbered(template, bad.size))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Numbered(Sequence[str]):
+    """One text for each index, written when it is asked for."""
+
+    template: str
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.template.format(index)

@@ -1,0 +1,5 @@
+"""Kernels for TPUs (Mosaic) and GPUs (Triton), one operation a file; each has its twin in `ops`.
+
+They are chosen when a primitive is lowered, see `bayesjx.ops._primitive`, and pad what does not fit
+their tiles. Pallas is imported with the first kernel, not before.
+"""
