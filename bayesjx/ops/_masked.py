@@ -151,7 +151,7 @@ class Masked(AbstractOperator):
         if self.logdet_method == "scaled":
             return self._scaled_logdet()
         if self.logdet_method == "lanczos":
-            return stochastic_logdet(self.key, self).value
+            return stochastic_logdet(self.key, self).value  # ty: ignore
         raise ValueError(
             f"Masked: with {self.missing.size} missing cells the log-determinant is not known "
             'exactly; ask for an estimate, logdet="lanczos" or "scaled", or solver="schur"'
