@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import random
 
 from ._cost import Frames
@@ -17,6 +19,30 @@ from ._site import Site
 from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
 
 _NUM_KEYS = 8  # made by one hash; further sites take one each
+_MAX_DRAWS = 2**20  # of a step; more would reuse the keys of sites
+
+
+class DrawKey(NamedTuple):
+    """Randomness of one of many draws that share a key.
+
+    The keys of a site in all draws then come from one hash of as many numbers as there are draws;
+    a key for each draw would take another, which small models feel.
+    """
+
+    key: jax.Array
+    index: jax.Array
+
+    def site(self, number: int) -> jax.Array:
+        """Key of the n-th site, counted from 1; 0 is for everything else."""
+        return random.fold_in(self.key, self.index + number * _MAX_DRAWS)
+
+
+def map_draws(run: Callable[[DrawKey], Any], key: jax.Array, num: int) -> Any:
+    """`jax.vmap` of `run` over the keys of `num` draws."""
+    if num > _MAX_DRAWS:
+        raise ValueError(f"num_draws is at most {_MAX_DRAWS}, got {num}")
+    indices = jnp.arange(num, dtype=jnp.uint32)
+    return jax.vmap(run, (DrawKey(None, 0),))(DrawKey(key, indices))  # ty: ignore
 
 
 class BiasedGradientWarning(UserWarning):
@@ -74,7 +100,7 @@ class Context:
 
     def __init__(
         self,
-        key: jax.Array,
+        key: jax.Array | DrawKey,
         *,
         fixed: dict[str, jax.Array] | None = None,
         done: frozenset[str] = frozenset(),
@@ -85,13 +111,19 @@ class Context:
         states: dict[str, jax.Array] | None = None,
         maximise: bool = True,
     ):
-        self.key = key
+        self._draw = key if isinstance(key, DrawKey) else None
+        if isinstance(key, DrawKey):
+            self.key, self._keys = key.site(0), ()
+        else:
+            self.key, self._keys = key, random.split(key, _NUM_KEYS)
         self.fixed = fixed or {}
         self.done = done
         self.suspend = suspend
         self.stage = stage
         self.prefix = prefix
-        self.plate_key = random.fold_in(key, crc32(b"plates")) if plate_key is None else plate_key
+        if plate_key is None:
+            plate_key = random.fold_in(self.key, crc32(b"plates"))
+        self.plate_key = plate_key
         self.states = states or {}
         self.maximise = maximise
         self.sites: list[Site] = []  # every latent site, in execution order
@@ -102,7 +134,6 @@ class Context:
         self.num_terms = 0
         self._num_calls = 0
         self._num_sites = 0
-        self._keys = random.split(key, _NUM_KEYS)
 
     def records(self) -> list[ScoreRecord]:
         """The score sites met so far that this run takes care of."""
@@ -118,7 +149,11 @@ class Context:
         """Key of the next latent site; sites count whether they are drawn or fixed."""
         number = self._num_sites
         self._num_sites += 1
-        return self._keys[number] if number < _NUM_KEYS else random.fold_in(self.key, number)
+        if self._draw is not None:
+            return self._draw.site(number + 1)
+        if number < len(self._keys):
+            return self._keys[number]
+        return random.fold_in(self.key, number)
 
     def add(self, site: Site) -> None:
         """Registers a site. Raises `Suspend` if the run has to stop at it."""

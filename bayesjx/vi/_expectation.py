@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.distribution import validation_enabled
 from numpyro.util import not_jax_tracer as is_concrete
 
-from ._context import activate, Context
+from ._context import activate, Context, DrawKey, map_draws
 from ._cost import as_cost, Cost, sum_all
 from ._law import elementwise_family
 from ._surrogate import Settings, surrogate_cost
@@ -53,7 +53,7 @@ class Expectation(eqx.Module):
         value = _total(cost)
         return (value, aux) if self.has_aux else value
 
-    def surrogate(self, key: jax.Array, *args: Any, **kwargs: Any) -> Any:
+    def surrogate(self, key: jax.Array | DrawKey, *args: Any, **kwargs: Any) -> Any:
         """A scalar whose value is an estimate and whose `jax.grad` is an unbiased gradient.
 
         With `has_aux`, the pair of scalar and auxiliary output.
@@ -66,7 +66,11 @@ class Expectation(eqx.Module):
         return (value, aux) if self.has_aux else value
 
     def surrogate_with_records(
-        self, key: jax.Array, states: dict[str, jax.Array] | None, *args: Any, **kwargs: Any
+        self,
+        key: jax.Array | DrawKey,
+        states: dict[str, jax.Array] | None,
+        *args: Any,
+        **kwargs: Any,
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
         """Like `surrogate`, for loops that keep the states of moving-average baselines.
 
@@ -111,7 +115,7 @@ class Expectation(eqx.Module):
         """
         chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-        def loss(wanted: tuple[Any, ...], key: jax.Array) -> Any:
+        def loss(wanted: tuple[Any, ...], key: jax.Array | DrawKey) -> Any:
             full = list(args)
             for position, value in zip(chosen, wanted, strict=True):
                 full[position] = value
@@ -120,7 +124,7 @@ class Expectation(eqx.Module):
         def mean_loss(wanted: tuple[Any, ...]) -> Any:
             if num_draws == 1:
                 return loss(wanted, key)
-            output = jax.vmap(lambda k: loss(wanted, k))(random.split(key, num_draws))
+            output = map_draws(lambda k: loss(wanted, k), key, num_draws)
             value = output[0] if self.has_aux else output
             return (jnp.mean(value), output[1]) if self.has_aux else jnp.mean(value)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from .._core import Algorithm, fit as run_fit, FitResult
+from ._context import DrawKey, map_draws
 from ._expectation import Expectation
 
 
@@ -87,7 +88,7 @@ def optimise(
         full = eqx.combine(trained, static)
         sign = -1.0 if objective.maximise else 1.0
 
-        def draw(key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def draw(key: jax.Array | DrawKey) -> tuple[jax.Array, dict[str, jax.Array]]:
             states = records or None
             value, (_, new) = objective.surrogate_with_records(key, states, full, *batch)
             return value, new
@@ -95,7 +96,7 @@ def optimise(
         if num_draws == 1:
             value, new = draw(key)
         else:
-            values, stacked = jax.vmap(draw)(jax.random.split(key, num_draws))
+            values, stacked = map_draws(draw, key, num_draws)
             value = jnp.mean(values)
             new = {name: jnp.mean(record, axis=0) for name, record in stacked.items()}
         return sign * value, (value, new)

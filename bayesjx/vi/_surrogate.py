@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from ._context import activate, Context, Restage, ScoreRecord, Suspend
+from ._context import activate, Context, DrawKey, Restage, ScoreRecord, Suspend
 from ._continuation import Continuation
 from ._cost import as_cost, Cost, Frames, local_costs, reduce_to, Term
 from ._provenance import Staged
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     maximise: bool = True
     prefix: str = ""
 
-    def context(self, key: jax.Array, **kwargs: Any) -> Context:
+    def context(self, key: jax.Array | DrawKey, **kwargs: Any) -> Context:
         """A fresh context."""
         return Context(
             key,
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
 
 def surrogate_cost(
     objective: Callable[[], Any],
-    key: jax.Array,
+    key: jax.Array | DrawKey,
     settings: Settings,
     fixed: dict[str, jax.Array] | None = None,
     done: frozenset[str] = frozenset(),
@@ -82,7 +82,7 @@ def surrogate_cost(
 
 
 def run_level(
-    objective: Callable[[], Any], context: Context, settings: Settings, key: jax.Array
+    objective: Callable[[], Any], context: Context, settings: Settings, key: jax.Array | DrawKey
 ) -> tuple[Any, list[ScoreRecord], bool]:
     """Runs to the end, or to the first replay site and then through its strategy.
 
@@ -121,7 +121,7 @@ def run_level(
 
 def pure_cost(
     objective: Callable[[], Any],
-    key: jax.Array,
+    key: jax.Array | DrawKey,
     settings: Settings,
     fixed: dict[str, jax.Array] | None = None,
 ) -> Cost:
@@ -132,7 +132,7 @@ def pure_cost(
 
 def pure_cost_and_law(
     objective: Callable[[], Any],
-    key: jax.Array,
+    key: jax.Array | DrawKey,
     settings: Settings,
     fixed: dict[str, jax.Array],
     address: str,

@@ -9,6 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from bayesjx import vi
+from bayesjx.vi._context import map_draws
 from benchmarks.vi import cells
 
 KEY = jax.random.key(0)
@@ -87,11 +88,35 @@ def test_jit_vmap_and_grad_agree(mixed):
 
 def test_draws_average(mixed):
     p = jnp.array(cells.chain.POINT)
-    keys = jax.random.split(KEY, 3)
-    singles = jax.jit(jax.vmap(lambda k: mixed.value_and_grad(k, p)))(keys)
+
+    def single(key):
+        return jax.value_and_grad(lambda p: mixed.surrogate(key, p))(p)
+
+    singles = jax.jit(lambda: map_draws(single, KEY, 3))()
     value, gradient = jax.jit(lambda: mixed.value_and_grad(KEY, p, num_draws=3))()
     np.testing.assert_allclose(value, singles[0].mean(), rtol=1e-10)
     np.testing.assert_allclose(gradient, singles[1].mean(0), rtol=1e-10)
+
+
+def test_draws_and_sites_are_independent():
+    """The variance of the mean of four draws of the sum of two sites is a quarter of 1 + 4."""
+
+    @vi.expectation
+    def objective(scale):
+        def guide():
+            numpyro.sample("a", dist.Normal(0.0, 1.0))
+            numpyro.sample("b", dist.Normal(0.0, scale))
+
+        trace, _ = vi.simulate(guide)
+        return trace["a"] + trace["b"]
+
+    def mean(key):
+        return objective.value_and_grad(key, 2.0 * jnp.ones(()), num_draws=4)[0]
+
+    n = 40_000
+    values = jax.jit(jax.vmap(mean))(jax.random.split(KEY, n))
+    assert abs(values.mean()) < 5 * (1.25 / n) ** 0.5
+    assert abs(values.var() / 1.25 - 1) < 5 * (2 / n) ** 0.5
 
 
 def test_estimate_is_the_value_of_a_run(mixed):
