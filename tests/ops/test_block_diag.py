@@ -151,6 +151,8 @@ def test_bad_input_is_named():
         BlockDiag((Dense(blocks[0]),), psd)
     with pytest.raises(ValueError, match=r"one type, got \['float64', 'float32'\]"):
         BlockDiag((Dense(blocks[0]), Dense(blocks[0].astype(jnp.float32))))
+    with pytest.raises(ValueError, match="BlockDiag: vectors of 3221225472 elements"):
+        jax.eval_shape(BlockDiag, jax.ShapeDtypeStruct((2**30, 3, 3), jnp.float64))
     bad = BlockDiag(blocks.at[3].multiply(-1), psd)
     for method in ("logdet", "inverse_diag", "root"):
         with pytest.raises(RuntimeError, match=f"{method}: block 3 of BlockDiag is not positive"):

@@ -174,6 +174,9 @@ def test_bad_input_is_named():
         BlockTridiag(diagonal[:, 0], lower)
     with pytest.raises(ValueError, match="diagonal float64, lower float32"):
         BlockTridiag(diagonal, lower.astype(jnp.float32))
+    too_long = [jax.ShapeDtypeStruct((2**30 - k, 3, 3), jnp.float64) for k in (0, 1)]
+    with pytest.raises(ValueError, match="BlockTridiag: vectors of 3221225472 elements"):
+        jax.eval_shape(BlockTridiag, *too_long)
     indefinite = diagonal.at[3].multiply(-1)
     for parallel in (False, True):
         with pytest.raises(RuntimeError, match="with block 3"):

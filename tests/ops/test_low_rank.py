@@ -59,7 +59,7 @@ def test_small_noise_in_float32():
 
     @jit
     def both(given):
-        matrix, y = dense(*(x.astype(jnp.float64) for x in given)), given[0][:, 0]
+        matrix, y = dense(*(x.astype(jnp.float64) for x in given)), given[0][:, 2]
         operator = LowRankPlusDiag(*given)
         got = *operator.inv_quad_logdet(y), operator.inverse_diag() * 1e-6
         inverse = jnp.linalg.inv(matrix)
@@ -67,7 +67,7 @@ def test_small_noise_in_float32():
 
     for got, want in zip(*both(given), strict=True):
         assert got.dtype == jnp.float32
-        np.testing.assert_allclose(got, want, rtol=1e-5, atol=3e-4)
+        np.testing.assert_allclose(got, want, rtol=5e-5, atol=5e-5)
 
 
 def test_quadratic_form_is_not_negative():
@@ -122,6 +122,9 @@ def test_bad_input_is_named():
         LowRankPlusDiag(factor, diagonal.at[4].set(-1.0))
     with pytest.raises(RuntimeError, match=r"diagonal\[4\] is not positive"):
         jax.jit(lambda d: LowRankPlusDiag(factor, d).logdet())(diagonal.at[4].set(jnp.nan))
+    too_long = [jax.ShapeDtypeStruct((2**31, *rest), jnp.float64) for rest in ((1,), ())]
+    with pytest.raises(ValueError, match="LowRankPlusDiag: vectors of 2147483648 elements"):
+        jax.eval_shape(LowRankPlusDiag, *too_long)
     with pytest.raises(ValueError, match=r"left must have shape \(n, r\) and right \(m, r\)"):
         LowRank(factor, diagonal)
     with pytest.raises(ValueError, match="LowRank has no solve of its own"):

@@ -13,7 +13,7 @@ from dense_twin import (
     columns,
     jit,
 )
-from jax.scipy.linalg import solve_triangular
+from jax.scipy.linalg import cho_solve, solve_triangular
 
 from bayesjx.ops._operator import symmetric
 from bayesjx.ops._toeplitz import Toeplitz
@@ -84,7 +84,7 @@ def test_smallest_sizes():
 
 def test_ill_conditioned_covariance_is_solved_as_well_as_by_cholesky():
     lags = jnp.arange(211.0)
-    column = jnp.exp(-0.5 * (lags / 10) ** 2) + 1e-6 * (lags == 0)  # condition number 2e7
+    column = jnp.exp(-0.5 * (lags / 10) ** 2) + 1e-10 * (lags == 0)  # condition number 2e11
 
     @jit
     def errors(column):
@@ -92,15 +92,17 @@ def test_ill_conditioned_covariance_is_solved_as_well_as_by_cholesky():
         truth = jnp.sin(lags)
         b = matrix @ truth
         tril = jnp.linalg.cholesky(matrix)
-        theirs = jax.scipy.linalg.cho_solve((tril, True), b)
         operator = Toeplitz(column)
         logdet = 2 * jnp.sum(jnp.log(jnp.diag(tril)))
-        residual = jnp.abs(operator.solve(b) - truth).max(), jnp.abs(theirs - truth).max()
-        return *residual, operator.logdet() - logdet
+        solutions = operator.solve(b), cho_solve((tril, True), b)
+        forward = [jnp.abs(x - truth).max() for x in solutions]
+        backward = [jnp.abs(matrix @ x - b).max() for x in solutions]
+        return forward, backward, operator.logdet() - logdet
 
-    ours, theirs, logdet = errors(column)
-    assert ours < 10 * theirs + 1e-8
-    assert abs(logdet) < 1e-6
+    forward, backward, logdet = errors(column)
+    assert forward[0] < 10 * forward[1]
+    assert backward[0] < 2 * backward[1]  # this takes the refinements
+    assert abs(logdet) < 1e-2
 
 
 def test_products_without_positive_definiteness():
@@ -178,5 +180,7 @@ def test_bad_input_is_named():
         operator = Toeplitz(not_definite, symmetric)
         with pytest.raises(ValueError, match=f"Toeplitz has no {method} of its own; tag it"):
             operator.logdet() if method == "logdet" else operator.solve(not_definite)
+    with pytest.raises(ValueError, match="beyond 32-bit indexing"):
+        jax.eval_shape(Toeplitz, jax.ShapeDtypeStruct((2**30,), jnp.float64))
     with pytest.raises(ValueError, match="sample needs a positive semi-definite Toeplitz"):
         Toeplitz(not_definite, symmetric).sample(jax.random.key(0))
