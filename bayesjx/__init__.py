@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         diagnostics as diagnostics,
         distributions as distributions,
         interop as interop,
+        kernels as kernels,
         ops as ops,
         vi as vi,
     )
@@ -37,13 +38,14 @@ __all__ = [
     "distributions",
     "fit",
     "interop",
+    "kernels",
     "load_checkpoint",
     "ops",
     "stop_when_flat",
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "interop", "ops", "vi")
+_SUBPACKAGES = ("diagnostics", "distributions", "interop", "kernels", "ops", "vi")
 
 
 def __getattr__(name: str) -> object:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _pictures, _plots, _table, families, hierarchical, outliers
+from . import _pictures, _plots, _table, families, grids, hierarchical, outliers
 from ._study import Report, Study
 
 # A part is a module with `run(study) -> Report`, and a function that draws it.
@@ -15,6 +15,7 @@ PARTS = {
     "hierarchical": (hierarchical.run, _pictures.hierarchical),
     "outliers": (outliers.run, _pictures.outliers),
     "families": (families.run, _pictures.families),
+    "grids": (grids.run, _pictures.grids),
 }
 
 

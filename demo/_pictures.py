@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import _plots, families as kinds, hierarchical as firms, outliers as states
+from . import _plots, families as kinds, grids as weeks, hierarchical as firms, outliers as states
 from ._plots import BAND, draws, GREY, INK, PALE
 from ._study import Report
 
@@ -60,6 +60,61 @@ def families(report: Report, folder: Path) -> list[Path]:
         axes[2].set_xlabel("Pareto k-hat (right of the line: not covered)")
         figure.suptitle(report.problem.title, fontsize=11)
         return [_plots.save(figure, folder / "families.png")]
+
+
+def grids(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.grids`: the grid, a gap and what fills it, and two parameters."""
+    grid, fit = weeks.load(), report.rows[1]
+    with plt.rc_context(_plots.STYLE):
+        figure, axes = plt.subplot_mosaic(
+            [["grid", "gap", "gap"], ["grid", "season", "noise"]],
+            figsize=(11, 5.4),
+            width_ratios=[1.4, 1, 1],
+            height_ratios=[1.5, 1],
+            layout="constrained",
+        )
+        last = weeks.FIRST + weeks.NUM_YEARS
+        image = axes["grid"].imshow(
+            np.where(grid.given, grid.y, np.nan),
+            cmap="RdBu_r",
+            vmin=-5,
+            vmax=5,
+            aspect="auto",
+            extent=(0, weeks.NUM_WEEKS, last, weeks.FIRST),
+        )
+        axes["grid"].set(facecolor=INK, xlabel="week", ylabel="year")
+        axes["grid"].set_title("Weeks given (gaps are black)")
+        axes["grid"].grid(visible=False)
+        figure.colorbar(image, ax=axes["grid"], label="ppm above the trend", pad=0.01)
+        _gap(axes["gap"], fit)
+        titles = {"season": "log size of the season", "noise": "log noise"}
+        for panel, title in titles.items():
+            _plots.density_panel(axes[panel], report, report.rows[1:], f"log_{panel}", title)
+        handles, names = axes["season"].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower right", ncols=len(names))
+        figure.suptitle(report.problem.title, fontsize=11)
+        return [_plots.save(figure, folder / "grids.png")]
+
+
+def _gap(ax: Any, fit: Any) -> None:
+    """The year with the most hidden weeks and its neighbours."""
+    grid, colour = weeks.load(), _plots.COLOURS[0]
+    year = int(grid.hidden.sum(axis=1).argmax())
+    near = slice(max(year - 1, 0), year + 2)
+    mean, again = (values[:, near].reshape(len(values), -1) for values in weeks.fill(fit))
+    at = grid.when[near].reshape(-1)
+    low, high = np.quantile(again, BAND, axis=0)
+    ax.fill_between(at, low, high, color=colour, alpha=0.2, lw=0, label="90 % interval of a week")
+    ax.plot(at, mean.mean(axis=0), color=colour, lw=1.6, label=fit.label)
+    for cells, style, label in (
+        (grid.given, {"color": GREY}, "given"),
+        (grid.hidden, {"color": _plots.COLOURS[1], "marker": "D"}, "hidden"),
+    ):
+        values = np.where(cells, grid.y, np.nan)[near].reshape(-1)
+        ax.plot(at, values, **{"ls": "", "marker": "o", "ms": 3} | style, label=label)
+    ax.set(xlabel="year", ylabel="ppm above the trend")
+    ax.set_title("Around a gap")
+    ax.legend(loc="upper right", ncols=2)
 
 
 def _short(row: Any) -> str:

@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
 
-from bayesjx import vi
+from bayesjx import kernels, ops, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -401,6 +401,86 @@ def objectives():
     return figure
 
 
+def structures():
+    """One small matrix of every structure of the page on structured linear algebra."""
+
+    def smooth(n, length):
+        at = jnp.arange(n)
+        return jnp.exp(-0.5 * ((at[:, None] - at) / length) ** 2)
+
+    rng = np.random.default_rng(1)
+    normal = lambda *shape: jnp.array(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    noise, product = ops.ScaledIdentity(0.5), ops.Kron(smooth(4, 2.0), smooth(6, 1.5), tags=ops.psd)
+    seen = np.ones((4, 6), bool)
+    seen[1, 2:5] = seen[3, :2] = False
+    walk = jnp.array([[1.5, 0.6], [0.6, 1.0]])
+    blocks = normal(6, 4, 4)
+    of_blocks = (np.array([0, 1, 1, 3, 4, 5]), np.array([1, 0, 4, 3, 2, 5]))
+    groups = np.sort(np.array([rng.choice(24, 6, replace=False) for _ in range(3)]), axis=1)
+    entries = np.array([rng.choice(24, 3, replace=False) for _ in range(24)]).T
+    shown = {
+        "Kron": product,
+        "Kron + ScaledIdentity": product + noise,
+        "Kron + Diag": product + ops.Diag(jnp.linspace(0.1, 2.5, 24)),
+        "Masked": ops.Masked(product + noise, seen),
+        "KronSum": ops.KronSum(smooth(4, 2.0), smooth(6, 1.5), tags=ops.psd),
+        "LowRankPlusDiag": ops.LowRankPlusDiag(normal(24, 2), jnp.full(24, 3.0)),
+        "BlockDiag": ops.BlockDiag(2 * jnp.eye(4) + blocks @ blocks.mT / 4),
+        "BlockTridiag": ops.BlockTridiag(
+            jnp.tile(2 * walk, (12, 1, 1)), jnp.tile(-0.9 * walk, (11, 1, 1))
+        ),
+        "Toeplitz": ops.Toeplitz(jnp.exp(-jnp.arange(24) / 12) * jnp.cos(jnp.arange(24) / 2.5)),
+        "BlockSparse": ops.BlockSparse.from_indices((24, 24), *of_blocks, blocks),
+        "GroupedColumns": ops.GroupedColumns.from_indices((24, 24), groups, normal(3, 6, 8)),
+        "EntrySparse": ops.EntrySparse.from_columns((24, 24), entries, normal(3, 24)),
+    }
+    figure, axes = plt.subplots(3, 4, figsize=(8.6, 6.9), layout="constrained")
+    for panel, (name, operator) in zip(axes.flat, shown.items(), strict=True):
+        matrix = np.asarray(operator.as_matrix())
+        if name == "Masked":  # with its holes, so that it compares with the whole
+            cells = np.flatnonzero(seen)
+            whole = np.full((24, 24), np.nan)
+            whole[np.ix_(cells, cells)] = matrix
+            matrix = whole
+        matrix = matrix / np.nanmax(np.abs(matrix))
+        panel.set_facecolor("#cbd5e0")
+        image = panel.imshow(matrix, cmap="RdBu_r", vmin=-1, vmax=1)
+        panel.set(title=name, xticks=[], yticks=[])
+        for side in panel.spines.values():
+            side.set(visible=True, color=GREY)
+    colours = figure.colorbar(image, ax=axes, shrink=0.4, pad=0.01, ticks=[-1, 0, 1])
+    colours.set_label("entry, over the largest")
+    return figure
+
+
+def draws_of_kernels():
+    """Two draws from the process of each of nine kernels."""
+    x = jnp.linspace(0.0, 4.0, 200)
+    lines = kernels.Linear(0.3, 2.0)
+    shown = {
+        "RBF": kernels.RBF(0.5),
+        "Matern12": kernels.Matern12(0.5),
+        "Matern52": kernels.Matern52(0.5),
+        "RationalQuadratic": kernels.RationalQuadratic(0.3, 0.3),
+        "Periodic": kernels.Periodic(0.7, 1.0),
+        "SpectralMixture": kernels.SpectralMixture(
+            jnp.array([0.7, 0.3]), jnp.array([0.1, 2.0]), jnp.array([0.4, 2.5])
+        ),
+        "ArcCosine(1)": kernels.ArcCosine(1, 0.5, 1.0, 0.05),
+        "Linear + Periodic": lines + 0.3 * kernels.Periodic(1.0, 1.0),
+        "Periodic * Matern32": kernels.Periodic(0.7, 1.0) * kernels.Matern32(1.0),
+    }
+    figure, axes = plt.subplots(3, 3, figsize=(8.6, 5.2), sharex=True, layout="constrained")
+    for panel, (name, kernel) in zip(axes.flat, shown.items(), strict=True):
+        root = ops.Dense(kernel.gram(x), ops.psd).root()
+        for key, colour in ((0, BLUE), (1, ORANGE)):
+            draw = root @ np.random.default_rng(key).normal(size=x.size).astype(np.float32)
+            panel.plot(x, draw, color=colour)
+        panel.set_title(name)
+        panel.set_yticks([])
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -408,6 +488,8 @@ FIGURES = {
     "marginal": marginal,
     "families": families,
     "objectives": objectives,
+    "structures": structures,
+    "kernels": draws_of_kernels,
 }
 
 

@@ -1,6 +1,11 @@
 """What every sub-package builds on: the algorithm protocol, the fit loop and its results."""
 
 from bayesjx._core._algorithm import Algorithm as Algorithm
+from bayesjx._core._batched import (
+    cholesky_each as cholesky_each,
+    each as each,
+    solve_tril_each as solve_tril_each,
+)
 from bayesjx._core._callbacks import CallbackInfo as CallbackInfo, stop_when_flat as stop_when_flat
 from bayesjx._core._checkpoint import (
     CheckpointError as CheckpointError,
@@ -9,6 +14,7 @@ from bayesjx._core._checkpoint import (
 )
 from bayesjx._core._cholesky import Factor as Factor, safe_cholesky as safe_cholesky
 from bayesjx._core._datatree import to_datatree as to_datatree
+from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
 from bayesjx._core._tree import (

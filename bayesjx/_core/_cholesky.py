@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ._batched import cholesky_each
+
 RUNGS = 3  # the jitter grows by ten that often before giving up
 
 
@@ -43,7 +45,7 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
 
     def failed(added: jax.Array) -> jax.Array:
-        tril = jnp.linalg.cholesky(fixed + added[..., None, None] * eye)
+        tril = cholesky_each(fixed + added[..., None, None] * eye)
         return ~jnp.isfinite(jnp.sum(tril, axis=(-2, -1)))
 
     def climb(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
@@ -60,4 +62,4 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
     none = jnp.zeros_like(step)
     _, added, _ = jax.lax.while_loop(go_on, climb, (jnp.asarray(0), none, failed(none)))
     added = jax.lax.stop_gradient(added)
-    return Factor(jnp.linalg.cholesky(matrix + added[..., None, None] * eye), added)
+    return Factor(cholesky_each(matrix + added[..., None, None] * eye), added)

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints, Distribution
+
+from .._core import solve_tril_each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ class NestedNormal(Distribution):
         noises: list[jax.Array] = []
         for i, group in enumerate(self.layout.groups):
             rest = shift[group.index] - self._from_parents(i, noises)
-            noises.append(solve_triangular(self._tril(i), rest[..., None], lower=True)[..., 0])
+            noises.append(solve_tril_each(self._tril(i), rest[..., None])[..., 0])
         return jnp.concatenate([part.reshape(-1) for part in noises])[self.layout.order]
 
     @property

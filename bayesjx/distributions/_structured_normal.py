@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints, Distribution
 
+from .._core import failures_are_nan
 from ..ops import (
     AbstractOperator,
     BlockDiag,
@@ -30,7 +31,9 @@ class StructuredNormal(Distribution):
 
     Densities, draws and moments cost what `inv_quad_logdet`, `sample` or `sample_inverse`, and
     `diag` or `inverse_diag` of the operator cost; nothing of size `(n, n)` is made. A batch of
-    values is solved for as columns, with one factorisation for value and gradient.
+    values is solved for as columns, with one factorisation for value and gradient. The density is
+    NaN, which samplers avoid, where a dense covariance is not positive definite in its precision;
+    operators that factorise when they are made raise their error then.
 
     Args:
         loc: mean, shape `(n,)`, of the operator's type.
@@ -70,11 +73,12 @@ class StructuredNormal(Distribution):
                 f"StructuredNormal: value must have shape (..., {self.loc.size}), got {shape}"
             )
         columns = (value - self.loc).reshape(-1, self.loc.size).T
-        if self.precision is not None:
-            quad = jnp.sum(columns * self.precision.mm(columns), axis=0)
-            logdet = -self.precision.logdet()
-        else:
-            quad, logdet = self.covariance.inv_quad_logdet(columns)  # ty: ignore
+        with failures_are_nan():
+            if self.precision is not None:
+                quad = jnp.sum(columns * self.precision.mm(columns), axis=0)
+                logdet = -self.precision.logdet()
+            else:
+                quad, logdet = self.covariance.inv_quad_logdet(columns)  # ty: ignore
         constant = self.loc.size * jnp.log(2 * jnp.pi).astype(self.loc.dtype)
         return -0.5 * (quad.reshape(shape[:-1]) + logdet + constant)
 

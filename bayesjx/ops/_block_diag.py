@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import random
-from jax.lax.linalg import triangular_solve
 
-from .._core import safe_cholesky
+from .._core import cholesky_each, each, safe_cholesky, solve_tril_each
 from ._factors import check_each
 from ._operator import (
     AbstractOperator,
@@ -104,18 +103,19 @@ class BlockDiag(AbstractOperator):
         rows = self._rows(b)
         if lx.is_lower_triangular(self) or lx.is_upper_triangular(self):
             lower = lx.is_lower_triangular(self)
-            out = triangular_solve(self.blocks, rows, left_side=True, lower=lower)
+            tril = self.blocks if lower else self.blocks.mT
+            out = solve_tril_each(tril, rows, transposed=not lower)
         elif psd in self.tags:
             tril = jax.lax.stop_gradient(self)._tril("solve")
 
             def solve(b: jax.Array) -> jax.Array:
-                half = triangular_solve(tril, self._rows(b), left_side=True, lower=True)
-                out = triangular_solve(tril, half, left_side=True, lower=True, transpose_a=True)
+                half = solve_tril_each(tril, self._rows(b))
+                out = solve_tril_each(tril, half, transposed=True)
                 return out.reshape(b.shape)
 
             return symmetric_solve(self._mm, solve, b)
         else:
-            out = jnp.linalg.solve(self.blocks, rows)
+            out = each(lambda pair: jnp.linalg.solve(*pair), (self.blocks, rows))
         return out.reshape(b.shape)
 
     def _logdet(self) -> jax.Array:
@@ -126,7 +126,7 @@ class BlockDiag(AbstractOperator):
             return jnp.sum(jnp.log(jnp.abs(self._diag())))
         if psd in self.tags:
             return 2 * jnp.sum(jnp.log(_diagonals(self._tril("logdet"))))
-        return jnp.sum(jnp.linalg.slogdet(self.blocks)[1])
+        return jnp.sum(each(_log_abs_det, self.blocks))
 
     def _diag(self) -> jax.Array:
         if isinstance(self.blocks, tuple):
@@ -139,9 +139,9 @@ class BlockDiag(AbstractOperator):
             self._need_square_blocks("inverse_diag")
             return jnp.concatenate([block._inverse_diag() for block in self.blocks])
         if psd not in self.tags:
-            return _diagonals(jnp.linalg.inv(self.blocks)).reshape(-1)
+            return _diagonals(each(jnp.linalg.inv, self.blocks)).reshape(-1)
         eye = jnp.broadcast_to(jnp.eye(self.blocks.shape[1], dtype=self.dtype), self.blocks.shape)
-        half = triangular_solve(self._tril("inverse_diag"), eye, left_side=True, lower=True)
+        half = solve_tril_each(self._tril("inverse_diag"), eye)
         return jnp.sum(half**2, axis=1).reshape(-1)
 
     def _root(self) -> BlockDiag:
@@ -171,7 +171,7 @@ class BlockDiag(AbstractOperator):
         return x.reshape(self.blocks.shape[0], -1, x.shape[1])  # ty: ignore
 
     def _tril(self, what: str) -> jax.Array:
-        return self._checked_tril(jnp.linalg.cholesky(self.blocks), what)
+        return self._checked_tril(cholesky_each(self.blocks), what)
 
     def _checked_tril(self, tril: jax.Array, what: str) -> jax.Array:
         bad = ~jnp.all(jnp.isfinite(_diagonals(tril)), axis=1)
@@ -204,3 +204,7 @@ def _split(x: jax.Array, sizes: list[int]) -> list[jax.Array]:
 
 def _diagonals(blocks: jax.Array) -> jax.Array:
     return jnp.diagonal(blocks, axis1=-2, axis2=-1)
+
+
+def _log_abs_det(blocks: jax.Array) -> jax.Array:
+    return jnp.linalg.slogdet(blocks)[1]

@@ -9,8 +9,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jax.lax.linalg import triangular_solve
 
+from .._core import cholesky_each, solve_tril_each
 from ._factors import check_each, kept
 from ._operator import AbstractOperator, checked_arrays, checked_size, psd, symmetric_solve
 
@@ -93,7 +93,7 @@ class BlockTridiag(AbstractOperator):
         """The blocks of the inverse on and below the diagonal, in $O(T b^3)$; differentiable."""
         factor = self._root()
         eye = jnp.broadcast_to(jnp.eye(self.diagonal.shape[1], dtype=self.dtype), factor.blocks)
-        inv_tril = triangular_solve(factor.diagonal, eye, left_side=True, lower=True)
+        inv_tril = solve_tril_each(factor.diagonal, eye)
         own = inv_tril.mT @ inv_tril
         gain = jnp.pad(factor.lower @ inv_tril[:-1], ((0, 1), (0, 0), (0, 0)))
         diagonal = _congruences(gain, own, self.parallel)
@@ -193,9 +193,7 @@ class BlockBidiag(AbstractOperator):
         else:
             coupling = jnp.pad(self.lower, [(1, 0), *none])
         together = jnp.concatenate([coupling, _rows(b, self.diagonal)], axis=2)
-        solved = triangular_solve(
-            self.diagonal, together, left_side=True, lower=True, transpose_a=self.transposed
-        )
+        solved = solve_tril_each(self.diagonal, together, transposed=self.transposed)
         step, start = jnp.split(solved, [self.blocks[1]], axis=2)
         return _recursion(-step, start, self.parallel, self.transposed).reshape(b.shape)
 
@@ -228,7 +226,7 @@ def _cholesky(diagonal: jax.Array, lower: jax.Array, parallel: bool) -> BlockBid
     """The factor; its first bad pivot and what follows are NaN."""
     first = jnp.zeros_like(diagonal[:1])
     if parallel:
-        tril = jnp.linalg.cholesky(_pivots(diagonal, jnp.concatenate([first, lower])))
+        tril = cholesky_each(_pivots(diagonal, jnp.concatenate([first, lower])))
         return BlockBidiag(tril, _over_transpose(lower, tril[:-1]), parallel)
 
     def step(tril: jax.Array, blocks: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -254,9 +252,9 @@ def _pivots(diagonal: jax.Array, lower: jax.Array) -> jax.Array:
 
     def join(left: Any, right: Any) -> Any:
         (e, f, g), (e_right, f_right, g_right) = left, right
-        tril = jnp.linalg.cholesky(g + e_right)
-        to_left = triangular_solve(tril, f.mT, left_side=True, lower=True)
-        to_right = triangular_solve(tril, f_right, left_side=True, lower=True)
+        tril = cholesky_each(g + e_right)
+        to_left = solve_tril_each(tril, f.mT)
+        to_right = solve_tril_each(tril, f_right)
         return (
             e - to_left.mT @ to_left,
             -to_left.mT @ to_right,
@@ -304,7 +302,7 @@ def _congruences(gain: jax.Array, own: jax.Array, parallel: bool) -> jax.Array:
 
 def _over_transpose(blocks: jax.Array, tril: jax.Array) -> jax.Array:
     """`blocks` times the inverse of the transpose of `tril`."""
-    return triangular_solve(tril, blocks, left_side=False, lower=True, transpose_a=True)
+    return solve_tril_each(tril, blocks.mT).mT
 
 
 def _check_blocks(owner: str, diagonal: Any, lower: Any) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from .._core import safe_cholesky
+from .._core import on_failure, safe_cholesky
 from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
 
 
@@ -207,4 +207,5 @@ def _finite(tril: jax.Array, matrix: jax.Array, what: str) -> jax.Array:
         tril,
         failed & jnp.all(jnp.isfinite(matrix)),
         f"{what}: the matrix is not positive definite; add a multiple of the identity",
+        on_error=on_failure(),
     )

@@ -10,6 +10,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._core import on_failure
+
 
 @eqx.filter_custom_jvp
 def kept(arrays: Any, factor: Any, *, factorise: Any) -> Any:
@@ -43,7 +45,8 @@ def check_each(x: Any, bad: jax.Array, template: str) -> Any:
     """
     if not bad.size:
         return x
-    return eqx.branched_error_if(x, jnp.any(bad), jnp.argmax(bad), _Numbered(template, bad.size))
+    texts = _Numbered(template, bad.size)
+    return eqx.branched_error_if(x, jnp.any(bad), jnp.argmax(bad), texts, on_error=on_failure())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -115,16 +115,22 @@ class KronPlusNoise(AbstractOperator):
         return self.signal._mm(x) + self.noise._mm(x)
 
     def _solve(self, b: jax.Array) -> jax.Array:
-        weights = self.eigenvalues().reshape(-1, 1)
         inverse = self.spectrum.inverse
+        columns = () if b.shape[1] == 1 else b.shape[1:]
+        weights = self.eigenvalues().reshape(*self.grid, *(1 for _ in columns))
 
         def solve(b: jax.Array) -> jax.Array:
-            return kron_mm(tuple(p.T for p in inverse), kron_mm(inverse, b) / weights)
+            # Divided as a grid: broadcast into a flat vector, every element would cost divisions
+            # of its index.
+            rotated = kron_mm(inverse, b).reshape(*self.grid, *columns)
+            return kron_mm(tuple(p.T for p in inverse), (rotated / weights).reshape(b.shape))
 
         return symmetric_solve(self._mm, solve, b)
 
-    def _inv_quad(self, y: jax.Array) -> jax.Array:
-        return _inv_quad(self, y) if y.ndim == 1 else jax.vmap(_inv_quad, (None, 1))(self, y)
+    def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if y.ndim == 1:
+            return _evidence(self, y)
+        return jax.vmap(_evidence, (None, 1), (0, None))(self, y)
 
     def _logdet(self) -> jax.Array:
         return _logdet(self)
@@ -159,41 +165,63 @@ def _logdet(operator: KronPlusNoise) -> jax.Array:
 @_logdet.def_jvp
 def _logdet_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (operator,), (change,) = primals, tangents
-    signal, noise = operator.signal, operator.noise
-    spectrum = _decompose(signal, noise)
-    inverse_weights = 1 / _weights(signal, noise, spectrum)
-
-    def traces(axis: int, others: list[jax.Array]) -> jax.Array:
-        p = spectrum.inverse[axis]
-        return (p.T * _contract(inverse_weights, others, axis)) @ p
-
-    value = _log_weights(signal, noise, spectrum)
-    return value, _along(change, operator, spectrum, traces, jnp.sum(inverse_weights))
+    spectrum = _decompose(operator.signal, operator.noise)
+    inverse_weights = 1 / _weights(operator.signal, operator.noise, spectrum)
+    total = _scale_change(change, operator) * jnp.sum(inverse_weights)
+    for axis, others, rotated in _rotated_changes(change, operator, spectrum):
+        total += jnp.sum(_contract(inverse_weights, others, axis) * jnp.diag(rotated))
+    return _log_weights(operator.signal, operator.noise, spectrum), total
 
 
 @eqx.filter_custom_jvp
-def _inv_quad(operator: KronPlusNoise, y: jax.Array) -> jax.Array:
-    return jnp.sum(y * operator.solve(y), axis=0)
+def _evidence(operator: KronPlusNoise, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Quadratic form and log-determinant; together, their gradients share all products."""
+    rotated = kron_mm(operator.spectrum.inverse, y[:, None]).reshape(operator.grid)
+    weights = _weights(operator.signal, operator.noise, operator.spectrum)
+    return jnp.sum(rotated**2 / weights), _logdet(operator)
 
 
-@_inv_quad.def_jvp
-def _inv_quad_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+@_evidence.def_jvp
+def _evidence_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     operator, y = primals
-    d_operator, d_y = tangents
+    change, d_y = tangents
     spectrum = _decompose(operator.signal, operator.noise)
+    weights = _weights(operator.signal, operator.noise, spectrum)
     rotated = kron_mm(spectrum.inverse, y[:, None]).reshape(operator.grid)
-    # The solution in the basis where everything is diagonal.
-    scaled = rotated / _weights(operator.signal, operator.noise, spectrum)
-
-    def squares(axis: int, others: list[jax.Array]) -> jax.Array:
+    scaled = rotated / weights  # the solution, in the basis where everything is diagonal
+    d_scale = _scale_change(change, operator)
+    d_quad, d_logdet = -d_scale * jnp.sum(scaled**2), d_scale * jnp.sum(1 / weights)
+    for axis, others, moved in _rotated_changes(change, operator, spectrum):
         along = [jnp.ones_like(v) if d == axis else v for d, v in enumerate(others)]
-        p = spectrum.inverse[axis]
-        return p.T @ _gram(scaled, scaled * outer(along), axis) @ p
-
-    change = -_along(d_operator, operator, spectrum, squares, jnp.sum(scaled**2))
+        d_quad -= jnp.sum(_gram(scaled, scaled * outer(along), axis) * moved)
+        d_logdet += jnp.sum(_contract(1 / weights, others, axis) * jnp.diag(moved))
     if d_y is not None:
-        change += 2 * jnp.sum(operator.solve(y) * d_y)
-    return jnp.sum(rotated * scaled), change
+        d_quad += 2 * jnp.sum(operator.solve(y) * d_y)
+    logdet = _log_weights(operator.signal, operator.noise, spectrum)
+    return (jnp.sum(rotated * scaled), logdet), (d_quad, d_logdet)
+
+
+def _scale_change(change: Any, operator: KronPlusNoise) -> jax.Array:
+    """The change of the scale of `ScaledIdentity` noise, 0 if there is none."""
+    if change is None or isinstance(operator.noise, Kron) or change.noise.scale is None:
+        return jnp.zeros((), operator.dtype)
+    return change.noise.scale
+
+
+def _rotated_changes(
+    change: Any, operator: KronPlusNoise, spectrum: Spectrum
+) -> Iterator[tuple[int, list[jax.Array], jax.Array]]:
+    r"""For every factor that changes its axis, what the others contribute, and $P\,dK\,P^\top$."""
+    ones = [jnp.ones_like(v) for v in spectrum.values]
+    values = list(spectrum.values) if isinstance(operator.signal, Kron) else ones
+    changes = [] if change is None else [(change.signal, values)]
+    if change is not None and isinstance(operator.noise, Kron):
+        changes.append((change.noise, ones))
+    for part, others in changes:
+        for axis, factor in enumerate(() if part is None else part.factors):
+            if factor is not None:
+                p = spectrum.inverse[axis]
+                yield axis, others, p @ factor @ p.T
 
 
 def _gram(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
@@ -206,42 +234,6 @@ def _gram(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
         return jax.lax.dot_general(a.reshape(shape), b.reshape(shape), dimensions)
     shape = (before, n, after)
     return jnp.sum(a.reshape(shape) @ b.reshape(shape).mT, axis=0)
-
-
-def _along(
-    change: Any, operator: KronPlusNoise, spectrum: Spectrum, matrices: Any, of_scale: jax.Array
-) -> jax.Array:
-    """The derivative in the direction of a change of the operator.
-
-    Args:
-        change: like the operator, None where nothing changes.
-        operator: the operator.
-        spectrum: its decomposition.
-        matrices: `matrices(axis, vectors)`: the matrix that a change of the factor of that axis is
-            traced with; the vectors are the eigenvalues that the other factors contribute.
-        of_scale: the derivative in the scale of `ScaledIdentity` noise.
-    """
-    ones = [jnp.ones_like(v) for v in spectrum.values]
-    others = list(spectrum.values) if isinstance(operator.signal, Kron) else ones
-    total = jnp.zeros((), operator.dtype)
-    if change is None:
-        return total
-    if change.signal is not None:
-        total += _traced(change.signal.factors, matrices, others)
-    if isinstance(operator.noise, Kron):
-        total += _traced(change.noise.factors, matrices, ones)
-    elif change.noise.scale is not None:
-        total += change.noise.scale * of_scale
-    return total
-
-
-def _traced(changes: Any, matrices: Any, others: list[jax.Array]) -> jax.Array | float:
-    terms = [
-        jnp.sum(matrices(axis, others) * change)
-        for axis, change in enumerate(changes)
-        if change is not None
-    ]
-    return functools.reduce(jnp.add, terms, 0.0)
 
 
 def _weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:

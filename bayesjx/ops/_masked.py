@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 
 from ._dense import Dense, Diag, ScaledIdentity
+from ._factors import kept
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
 from ._kron import HStack, Kron
 from ._kron_noise import KronPlusNoise
@@ -60,6 +62,7 @@ class Masked(AbstractOperator):
     observed: jax.Array
     missing: jax.Array
     key: jax.Array | None
+    missing_precision: jax.Array | None  # P_mm, for the exact path
     solver: str = eqx.field(static=True)
     logdet_method: str = eqx.field(static=True)
     rtol: float = eqx.field(static=True)
@@ -101,6 +104,9 @@ class Masked(AbstractOperator):
         self.rtol = rtol
         self.max_steps = max_steps
         self.tags = frozenset([psd])
+        self.missing_precision = None
+        if self.solver == "schur" and self.missing.size:
+            self.missing_precision = _precision(jax.lax.stop_gradient(full), self.missing)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,25 +135,26 @@ class Masked(AbstractOperator):
     def _solve(self, b: jax.Array) -> jax.Array:
         if self.solver == "cg":
             return checked(self.solve_cg(b), "Masked")
-        if not self.missing.size:
+        full, precision = jax.lax.stop_gradient((self.full, self.missing_precision))
+        if precision is None:
             return self.full._solve(b)
-        fixed = jax.lax.stop_gradient(self)
-        tril = Dense(fixed._missing_precision(), psd)._tril("Masked, missing cells")
+        tril = Dense(precision, psd)._tril("Masked, missing cells")
 
         def solve(b: jax.Array) -> jax.Array:
-            first = fixed.full._solve(scatter(b, self.observed, self.full.shape[0]))
+            first = full._solve(scatter(b, self.observed, full.shape[0]))
             inner = cho_solve((tril, True), first[self.missing])
-            back = fixed.full._solve(scatter(inner, self.missing, self.full.shape[0]))
+            back = full._solve(scatter(inner, self.missing, full.shape[0]))
             return (first - back)[self.observed]
 
         return symmetric_solve(self._mm, solve, b)
 
     def _logdet(self) -> jax.Array:
         if self.solver == "schur":
-            if not self.missing.size:
+            if self.missing_precision is None:
                 return self.full._logdet()
-            tril = Dense(self._missing_precision(), psd)._tril("Masked, missing cells")
-            return self.full._logdet() + 2 * jnp.sum(jnp.log(jnp.diag(tril)))
+            again = functools.partial(_precision, missing=self.missing)
+            precision = kept((self.full,), self.missing_precision, factorise=again)
+            return self.full._logdet() + Dense(precision, psd)._logdet()
         if self.logdet_method == "scaled":
             return self._scaled_logdet()
         if self.logdet_method == "lanczos":
@@ -162,21 +169,6 @@ class Masked(AbstractOperator):
 
     def _sample(self, key: jax.Array, num: int) -> jax.Array:
         return self.full._sample(key, num)[self.observed]
-
-    def _missing_precision(self) -> jax.Array:
-        """$P_{mm}$, some columns at a time; the backward pass solves again instead of storing."""
-        size = self.missing.size
-        padded = jnp.pad(self.missing, (0, -size % CHUNK), mode="edge").reshape(-1, CHUNK)
-
-        @jax.checkpoint
-        def some(index: jax.Array) -> jax.Array:
-            unit = jnp.zeros((self.full.shape[0], CHUNK), self.dtype)
-            unit = unit.at[index, jnp.arange(CHUNK)].set(1.0)
-            return self.full._solve(unit)[self.missing]
-
-        columns = jax.lax.map(some, padded)  # chunks, rows, columns of a chunk
-        dense = jnp.moveaxis(columns, 0, 1).reshape(size, -1)[:, :size]
-        return 0.5 * (dense + dense.T)
 
     def _scaled_logdet(self) -> jax.Array:
         if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(
@@ -271,6 +263,21 @@ class KronPlusDiag(AbstractOperator):
 
     def _root(self) -> HStack:
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
+
+
+def _precision(full: AbstractOperator, missing: jax.Array) -> jax.Array:
+    """$P_{mm}$, some columns at a time; the backward pass solves again instead of storing."""
+    padded = jnp.pad(missing, (0, -missing.size % CHUNK), mode="edge").reshape(-1, CHUNK)
+
+    @jax.checkpoint
+    def some(index: jax.Array) -> jax.Array:
+        unit = jnp.zeros((full.shape[0], CHUNK), full.dtype)
+        unit = unit.at[index, jnp.arange(CHUNK)].set(1.0)
+        return full._solve(unit)[missing]
+
+    columns = jax.lax.map(some, padded)  # chunks, rows, columns of a chunk
+    dense = jnp.moveaxis(columns, 0, 1).reshape(missing.size, -1)[:, : missing.size]
+    return 0.5 * (dense + dense.T)
 
 
 def _checked_mask(mask: Any, grid: tuple[int, ...]) -> np.ndarray:

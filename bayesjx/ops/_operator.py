@@ -70,6 +70,9 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def _inv_quad(self, y: jax.Array) -> jax.Array:
         return inv_quad(self, y)
 
+    def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return self._inv_quad(y), self._logdet()
+
     def _diag(self) -> jax.Array:
         raise self._unknown("diag")
 
@@ -184,7 +187,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         """
         self._need_psd("inv_quad_logdet")
         y = self._checked(y, jnp.ndim(y), "y", self.shape[0])
-        return InvQuadLogdet(self._inv_quad(y), self._logdet())
+        return InvQuadLogdet(*self._inv_quad_logdet(y))
 
     def as_matrix(self) -> jax.Array:
         """The dense matrix. For tests and small sizes: it takes the memory that structure saves."""

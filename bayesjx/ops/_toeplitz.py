@@ -27,7 +27,7 @@ REFINEMENTS = 2  # of a solve; they take the residual from 1e-7 to rounding at c
 
 
 class Toeplitz(AbstractOperator):
-    r"""$A_{ij} = r_{|i - j|}$, held by its first column.
+    r"""$A_{ij} = r_{\lvert i - j \rvert}$, held by its first column.
 
     Products are convolutions by FFT, $O(n \log n)$ a column. If positive definite, the
     Levinson-Durbin recursion runs once, when the operator is made, in $O(n^2)$ time and $O(n)$

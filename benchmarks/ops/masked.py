@@ -20,9 +20,9 @@ TARGETS = (
     Target("exact_error", "<=", 1e-9, meaning="exact path, worst relative error against dense"),
     Target("cg_error", "<=", 1e-6, meaning="iterations, worst relative error against dense"),
     Target("residual", "<=", 1e-5, meaning="iterations, worst relative residual on all grids"),
-    Target("lanczos_error", "<=", 0.02, meaning="log-determinant by Lanczos, worst error in nats per observed cell"),
-    Target("paths_agree", "<=", 1e-6, meaning="exact path against iterations where dense is too big"),
-    Target("steps_few", "<=", 60, quick=None, meaning="steps with 1000 of 10⁶ cells missing"),
+    Target("lanczos_error", "<=", 0.02, meaning="Lanczos logdet, worst error in nats a cell"),
+    Target("paths_agree", "<=", 1e-6, meaning="exact path and iterations, where dense is too big"),
+    Target("steps_few", "<=", FEW + 1, meaning="steps with 1000 cells missing, against theory"),
 )
 
 
@@ -36,9 +36,9 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
 
 def _run(quick: bool, report: Report) -> dict[str, Any]:
     report.note(
-        f"Observed cells of a grid at random, squared-exponential and Matérn factors, noise {NOISE:g}; "
-        "conjugate gradients, preconditioned by the inverse on the full grid, to a relative "
-        f"tolerance of {RTOL:g}. One right-hand side; compilation apart."
+        "Observed cells of a grid at random, squared-exponential and Matérn factors, noise "
+        f"{NOISE:g}; conjugate gradients, preconditioned by the inverse on the full grid, to a "
+        f"relative tolerance of {RTOL:g}. One right-hand side; compilation apart."
     )
     figures = dict(_against_dense(report))
     rows, residuals, agreement = [], [], []
@@ -62,6 +62,8 @@ def _against_dense(report: Report) -> dict[str, float]:
     import jax
     import jax.numpy as jnp
 
+    from bayesjx import ops
+
     rows, worst = [], {"exact_error": 0.0, "cg_error": 0.0, "lanczos_error": 0.0}
     for share in SHARES:
         op, mask, y = _problem(SMALL, share)
@@ -72,7 +74,9 @@ def _against_dense(report: Report) -> dict[str, float]:
         exact = _masked(op, mask, "schur")
         found = jax.jit(lambda m, y: (m.solve(y), m.logdet()))(exact, y)
         steps = jax.jit(lambda m, y: m.solve_cg(y[:, None]))(_masked(op, mask, "cg"), y)
-        lanczos = float(_masked(op, mask, "cg", "lanczos").logdet())
+        masked = _masked(op, mask, "cg")
+        key = jax.random.key(0)
+        lanczos = float(ops.stochastic_logdet(key, masked, num_probes=20, num_steps=100).value)
         scaled = float(_masked(op, mask, "cg", "scaled").logdet())
         errors = [_error(found[0], want), abs(float(found[1]) / logdet - 1)]
         by_cg = _error(steps.value[:, 0], want)
@@ -135,12 +139,9 @@ def _problem(grid: tuple[int, ...], observed: float) -> tuple[Any, Any, Any]:
 
 
 def _masked(op: Any, mask: Any, solver: str, logdet: str = "refuse") -> Any:
-    import jax
-
     from bayesjx import ops
 
-    key = jax.random.key(0) if logdet == "lanczos" else None
-    return ops.Masked(op, mask, solver=solver, logdet=logdet, key=key, rtol=RTOL)
+    return ops.Masked(op, mask, solver=solver, logdet=logdet, rtol=RTOL)
 
 
 def _seconds(function: Any, *args: Any) -> tuple[float, Any]:

@@ -39,8 +39,14 @@ def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeyp
         assert row.strategy in text
         assert np.max(np.abs(row.mean_errors)) < 0.3 and np.max(np.abs(row.sd_errors)) < 0.5
         assert row.extra["Pareto k-hat"] < 1.0
+    reference, *fits = reports[3].rows
+    assert "0 divergent" in reports[3].remarks[0]
+    for row in (reference, *fits):  # a line across each gap is off by 0.68
+        assert 0.3 < row.extra["gap error (ppm)"] < 0.5
+        assert 0.75 < row.extra["in 90 %"] < 0.95
+    assert all(np.max(np.abs(row.mean_errors)) < 0.6 for row in fits)
     pictures = sorted(tmp_path.glob("*.png"))
-    assert len(pictures) == 8
+    assert len(pictures) == 9
     for picture in pictures:
         assert str(picture) in text
         pixels = matplotlib.image.imread(picture)
@@ -50,4 +56,4 @@ def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeyp
 def test_a_part_that_does_not_exist_is_refused_with_the_ones_that_do(capsys):
     with pytest.raises(SystemExit):
         main(["hierarchy"])
-    assert "there are hierarchical, outliers, families" in capsys.readouterr().err
+    assert "there are hierarchical, outliers, families, grids" in capsys.readouterr().err

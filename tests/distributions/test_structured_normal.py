@@ -254,3 +254,14 @@ def test_bad_input_is_named():
 def test_wrong_kinds_of_operator_are_named():
     with pytest.raises((ValueError, TypeError), match="covariance"):
         StructuredNormal(jnp.zeros(N), jnp.eye(N))
+
+
+def test_density_is_nan_where_a_dense_covariance_is_not_definite():
+    def log_prob(scale):
+        matrix = jnp.array([[1.0, 1.0], [1.0, 1.0]]) * scale + jnp.diag(jnp.array([0.0, -0.5]))
+        law = StructuredNormal(jnp.zeros(2), Dense(matrix, psd))
+        return law.log_prob(jnp.ones(2))
+
+    assert jnp.isnan(jax.jit(jax.value_and_grad(log_prob))(1.0)[0])
+    with pytest.raises(Exception, match="not positive definite"):
+        jax.block_until_ready(jax.jit(Dense(jnp.diag(jnp.array([1.0, -1.0])), psd).logdet)())

@@ -1,0 +1,25 @@
+"""Covariance functions and their algebra, written once for every part of the library."""
+
+from ._kernel import (
+    AbstractKernel as AbstractKernel,
+    Constant as Constant,
+    OnDims as OnDims,
+    Product as Product,
+    Scaled as Scaled,
+    Sum as Sum,
+    Transformed as Transformed,
+)
+from ._linear import ArcCosine as ArcCosine, Linear as Linear, Polynomial as Polynomial
+from ._spectral import SpectralMixture as SpectralMixture, StudentMixture as StudentMixture
+from ._stationary import (
+    AbstractStationary as AbstractStationary,
+    Cosine as Cosine,
+    Matern12 as Matern12,
+    Matern32 as Matern32,
+    Matern52 as Matern52,
+    Matern72 as Matern72,
+    Periodic as Periodic,
+    RationalQuadratic as RationalQuadratic,
+    RBF as RBF,
+    White as White,
+)
