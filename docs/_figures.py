@@ -455,6 +455,11 @@ def structures():
 
 def draws_of_kernels():
     """Two draws from the process of each of nine kernels."""
+    with jax.enable_x64(True):  # smooth kernels need no visible jitter then
+        return _draws_of_kernels()
+
+
+def _draws_of_kernels():
     x = jnp.linspace(0.0, 4.0, 200)
     lines = kernels.Linear(0.3, 2.0)
     shown = {
@@ -474,7 +479,7 @@ def draws_of_kernels():
     for panel, (name, kernel) in zip(axes.flat, shown.items(), strict=True):
         root = ops.Dense(kernel.gram(x), ops.psd).root()
         for key, colour in ((0, BLUE), (1, ORANGE)):
-            draw = root @ np.random.default_rng(key).normal(size=x.size).astype(np.float32)
+            draw = root @ np.random.default_rng(key).normal(size=x.size)
             panel.plot(x, draw, color=colour)
         panel.set_title(name)
         panel.set_yticks([])
