@@ -116,8 +116,8 @@ class StructuredNormal(Distribution):
           block of which any remain, for instance when whole blocks are given;
         - a Toeplitz precision: if the rest is evenly spaced.
 
-        Otherwise the rest gets an `ops.Dense` operator: memory is then $n |r|$, and $n |o|$ for
-        the components given of a covariance.
+        Otherwise the rest gets an `ops.Dense` operator: memory is then $n$ times the number of
+        components that remain, or that are given of a covariance.
 
         Args:
             index: positions of the components given, distinct integers known when traced, shape
