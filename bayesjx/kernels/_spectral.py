@@ -46,7 +46,7 @@ class SpectralMixture(AbstractKernel):
 
 
 class StudentMixture(AbstractKernel):
-    r"""$\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$, $z = \sqrt5 \rho_q \lvert \tau \rvert$.
+    r"""$\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$, $z^2 = 5 \rho_q^2 \tau^2$.
 
     Its spectrum is a mixture of Student's t densities with five degrees of freedom: sharp lines
     with heavy tails, as of processes that are twice differentiable.
