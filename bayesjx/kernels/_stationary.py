@@ -147,7 +147,7 @@ class Periodic(AbstractKernel):
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = _lengthscale(lengthscale)
-        self.period = floating("period", period)
+        self.period = _positive("period", period)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -175,7 +175,7 @@ class Cosine(AbstractKernel):
     variance: jax.Array
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
-        self.period = floating("period", period)
+        self.period = _positive("period", period)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -277,4 +277,10 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 def _lengthscale(value: Any) -> jax.Array:
     if jnp.ndim(value) > 1:
         raise ValueError(f"lengthscale must be a scalar or have shape (d,), got {jnp.shape(value)}")
-    return floating("lengthscale", value)
+    return _positive("lengthscale", value)
+
+
+def _positive(name: str, value: Any) -> jax.Array:
+    if isinstance(value, (int, float)) and value == 0:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return floating(name, value)

@@ -180,6 +180,10 @@ def test_algebra():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="lengthscale must not be negative"):
         kernels.RBF(-1.0)
+    with pytest.raises(ValueError, match="lengthscale must be positive, got 0"):
+        kernels.Matern32(0.0)
+    with pytest.raises(ValueError, match="period must be positive, got 0"):
+        kernels.Cosine(0)
     with pytest.raises(ValueError, match=r"lengthscale must be a scalar or have shape \(d,\)"):
         kernels.RBF(jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="variance must be a scalar"):
