@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import (
         diagnostics as diagnostics,
         distributions as distributions,
+        gp as gp,
         interop as interop,
         kernels as kernels,
         ops as ops,
@@ -37,6 +38,7 @@ __all__ = [
     "diagnostics",
     "distributions",
     "fit",
+    "gp",
     "interop",
     "kernels",
     "load_checkpoint",
@@ -45,7 +47,7 @@ __all__ = [
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "interop", "kernels", "ops", "vi")
+_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "vi")
 
 
 def __getattr__(name: str) -> object:

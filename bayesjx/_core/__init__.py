@@ -12,10 +12,16 @@ from bayesjx._core._checkpoint import (
     describe_checkpoint as describe_checkpoint,
     load_checkpoint as load_checkpoint,
 )
+from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
 from bayesjx._core._cholesky import Factor as Factor, safe_cholesky as safe_cholesky
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
+from bayesjx._core._parameters import (
+    from_real as from_real,
+    positive_field as positive_field,
+    to_real as to_real,
+)
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
 from bayesjx._core._tree import (
     check_key as check_key,

@@ -8,7 +8,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
+
+from .._core import positive_field, refuse_where
 
 
 class AbstractKernel(eqx.Module):
@@ -132,7 +135,7 @@ class Scaled(AbstractKernel):
     """
 
     kernel: AbstractKernel
-    variance: jax.Array
+    variance: jax.Array = positive_field()
 
     def __init__(self, kernel: AbstractKernel, variance: Any):
         self.kernel = kernel
@@ -192,7 +195,7 @@ class Constant(AbstractKernel):
         variance: not negative, scalar.
     """
 
-    variance: jax.Array
+    variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
@@ -229,15 +232,15 @@ def scalar(name: str, value: Any) -> jax.Array:
 
 
 def floating(name: str, value: Any) -> jax.Array:
-    """A positive parameter as an array of floating-point numbers.
+    """A parameter that is not negative, as an array of floating-point numbers.
 
     Raises:
-        ValueError: a value that is known is negative.
+        ValueError: a value that is known is negative or NaN.
     """
-    if isinstance(value, (int, float)) and value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    value = jnp.asarray(value)
-    return value if jnp.issubdtype(value.dtype, jnp.inexact) else value.astype(float)
+    if not isinstance(value, jax.core.Tracer):  # traced ones belong to a density, see `valid`
+        refuse_where(value, lambda v: ~(v >= 0), f"{name} must not be negative, got {value}")
+    dtype = jnp.result_type(value)  # named, so that plain numbers do not become weak types
+    return jnp.asarray(value, dtype if jnp.issubdtype(dtype, jnp.inexact) else float)
 
 
 def sum_all(arrays: Any) -> jax.Array:

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._core import positive_field
 from ._kernel import AbstractKernel, floating, scalar
 
 
@@ -19,8 +20,8 @@ class Linear(AbstractKernel):
         centre: the point $c$ where all functions are 0, scalar or shape `(d,)`.
     """
 
-    variance: jax.Array
     centre: jax.Array
+    variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0, centre: Any = 0.0):
         self.variance = floating("variance", variance)
@@ -43,9 +44,9 @@ class Polynomial(AbstractKernel):
         offset: $b$, not negative, scalar; above 0 it lets in the lower degrees.
     """
 
-    variance: jax.Array
-    offset: jax.Array
     degree: int = eqx.field(static=True)
+    variance: jax.Array = positive_field()
+    offset: jax.Array = positive_field()
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
         if not isinstance(degree, int) or degree < 1:
@@ -82,10 +83,10 @@ class ArcCosine(AbstractKernel):
         Cho and Saul (2009), "Kernel methods for deep learning", NeurIPS, equations 3 to 6.
     """
 
-    lengthscale: jax.Array
-    bias: jax.Array
-    variance: jax.Array
     order: int = eqx.field(static=True)
+    bias: jax.Array
+    lengthscale: jax.Array = positive_field()
+    variance: jax.Array = positive_field()
 
     def __init__(
         self, order: int = 1, lengthscale: Any = 1.0, bias: Any = 1.0, variance: Any = 1.0

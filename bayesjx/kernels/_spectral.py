@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._core import positive_field
 from ._kernel import AbstractKernel, floating
 
 
@@ -29,9 +30,9 @@ class SpectralMixture(AbstractKernel):
         extrapolation", ICML.
     """
 
-    weights: jax.Array
-    rates: jax.Array
-    frequencies: jax.Array
+    weights: jax.Array = positive_field()
+    rates: jax.Array = positive_field()
+    frequencies: jax.Array = positive_field()
 
     def __init__(self, weights: Any, rates: Any, frequencies: Any):
         self.weights, self.rates, self.frequencies = _components(
@@ -64,9 +65,9 @@ class StudentMixture(AbstractKernel):
         with Gaussian processes", ICLR.
     """
 
-    weights: jax.Array
-    rates: jax.Array
-    frequencies: jax.Array
+    weights: jax.Array = positive_field()
+    rates: jax.Array = positive_field()
+    frequencies: jax.Array = positive_field()
 
     def __init__(self, weights: Any, rates: Any, frequencies: Any):
         self.weights, self.rates, self.frequencies = _components(

@@ -6,8 +6,10 @@ import abc
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
+from .._core import positive_field, refuse_where
 from ._kernel import AbstractKernel, floating, scalar
 
 EXPANDED_FROM = 4  # dimensions from which |x|² + |y|² - 2xy is faster than the differences
@@ -19,8 +21,8 @@ class AbstractStationary(AbstractKernel):
     Written as a function of $r^2$, so that first derivatives are finite where points coincide.
     """
 
-    lengthscale: jax.Array
-    variance: jax.Array
+    lengthscale: jax.Array = positive_field()
+    variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = _lengthscale(lengthscale)
@@ -31,11 +33,11 @@ class AbstractStationary(AbstractKernel):
         """The correlation at squared scaled distances."""
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        scale = self.lengthscale.astype(x.dtype)
+        scale = valid(self.lengthscale).astype(x.dtype)
         same = y is x
         x = x / scale
         r2 = squared_distances(x, x if same else y / scale)
-        return self.variance.astype(x.dtype) * self.of_square(r2)
+        return valid(self.variance).astype(x.dtype) * self.of_square(r2)
 
     def variances(self, x: jax.Array) -> jax.Array:
         return jnp.full(len(x), self.variance, x.dtype)
@@ -62,9 +64,9 @@ class RationalQuadratic(AbstractKernel):
         variance: positive, scalar.
     """
 
-    lengthscale: jax.Array
-    alpha: jax.Array
-    variance: jax.Array
+    lengthscale: jax.Array = positive_field()
+    alpha: jax.Array = positive_field()
+    variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, alpha: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = _lengthscale(lengthscale)
@@ -72,7 +74,7 @@ class RationalQuadratic(AbstractKernel):
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        scale, alpha = self.lengthscale.astype(x.dtype), self.alpha.astype(x.dtype)
+        scale, alpha = valid(self.lengthscale).astype(x.dtype), self.alpha.astype(x.dtype)
         r2 = squared_distances(x / scale, y / scale)
         return self.variance.astype(x.dtype) * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
@@ -141,9 +143,9 @@ class Periodic(AbstractKernel):
         MacKay (1998), "Introduction to Gaussian processes".
     """
 
-    lengthscale: jax.Array
-    period: jax.Array
-    variance: jax.Array
+    lengthscale: jax.Array = positive_field()
+    period: jax.Array = positive_field()
+    variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = _lengthscale(lengthscale)
@@ -171,8 +173,8 @@ class Cosine(AbstractKernel):
         variance: positive, scalar.
     """
 
-    period: jax.Array
-    variance: jax.Array
+    period: jax.Array = positive_field()
+    variance: jax.Array = positive_field()
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
         self.period = _positive("period", period)
@@ -194,7 +196,7 @@ class White(AbstractKernel):
         variance: not negative, scalar.
     """
 
-    variance: jax.Array
+    variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
@@ -234,6 +236,11 @@ def _by_differences(x: jax.Array, y: jax.Array) -> jax.Array:
     for d in range(x.shape[1]):  # no (n, m, d) array
         total = total + (x[:, d][:, None] - y[:, d]) ** 2
     return total
+
+
+def valid(parameter: jax.Array) -> jax.Array:
+    """The parameter, NaN where it is negative: a square would hide the sign from a density."""
+    return jnp.where(parameter >= 0, parameter, jnp.nan)
 
 
 def safe_sqrt(x: jax.Array) -> jax.Array:
@@ -281,6 +288,6 @@ def _lengthscale(value: Any) -> jax.Array:
 
 
 def _positive(name: str, value: Any) -> jax.Array:
-    if isinstance(value, (int, float)) and value == 0:
-        raise ValueError(f"{name} must be positive, got {value}")
+    if not isinstance(value, jax.core.Tracer):
+        refuse_where(value, lambda v: ~(v > 0), f"{name} must be positive, got {value}")
     return floating(name, value)

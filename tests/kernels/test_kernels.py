@@ -178,8 +178,14 @@ def test_algebra():
 
 @pytest.mark.errors
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="lengthscale must not be negative"):
+    with pytest.raises(ValueError, match="lengthscale must be positive, got -1"):
         kernels.RBF(-1.0)
+    with pytest.raises(ValueError, match="lengthscale must be positive"):
+        kernels.RBF(jnp.array([1.0, 0.0]))
+    with pytest.raises(ValueError, match="variance must not be negative, got nan"):
+        kernels.RBF(1.0, jnp.nan)
+    with pytest.raises(ValueError, match="weights must not be negative"):
+        kernels.SpectralMixture(-jnp.ones(2), jnp.ones(2), jnp.ones(2))
     with pytest.raises(ValueError, match="lengthscale must be positive, got 0"):
         kernels.Matern32(0.0)
     with pytest.raises(ValueError, match="period must be positive, got 0"):

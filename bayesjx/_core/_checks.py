@@ -1,0 +1,46 @@
+"""Checks of values, also of those that are known only when a compiled program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+
+def refuse_where(array: Any, bad: Callable[[Any], Any], message: str) -> Any:
+    """The array, if no element of it is bad.
+
+    Args:
+        array: numbers, an array, or a tracer.
+        bad: from an array, of NumPy or JAX, to booleans.
+        message: what the error says, which names the argument.
+
+    Raises:
+        ValueError: an element is known to be bad; under `jit` a `RuntimeError` when it runs.
+    """
+    if isinstance(array, jax.core.Tracer):
+        return eqx.error_if(array, bad(array), message)
+    if np.any(bad(np.asarray(array))):
+        raise ValueError(message)
+    return array
+
+
+def checked_finite(name: str, array: jax.Array, hint: str = "") -> jax.Array:
+    """The array, if it has elements and all of them are finite.
+
+    Raises:
+        ValueError: it is empty, or an element is known to be NaN or infinite; under `jit` a
+            `RuntimeError` when it runs.
+    """
+    if np.size(array) == 0:
+        raise ValueError(f"{name} is empty: its shape is {np.shape(array)}")
+    return refuse_where(array, _not_finite, f"{name} holds NaN or infinite values{hint}")
+
+
+def _not_finite(array: Any) -> Any:
+    return ~(jnp if isinstance(array, jax.core.Tracer) else np).isfinite(array)

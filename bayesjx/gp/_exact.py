@@ -1,0 +1,94 @@
+"""Exact regression: one Cholesky factor of the observations' covariance serves every question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import cho_solve, solve_triangular
+from numpyro import distributions as dist
+
+from .._core import safe_cholesky
+from ._posterior import AbstractPosterior, clipped
+from ._process import GP, observations
+from ._structure import all_points
+
+
+class ExactPosterior(AbstractPosterior):
+    """The exact posterior given noisy values at points.
+
+    Attributes:
+        prior: the process before data.
+        x: inputs, shape `(n, d)`.
+        residual: `y` less the prior mean, shape `(n,)`.
+        tril: lower Cholesky factor of the observations' covariance, shape `(n, n)`.
+        weights: that covariance's inverse times `residual`, shape `(n,)`.
+        jitter: what had to be added to the diagonal to factorise it, scalar; 0 if nothing.
+
+    References:
+        Rasmussen and Williams (2006), "Gaussian processes for machine learning", algorithm 2.1.
+    """
+
+    prior: GP
+    x: jax.Array
+    residual: jax.Array
+    tril: jax.Array
+    weights: jax.Array
+    jitter: jax.Array
+
+    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        x = all_points(x)
+        cross = self.prior.kernel.gram(self.x, x)
+        half = solve_triangular(self.tril, cross, lower=True)
+        mean = self.prior.mean_at(x) + cross.T @ self.weights
+        return mean, clipped(self.prior.kernel.diag(x), jnp.sum(half**2, axis=0))
+
+    def mean(self, x: Any) -> jax.Array:
+        x = all_points(x)
+        return self.prior.mean_at(x) + self.prior.kernel.gram(x, self.x) @ self.weights
+
+    def covariance(self, x: Any) -> jax.Array:
+        x = all_points(x)
+        half = solve_triangular(self.tril, self.prior.kernel.gram(self.x, x), lower=True)
+        return self.prior.kernel.gram(x) - half.T @ half
+
+    def log_evidence(self) -> jax.Array:
+        """Log marginal likelihood of the data, scalar, with the jitter that was needed.
+
+        To optimise it use `prior(x).log_prob(y)`, whose gradient is the cheap one.
+        """
+        quad = self.residual @ self.weights
+        logdet = 2 * jnp.sum(jnp.log(jnp.diag(self.tril)))
+        return -0.5 * (quad + logdet + self.residual.size * jnp.log(2 * jnp.pi))
+
+    def leave_one_out(self) -> dist.Normal:
+        """The law of each observation given all others, a normal of shape `(n,)`.
+
+        Its `log_prob(y)` summed is the leave-one-out predictive density of the data.
+
+        References:
+            Rasmussen and Williams (2006), "Gaussian processes for machine learning", equations
+            5.12 (after Sundararajan and Keerthi, 2001).
+        """
+        eye = jnp.eye(len(self.tril), dtype=self.tril.dtype)
+        precision = jnp.sum(solve_triangular(self.tril, eye, lower=True) ** 2, axis=0)
+        y = self.prior.mean_at(self.x) + self.residual
+        return dist.Normal(y - self.weights / precision, 1 / jnp.sqrt(precision))
+
+
+def exact_posterior(prior: GP, x: Any, y: Any) -> ExactPosterior:
+    """The exact posterior of a process given observations at points; see `condition`."""
+    x, y = observations(prior, x, y)
+    residual = y - prior.mean_at(x)
+    factor = safe_cholesky(prior.observed_covariance(x).as_matrix())
+    tril = eqx.error_if(
+        factor.tril,
+        ~jnp.all(jnp.isfinite(jnp.diag(factor.tril))),
+        "condition: the covariance of the observations has no Cholesky factor even with jitter, or "
+        "holds NaN; are lengthscales, variances and noise positive?",
+    )
+    return ExactPosterior(
+        prior, x, residual, tril, cho_solve((tril, True), residual), factor.jitter
+    )

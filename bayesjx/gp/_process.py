@@ -1,0 +1,165 @@
+"""A Gaussian process as a prior over functions and over noisy observations of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from .. import ops
+from .._core import checked_finite, positive_field, refuse_where
+from ..distributions import StructuredNormal
+from ..kernels import AbstractKernel
+from ._inputs import Grid
+from ._structure import all_points, covariance
+
+
+class GP(eqx.Module):
+    r"""$f \sim GP(m, k)$ and observations $y = f(x) + \epsilon$.
+
+    `prior(x)` is the joint law of the observations at `x`, a NumPyro distribution whose covariance
+    keeps the structure that the kernel has there: in a model,
+    `numpyro.sample("y", GP(kernel, noise=0.1)(x), obs=y)` is the marginal likelihood. Where
+    lengthscales or variances that are known only at run time are negative, its density is NaN.
+
+    Args:
+        kernel: the covariance function.
+        mean: a number, or a function from a point `(d,)` to one; an Equinox module keeps its
+            parameters trainable.
+        noise: variance of $\epsilon$, in squared units of `y`: a scalar, one for each observation,
+            shape `(n,)`, or an operator tagged `ops.psd` for correlated noise. 0 says that the
+            function itself is observed.
+
+    Raises:
+        ValueError: `noise` is known and negative or NaN, or has more than one axis.
+    """
+
+    kernel: AbstractKernel
+    mean: Any
+    noise: Any = positive_field()
+
+    def __init__(
+        self,
+        kernel: AbstractKernel,
+        mean: Any | Callable[[jax.Array], jax.Array] = 0.0,
+        noise: Any = 0.0,
+    ):
+        self.kernel = kernel
+        self.mean = mean if callable(mean) else jnp.asarray(mean, _floating(mean))
+        if not isinstance(noise, ops.AbstractOperator):
+            if jnp.ndim(noise) > 1:
+                raise ValueError(f"noise must be a scalar or (n,), got shape {jnp.shape(noise)}")
+            if not isinstance(noise, jax.core.Tracer):
+                refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative: {noise}")
+            noise = jnp.asarray(noise, _floating(noise))
+        self.noise = noise
+
+    def __call__(self, x: Any, mask: Any = None, **solver: Any) -> StructuredNormal:
+        """The joint law of the observations at `x`.
+
+        Args:
+            x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+            mask: on a grid, which cells are observed, booleans of its shape, known when traced;
+                the law is then of those cells only, in the order of the grid.
+            solver: with a mask, options of `ops.Masked` such as `solver="cg"`.
+
+        Raises:
+            ValueError: `x` has the wrong rank, is empty or holds NaN; a mask without a grid; a
+                kernel without Kronecker structure on a grid.
+        """
+        loc, total = self.mean_at(x), self.observed_covariance(x)
+        if mask is None:
+            return StructuredNormal(loc, total)
+        if not isinstance(x, Grid):
+            raise ValueError("mask is for a Grid; of other points pass those that are observed")
+        masked = ops.Masked(total, mask, **solver)
+        return StructuredNormal(loc[masked.observed], masked)
+
+    def latent(self, x: Any) -> StructuredNormal:
+        """The joint law of the function's values at `x`, without noise.
+
+        Its density may be NaN, since covariances of smooth functions are singular to rounding;
+        draws add jitter where needed.
+        """
+        return StructuredNormal(self.mean_at(x), self.covariance(x))
+
+    def mean_at(self, x: Any) -> jax.Array:
+        """The prior mean at points or on a grid (flat), shape `(n,)`."""
+        if not callable(self.mean):
+            size = x.size if isinstance(x, Grid) else len(x)
+            return jnp.full(size, self.mean, _dtype(x))
+        return jax.vmap(self.mean)(all_points(x)).reshape(-1).astype(_dtype(x))
+
+    def covariance(self, x: Any) -> ops.AbstractOperator:
+        """The prior covariance of the function at `x`: `ops.Kron` on a grid, else `ops.Dense`."""
+        return covariance(self.kernel, x if isinstance(x, Grid) else all_points(x))
+
+    def observed_covariance(self, x: Any) -> ops.AbstractOperator:
+        """The prior covariance of the observations at `x`."""
+        return self.covariance(x) + self.noise_operator(x)
+
+    def noise_operator(self, x: Any) -> ops.AbstractOperator:
+        """The covariance of the noise at `x`.
+
+        Raises:
+            ValueError: the noise is of another number of observations.
+        """
+        size = x.size if isinstance(x, Grid) else len(x)
+        if isinstance(self.noise, ops.AbstractOperator):
+            if self.noise.shape != (size, size):
+                raise ValueError(f"noise is {self.noise.shape} and there are {size} observations")
+            return self.noise
+        noise = self.noise.astype(_dtype(x))
+        if noise.ndim == 0:
+            return ops.ScaledIdentity(noise, size)
+        if noise.shape != (size,):
+            raise ValueError(
+                f"noise must be a scalar or have shape ({size},), one for each observation, got "
+                f"{noise.shape}"
+            )
+        return ops.Diag(noise, ops.psd)
+
+
+def observations(prior: GP, x: Any, y: Any) -> tuple[Any, jax.Array]:
+    """Inputs and responses, checked.
+
+    Returns:
+        `x` as `(n, d)` or as it is if a `Grid`, and `y` as `(n,)` of the same type.
+
+    Raises:
+        ValueError: they disagree in length, are empty, or hold NaN.
+    """
+    x = x if isinstance(x, Grid) else all_points(x)
+    size = x.size if isinstance(x, Grid) else len(x)
+    shapes = ((size,), x.shape) if isinstance(x, Grid) else ((size,),)
+    if jnp.shape(y) not in shapes:
+        wanted = " or ".join(str(shape) for shape in shapes)
+        raise ValueError(f"y must have shape {wanted}, as x has {size} points; got {jnp.shape(y)}")
+    y = checked_finite("y", jnp.asarray(y), "; leave unobserved cells out by a mask")
+    return x, y.reshape(-1).astype(_dtype(x))
+
+
+def _dtype(x: Any) -> Any:
+    dtype = x.dtype if isinstance(x, Grid) else jnp.result_type(x)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def _floating(value: Any) -> Any:
+    dtype = jnp.result_type(value)
+    return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
+
+
+def known_mask(mask: Any) -> np.ndarray:
+    """A mask as a NumPy array of booleans.
+
+    Raises:
+        ValueError: it is traced, or holds something else.
+    """
+    if isinstance(mask, jax.core.Tracer) or np.asarray(mask).dtype != bool:
+        raise ValueError("mask must hold booleans that are known when traced, such as NumPy's")
+    return np.asarray(mask)

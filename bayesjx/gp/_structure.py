@@ -1,0 +1,143 @@
+"""Which operator stands for a kernel on some inputs."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import kernels, ops
+from .._core import checked_finite
+from ..kernels._kernel import points
+from ._inputs import Grid
+
+
+def covariance(kernel: kernels.AbstractKernel, x: Any) -> ops.AbstractOperator:
+    r"""The prior covariance at some inputs, as the operator that its structure allows.
+
+    On a `Grid` a product of kernels of its axes is `ops.Kron`, which takes $\sum_d n_d^2$ memory
+    for $\prod_d n_d$ points: products over disjoint coordinates, kernels that are such products
+    though not written as one (`RBF`, `Periodic`), and any kernel of a grid with one axis. Else it
+    is `ops.Dense`.
+
+    Args:
+        kernel: the covariance function.
+        x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+
+    Raises:
+        ValueError: on a grid of several axes, a kernel that is no product over them.
+    """
+    if isinstance(x, Grid):
+        return ops.Kron(*axis_factors(kernel, x, x), tags=ops.psd)
+    return ops.Dense(kernel.gram(x), ops.psd)
+
+
+def cross_covariance(kernel: kernels.AbstractKernel, x: Any, y: Any) -> ops.AbstractOperator:
+    """Covariances of the points of `x` with those of `y`: `ops.Kron` between two grids."""
+    if isinstance(x, Grid) and isinstance(y, Grid):
+        return ops.Kron(*axis_factors(kernel, x, y))
+    return ops.Dense(kernel.gram(all_points(x), all_points(y)))
+
+
+def all_points(x: Any) -> jax.Array:
+    """Points as `(n, d)`, those of a grid too.
+
+    Raises:
+        ValueError: not one or two axes, empty, or NaN.
+    """
+    return x.points() if isinstance(x, Grid) else checked_finite("x", points("x", x))
+
+
+def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.Array]:
+    """Matrices of each axis whose Kronecker product holds the covariances of two grids.
+
+    Raises:
+        ValueError: the axes differ, or the kernel is no product over them.
+    """
+    if x.dims != y.dims:
+        raise ValueError(f"grids of the same axes are needed, got coordinates {x.dims}, {y.dims}")
+    factors = _factors(kernel, x, y)
+    if factors is None:
+        raise ValueError(
+            f"{type(kernel).__name__} is no product of kernels of the axes (coordinates {x.dims}) "
+            "of the grid, so it has no Kronecker structure; multiply kernels .on(...) the axes, or "
+            "pass grid.points() for a dense matrix"
+        )
+    return factors
+
+
+@functools.singledispatch
+def _factors(kernel: Any, x: Grid, y: Grid) -> list[jax.Array] | None:
+    """The factors, or None; with one axis any kernel has them."""
+    return [kernel.pairwise(x.axes[0], y.axes[0])] if len(x.axes) == 1 else None
+
+
+@_factors.register
+def _(kernel: kernels.Constant, x: Grid, y: Grid) -> list[jax.Array]:
+    ones = [jnp.ones((len(a), len(b)), a.dtype) for a, b in zip(x.axes, y.axes, strict=True)]
+    return [kernel.variance.astype(x.dtype) * ones[0], *ones[1:]]
+
+
+@_factors.register
+def _(kernel: kernels.Scaled, x: Grid, y: Grid) -> list[jax.Array] | None:
+    inner = _factors(kernel.kernel, x, y)
+    return inner and [kernel.variance.astype(x.dtype) * inner[0], *inner[1:]]
+
+
+@_factors.register
+def _(kernel: kernels.Product, x: Grid, y: Grid) -> list[jax.Array] | None:
+    parts = [_factors(term, x, y) for term in kernel.terms]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return [functools.reduce(jnp.multiply, axis) for axis in zip(*known, strict=True)]
+
+
+@_factors.register
+def _(kernel: kernels.OnDims, x: Grid, y: Grid) -> list[jax.Array] | None:
+    size = sum(len(dims) for dims in x.dims)
+    wanted = range(size)[kernel.dims] if isinstance(kernel.dims, slice) else kernel.dims
+    wanted = [dim % size for dim in wanted]
+    touched = [i for i, dims in enumerate(x.dims) if set(dims) & set(wanted)]
+    order = [dim for i in touched for dim in x.dims[i] if dim in wanted]
+    if order != list(wanted):  # coordinates of an axis apart, or in another order
+        return None
+    sub = _sub_grid(x, touched, wanted)
+    inner = _factors(kernel.kernel, sub, sub if y is x else _sub_grid(y, touched, wanted))
+    if inner is None:
+        return None
+    found = dict(zip(touched, inner, strict=True))
+    pairs = enumerate(zip(x.axes, y.axes, strict=True))
+    return [found.get(i, jnp.ones((len(a), len(b)), x.dtype)) for i, (a, b) in pairs]
+
+
+@_factors.register
+def _(kernel: kernels.RBF, x: Grid, y: Grid) -> list[jax.Array]:
+    return _ard_factors(kernel, x, y, ("lengthscale",))
+
+
+@_factors.register
+def _(kernel: kernels.Periodic, x: Grid, y: Grid) -> list[jax.Array]:
+    return _ard_factors(kernel, x, y, ("lengthscale", "period"))
+
+
+def _ard_factors(kernel: Any, x: Grid, y: Grid, names: tuple[str, ...]) -> list[jax.Array]:
+    """Factors of a kernel whose parameters of each coordinate act on that coordinate alone."""
+    size = sum(len(dims) for dims in x.dims)
+    values = [jnp.broadcast_to(getattr(kernel, name), (size,)) for name in names]
+    factors = []
+    for i, dims in enumerate(x.dims):
+        own = [value[jnp.asarray(dims)] for value in values]
+        one = type(kernel)(*own, kernel.variance if i == 0 else 1.0)
+        factors.append(one.pairwise(x.axes[i], y.axes[i]))
+    return factors
+
+
+def _sub_grid(x: Grid, axes: list[int], wanted: list[int]) -> Grid:
+    kept = []
+    for i in axes:
+        columns = [c for c, dim in enumerate(x.dims[i]) if dim in wanted]
+        kept.append(x.axes[i][:, jnp.asarray(columns)])
+    return Grid(*kept)
