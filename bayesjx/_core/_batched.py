@@ -103,7 +103,8 @@ def each(function: Any, matrices: Any) -> Any:
     """A function of matrices mapped over leading axes: in turn on CPUs, all at once elsewhere.
 
     Args:
-        function: of one matrix, or of a tuple of them; serves stacks of them as well.
+        function: of one matrix, or of a tuple of them, to an array or a tree of them; serves
+            stacks as well.
         matrices: shape `(..., n, m)`, or a tuple of such with the same leading axes.
     """
     lead = jax.tree.leaves(matrices)[0].shape[:-2]
@@ -111,6 +112,6 @@ def each(function: Any, matrices: Any) -> Any:
     def in_turn(matrices: Any) -> Any:
         flat = jax.tree.map(lambda x: x.reshape(math.prod(lead), *x.shape[-2:]), matrices)
         out = jax.lax.map(function, flat)
-        return out.reshape(*lead, *out.shape[1:])
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), out)
 
     return jax.lax.platform_dependent(matrices, cpu=in_turn, default=function)

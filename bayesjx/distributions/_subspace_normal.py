@@ -52,8 +52,10 @@ class SubspaceNormal(Distribution):
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         unit = (value - self.loc) / self.scale
         inside = unit @ self.basis
-        solved = solve_triangular(self.inner_tril, inside[..., None], lower=True)[..., 0]
-        squares = jnp.sum(unit**2, -1) - jnp.sum(inside**2, -1) + jnp.sum(solved**2, -1)
+        columns = inside.reshape(-1, inside.shape[-1]).T  # one solve for all, no batch of them
+        solved = solve_triangular(self.inner_tril, columns, lower=True)
+        solved = jnp.sum(solved**2, 0).reshape(inside.shape[:-1])
+        squares = jnp.sum(unit**2, -1) - jnp.sum(inside**2, -1) + solved
         return -0.5 * (squares + self.loc.size * jnp.log(2 * jnp.pi)) - self._log_det
 
     def entropy(self) -> jax.Array:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from .._core import each
 from ..distributions import SubspaceNormal
 
 
@@ -55,41 +56,54 @@ def pathfinder(
     """
     approximate = _blackjax().approximate
 
-    def normal_of(iterate: Any) -> SubspaceNormal:
-        root = jnp.sqrt(iterate.alpha)
-        basis, upper = jnp.linalg.qr(iterate.beta / root[:, None])
-        inner = upper @ iterate.gamma @ upper.T
-        inner = jnp.eye(len(inner), dtype=inner.dtype) + 0.5 * (inner + inner.T)
-        step = iterate.beta @ (iterate.gamma @ (iterate.beta.T @ iterate.grad_position))
-        loc = iterate.position - iterate.alpha * iterate.grad_position - step
-        return SubspaceNormal(loc, root, basis, jnp.linalg.cholesky(inner))
+    def path_of(key: jax.Array, start: jax.Array) -> Any:
+        return approximate(key, log_density, start, 1, maxiter=max_steps, maxcor=memory, maxls=100)[
+            1
+        ].path
 
-    def bound_of(key: jax.Array, normal: SubspaceNormal) -> jax.Array:
-        draws = normal.sample(key, (num_samples,))
-        bound = jnp.mean(jax.vmap(log_density)(draws)) + normal.entropy()
-        return jnp.where(jnp.isfinite(bound), bound, -jnp.inf)
+    def bounds_of(key: jax.Array, normals: SubspaceNormal) -> jax.Array:
+        def bound_of(pair: Any) -> jax.Array:
+            key, normal = pair
+            draws = normal.sample(key, (num_samples,))
+            bound = jnp.mean(jax.vmap(log_density)(draws)) + normal.entropy()
+            return jnp.where(jnp.isfinite(bound), bound, -jnp.inf)
 
-    def one(key: jax.Array, start: jax.Array) -> tuple[SubspaceNormal, jax.Array]:
-        path_key, bound_key = random.split(key)
-        _, info = approximate(
-            path_key, log_density, start, 1, maxiter=max_steps, maxcor=memory, maxls=100
-        )
-        normals = jax.vmap(normal_of)(info.path)
-        keys = random.split(bound_key, max_steps + 1)
         # One iterate at a time: num_samples evaluations of the density are enough at once.
-        bounds = jax.lax.map(lambda pair: bound_of(*pair), (keys, normals))
-        best = jnp.argmax(bounds)
-        return jax.tree.map(lambda x: x[best], normals), bounds[best]
+        return jax.lax.map(bound_of, (random.split(key, max_steps + 1), normals))
 
     @jax.jit
     def run(key: jax.Array, starts: jax.Array) -> PathfinderResult:
-        normals, bounds = jax.vmap(one)(random.split(key, len(starts)), starts)
+        keys = jax.vmap(random.split)(random.split(key, len(starts)))
+        normals = _normals(jax.vmap(path_of)(keys[:, 0], starts))
+        path_bounds = jax.vmap(bounds_of)(keys[:, 1], normals)
+        step = jnp.argmax(path_bounds, axis=1)
+        path = jnp.arange(len(starts))
+        normals, bounds = jax.tree.map(lambda x: x[path, step], (normals, path_bounds))
         best = jnp.argmax(bounds)
         return PathfinderResult(
             jax.tree.map(lambda x: x[best], normals), bounds[best], bounds, normals
         )
 
     return run(key, starts)
+
+
+def _normals(path: Any) -> SubspaceNormal:
+    """The Gaussians of all iterates of all paths; factorised in turn on CPUs, see `each`."""
+    root = jnp.sqrt(path.alpha)
+
+    def factors(pair: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        beta, gamma = pair
+        basis, upper = jnp.linalg.qr(beta)
+        inner = upper @ gamma @ upper.mT
+        inner = jnp.eye(inner.shape[-1], dtype=inner.dtype) + 0.5 * (inner + inner.mT)
+        return basis, jnp.linalg.cholesky(inner)
+
+    basis, inner_tril = each(factors, (path.beta / root[..., None], path.gamma))
+    move = path.alpha * path.grad_position
+    inside = jnp.einsum("...dk,...d->...k", path.beta, path.grad_position)
+    move += jnp.einsum("...dk,...kl,...l->...d", path.beta, path.gamma, inside)
+    make = jax.vmap(jax.vmap(SubspaceNormal))
+    return make(path.position - move, root, basis, inner_tril)
 
 
 def _blackjax() -> Any:

@@ -14,6 +14,7 @@ from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import not_jax_tracer as is_concrete
 
+from .._core import cholesky_each
 from ..diagnostics import psis
 from ..distributions import NestedLayout, SubspaceNormal
 from ._families import check_continuous, GaussianGuide
@@ -258,7 +259,7 @@ def _structured(normal: SubspaceNormal, guide: GaussianGuide) -> tuple[jax.Array
         pieces = [layout.groups[p].index for p in group.parents]
         pieces = [jnp.broadcast_to(x, (*grid, x.shape[-1])) for x in (*pieces, group.index)]
         index = jnp.concatenate(pieces, axis=-1)
-        tril = jnp.linalg.cholesky(covariance[index[..., :, None], index[..., None, :]])
+        tril = cholesky_each(covariance[index[..., :, None], index[..., None, :]])
         rows, start = tril[..., -k:, :], 0
         for p in group.parents:
             size = layout.groups[p].size

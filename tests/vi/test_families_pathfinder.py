@@ -1,5 +1,7 @@
 """Pathfinder: where it lands, and how guides start from it."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from family_problems import covariance, gaussian, hierarchy, MEAN, READINGS, SCALES
 
 from bayesjx import vi
+from bayesjx.vi._pathfinder import pathfinder
 
 pytest.importorskip("blackjax")
 
@@ -74,3 +77,20 @@ def test_bad_input_is_named():
 
     with pytest.raises((ValueError, RuntimeError), match="finite|initial"):
         vi.init_from_pathfinder(jax.random.key(0), vi.GaussianGuide(hopeless), num_paths=1)
+
+
+def test_no_two_batches_of_factorisations_can_run_at_a_time():
+    """On two cores jaxlib's batched LAPACK calls can wait for each other for ever."""
+
+    def target(x):
+        return -0.5 * jnp.sum((x - 1) ** 2 * jnp.arange(1.0, 8.0))
+
+    def run(key, starts):
+        return pathfinder(key, target, starts, num_samples=5)
+
+    text = jax.jit(run).lower(jax.random.key(0), jnp.zeros((4, 7))).compile().as_text()
+    calls = re.findall(r'= (.*?) custom-call\(.*?custom_call_target="lapack_(\w+)_ffi"', text)
+    batched = [name for shape, name in calls if "[4,31," in shape]
+    # BlackJAX inverts a batch, in a chain of calls that each need the one before.
+    assert batched == ["dgetrf", "dtrsm", "dtrsm"]
+    assert {name for _, name in calls} >= {"dgeqrf", "dorgqr", "dpotrf"}
