@@ -90,7 +90,8 @@ def minimise(
             f"minimise: the objective is {best.objective} at every start; try other parameters, or "
             "more noise"
         )
-    return best._replace(params=from_real(eqx.combine(best.params, fixed)))
+    found = eqx.filter(from_real(eqx.combine(best.params, fixed)), spec)
+    return best._replace(params=eqx.combine(found, eqx.filter(params, spec, inverse=True)))
 
 
 @eqx.filter_jit

@@ -1,5 +1,6 @@
 """Covariance functions and their algebra, written once for every part of the library."""
 
+from ._coregion import Coregion as Coregion
 from ._kernel import (
     AbstractKernel as AbstractKernel,
     Constant as Constant,

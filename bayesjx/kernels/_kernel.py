@@ -37,7 +37,7 @@ class AbstractKernel(eqx.Module):
         """The covariance of two points, scalar; numbers stand for points with `d = 1`."""
         return self.pairwise(_point(x), _point(y))[0, 0]
 
-    def gram(self, x: jax.Array, y: jax.Array | None = None) -> jax.Array:
+    def gram(self, x: Any, y: Any = None) -> jax.Array:
         """The matrix of covariances, dense.
 
         Args:
@@ -58,7 +58,7 @@ class AbstractKernel(eqx.Module):
             )
         return self.pairwise(x, y)
 
-    def diag(self, x: jax.Array) -> jax.Array:
+    def diag(self, x: Any) -> jax.Array:
         """The variances at points of shape `(n, d)` or `(n,)`; shape `(n,)`."""
         return self.variances(points("x", x))
 

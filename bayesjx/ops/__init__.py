@@ -15,6 +15,7 @@ from ._grouped_columns import (
     GroupedColumns as GroupedColumns,
 )
 from ._iterative import CGSolve as CGSolve
+from ._khatri_rao import KhatriRao as KhatriRao
 from ._kron import HStack as HStack, Kron as Kron, KronSum as KronSum, VStack as VStack
 from ._kron_noise import KronPlusNoise as KronPlusNoise
 from ._kron_pair import kron_pair as kron_pair

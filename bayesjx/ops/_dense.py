@@ -13,6 +13,8 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from .._core import on_failure, safe_cholesky
 from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
 
+LEAF = 128  # rows up to which a triangular matrix is inverted by substitution
+
 
 class Dense(AbstractOperator):
     """A dense matrix with the interface of the structured ones, which it serves as oracle.
@@ -69,8 +71,14 @@ class Dense(AbstractOperator):
         if lx.is_lower_triangular(self) or lx.is_upper_triangular(self):
             return jnp.sum(jnp.log(jnp.abs(jnp.diag(self.matrix))))
         if psd in self.tags:
-            return 2 * jnp.sum(jnp.log(jnp.diag(self._tril("logdet"))))
+            return _psd_terms(self.matrix, jnp.zeros((len(self.matrix), 0), self.dtype))[1]
         return jnp.linalg.slogdet(self.matrix)[1]
+
+    def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if lx.is_lower_triangular(self) or lx.is_upper_triangular(self):
+            return super()._inv_quad_logdet(y)
+        quad, logdet = _psd_terms(self.matrix, y if y.ndim == 2 else y[:, None])
+        return quad.reshape(y.shape[1:]), logdet
 
     def _diag(self) -> jax.Array:
         return jnp.diag(self.matrix)
@@ -92,8 +100,7 @@ class Dense(AbstractOperator):
         return Dense(self.matrix.at[n, n].add(other._diag()), both | self.tags & {symmetric})
 
     def _tril(self, what: str) -> jax.Array:
-        tril = jnp.linalg.cholesky(self.matrix)
-        return _finite(tril, self.matrix, what)
+        return _tril_of(self.matrix, what)
 
 
 class Diag(AbstractOperator):
@@ -198,6 +205,69 @@ class ScaledIdentity(AbstractOperator):
 
     def _root(self) -> ScaledIdentity:
         return ScaledIdentity(jnp.sqrt(self.scale), self.size)
+
+
+@jax.custom_jvp
+def _psd_terms(matrix: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""$y_j^\top A^{-1} y_j$ for each column, and $\log\det A$, from one Cholesky factor.
+
+    The derivatives are $2 \alpha^\top dy - \alpha^\top dA\, \alpha$ and $\mathrm{tr}(A^{-1} dA)$:
+    with the inverse at hand, that costs a third of differentiating the factor.
+    """
+    tril = _tril_of(matrix, "inv_quad_logdet")
+    half = solve_triangular(tril, y, lower=True)
+    return jnp.sum(half**2, axis=0), 2 * jnp.sum(jnp.log(jnp.diag(tril)))
+
+
+@_psd_terms.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (matrix, y), (d_matrix, d_y) = primals, tangents
+    tril = _tril_of(matrix, "inv_quad_logdet")
+    inverse = inverse_of(tril)
+    alpha = cho_solve((tril, True), y)
+    d_quad = 2 * jnp.sum(alpha * d_y, axis=0) - jnp.sum(alpha * (d_matrix @ alpha), axis=0)
+    logdet = 2 * jnp.sum(jnp.log(jnp.diag(tril)))
+    return (jnp.sum(y * alpha, axis=0), logdet), (d_quad, jnp.sum(inverse * d_matrix))
+
+
+def inverse_of(tril: jax.Array) -> jax.Array:
+    r"""$(L L^\top)^{-1}$ by halves, so that nearly all of it is products of matrices.
+
+    Args:
+        tril: lower triangular, shape `(n, n)`.
+    """
+    return _outer_halves(tril_inverse(tril))
+
+
+def tril_inverse(tril: jax.Array) -> jax.Array:
+    """Inverse of a lower triangular matrix by halves: products of matrices but for small blocks.
+
+    Args:
+        tril: shape `(n, n)`.
+    """
+    n = len(tril)
+    if n <= LEAF:
+        return solve_triangular(tril, jnp.eye(n, dtype=tril.dtype), lower=True)
+    half = n // 2
+    first, second = tril_inverse(tril[:half, :half]), tril_inverse(tril[half:, half:])
+    below = -second @ (tril[half:, :half] @ first)
+    return jnp.block([[first, jnp.zeros((half, n - half), tril.dtype)], [below, second]])
+
+
+def _outer_halves(tril: jax.Array) -> jax.Array:
+    r"""$W^\top W$ of a lower triangular matrix, without the products of its zeros."""
+    n = len(tril)
+    if n <= LEAF:
+        return tril.T @ tril
+    half = n // 2
+    below, second = tril[half:, :half], tril[half:, half:]
+    first = _outer_halves(tril[:half, :half]) + below.T @ below
+    across = second.T @ below
+    return jnp.block([[first, across.T], [across, _outer_halves(second)]])
+
+
+def _tril_of(matrix: jax.Array, what: str) -> jax.Array:
+    return _finite(jnp.linalg.cholesky(matrix), matrix, what)
 
 
 def _finite(tril: jax.Array, matrix: jax.Array, what: str) -> jax.Array:

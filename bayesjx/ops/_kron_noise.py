@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from ._dense import Dense, Diag, ScaledIdentity
+from ._khatri_rao import by_rows, KhatriRao
 from ._kron import HStack, Kron, kron_mm, KronSum, outer
 from ._operator import AbstractOperator, psd, symmetric_solve
 
@@ -98,18 +99,18 @@ class KronPlusNoise(AbstractOperator):
         """The weights $w$ as a grid: eigenvalues of the (whitened) sum, without derivatives."""
         return jax.lax.stop_gradient(_weights(self.signal, self.noise, self.spectrum))
 
-    def marginal_variance(self, cross: Kron, prior: jax.Array) -> jax.Array:
-        r"""Diagonal of $K_{**} - K_* A^{-1} K_*^\top$ on a test grid, in one Kronecker product.
+    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+        r"""Diagonal of $K_{**} - K_* A^{-1} K_*^\top$, in one Kronecker product.
+
+        Derivatives with respect to `cross` cost as little; those with respect to the operator take
+        `m` solves, some at a time.
 
         Args:
-            cross: $K_* = \otimes_d K_d(x_*, x)$, shape `(m, n)`.
+            cross: $K_* = \otimes_d K_d(x_*, x)$ of a test grid, or a `KhatriRao` of scattered
+                points, shape `(m, n)`.
             prior: diagonal of $K_{**}$, shape `(m,)`.
         """
-        rows = tuple(
-            (f @ p.T) ** 2 for f, p in zip(cross.factors, self.spectrum.inverse, strict=True)
-        )
-        explained = kron_mm(rows, 1 / self.eigenvalues().reshape(-1, 1))[:, 0]
-        return prior - explained
+        return prior - _explained(self, cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return self.signal._mm(x) + self.noise._mm(x)
@@ -135,6 +136,9 @@ class KronPlusNoise(AbstractOperator):
 
     def _logdet(self) -> jax.Array:
         return _logdet(self)
+
+    def _inverse_diag(self) -> jax.Array:
+        return _explained(self, Kron(*(jnp.eye(n, dtype=self.dtype) for n in self.grid)))
 
     def _diag(self) -> jax.Array:
         return self.signal._diag() + self.noise._diag()
@@ -200,6 +204,45 @@ def _evidence_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
         d_quad += 2 * jnp.sum(operator.solve(y) * d_y)
     logdet = _log_weights(operator.signal, operator.noise, spectrum)
     return (jnp.sum(rotated * scaled), logdet), (d_quad, d_logdet)
+
+
+@eqx.filter_custom_jvp
+def _explained(operator: KronPlusNoise, cross: Any) -> jax.Array:
+    r"""Diagonal of $C A^{-1} C^\top$: squared rows of $C$ in the eigenbasis over the weights."""
+    return _explained_with(operator, cross, operator.spectrum)
+
+
+@_explained.def_jvp
+def _explained_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    operator, cross = primals
+    change, d_cross = tangents
+    spectrum = _decompose(operator.signal, operator.noise)
+    value = _explained_with(operator, cross, spectrum)
+    total = jnp.zeros_like(value)
+    for axis, d_factor in enumerate(() if d_cross is None else d_cross.factors):
+        if d_factor is not None:
+            total += 2 * _explained_with(operator, cross, spectrum, axis, d_factor)
+    if change is not None and jax.tree.leaves((change.signal, change.noise)):
+
+        def moved(columns: jax.Array) -> jax.Array:
+            solved = operator._solve(columns)
+            times = lambda op: op._mm(solved)  # noqa: E731
+            return jnp.sum(solved * eqx.filter_jvp(times, (operator,), (change,))[1], axis=0)
+
+        total -= by_rows(cross, moved)
+    return value, total
+
+
+def _explained_with(
+    operator: KronPlusNoise, cross: Any, spectrum: Spectrum, axis: int = -1, other: Any = None
+) -> jax.Array:
+    """The same; along one axis, rows of another factor stand for one of the two."""
+    turned = [f @ p.T for f, p in zip(cross.factors, spectrum.inverse, strict=True)]
+    rows = [f**2 for f in turned]
+    if other is not None:
+        rows[axis] = turned[axis] * (other @ spectrum.inverse[axis].T)
+    weights = _weights(operator.signal, operator.noise, spectrum)
+    return type(cross)(*rows)._mm(1 / weights.reshape(-1, 1))[:, 0]
 
 
 def _scale_change(change: Any, operator: KronPlusNoise) -> jax.Array:

@@ -9,11 +9,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve
+from jax.scipy.linalg import cho_solve, solve_triangular
 
 from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import kept
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
+from ._khatri_rao import explained_by_rows, KhatriRao
 from ._kron import HStack, Kron
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
@@ -129,6 +130,20 @@ class Masked(AbstractOperator):
         nearly = Submatrix(Inverse(self.full), self.observed)
         return cg_solve(product, b, nearly, self.rtol, self.max_steps)
 
+    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+        r"""Diagonal of $K_{**} - K_{*o} A_{oo}^{-1} K_{*o}^\top$.
+
+        On the exact path it takes one solve for every missing cell however many test points there
+        are, else one solve for every test point.
+
+        Args:
+            cross: $K_*$ of all cells of the grid, missing ones too, shape `(m, n)`.
+            prior: diagonal of $K_{**}$, shape `(m,)`.
+        """
+        if self.solver == "cg":
+            return prior - explained_by_rows(self, cross, self.observed)
+        return self.full.marginal_variance(cross, prior) + self._lost(cross._mm)
+
     def _mm(self, x: jax.Array) -> jax.Array:
         return Submatrix(self.full, self.observed)._mm(x)
 
@@ -152,9 +167,7 @@ class Masked(AbstractOperator):
         if self.solver == "schur":
             if self.missing_precision is None:
                 return self.full._logdet()
-            again = functools.partial(_precision, missing=self.missing)
-            precision = kept((self.full,), self.missing_precision, factorise=again)
-            return self.full._logdet() + Dense(precision, psd)._logdet()
+            return self.full._logdet() + Dense(self._kept_precision(), psd)._logdet()
         if self.logdet_method == "scaled":
             return self._scaled_logdet()
         if self.logdet_method == "lanczos":
@@ -167,8 +180,43 @@ class Masked(AbstractOperator):
     def _diag(self) -> jax.Array:
         return self.full._diag()[self.observed]
 
+    def _inverse_diag(self) -> jax.Array:
+        if self.solver == "cg":
+            return super()._inverse_diag()
+        return (self.full._inverse_diag() - self._lost(lambda x: x))[self.observed]
+
     def _sample(self, key: jax.Array, num: int) -> jax.Array:
         return self.full._sample(key, num)[self.observed]
+
+    def _kept_precision(self) -> jax.Array:
+        """$P_{mm}$ with its derivatives."""
+        again = functools.partial(_precision, missing=self.missing)
+        return kept((self.full,), self.missing_precision, factorise=again)
+
+    def _lost(self, project: Any) -> jax.Array:
+        r"""Diagonal of $C P_{:m} P_{mm}^{-1} P_{m:} C^\top$, what missing cells do not explain.
+
+        Args:
+            project: product with $C$, `(n, k)` to `(m, k)`.
+        """
+        size, count = self.full.shape[0], self.missing.size
+        if not count:
+            return jnp.zeros((), self.dtype)
+        tril = Dense(self._kept_precision(), psd)._tril("Masked, missing cells")
+        chunk = min(CHUNK, count)
+
+        @jax.checkpoint
+        def some(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+            index = start + jnp.arange(chunk)
+            unit = jnp.zeros((count, chunk), self.dtype)
+            unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
+            columns = solve_triangular(tril, unit, lower=True, trans=1)
+            spread = project(self.full._solve(scatter(columns, self.missing, size)))
+            return total + jnp.sum(spread**2, axis=1), None
+
+        shape = jax.eval_shape(project, jax.ShapeDtypeStruct((size, 1), self.dtype)).shape
+        start = jnp.zeros(shape[:1], self.dtype)
+        return jax.lax.scan(some, start, jnp.arange(0, count, chunk))[0]
 
     def _scaled_logdet(self) -> jax.Array:
         if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(

@@ -1,0 +1,50 @@
+"""The exact posterior, by whichever structure the inputs have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._exact import exact_posterior
+from ._inputs import Grid
+from ._posterior import AbstractPosterior
+from ._process import GP, known_mask
+
+
+def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> AbstractPosterior:
+    """The posterior of a process given noisy observations, exact.
+
+    Args:
+        prior: the process, with the variance of the noise.
+        x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+        y: observations, shape `(n,)`, or of the grid's shape.
+        mask: which observations there are, booleans of the shape of `y`, known when traced; where
+            it is false `y` may hold NaN.
+        solver: for a grid with a mask, options of `ops.Masked` such as `solver="cg"`.
+
+    Returns:
+        An `ExactPosterior`, or a `GridPosterior` on a grid, where everything keeps the Kronecker
+        structure. Both report the jitter that they needed.
+
+    Raises:
+        ValueError: shapes that disagree, empty or NaN data, a kernel without Kronecker structure on
+            a grid; what is only known at run time is a `RuntimeError` under `jit`.
+        RuntimeError: the covariance of the observations is not positive definite even with
+            jitter, or holds NaN.
+    """
+    if isinstance(x, Grid):
+        return grid_posterior(prior, x, y, mask, **solver)
+    if solver:
+        raise ValueError(f"condition: {', '.join(solver)} is for a Grid with a mask")
+    if mask is not None:
+        x, y = _observed(x, y, known_mask(mask))
+    return exact_posterior(prior, x, y)
+
+
+def _observed(x: Any, y: Any, mask: Any) -> tuple[Any, Any]:
+    if mask.shape != (len(x),):
+        raise ValueError(f"condition: mask must have shape ({len(x)},), got {mask.shape}")
+    if len(y) != len(x):
+        raise ValueError(f"condition: y must have {len(x)} elements, as x has; got {len(y)}")
+    if not mask.any():
+        raise ValueError("condition: mask is all false, so nothing is observed")
+    return x[mask], y[mask]

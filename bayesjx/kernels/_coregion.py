@@ -1,0 +1,97 @@
+"""Covariances between outputs: a kernel of an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from .._core import positive_field, refuse_where
+from ._kernel import AbstractKernel, floating
+
+
+class Coregion(AbstractKernel):
+    r"""$B_{ij}$ with $B = W W^\top + \mathrm{diag}(\kappa)$: how $p$ outputs vary together.
+
+    Points are the numbers $0, \dots, p - 1$ of the outputs, held as floats. Times a kernel of the
+    other coordinates, `Coregion(W, kappa).on(-1) * RBF(1.0).on(slice(0, -1))`, it is the intrinsic
+    coregionalisation model; `gp.icm` writes that. What is known to be no such number is refused;
+    where it is known only at run time, the covariance is NaN.
+
+    Args:
+        factor: $W$, shape `(p, r)`: how the outputs load on $r$ shared functions.
+        diagonal: $\kappa$, shape `(p,)`, not negative: variances of what each has for itself.
+
+    Raises:
+        ValueError: the shapes do not fit, or `diagonal` is known and negative.
+
+    References:
+        Bonilla, Chai and Williams (2007), "Multi-task Gaussian process prediction", NeurIPS;
+        Alvarez, Rosasco and Lawrence (2012), "Kernels for vector-valued functions: a review",
+        section 4.2.
+    """
+
+    factor: jax.Array
+    diagonal: jax.Array = positive_field()
+
+    def __init__(self, factor: Any, diagonal: Any):
+        shape = jnp.shape(factor)
+        if len(shape) != 2 or 0 in shape or jnp.shape(diagonal) != shape[:1]:
+            raise ValueError(
+                "Coregion: factor must have shape (p, r) and diagonal (p,), got "
+                f"{shape} and {jnp.shape(diagonal)}"
+            )
+        factor = jnp.asarray(factor)
+        self.factor = factor if jnp.issubdtype(factor.dtype, jnp.inexact) else factor.astype(float)
+        self.diagonal = floating("diagonal", diagonal)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs there are, $p$."""
+        return len(self.factor)
+
+    def matrix(self) -> jax.Array:
+        """Covariances of the outputs, $B$, shape `(p, p)`."""
+        return self.factor @ self.factor.T + jnp.diag(self.diagonal)
+
+    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        rows, row_is_one = self.index(x)
+        columns, column_is_one = self.index(y)
+        found = self.matrix().astype(x.dtype)[rows[:, None], columns]
+        return jnp.where(row_is_one[:, None] & column_is_one, found, jnp.nan)
+
+    def variances(self, x: jax.Array) -> jax.Array:
+        index, is_one = self.index(x)
+        own = jnp.sum(self.factor**2, axis=1) + self.diagonal
+        return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
+
+    def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The outputs that points stand for.
+
+        Args:
+            x: shape `(n, 1)`.
+
+        Returns:
+            Integers in $0, ..., p - 1$, shape `(n,)`, and whether `x` holds them.
+
+        Raises:
+            ValueError: points of several coordinates, or values known to be no index of an output.
+        """
+        if x.shape[1] != 1:
+            raise ValueError(
+                "Coregion is of one coordinate, which holds the number of an output, and points "
+                f"have {x.shape[1]}; choose it, by .on(-1)"
+            )
+        column, last = x[:, 0], self.num_outputs - 1
+        nearest = jnp.round(column)
+        is_one = (column == nearest) & (nearest >= 0) & (nearest <= last)
+        if not isinstance(is_one, jax.core.Tracer):  # a kernel must not stop a compiled program
+            refuse_where(
+                is_one,
+                lambda fits: ~fits,
+                f"Coregion: outputs have the numbers 0 to {last} and points hold others: "
+                f"{column[~is_one][:5]}",
+            )
+        return jnp.clip(jnp.nan_to_num(nearest), 0, last).astype(int), is_one

@@ -1,0 +1,159 @@
+"""Rows that are Kronecker products of rows: covariances of scattered points with a grid."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import lineax as lx
+
+from ._kron import Kron
+from ._operator import AbstractOperator, checked_arrays
+
+CHUNK = 64  # rows of a cross-covariance that are made dense together
+LARGEST = 2**22  # elements of an intermediate result up to which products are made at once
+
+
+class KhatriRao(AbstractOperator):
+    r"""Row $j$ is $F_1[j] \otimes \dots \otimes F_D[j]$: the row-wise Khatri-Rao product.
+
+    What `Kron` is between two grids, this is between scattered points and a grid: a product kernel
+    of point $j$ and a cell is a product of one number for each axis. A product with a vector takes
+    $m \prod_d n_d$ multiply-adds, and memory for the matrix divided by $n_1$, or less.
+
+    Args:
+        *factors: shape `(m, n_d)` each.
+
+    Raises:
+        ValueError: no factor, one that is no matrix, other numbers of rows, or mixed types.
+
+    References:
+        Khatri and Rao (1968), "Solutions to some functional equations and their applications to
+        characterization of probability distributions".
+    """
+
+    factors: tuple[jax.Array, ...]
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, *factors: Any):
+        shapes = [jnp.shape(f) for f in factors]
+        if not shapes or any(len(s) != 2 for s in shapes) or len({s[0] for s in shapes}) != 1:
+            raise ValueError(
+                f"KhatriRao: factors must be matrices with the same number of rows, got {shapes}"
+            )
+        self.factors = checked_arrays(
+            "KhatriRao", {f"factor {d}": f for d, f in enumerate(factors)}
+        )
+        self.tags = frozenset()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.factors[0]), math.prod(f.shape[1] for f in self.factors))
+
+    @property
+    def dtype(self) -> Any:
+        return self.factors[0].dtype
+
+    def transpose(self) -> AbstractOperator:
+        return _Transposed(self)
+
+    def dense(self) -> jax.Array:
+        """The matrix, shape `(m, n)`, without products."""
+        found = self.factors[0]
+        for factor in self.factors[1:]:
+            found = (found[:, :, None] * factor[:, None]).reshape(len(factor), -1)
+        return found
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        m, first = self.factors[0].shape
+        if m > CHUNK and m * x.size // first > LARGEST:
+
+            @jax.checkpoint
+            def some(factors: tuple[jax.Array, ...]) -> jax.Array:
+                return KhatriRao(*factors)._at_once(x)
+
+            padded = [jnp.pad(f, ((0, -m % CHUNK), (0, 0))) for f in self.factors]
+            chunks = tuple(f.reshape(-1, CHUNK, f.shape[1]) for f in padded)
+            return jax.lax.map(some, chunks).reshape(-1, x.shape[1])[:m]
+        return self._at_once(x)
+
+    def _at_once(self, x: jax.Array) -> jax.Array:
+        first, *others = self.factors
+        z = first @ x.reshape(first.shape[1], -1)
+        for factor in others:
+            z = jnp.einsum("ja,jar->jr", factor, z.reshape(*factor.shape, -1))
+        return z
+
+
+class _Transposed(AbstractOperator):
+    base: KhatriRao
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, base: KhatriRao):
+        self.base = base
+        self.tags = frozenset()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.base.shape[::-1]
+
+    @property
+    def dtype(self) -> Any:
+        return self.base.dtype
+
+    def transpose(self) -> KhatriRao:
+        return self.base
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        first, *others = self.base.factors
+        rest = KhatriRao(*others).dense() if others else jnp.ones_like(first[:, :1])
+        inner = (rest[:, :, None] * x[:, None]).reshape(len(first), -1)
+        return (first.T @ inner).reshape(-1, x.shape[1])
+
+
+def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
+    """Some rows, shape `(k, n)`, without a product; beyond the last row, the last."""
+    index = jnp.minimum(index, cross.shape[0] - 1)
+    where = (index,) * len(cross.factors)
+    if isinstance(cross, Kron):
+        where = jnp.unravel_index(index, cross.grid)
+    return KhatriRao(*(f[i] for f, i in zip(cross.factors, where, strict=True))).dense()
+
+
+def by_rows(cross: Any, some: Any) -> jax.Array:
+    """A function of columns `(n, k)` to `(k,)`, of all rows of `cross`, some at a time.
+
+    Args:
+        cross: a `Kron`, a `KhatriRao` or an array, shape `(m, n)`.
+        some: of rows made columns; its intermediate results are not kept for derivatives.
+    """
+    m = cross.shape[0]
+    chunk = min(CHUNK, m)
+
+    @jax.checkpoint
+    def one(start: jax.Array) -> jax.Array:
+        index = start + jnp.arange(chunk)
+        if isinstance(cross, lx.AbstractLinearOperator):
+            return some(dense_rows(cross, index).T)
+        return some(cross[jnp.minimum(index, m - 1)].T)
+
+    return jax.lax.map(one, jnp.arange(0, m, chunk)).reshape(-1)[:m]
+
+
+def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ...) -> jax.Array:
+    r"""Diagonal of $C A^{-1} C^\top$ by solves, some rows of $C$ at a time.
+
+    Args:
+        operator: $A$, shape `(n, n)`, or `(n_o, n_o)` if of some cells only.
+        cross: $C$, shape `(m, n)`.
+        observed: those cells.
+    """
+
+    def some(rows: jax.Array) -> jax.Array:
+        rows = rows[observed]
+        return jnp.sum(rows * operator._solve(rows), axis=0)
+
+    return by_rows(cross, some)

@@ -1,0 +1,279 @@
+"""Exact regression against formulas in NumPy and scikit-learn; its draws under NUTS; bad input."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.test_util import check_grads
+from numpyro.infer import MCMC, NUTS
+
+from bayesjx import gp, kernels, ops
+
+N, M, D = 11, 5, 2
+X = np.random.default_rng(0).normal(size=(N, D))
+Y = np.sin(2 * X[:, 0]) - X[:, 1] + 0.1 * np.random.default_rng(1).normal(size=N)
+NEW = np.random.default_rng(2).normal(size=(M, D))
+NOISES = {
+    "scalar": 0.1,
+    "each": np.linspace(0.05, 0.4, N),
+    "correlated": ops.Dense(0.1 * np.eye(N) + 0.05, ops.psd),
+}
+
+
+def prior(noise=0.1, mean=0.3):
+    return gp.GP(kernels.RBF(jnp.array([0.7, 1.3]), 1.5), mean, noise)
+
+
+def dense(noise="scalar", mean=0.3):
+    """Mean and covariance at the new points, and the covariance of the data, by NumPy."""
+
+    def gram(a, b):
+        r2 = np.sum(((a[:, None] - b) / np.array([0.7, 1.3])) ** 2, -1)
+        return 1.5 * np.exp(-r2 / 2)
+
+    noise = NOISES[noise]
+    noise = noise.matrix if isinstance(noise, ops.Dense) else np.diag(noise * np.ones(N))
+    total = gram(X, X) + noise
+    solve = np.linalg.solve(total, gram(X, NEW)).T
+    loc = mean + solve @ (Y - mean)
+    return loc, gram(NEW, NEW) - solve @ gram(X, NEW), total
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_posterior_and_evidence_are_the_dense_formulas(noise):
+    loc, cov, total = dense(noise)
+    process = prior(NOISES[noise])
+    posterior = jax.jit(gp.condition)(process, X, Y)
+    np.testing.assert_allclose(posterior.mean(NEW), loc, rtol=1e-9)
+    np.testing.assert_allclose(posterior.variance(NEW), np.diag(cov), rtol=1e-9)
+    np.testing.assert_allclose(posterior.covariance(NEW), cov, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(posterior(NEW).covariance_matrix, cov, rtol=1e-9, atol=1e-12)
+    want = dist.MultivariateNormal(0.3, total).log_prob(Y)
+    np.testing.assert_allclose(process(X).log_prob(Y), want, rtol=1e-12)
+    np.testing.assert_allclose(posterior.log_evidence(), want, rtol=1e-12)
+    assert posterior.jitter == 0
+
+
+def test_both_precisions(dtype, tol):
+    process, x, y = jax.tree.map(lambda a: jnp.asarray(a, dtype), (prior(), X, Y))
+    posterior = jax.jit(gp.condition)(process, x, y)
+    loc, cov, total = dense()
+    mean, variance = posterior.moments(NEW.astype(dtype))
+    assert mean.dtype == variance.dtype == dtype
+    np.testing.assert_allclose(mean, loc, rtol=10 * tol["rtol"], atol=10 * tol["atol"])
+    np.testing.assert_allclose(variance, np.diag(cov), rtol=10 * tol["rtol"])
+    found = process(x).log_prob(y)
+    assert found.dtype == dtype
+    want = dist.MultivariateNormal(0.3, total).log_prob(Y)
+    np.testing.assert_allclose(found, want, rtol=10 * tol["rtol"])
+
+
+def test_the_gradient_of_the_evidence_is_right_to_second_order():
+    def evidence(lengthscale, variance, noise, y):
+        return gp.GP(kernels.RBF(lengthscale, variance), noise=noise)(X).log_prob(y)
+
+    at = (jnp.array([0.7, 1.3]), jnp.array(1.5), jnp.array(0.1), jnp.asarray(Y))
+    check_grads(evidence, at, order=1, rtol=1e-6)
+
+    def through_the_factor(lengthscale, variance, noise, y):
+        cov = kernels.RBF(lengthscale, variance).gram(X) + noise * jnp.eye(N)
+        return dist.MultivariateNormal(jnp.zeros(N), cov).log_prob(y)
+
+    found, want = (jax.jit(jax.hessian(f, range(4)))(*at) for f in (evidence, through_the_factor))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-8)
+    value = jax.vmap(evidence, (None, 0, None, None))(at[0], jnp.array([1.5, 2.0]), *at[2:])
+    np.testing.assert_allclose(value[0], evidence(*at), rtol=1e-10)
+
+
+def test_evidence_and_gradient_are_scikit_learns():
+    sklearn = pytest.importorskip("sklearn.gaussian_process")
+    rbf, white = sklearn.kernels.RBF, sklearn.kernels.WhiteKernel
+    scale = sklearn.kernels.ConstantKernel
+    model = sklearn.GaussianProcessRegressor(
+        scale(1.5) * rbf([0.7, 1.3]) + white(0.1), alpha=0, optimizer=None
+    )
+    model.fit(X, Y)
+    theta = np.log([1.5, 0.7, 1.3, 0.1])
+    want, want_gradient = model.log_marginal_likelihood(theta, eval_gradient=True)
+
+    def evidence(theta):
+        t = jnp.exp(theta)
+        return gp.GP(kernels.RBF(t[1:3], t[0]), noise=t[3])(X).log_prob(Y)
+
+    found, gradient = jax.jit(jax.value_and_grad(evidence))(theta)
+    np.testing.assert_allclose(found, want, rtol=1e-9)
+    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-8)
+
+
+@pytest.mark.parametrize("noise", ["scalar", "each"])
+def test_leave_one_out_is_leaving_one_out(noise):
+    found = gp.condition(prior(NOISES[noise]), X, Y).leave_one_out()
+    for i in (0, 4, N - 1):
+        rest = np.arange(N) != i
+        each = np.broadcast_to(NOISES[noise], N)
+        posterior = gp.condition(prior(each[rest]), X[rest], Y[rest])
+        mean, variance = posterior.moments(X[i : i + 1])
+        np.testing.assert_allclose(found.loc[i], mean[0], rtol=1e-8)
+        np.testing.assert_allclose(found.scale[i] ** 2, variance[0] + each[i], rtol=1e-8)
+
+
+def test_without_noise_it_interpolates_and_predictions_add_the_noise():
+    exact = gp.condition(prior(0.0), X, Y)
+    np.testing.assert_allclose(exact.mean(X), Y, atol=1e-6)
+    assert exact.variance(X).max() < 1e-6
+    noisy = gp.condition(prior(), X, Y)
+    np.testing.assert_allclose(noisy.predict(NEW).variance, noisy.variance(NEW) + 0.1)
+    np.testing.assert_allclose(noisy.marginal(NEW).scale ** 2, noisy.variance(NEW))
+
+
+def test_duplicates_without_noise_are_reported_as_jitter():
+    twice = np.concatenate([X, X])
+    posterior = gp.condition(prior(0.0), twice, np.concatenate([Y, Y]))
+    assert 1e-7 < posterior.jitter < 1e-3
+    np.testing.assert_allclose(posterior.mean(X), Y, atol=1e-3)
+
+
+def test_draws_have_the_moments_of_the_posterior():
+    posterior = gp.condition(prior(), X, Y)
+    draws = posterior.sample(jax.random.key(0), NEW, (4000,))
+    loc, cov, _ = dense()
+    z = (draws.mean(0) - loc) / np.sqrt(np.diag(cov) / len(draws))
+    assert np.abs(z).max() < 4.5
+    centred = draws - loc
+    products = centred[:, :, None] * centred[:, None]
+    z = (products.mean(0) - cov) / (products.std(0) / np.sqrt(len(draws)))
+    assert np.abs(z).max() < 4.5
+
+
+def test_a_mask_leaves_observations_out():
+    mask = np.arange(N) % 3 > 0
+    y = np.where(mask, Y, np.nan)
+    found = gp.condition(prior(), X, y, mask).moments(NEW)
+    want = gp.condition(prior(), X[mask], Y[mask]).moments(NEW)
+    for a, b in zip(found, want, strict=True):
+        np.testing.assert_allclose(a, b)
+
+
+def test_a_mean_function_may_have_parameters():
+    line = eqx.nn.Linear(D, "scalar", key=jax.random.key(0))
+    process = gp.GP(kernels.RBF(1.0), line, 0.1)
+    shift = np.asarray(jax.vmap(line)(X))
+    np.testing.assert_allclose(process(X).mean, shift)
+    plain = gp.GP(kernels.RBF(1.0), 0.0, 0.1)
+    found = gp.condition(process, X, Y).mean(NEW) - np.asarray(jax.vmap(line)(NEW))
+    np.testing.assert_allclose(found, gp.condition(plain, X, Y - shift).mean(NEW), atol=1e-10)
+    fitted = gp.minimise(lambda p: -p(X).log_prob(Y), process, max_steps=30)
+    assert not np.allclose(fitted.params.mean.weight, line.weight)
+
+
+def test_nuts_finds_the_posterior_of_an_independent_density():
+    """Against the posterior of the hyper-parameters by quadrature, on a grid of 41³ points."""
+    x = np.linspace(0, 3, 20)
+    y = np.sin(2 * x) + 0.2 * np.random.default_rng(3).normal(size=20)
+
+    def model():
+        lengthscale = numpyro.sample("lengthscale", dist.LogNormal(0.0, 0.5))
+        scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
+        noise = numpyro.sample("noise", dist.LogNormal(-1.5, 0.5))
+        kernel = kernels.Matern32(lengthscale, scale**2)
+        numpyro.sample("y", gp.GP(kernel, noise=noise**2)(x), obs=y)
+
+    mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=2000, progress_bar=False)
+    mcmc.run(jax.random.key(0))
+    draws = mcmc.get_samples()
+
+    def log_density(logs):
+        lengthscale, scale, noise = jnp.exp(logs)
+        r = jnp.sqrt(3.0) * jnp.abs(x[:, None] - x) / lengthscale
+        cov = scale**2 * (1 + r) * jnp.exp(-r) + noise**2 * jnp.eye(20)
+        whole = dist.MultivariateNormal(jnp.zeros(20), cov).log_prob(y)
+        return whole + dist.Normal(jnp.array([0, 0, -1.5]), 0.5).log_prob(logs).sum()
+
+    axes = [m + 0.5 * np.linspace(-5, 5, 41) for m in (0, 0, -1.5)]
+    points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    weights = jax.nn.softmax(jax.lax.map(log_density, points, batch_size=500))
+    mean = weights @ points
+    spread = np.sqrt(weights @ (points - mean) ** 2)
+    for i, name in enumerate(("lengthscale", "scale", "noise")):
+        logs = np.log(draws[name])
+        size = numpyro.diagnostics.effective_sample_size(logs[None])
+        assert abs(logs.mean() - mean[i]) < 4 * spread[i] / np.sqrt(size)
+        assert abs(logs.std() / spread[i] - 1) < 4 / np.sqrt(size)  # kurtosis up to 5
+
+
+def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
+    objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+    found = gp.minimise(objective, prior(0.5), X, Y)
+    assert found.converged and found.objective < objective(prior(0.5), X, Y)
+    real = gp._minimise.to_real(found.params)
+    gradient = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))(real)
+    assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) < 1e-4
+    some = gp.minimise(objective, prior(0.5), X, Y, trainable=lambda p: p.noise)
+    np.testing.assert_array_equal(some.params.kernel.lengthscale, [0.7, 1.3])
+    assert some.params.noise != 0.5 and some.objective > found.objective
+    again = gp.minimise(objective, prior(0.5), X, Y, restarts=3, key=jax.random.key(0), spread=0.3)
+    assert again.objective <= found.objective + 1e-6
+
+
+@pytest.mark.errors
+def test_bad_input_is_named():
+    process = prior()
+    with pytest.raises(ValueError, match=r"y must have shape \(11,\)"):
+        gp.condition(process, X, Y[:-1])
+    with pytest.raises(ValueError, match=r"x must have shape \(n, d\)"):
+        gp.condition(process, X[None], Y)
+    with pytest.raises(ValueError, match="y holds NaN"):
+        gp.condition(process, X, np.where(Y > 0, Y, np.nan))
+    with pytest.raises(ValueError, match="x holds NaN"):
+        process(np.where(X > 0, X, np.nan))
+    with pytest.raises(ValueError, match="x is empty"):
+        process(np.zeros((0, 2)))
+    with pytest.raises(RuntimeError, match="y holds NaN"):
+        jax.jit(gp.condition)(process, X, jnp.where(Y > 0, Y, jnp.nan))
+    with pytest.raises(ValueError, match="noise must not be negative"):
+        prior(-0.1)
+    with pytest.raises(ValueError, match="noise must be a scalar or have shape"):
+        prior(np.ones(3))(X)
+    with pytest.raises(ValueError, match="noise must be a scalar or"):
+        prior(np.ones((3, 3)))
+    with pytest.raises(ValueError, match="noise is"):
+        prior(ops.Dense(np.eye(3), ops.psd))(X)
+    with pytest.raises(ValueError, match="mask is for a Grid"):
+        process(X, mask=np.ones(N, bool))
+    with pytest.raises(ValueError, match="mask is all false"):
+        gp.condition(process, X, Y, np.zeros(N, bool))
+    with pytest.raises(ValueError, match="mask must have shape"):
+        gp.condition(process, X, Y, np.ones(3, bool))
+    with pytest.raises(ValueError, match="booleans"):
+        gp.condition(process, X, Y, np.ones(N))
+    with pytest.raises(ValueError, match="solver is for a Grid"):
+        gp.condition(process, X, Y, solver="cg")
+    with pytest.raises(ValueError, match="the noise differs between observations"):
+        gp.condition(prior(np.ones(N)), X, Y).predict(NEW)
+
+
+@pytest.mark.errors
+def test_what_goes_wrong_at_run_time_is_an_error_in_results_and_nan_in_densities():
+    def evidence(lengthscale):
+        return gp.GP(kernels.RBF(lengthscale), noise=0.1)(X).log_prob(Y)
+
+    assert jnp.isnan(jax.jit(evidence)(-1.0))
+    assert jnp.isfinite(jax.jit(evidence)(1.0))
+
+    def mean(variance):
+        return gp.condition(gp.GP(kernels.RBF(1.0, variance), noise=0.1), X, Y).mean(NEW)
+
+    with pytest.raises(RuntimeError, match="has no Cholesky factor even with jitter"):
+        jax.jit(mean)(-1.0)
+    with pytest.raises(RuntimeError, match="at every start"):
+        gp.minimise(lambda p: jnp.nan * p.noise, prior())
+    with pytest.raises(ValueError, match="no floating-point array"):
+        gp.minimise(lambda p: 0.0, {"a": 1})
+    with pytest.raises(ValueError, match="restarts need a key"):
+        gp.minimise(lambda p: p.noise, prior(), restarts=2)
+    with pytest.raises(ValueError, match="must be a scalar"):
+        gp.minimise(lambda p: p(X).mean, prior())
