@@ -2,8 +2,11 @@
 
 from bayesjx._core._algorithm import Algorithm as Algorithm
 from bayesjx._core._batched import (
+    cho_solve as cho_solve,
     cholesky_each as cholesky_each,
     each as each,
+    eigh as eigh,
+    solve_triangular as solve_triangular,
     solve_tril_each as solve_tril_each,
 )
 from bayesjx._core._callbacks import CallbackInfo as CallbackInfo, stop_when_flat as stop_when_flat

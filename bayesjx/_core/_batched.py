@@ -1,9 +1,11 @@
-"""Cholesky factors of many small matrices and solves with them, without batched LAPACK calls.
+"""Factorisations and solves of one or many matrices, without batched LAPACK calls on CPUs.
 
 jaxlib's batched LAPACK kernels split their work over XLA's threads and wait for it there. Two of
 them at a time on a machine with two cores occupy both threads and wait for each other for ever
-(seen with jaxlib 0.10.2, triangular solves). What a user's own `vmap` does is beyond this file;
-what the library does for itself, blocks along a chain or the elements of a plate, goes through it.
+(seen with jaxlib 0.10.2, triangular solves and QR). So what the library does for itself, blocks
+along a chain or the elements of a plate, goes through `cholesky_each` and `solve_tril_each`, and a
+`vmap` over these or over `solve_triangular`, `cho_solve` and `eigh`, as that of NUTS over its
+chains, works on one matrix after the other. Other platforms do all at once.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jax.lax.linalg import triangular_solve
 
 UNROLLED = 8  # rows up to which elements are computed one by one, all matrices at once
@@ -26,13 +29,11 @@ def cholesky_each(matrices: jax.Array) -> jax.Array:
     Args:
         matrices: symmetric, shape `(..., n, n)`; only lower triangles are read.
     """
-    n = matrices.shape[-1]
     if matrices.ndim == 2:
-        return jnp.linalg.cholesky(matrices, symmetrize_input=False)
-    if n <= UNROLLED:
+        return _cholesky(matrices)
+    if matrices.shape[-1] <= UNROLLED:
         return _unrolled_cholesky(matrices)
-    one = functools.partial(jnp.linalg.cholesky, symmetrize_input=False)
-    return each(one, matrices)
+    return each(_cholesky, matrices, _lapack_cholesky)
 
 
 @cholesky_each.defjvp
@@ -68,13 +69,64 @@ def solve_tril_each(tril: jax.Array, b: jax.Array, *, transposed: bool = False) 
     )
 
 
+def solve_triangular(
+    matrix: jax.Array, b: jax.Array, *, trans: int = 0, lower: bool = False
+) -> jax.Array:
+    """`jax.scipy.linalg.solve_triangular` of one matrix; under `vmap` without batched calls.
+
+    Args:
+        matrix: shape `(n, n)`; only one triangle is read.
+        b: shape `(n,)` or `(n, k)`.
+        trans: 1 to solve with the transpose.
+        lower: which triangle.
+    """
+    tril, transposed = (matrix, bool(trans)) if lower else (matrix.T, not trans)
+    if b.ndim == 1:
+        return solve_tril_each(tril, b[:, None], transposed=transposed)[:, 0]
+    return solve_tril_each(tril, b, transposed=transposed)
+
+
+def cho_solve(factor: tuple[jax.Array, bool], b: jax.Array) -> jax.Array:
+    """`jax.scipy.linalg.cho_solve` of one matrix; under `vmap` without batched calls.
+
+    Args:
+        factor: a Cholesky factor of shape `(n, n)`, and whether it is the lower one.
+        b: shape `(n,)` or `(n, k)`.
+    """
+    matrix, lower = factor
+    half = solve_triangular(matrix, b, trans=0 if lower else 1, lower=lower)
+    return solve_triangular(matrix, half, trans=1 if lower else 0, lower=lower)
+
+
+@jax.custom_jvp
+def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues, ascending, and eigenvectors, columns; under `vmap` without batched calls.
+
+    Args:
+        matrix: symmetric, shape `(n, n)`.
+    """
+    return _eigh(matrix)
+
+
+@eigh.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    # Of eigenvectors only where eigenvalues are distinct, as everywhere.
+    (matrix,), (change,) = primals, tangents
+    values, vectors = eigh(matrix)
+    inside = vectors.T @ (0.5 * (change + change.T)) @ vectors
+    gaps = values - values[:, None]
+    same = jnp.eye(len(values), dtype=bool)
+    turned = vectors @ jnp.where(same, 0, inside / jnp.where(same, 1, gaps))
+    return (values, vectors), (jnp.diag(inside), turned)
+
+
 def _substitute(tril: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
     n = tril.shape[-1]
-    solve = functools.partial(triangular_solve, left_side=True, lower=True, transpose_a=transposed)
     if tril.ndim == 2:
-        return solve(tril, b)
+        return _SOLVERS[transposed](tril, b)
     if n > UNROLLED:
-        return each(lambda pair: solve(*pair), (tril, b))
+        one, many = _SOLVERS[transposed], _LAPACK_SOLVERS[transposed]
+        return each(lambda pair: one(*pair), (tril, b), lambda pair: many(*pair))
     rows: dict[int, jax.Array] = {}
     for i in reversed(range(n)) if transposed else range(n):
         rest = b[..., i, :]
@@ -99,13 +151,13 @@ def _unrolled_cholesky(matrices: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=-2)
 
 
-def each(function: Any, matrices: Any) -> Any:
+def each(function: Any, matrices: Any, at_once: Any = None) -> Any:
     """A function of matrices mapped over leading axes: in turn on CPUs, all at once elsewhere.
 
     Args:
-        function: of one matrix, or of a tuple of them, to an array or a tree of them; serves
-            stacks as well.
+        function: of one matrix, or of a tuple of them, to an array or a tree of them.
         matrices: shape `(..., n, m)`, or a tuple of such with the same leading axes.
+        at_once: the same of stacks of matrices; by default `function` serves those as well.
     """
     lead = jax.tree.leaves(matrices)[0].shape[:-2]
 
@@ -114,4 +166,53 @@ def each(function: Any, matrices: Any) -> Any:
         out = jax.lax.map(function, flat)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), out)
 
-    return jax.lax.platform_dependent(matrices, cpu=in_turn, default=function)
+    return jax.lax.platform_dependent(matrices, cpu=in_turn, default=at_once or function)
+
+
+def _in_turn_under_vmap(function: Any) -> Any:
+    """A function of one matrix that a `vmap` applies to one after the other on CPUs."""
+    wrapped = custom_vmap(function)
+
+    @wrapped.def_vmap
+    def _(axis_size: int, in_batched: Any, matrix: Any) -> Any:
+        del axis_size, in_batched
+        out = each(wrapped, matrix, function)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return wrapped
+
+
+def _solver_under_vmap(function: Any) -> Any:
+    """The same for a solve, of a matrix and right-hand sides."""
+    wrapped = custom_vmap(function)
+
+    @wrapped.def_vmap
+    def _(axis_size: int, in_batched: Any, tril: Any, b: Any) -> Any:
+        if not in_batched[0]:  # one matrix and more columns
+            columns = jnp.moveaxis(b, 0, 1).reshape(b.shape[1], -1)
+            out = wrapped(tril, columns).reshape(b.shape[1], axis_size, b.shape[2])
+            return jnp.moveaxis(out, 1, 0), True
+        if not in_batched[1]:
+            b = jnp.broadcast_to(b, (axis_size, *b.shape))
+        out = each(lambda pair: wrapped(*pair), (tril, b), lambda pair: function(*pair))
+        return out, True
+
+    return wrapped
+
+
+def _lapack_cholesky(matrices: jax.Array) -> jax.Array:
+    return jnp.linalg.cholesky(matrices, symmetrize_input=False)
+
+
+def _lapack_eigh(matrices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    values, vectors = jnp.linalg.eigh(matrices)
+    return values, vectors
+
+
+_LAPACK_SOLVERS = [
+    functools.partial(triangular_solve, left_side=True, lower=True, transpose_a=transposed)
+    for transposed in (False, True)
+]
+_SOLVERS = [_solver_under_vmap(solve) for solve in _LAPACK_SOLVERS]
+_cholesky = _in_turn_under_vmap(_lapack_cholesky)
+_eigh = _in_turn_under_vmap(_lapack_eigh)

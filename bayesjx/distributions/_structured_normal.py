@@ -9,10 +9,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints, Distribution
 
-from .._core import failures_are_nan
+from .._core import failures_are_nan, solve_triangular
 from ..ops import (
     AbstractOperator,
     BlockDiag,

@@ -6,8 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 from numpyro.distributions import constraints, Distribution
+
+from .._core import solve_triangular
 
 
 class SubspaceNormal(Distribution):

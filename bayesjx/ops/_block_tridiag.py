@@ -232,7 +232,7 @@ def _cholesky(diagonal: jax.Array, lower: jax.Array, parallel: bool) -> BlockBid
     def step(tril: jax.Array, blocks: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         own, coupling = blocks
         below = _over_transpose(coupling, tril)
-        tril = jnp.linalg.cholesky(own - below @ below.T)
+        tril = cholesky_each(own - below @ below.T)
         return tril, (tril, below)
 
     start = jnp.eye(diagonal.shape[1], dtype=diagonal.dtype)

@@ -8,9 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jax.scipy.linalg import cho_solve, solve_triangular
 
-from .._core import on_failure, safe_cholesky
+from .._core import cho_solve, cholesky_each, on_failure, safe_cholesky, solve_triangular
 from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
 
 LEAF = 128  # rows up to which a triangular matrix is inverted by substitution
@@ -267,7 +266,7 @@ def _outer_halves(tril: jax.Array) -> jax.Array:
 
 
 def _tril_of(matrix: jax.Array, what: str) -> jax.Array:
-    return _finite(jnp.linalg.cholesky(matrix), matrix, what)
+    return _finite(cholesky_each(0.5 * (matrix + matrix.T)), matrix, what)
 
 
 def _finite(tril: jax.Array, matrix: jax.Array, what: str) -> jax.Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 
+from .._core import eigh
 from ._dense import Dense, ScaledIdentity
 from ._kron_pair import kron_pair
 from ._operator import (
@@ -111,7 +112,7 @@ class Kron(AbstractOperator):
         """
         if not lx.is_symmetric(self):
             raise ValueError("eigh needs a symmetric Kron: tags=ops.symmetric or ops.psd")
-        pairs = [jnp.linalg.eigh(f) for f in self.factors]
+        pairs = [eigh(f) for f in self.factors]
         return Kron(*(p[1] for p in pairs)), outer([p[0] for p in pairs])
 
     def _mm(self, x: jax.Array) -> jax.Array:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
+from .._core import eigh, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._khatri_rao import by_rows, KhatriRao
 from ._kron import HStack, Kron, kron_mm, KronSum, outer
@@ -313,7 +313,7 @@ def _decompose(signal: Any, noise: Any, check: bool = False) -> Spectrum:
             tril = Dense(noise.factors[d], psd)._tril(where)
             half = solve_triangular(tril, factor, lower=True)
             factor = solve_triangular(tril, half.T, lower=True)
-        values, vectors = jnp.linalg.eigh(factor)
+        values, vectors = eigh(factor)
         if tril is None:
             inverses.append(_transposed(vectors))
         else:  # T = C Q, so its inverse is Q' C⁻¹

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
-from jax.scipy.linalg import cho_solve, solve_triangular
 
+from .._core import cho_solve, cholesky_each, solve_triangular
 from ._dense import Dense, Diag
 from ._factors import check_each, kept
 from ._kron import HStack
@@ -221,6 +221,6 @@ def _inner_tril(factor: jax.Array, diagonal: jax.Array) -> jax.Array:
     scaled = factor / jnp.sqrt(diagonal)[:, None]
     eye = jnp.eye(factor.shape[1], dtype=factor.dtype)
     if factor.dtype == jnp.float64:
-        return jnp.linalg.cholesky(eye + scaled.T @ scaled)
+        return cholesky_each(eye + scaled.T @ scaled)
     upper = jnp.linalg.qr(jnp.concatenate([scaled, eye]), mode="r")
     return (jnp.where(jnp.diag(upper) < 0, -1, 1)[:, None] * upper).T.astype(factor.dtype)

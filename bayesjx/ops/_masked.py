@@ -9,8 +9,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve, solve_triangular
 
+from .._core import cho_solve, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import kept
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
