@@ -34,6 +34,11 @@ from benchmarks._worker import (
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
     "all-import": "benchmarks.all_import",
+    "gp-exact": "benchmarks.gp.exact",
+    "gp-grid": "benchmarks.gp.grid",
+    "gp-svgp": "benchmarks.gp.svgp",
+    "gp-tight": "benchmarks.gp.tight",
+    "gp-uci": "benchmarks.gp.uci",
     "ops-kron": "benchmarks.ops.kron",
     "ops-lower": "benchmarks.ops.lower",
     "ops-masked": "benchmarks.ops.masked",

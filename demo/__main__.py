@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _pictures, _plots, _table, families, grids, hierarchical, outliers
+from . import _pictures, _plots, _table, families, grids, hierarchical, outliers, processes
 from ._study import Report, Study
 
 # A part is a module with `run(study) -> Report`, and a function that draws it.
@@ -16,6 +16,7 @@ PARTS = {
     "outliers": (outliers.run, _pictures.outliers),
     "families": (families.run, _pictures.families),
     "grids": (grids.run, _pictures.grids),
+    "processes": (processes.run, _pictures.processes),
 }
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from . import _plots, families as kinds, grids as weeks, hierarchical as firms, outliers as states
+from . import (
+    _plots,
+    families as kinds,
+    grids as weeks,
+    hierarchical as firms,
+    outliers as states,
+    processes as river,
+)
 from ._plots import BAND, draws, GREY, INK, PALE
 from ._study import Report
 
@@ -119,6 +126,38 @@ def _gap(ax: Any, fit: Any) -> None:
 
 def _short(row: Any) -> str:
     return row.objective if row.objective == "Pathfinder" else row.strategy
+
+
+def processes(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.processes`: the river, and two parameters."""
+    flow, fit, colour = river.load(), report.rows[1], _plots.COLOURS[0]
+    with plt.rc_context(_plots.STYLE):
+        figure, axes = plt.subplot_mosaic(
+            [["river", "lengthscale"], ["river", "noise"]],
+            figsize=(11, 4.6),
+            width_ratios=[2, 1],
+            layout="constrained",
+        )
+        mean, scale = river.predict(fit)
+        middle = mean.mean(axis=0)
+        spread = 1.645 * np.sqrt((scale**2).mean(axis=0) + mean.var(axis=0))
+        axes["river"].fill_between(
+            flow.year, middle - spread, middle + spread, color=colour, alpha=0.2, lw=0
+        )
+        axes["river"].plot(flow.year, middle, color=colour, lw=1.6, label=fit.label)
+        for part, shade, label in ((flow.given, GREY, "given"), (~flow.given, INK, "kept back")):
+            axes["river"].plot(flow.year[part], flow.y[part], "o", ms=3, label=label, color=shade)
+        axes["river"].set(xlabel="year", ylabel="flow, standardised")
+        axes["river"].set_title("90 % interval of a year's flow")
+        axes["river"].legend()
+        for panel in ("lengthscale", "noise"):
+            _plots.density_panel(
+                axes[panel], report, report.rows[1:], f"log_{panel}", f"log {panel}"
+            )
+        handles, names = axes["noise"].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower right", ncols=len(names))
+        figure.suptitle(report.problem.title, fontsize=11)
+        return [_plots.save(figure, folder / "processes.png")]
 
 
 def overview(reports: list[Report], folder: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._exact import exact_posterior
+from ._grid_posterior import grid_posterior
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
 from ._process import GP, known_mask

@@ -7,10 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve, solve_triangular
 from numpyro import distributions as dist
 
-from .._core import safe_cholesky
+from .._core import cho_solve, safe_cholesky, solve_triangular
 from ._posterior import AbstractPosterior, clipped
 from ._process import GP, observations
 from ._structure import all_points

@@ -7,9 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
 
-from .._core import safe_cholesky
+from .._core import safe_cholesky, solve_triangular
 from ..kernels import AbstractKernel
 from ._structure import all_points
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import random
 
@@ -50,7 +51,8 @@ def minimise(
     Args:
         objective: `objective(params, *data) -> scalar`.
         params: where to start, modules in any pytree, such as a `GP` or a tuple with inducing
-            points. All arrays of floating-point numbers change.
+            points. All arrays of floating-point numbers change, but positive ones that are 0, as
+            the noise of a function observed itself, stay.
         data: further arguments of the objective.
         trainable: chooses what changes, `trainable(params)` a leaf or a list of leaves.
         max_steps: of each start.
@@ -63,7 +65,8 @@ def minimise(
         key: for `restarts > 1`.
 
     Raises:
-        ValueError: nothing to train, an objective that is not a scalar, or restarts without a key.
+        ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
+            or a positive array in which some elements are 0.
         RuntimeError: the objective is NaN or infinite at every start.
 
     References:
@@ -74,7 +77,9 @@ def minimise(
     if trainable is not None:
         spec = jax.tree.map(lambda _: False, params)
         spec = eqx.tree_at(trainable, spec, replace_fn=lambda _: True)
-    free, fixed = eqx.partition(to_real(params), spec)
+    real = to_real(params)
+    spec = jax.tree.map(_is_free, spec, real)
+    free, fixed = eqx.partition(real, spec)
     if not jax.tree.leaves(free):
         raise ValueError("minimise: params hold no floating-point array to train")
     if restarts > 1 and key is None:
@@ -131,6 +136,19 @@ def _minimise(
     carry = (start, solver.init(start), none, none, value(start))
     free, _, steps, stalled, after = jax.lax.while_loop(go_on, step, carry)
     return Minimum(free, after, steps, stalled >= 10)
+
+
+def _is_free(chosen: bool, leaf: Any) -> bool:
+    """Whether a leaf moves: not a variance of 0, whose logarithm is infinite."""
+    if not chosen:
+        return False
+    none = np.isneginf(np.asarray(leaf))
+    if none.any() and not none.all():
+        raise ValueError(
+            "minimise: a positive array holds zeros beside other values; make them positive, or "
+            "leave the array out by trainable"
+        )
+    return not none.any()
 
 
 def _largest(tree: Any) -> jax.Array:

@@ -45,7 +45,7 @@ class AbstractPosterior(eqx.Module):
         mean, variance = self.moments(x)
         return dist.Normal(mean, jnp.sqrt(variance))
 
-    def predict(self, x: Any) -> dist.Normal:
+    def predict(self, x: Any) -> Any:
         """The law of a new noisy observation at each point, a normal of shape `(m,)`.
 
         Raises:
@@ -70,6 +70,12 @@ class AbstractPosterior(eqx.Module):
         Takes $O(m^3)$; `pathwise` gives draws as functions, in $O(m)$.
         """
         return self(x).sample(key, shape)
+
+    def pathwise(self, key: jax.Array, num: int, features: int = 2000) -> Any:
+        """Draws of the posterior as functions, see `bayesjx.gp.pathwise`."""
+        from ._pathwise import pathwise  # which knows the kinds of posteriors
+
+        return pathwise(key, self, num, features)
 
 
 def clipped(prior_variance: jax.Array, explained: jax.Array) -> jax.Array:

@@ -157,7 +157,8 @@ class OnDims(AbstractKernel):
     def select(self, x: jax.Array) -> jax.Array:
         """Those coordinates of points `(n, d)`."""
         dims = self.dims if isinstance(self.dims, slice) else jnp.asarray(self.dims)
-        if not isinstance(self.dims, slice) and max(self.dims) >= x.shape[1]:
+        size = x.shape[1]
+        if not isinstance(self.dims, slice) and not all(-size <= d < size for d in self.dims):
             raise ValueError(
                 f"the kernel is of coordinates {self.dims} and points have {x.shape[1]}"
             )

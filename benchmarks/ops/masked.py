@@ -14,6 +14,7 @@ QUICK_GRIDS = ("10⁴",)
 SHARES = (0.9, 0.5, 0.1)
 NOISE = 0.1
 RTOL = 1e-8
+MAX_STEPS = 5000  # they grow with the root of the number of cells, as does the condition number
 SMALL = (40, 40)  # cells of which the dense submatrix can be factorised
 FEW = 1000  # missing cells in the rows that show the exact path
 TARGETS = (
@@ -143,7 +144,7 @@ def _problem(grid: tuple[int, ...], observed: float) -> tuple[Any, Any, Any]:
 def _masked(op: Any, mask: Any, solver: str, logdet: str = "refuse") -> Any:
     from bayesjx import ops
 
-    return ops.Masked(op, mask, solver=solver, logdet=logdet, rtol=RTOL)
+    return ops.Masked(op, mask, solver=solver, logdet=logdet, rtol=RTOL, max_steps=MAX_STEPS)
 
 
 def _seconds(function: Any, *args: Any) -> tuple[float, Any]:

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SLOW = {"custom-objectives", "fit", "numpyro", "programmable-vi"}  # many programs to compile
+# Many programs to compile.
+SLOW = {"custom-objectives", "fit", "gaussian-processes", "numpyro", "programmable-vi"}
 BLOCK = re.compile(r"^```(python|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|nan|inf)(e[-+]?\d+)?( (s|ms|µs)\b)?")
 

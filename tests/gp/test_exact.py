@@ -212,6 +212,8 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     real = gp._minimise.to_real(found.params)
     gradient = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))(real)
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) < 1e-4
+    silent = gp.minimise(lambda p: -p(X).log_prob(Y), gp.GP(kernels.Matern12(1.0)))
+    assert silent.params.noise == 0 and silent.objective < -gp.GP(kernels.Matern12())(X).log_prob(Y)
     some = gp.minimise(objective, prior(0.5), X, Y, trainable=lambda p: p.noise)
     np.testing.assert_array_equal(some.params.kernel.lengthscale, [0.7, 1.3])
     assert some.params.noise != 0.5 and some.objective > found.objective
@@ -273,6 +275,8 @@ def test_what_goes_wrong_at_run_time_is_an_error_in_results_and_nan_in_densities
         gp.minimise(lambda p: jnp.nan * p.noise, prior())
     with pytest.raises(ValueError, match="no floating-point array"):
         gp.minimise(lambda p: 0.0, {"a": 1})
+    with pytest.raises(ValueError, match="holds zeros beside other values"):
+        gp.minimise(lambda p: p(X).log_prob(Y), prior(np.arange(N) / N))
     with pytest.raises(ValueError, match="restarts need a key"):
         gp.minimise(lambda p: p.noise, prior(), restarts=2)
     with pytest.raises(ValueError, match="must be a scalar"):

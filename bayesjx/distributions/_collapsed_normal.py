@@ -1,0 +1,43 @@
+"""A structured normal whose density carries the correction of a collapsed bound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..ops import AbstractOperator
+from ._structured_normal import StructuredNormal
+
+
+class CollapsedNormal(StructuredNormal):
+    r"""Normal law with an approximate covariance, and a number added to its log density.
+
+    Collapsed variational bounds of Gaussian processes have this form, with a covariance of low rank
+    plus a diagonal. `log_prob` is then the bound: as a site of a model with `obs` it stands for the
+    marginal likelihood, and where the correction is a bound's, posteriors over hyper-parameters are
+    those of a lower bound. As a law of data it integrates to $e^{\text{correction}}$, not to 1;
+    draws, mean, variance, entropy and `condition` are those of the normal law without correction.
+
+    Args:
+        loc: mean, shape `(n,)`, of the operator's type.
+        covariance: operator tagged `ops.psd`, shape `(n, n)`.
+        correction: what is added to the log density, scalar.
+
+    Raises:
+        ValueError: as `StructuredNormal`, or a correction that is not a scalar.
+    """
+
+    pytree_data_fields = ("correction",)
+
+    def __init__(self, loc: Any, covariance: AbstractOperator, correction: Any = 0.0):
+        if jnp.ndim(correction) != 0:
+            raise ValueError(
+                f"CollapsedNormal: correction must be a scalar, got shape {jnp.shape(correction)}"
+            )
+        super().__init__(loc, covariance)
+        self.correction = jnp.asarray(correction, self.loc.dtype)
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        return super().log_prob(value, intermediates) + self.correction

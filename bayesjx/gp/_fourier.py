@@ -1,0 +1,214 @@
+"""Random Fourier features: finitely many functions whose products are a kernel on average."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import random
+
+from .. import kernels
+from ..kernels._kernel import points
+from ._feature_maps import Each, Mapped, Outputs, Slopes, Tensor, Units, Waves, Weighted
+from ._spectrum import (
+    check_one_coordinate,
+    coordinates,
+    HARMONICS,
+    harmonics,
+    has_spectrum,
+    no_features,
+    parameter_dtype,
+    spectrum,
+)
+
+
+class FourierFeatures(eqx.Module):
+    """Functions whose inner products estimate a kernel without bias.
+
+    Called with points of shape `(n, d)` or `(n,)` it gives their values, shape `(n, size)`. It is a
+    module of arrays: it can be mapped, compiled and differentiated, in points and parameters.
+
+    Attributes:
+        parts: functions from points `(n, d)` to some of the features.
+        dim: coordinates of a point, $d$.
+    """
+
+    parts: tuple[Any, ...]
+    dim: int = eqx.field(static=True)
+
+    @property
+    def size(self) -> int:
+        """How many functions there are."""
+        at_one = jax.ShapeDtypeStruct((1, self.dim), jnp.result_type(float))
+        return sum(eqx.filter_eval_shape(part, at_one).shape[1] for part in self.parts)
+
+    def __call__(self, x: Any) -> jax.Array:
+        x = points("x", x)
+        if x.shape[1] != self.dim:
+            raise ValueError(f"the features are of {self.dim} coordinates, points have {x.shape}")
+        return jnp.concatenate([part(x) for part in self.parts], axis=1).astype(x.dtype)
+
+
+def fourier_features(
+    key: jax.Array, kernel: kernels.AbstractKernel, num: int, dim: int
+) -> FourierFeatures:
+    r"""Features $\phi$ with $E\, \phi(x)^\top \phi(x') = k(x, x')$, drawn from the spectrum of $k$.
+
+    A stationary kernel gets cosines and sines of the same frequencies: in pairs they estimate
+    variances without error, and covariances with less of it than waves of random phases do
+    wherever $k(2\tau) \le 2 k(\tau)^2$. Arc-cosine kernels get hidden units in pairs of opposite
+    weights. `Constant`, `Linear`, `Coregion`, `Cosine`, and `Periodic` of one coordinate with at
+    least 512 features are exact. Terms of a sum have features of their own. Products are of
+    stationary kernels, whose frequencies add; with `Linear` or `Coregion`, products of all pairs of
+    features are taken, so that there are more of them; a sum in a product is multiplied out.
+
+    With the key fixed, features are smooth in the parameters, except those of order 0 of the
+    arc-cosine kernel, of `alpha` and of several coordinates of `Periodic`, where gradients are
+    right on average only (order 0: not at all in the points).
+
+    Args:
+        key: of the draw.
+        kernel: the covariance function.
+        num: features of each term that is random, at least 2; of an odd number the last is left
+            out.
+        dim: coordinates of a point.
+
+    Raises:
+        ValueError: a kernel that is no function's (`White`) or for which no features are known, a
+            product of others than those above, fewer features than components of a mixture.
+        RuntimeError: a lengthscale of `Periodic` below 0.03, which needs more harmonics.
+
+    References:
+        Rahimi and Recht (2007), "Random features for large-scale kernel machines", NeurIPS;
+        Sutherland and Schneider (2015), "On the error of random Fourier features", UAI, for the
+        pairs; Cho and Saul (2009), "Kernel methods for deep learning", NeurIPS.
+    """
+    if num < 2 or dim < 1:
+        raise ValueError(f"num must be at least 2 and dim at least 1, got {num} and {dim}")
+    return FourierFeatures(_features(kernel, key, num, dim), dim)
+
+
+@functools.singledispatch
+def _features(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    """Maps from points to features; of stationary kernels unless they have rules of their own."""
+    return (Waves(*spectrum(kernel, key, num // 2, dim)),)
+
+
+@_features.register
+def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    return (Waves(jnp.zeros((1, dim), kernel.variance.dtype), kernel.variance[None]),)
+
+
+@_features.register
+def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    frequency = jnp.broadcast_to(2 * jnp.pi / kernel.period, (dim,))
+    return (Waves(frequency[None], kernel.variance[None]),)
+
+
+@_features.register
+def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    if dim > 1 or num // 2 < HARMONICS:
+        return (Waves(*spectrum(kernel, key, num // 2, dim)),)
+    weights = jnp.exp(harmonics(jnp.broadcast_to(kernel.lengthscale, (1,)))[0])
+    frequencies = 2 * jnp.pi * jnp.arange(HARMONICS) / jnp.broadcast_to(kernel.period, (1,))
+    return (Waves(frequencies[:, None], kernel.variance * weights),)
+
+
+@_features.register
+def _(kernel: kernels.Linear, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    return (Slopes(kernel.centre, jnp.broadcast_to(kernel.variance, (dim,))),)
+
+
+@_features.register
+def _(kernel: kernels.Coregion, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    check_one_coordinate(kernel, dim)
+    return (Outputs(kernel),)
+
+
+@_features.register
+def _(kernel: kernels.ArcCosine, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    draw = random.normal(key, (num // 2, dim + 1), parameter_dtype(kernel))
+    return (Units(kernel, jnp.concatenate([draw, -draw])),)
+
+
+@_features.register
+def _(kernel: kernels.Scaled, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    inner = _features(kernel.kernel, key, num, dim)
+    return tuple(Weighted(part, kernel.variance) for part in inner)
+
+
+@_features.register
+def _(kernel: kernels.Sum, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    keys = random.split(key, len(kernel.terms))
+    terms = zip(kernel.terms, keys, strict=True)
+    return tuple(part for term, k in terms for part in _features(term, k, num, dim))
+
+
+@_features.register
+def _(kernel: kernels.Product, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    waves = tuple(term for term in kernel.terms if has_spectrum(term))
+    exact = tuple(term for term in kernel.terms if not has_spectrum(term))
+    for term in exact:
+        parts = _summands(term)
+        if not _is_exact(term) and len(parts) > 1:
+            others = tuple(t for t in kernel.terms if t is not term)
+            products = tuple(kernels.Product((part, *others)) for part in parts)
+            return _features(kernels.Sum(products), key, num, dim)
+        if not _is_exact(term):
+            raise ValueError(
+                "fourier_features: products are of stationary kernels, Linear and Coregion, and "
+                f"this one has a factor {_named(term)}"
+            )
+    factors = [_features(term, key, num, dim) for term in exact]  # which use no key
+    if waves:
+        factors.insert(0, (Waves(*spectrum(kernels.Product(waves), key, num // 2, dim)),))
+    return (Tensor(tuple(factors)),) if len(factors) > 1 else factors[0]
+
+
+@_features.register
+def _(kernel: kernels.OnDims, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    inner = _features(kernel.kernel, key, num, len(coordinates(kernel, dim)))
+    return (Mapped(inner, kernel.select),)
+
+
+@_features.register
+def _(kernel: kernels.Transformed, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    point = jax.ShapeDtypeStruct((dim,), parameter_dtype(kernel))
+    there = eqx.filter_eval_shape(kernel.function, point)
+    if there.ndim != 1:
+        raise ValueError(f"a transform must give a point of shape (e,), this one gives {there}")
+    inner = _features(kernel.kernel, key, num, there.shape[0])
+    return (Mapped(inner, Each(kernel.function)),)
+
+
+@_features.register
+def _(kernel: kernels.White, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    raise no_features(kernel)
+
+
+def _is_exact(kernel: Any) -> bool:
+    """Whether the features of a kernel that is not stationary are few and exact."""
+    if isinstance(kernel, kernels.Scaled | kernels.OnDims):
+        return _is_exact(kernel.kernel)
+    if isinstance(kernel, kernels.Sum | kernels.Product):
+        return all(_is_exact(term) for term in kernel.terms)
+    return isinstance(kernel, kernels.Linear | kernels.Coregion | kernels.Constant)
+
+
+def _summands(kernel: Any) -> list[Any]:
+    """The terms of a sum, also of one that is scaled or of some coordinates."""
+    if isinstance(kernel, kernels.Scaled):
+        return [kernels.Scaled(term, kernel.variance) for term in _summands(kernel.kernel)]
+    if isinstance(kernel, kernels.OnDims):
+        return [kernels.OnDims(term, kernel.dims) for term in _summands(kernel.kernel)]
+    if isinstance(kernel, kernels.Sum):
+        return [part for term in kernel.terms for part in _summands(term)]
+    return [kernel]
+
+
+def _named(kernel: Any) -> str:
+    inner = isinstance(kernel, kernels.Scaled | kernels.OnDims)
+    return _named(kernel.kernel) if inner else type(kernel).__name__

@@ -1,0 +1,140 @@
+"""Where to put inducing points: centres of clusters, or points of greatest variance left."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import random
+
+from ..kernels import AbstractKernel
+from ._structure import all_points
+
+LARGEST = 10_000  # points that k-means looks at
+LLOYD_STEPS = 20
+
+
+class GreedyPoints(NamedTuple):
+    """What `greedy_points` chose.
+
+    Attributes:
+        points: in the order in which they were chosen, shape `(num, d)`.
+        index: their places among the inputs, shape `(num,)`.
+        remaining: variances of the process at all inputs given its values at the points, shape
+            `(n,)`.
+    """
+
+    points: jax.Array
+    index: jax.Array
+    remaining: jax.Array
+
+
+def greedy_points(kernel: AbstractKernel, x: Any, num: int) -> GreedyPoints:
+    """Inputs chosen one by one where the process is least known given those before.
+
+    That is the order of pivots of a pivoted Cholesky factorisation, in $O(n m^2)$ time and
+    $O(n m)$ memory for `m = num`. Better than `kmeans_points` for `sgpr`, since it knows the
+    lengthscales; the sum of `remaining` says whether the points are enough. The order changes with
+    the kernel, so that after a fit points may be chosen anew.
+
+    Args:
+        kernel: the covariance function.
+        x: inputs, shape `(n, d)` or `(n,)`.
+        num: how many.
+
+    Raises:
+        ValueError: `num` is not in 1 to `n`; NaN in `x`, or its rank is wrong.
+
+    References:
+        Fine and Scheinberg (2001), "Efficient SVM training using low-rank kernel representations",
+        JMLR 2; Burt, Rasmussen and van der Wilk (2020), "Convergence of sparse variational
+        inference in Gaussian processes regression", JMLR 21, for inducing points.
+    """
+    x = _checked("greedy_points", x, num)
+    return _greedy(kernel, x, num)
+
+
+def kmeans_points(key: jax.Array, x: Any, num: int) -> jax.Array:
+    """Centres of clusters of the inputs, by k-means from a spread-out random start.
+
+    Distances are those of `x` as it is: standardise its columns. Of more than 10 000 inputs a
+    random part of that size is used. For few points, or before the kernel is known; see
+    `greedy_points`.
+
+    Args:
+        key: for the start.
+        x: inputs, shape `(n, d)` or `(n,)`.
+        num: how many centres.
+
+    Returns:
+        Shape `(num, d)`.
+
+    Raises:
+        ValueError: `num` is not in 1 to `n`; NaN in `x`, or its rank is wrong.
+
+    References:
+        Arthur and Vassilvitskii (2007), "k-means++: the advantages of careful seeding", SODA;
+        Lloyd (1982), "Least squares quantization in PCM".
+    """
+    x = _checked("kmeans_points", x, num)
+    part, key = random.split(key)
+    if len(x) > max(LARGEST, num):
+        x = random.choice(part, x, (max(LARGEST, num),), replace=False)
+    return _kmeans(key, x, num)
+
+
+@eqx.filter_jit
+def _greedy(kernel: AbstractKernel, x: jax.Array, num: int) -> GreedyPoints:
+    variance = kernel.diag(x)
+    # What rounding leaves of a variance: dividing by it would make new directions of noise.
+    floor = len(x) * jnp.finfo(x.dtype).eps * variance
+
+    def choose(i: Any, carry: Any) -> Any:
+        rows, remaining, free, index = carry
+        at = jnp.argmax(jnp.where(free, remaining, -1.0))
+        column = kernel.gram(x, x[at][None])[:, 0] - rows.T @ rows[:, at]
+        known = remaining[at] <= floor[at]
+        row = jnp.where(known, 0.0, column / jnp.sqrt(jnp.where(known, 1.0, remaining[at])))
+        remaining = jnp.maximum(remaining - row**2, 0.0)
+        free = free.at[at].set(False)
+        remaining = jnp.where(free, remaining, 0.0)
+        return rows.at[i].set(row), remaining, free, index.at[i].set(at)
+
+    rows = jnp.zeros((num, len(x)), x.dtype)
+    start = rows, variance, jnp.ones(len(x), bool), jnp.zeros(num, int)
+    _, remaining, _, index = jax.lax.fori_loop(0, num, choose, start)
+    return GreedyPoints(x[index], index, remaining)
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def _kmeans(key: jax.Array, x: jax.Array, num: int) -> jax.Array:
+    first, rest = random.split(key)
+    start = x[random.randint(first, (), 0, len(x))]
+
+    def seed(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        chosen = x[random.categorical(key, jnp.log(nearest))]
+        return jnp.minimum(nearest, jnp.sum((x - chosen) ** 2, axis=1)), chosen
+
+    nearest = jnp.sum((x - start) ** 2, axis=1)
+    _, others = jax.lax.scan(seed, nearest, random.split(rest, num - 1))
+    centres = jnp.concatenate([start[None], others])
+
+    def lloyd(_: Any, centres: jax.Array) -> jax.Array:
+        # |x|² is the same for all centres and left out.
+        distance = jnp.sum(centres**2, axis=1) - 2 * x @ centres.T
+        member = jax.nn.one_hot(jnp.argmin(distance, axis=1), num, dtype=x.dtype)
+        count = jnp.sum(member, axis=0)[:, None]
+        mean = member.T @ x / jnp.maximum(count, 1)
+        return jnp.where(count > 0, mean, centres)  # one without members stays
+
+    return jax.lax.fori_loop(0, LLOYD_STEPS, lloyd, centres)
+
+
+def _checked(name: str, x: Any, num: int) -> jax.Array:
+    x = all_points(x)
+    if not 1 <= num <= len(x):
+        raise ValueError(f"{name}: num must be in 1, ..., {len(x)}, the number of x; got {num}")
+    return x

@@ -1,0 +1,77 @@
+"""Inverses of Cholesky factors, so that whitening is a product of matrices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._core import cholesky_each, each, safe_cholesky, solve_tril_each
+
+LEAF = 32  # rows up to which a triangular matrix is inverted by substitution
+
+
+@jax.custom_jvp
+def inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""$L^{-1}$ of the Cholesky factor $L$ of a matrix, and the jitter that it needed.
+
+    A triangular solve with a minibatch costs several times as much as the product with the inverse,
+    and so do the solves in the usual derivative of a factor; here all work but the factor itself is
+    products. As accurate as solves where the matrix has been kept away from singularity by a
+    jitter, which `safe_cholesky` adds where there is no factor.
+
+    Args:
+        matrix: symmetric, shape `(m, m)`.
+
+    Returns:
+        lower triangular, shape `(m, m)`, NaN if no jitter helped, and the jitter, a scalar.
+
+    References:
+        Murray (2016), "Differentiation of the Cholesky decomposition", equation 8.
+    """
+    tril = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    none = jnp.zeros((), matrix.dtype)
+    tril, jitter = jax.lax.cond(
+        jnp.all(jnp.isfinite(jnp.diagonal(tril))),
+        lambda: (tril, none),
+        lambda: tuple(safe_cholesky(matrix)),
+    )
+    return inverse_tril(tril), jitter
+
+
+@inverse_factor.defjvp
+def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (matrix,), (change,) = primals, tangents
+    inverse, jitter = inverse_factor(matrix)
+    inside = inverse @ change @ inverse.T  # of a symmetric change, so half of it is enough
+    half = jnp.tril(inside, -1) + 0.5 * jnp.diag(jnp.diagonal(inside))
+    return (inverse, jitter), (-half @ inverse, jnp.zeros_like(jitter))
+
+
+def inverse_tril(tril: jax.Array) -> jax.Array:
+    """Inverses of lower triangular matrices, shape `(..., m, m)`, by halves."""
+    return _by_halves(tril) if tril.ndim == 2 else each(_by_halves, tril)
+
+
+def root_of_inverse(matrix: jax.Array) -> jax.Array:
+    r"""Lower triangular $R$ with $R R^\top = \Lambda^{-1}$.
+
+    The factor of the matrix with rows and columns in reverse, reversed again, is upper triangular;
+    the transpose of its inverse is the root.
+
+    Args:
+        matrix: $\Lambda$, positive definite, shape `(..., m, m)`.
+    """
+    return inverse_tril(cholesky_each(matrix[..., ::-1, ::-1])).mT[..., ::-1, ::-1]
+
+
+def _by_halves(tril: jax.Array) -> jax.Array:
+    *lead, m, _ = tril.shape
+    if m <= LEAF:
+        return solve_tril_each(tril, jnp.broadcast_to(jnp.eye(m, dtype=tril.dtype), tril.shape))
+    half = m // 2
+    top, bottom = _by_halves(tril[..., :half, :half]), _by_halves(tril[..., half:, half:])
+    corner = -bottom @ (tril[..., half:, :half] @ top)
+    zero = jnp.zeros((*lead, half, m - half), tril.dtype)
+    return jnp.block([[top, zero], [corner, bottom]])

@@ -1,0 +1,274 @@
+"""The normal law that Laplace's approximation gives, and the evidence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from numpyro import distributions as dist
+
+from .. import ops
+from .._core import cho_solve, cholesky_each, eigh
+from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
+from ..ops._khatri_rao import by_rows
+from ..ops._kron import outer
+from ._grid_posterior import checked_points, grid_cross, joint_roots, prior_variance
+from ._inputs import Grid
+from ._likelihood import Likelihood
+from ._posterior import AbstractPosterior, clipped
+from ._process import GP
+from ._structure import all_points
+
+
+class Curvature(ops.AbstractOperator):
+    r"""$B = I + W^{1/2} K W^{1/2}$ on the observed cells, whose eigenvalues are at least 1.
+
+    Attributes:
+        covariance: $K$, an `ops.Dense` of the observed cells or an `ops.Kron` of the grid.
+        observed: indices of those cells, or None.
+        half: $W^{1/2}$, shape `(n_o,)`.
+        rtol: of conjugate gradients.
+        max_steps: of conjugate gradients.
+    """
+
+    covariance: ops.AbstractOperator
+    observed: Any
+    half: jax.Array
+    rtol: float = eqx.field(static=True)
+    max_steps: int = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(self, covariance: Any, observed: Any, half: Any, rtol: float, max_steps: int):
+        self.covariance, self.observed, self.half = covariance, observed, half
+        self.rtol, self.max_steps = rtol, max_steps
+        self.tags = frozenset([ops.psd])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.half.size, self.half.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.half.dtype
+
+    def transpose(self) -> Curvature:
+        return self
+
+    def at(self, weight: jax.Array) -> Curvature:
+        """The same for other $W$, shape `(n_o,)`, not negative."""
+        zero = weight <= 0
+        half = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, weight)))
+        return Curvature(self.covariance, self.observed, half, self.rtol, self.max_steps)
+
+    def times(self, x: jax.Array) -> jax.Array:
+        r"""$K_{oo} x$ for vectors, shape `(n_o,)`."""
+        return self._restricted()._mm(x[:, None])[:, 0]
+
+    def solve_quietly(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The solution for a vector, and whether it is one; never raises."""
+        if isinstance(self.covariance, ops.Dense):
+            found = cho_solve((cholesky_each(self._dense().matrix), True), b)
+            return found, jnp.all(jnp.isfinite(found))
+        solve = self._cg(b[:, None])
+        return solve.value[:, 0], jnp.all(solve.converged)
+
+    def _mm(self, x: jax.Array) -> jax.Array:
+        return x + self.half[:, None] * self._restricted()._mm(self.half[:, None] * x)
+
+    def _solve(self, b: jax.Array) -> jax.Array:
+        if isinstance(self.covariance, ops.Dense):
+            return self._dense()._solve(b)
+        return checked(self._cg(b), "laplace")
+
+    def _logdet(self) -> jax.Array:
+        return self._dense()._logdet()
+
+    def _cg(self, b: jax.Array) -> ops.CGSolve:
+        # With the mean of W for all of it the inverse on the full grid is known.
+        typical = jnp.maximum(jnp.mean(self.half**2), jnp.finfo(self.dtype).tiny)
+        nearly = self.covariance + ops.ScaledIdentity(1 / typical, self.covariance.shape[0])
+        nearly = Inverse(jax.lax.stop_gradient(nearly))
+        if self.observed is not None:
+            nearly = Submatrix(nearly, self.observed)
+        return cg_solve(self, b, nearly, self.rtol, self.max_steps)
+
+    def _restricted(self) -> Any:
+        if self.observed is None:
+            return self.covariance
+        return Submatrix(self.covariance, self.observed)
+
+    def _dense(self) -> ops.Dense:
+        matrix = self.half[:, None] * self.covariance.as_matrix() * self.half
+        return ops.Dense(jnp.eye(len(matrix), dtype=self.dtype) + matrix, ops.psd)
+
+
+class LaplacePosterior(AbstractPosterior):
+    r"""The function where its values are $N(\hat f, (K^{-1} + W)^{-1})$, made by `laplace`.
+
+    With `solver="cg"`, variances take a solve by conjugate gradients for each test point; draws
+    on a grid take one for each draw, so that for many cells
+    `sample(key, grid, (100,)).var(axis=0)` is the faster estimate.
+
+    Attributes:
+        prior: the process before data.
+        x: the inputs: all cells of a `Grid`, or points `(n, d)`.
+        likelihood: of the observations.
+        observed: flat indices of the observed cells of a grid, or None: all.
+        weights: $\alpha$ with $\hat f = m + K \alpha$, 0 at missing cells, shape `(n,)`.
+        mode: $\hat f$ at the observed cells, shape `(n_o,)`.
+        objective: $\log p(y \mid \hat f) - \frac12 \alpha^\top (\hat f - m)$, scalar.
+        curvature: $I + W^{1/2} K W^{1/2}$, with $W^{1/2}$ as its `half`.
+        num_steps: that Newton's method took.
+        converged: whether the mode was found.
+    """
+
+    prior: GP
+    x: Any
+    likelihood: Likelihood
+    observed: Any
+    weights: jax.Array
+    mode: jax.Array
+    objective: jax.Array
+    curvature: Curvature
+    num_steps: jax.Array
+    converged: jax.Array
+
+    @property
+    def jitter(self) -> jax.Array:
+        """What was added to the diagonal: 0, as the matrix is well-conditioned by itself."""
+        return jnp.zeros((), self.mode.dtype)
+
+    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        cross, half = self._cross(x), self.curvature.half[:, None]
+
+        def explained(rows: jax.Array) -> jax.Array:
+            rows = half * (rows if self.observed is None else rows[self.observed])
+            return jnp.sum(rows * self.curvature._solve(rows), axis=0)
+
+        mean = self.prior.mean_at(checked_points(x)) + cross @ self.weights
+        return mean, clipped(prior_variance(self.prior, x), by_rows(cross, explained))
+
+    def mean(self, x: Any) -> jax.Array:
+        return self.prior.mean_at(checked_points(x)) + self._cross(x) @ self.weights
+
+    def covariance(self, x: Any) -> jax.Array:
+        points = all_points(x)
+        cross = self._cross(points)
+        cross = cross.dense() if isinstance(cross, ops.KhatriRao) else cross
+        rows = cross.T if self.observed is None else cross.T[self.observed]
+        rows = self.curvature.half[:, None] * rows
+        explained = rows.T @ self.curvature._solve(rows)
+        return self.prior.kernel.gram(points) - 0.5 * (explained + explained.T)
+
+    def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
+        r"""Exact joint draws of this normal law, shape `(*shape, m)`.
+
+        Between grids by Matheron's rule, with $W^{-1}$ for the noise; see `GridPosterior.sample`.
+        """
+        if not isinstance(x, Grid) or not isinstance(self.x, Grid):
+            return super().sample(key, x, shape)
+        seen, new = joint_roots(self.prior, self.x, x)
+        function, error = random.split(key)
+        num, half = math.prod(shape), self.curvature.half[:, None]
+        noise = random.normal(function, (seen.shape[1], num), self.mode.dtype)
+        before = seen.mm(noise)
+        before = before if self.observed is None else before[self.observed]
+        error = random.normal(error, before.shape, before.dtype)
+        moved = half * self.curvature._solve(half * before + error)
+        if self.observed is not None:
+            moved = scatter(moved, self.observed, self.x.size)
+        draws = new.mm(noise) - self._cross(x).mm(moved)
+        return (self.mean(x)[:, None] + draws).T.reshape(*shape, x.size)
+
+    def log_evidence(
+        self, key: jax.Array | None = None, *, num_probes: int = 10, num_steps: int = 30
+    ) -> jax.Array:
+        r"""Laplace's approximation of the log marginal likelihood, scalar.
+
+        $\log p(y \mid \hat f) - \frac12 \alpha^\top (\hat f - m) - \frac12 \log \det B$, NaN if
+        the mode was not found. Exact for normal noise.
+
+        Args:
+            key: with `solver="cg"`, for the probes of `ops.stochastic_logdet`, which estimates the
+                determinant; fix it while optimising or sampling. Else it is not used.
+            num_probes: of the estimate.
+            num_steps: of its Lanczos iteration.
+
+        Raises:
+            ValueError: `solver="cg"` without a key.
+        """
+        if isinstance(self.curvature.covariance, ops.Dense):
+            logdet = self.curvature.logdet()
+        elif key is None:
+            raise ValueError(
+                'log_evidence: with solver="cg" the log-determinant is estimated, which needs a '
+                "key; or ask for evidence_bounds()"
+            )
+        else:
+            estimate = ops.stochastic_logdet(key, self.curvature, num_probes, num_steps)
+            logdet = estimate.value
+        return jnp.where(self.converged, self.objective - 0.5 * logdet, jnp.nan)
+
+    def evidence_bounds(self) -> tuple[jax.Array, jax.Array]:
+        r"""Bounds from below and above of `log_evidence` on a grid, from eigenvalues of its axes.
+
+        With the eigenvalues $e$ of $K$ and the elements $w$ of $W$ (0 at missing cells),
+        $\sum_i \log(1 + e_i w_i)$ is at least $\log \det B$ where both are sorted alike, and at
+        most where they are sorted oppositely. The gap may be wide: use them for gradients, never
+        to compare models.
+
+        Raises:
+            ValueError: not a grid.
+
+        References:
+            Fiedler (1971), "Bounds for the determinant of the sum of Hermitian matrices"; Flaxman,
+            Wilson, Neill, Nickisch and Smola (2015), "Fast Kronecker inference in Gaussian
+            processes with non-Gaussian likelihoods", section 4.
+        """
+        if not isinstance(self.x, Grid):
+            raise ValueError("evidence_bounds: known for a Grid only; log_evidence() is exact here")
+        values = []
+        for factor in self.prior.covariance(self.x).factors:  # ty: ignore
+            # Eigenvalues by fixed eigenvectors: their derivative is finite if some coincide.
+            vectors = eigh(jax.lax.stop_gradient(factor))[1]
+            values.append(jnp.maximum(jnp.sum(vectors * (factor @ vectors), axis=0), 0))
+        eigenvalues = jnp.sort(outer(values).reshape(-1))
+        weight = self.curvature.half**2
+        weight = jnp.sort(jnp.pad(weight, (self.x.size - weight.size, 0)))
+        most = jnp.sum(jnp.log1p(eigenvalues * weight))
+        least = jnp.sum(jnp.log1p(eigenvalues * weight[::-1]))
+        return self.objective - 0.5 * most, self.objective - 0.5 * least
+
+    def predict(self, x: Any) -> dist.Normal:
+        """Refused: observations follow the likelihood, see `response`.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("predict: observations are not normal here; their law is response(x)")
+
+    def response(self, x: Any, num_nodes: int = 20) -> dist.MixtureSameFamily:
+        """The law of a new observation at each point, batch shape `(m,)`.
+
+        A mixture of the likelihood's laws at the nodes of Gauss-Hermite quadrature over the
+        function, with density, moments and draws.
+
+        Args:
+            x: points or a grid.
+            num_nodes: of the quadrature.
+        """
+        mean, variance = self.moments(x)
+        places, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+        f = mean[:, None] + jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)
+        probs = jnp.asarray(weights / weights.sum(), mean.dtype)
+        return dist.MixtureSameFamily(dist.Categorical(probs), self.likelihood(f))
+
+    def _cross(self, x: Any) -> Any:
+        if isinstance(self.x, Grid):
+            return grid_cross(self.prior, x, self.x)
+        return self.prior.kernel.gram(all_points(x), self.x)

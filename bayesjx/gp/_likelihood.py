@@ -1,0 +1,248 @@
+"""Expected log densities of observations whose parameters are functions drawn from a normal law."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from numpyro import distributions as dist
+
+from .._core import positive_field, refuse_where
+from ..kernels._kernel import scalar
+
+NODES = {1: 20, 2: 10}  # of Gauss-Hermite quadrature along each latent, by their number
+
+
+class AbstractLikelihood(eqx.Module):
+    """A likelihood whose expected log density has a closed form.
+
+    Any other function from `f` to a NumPyro distribution is a likelihood too; its expectation is
+    then taken by quadrature.
+    """
+
+    @abc.abstractmethod
+    def __call__(self, f: jax.Array) -> dist.Distribution:
+        """The law of observations where the function is `f`."""
+
+    @abc.abstractmethod
+    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        """The mean of its log density over `f` with these moments, all of shape `(n,)`."""
+
+
+class Gaussian(AbstractLikelihood):
+    """Observations of the function with normal noise.
+
+    Args:
+        noise: variance, positive, scalar.
+
+    Raises:
+        ValueError: `noise` is not a scalar, or known and not positive.
+    """
+
+    noise: jax.Array = positive_field()
+
+    def __init__(self, noise: Any):
+        if not isinstance(noise, jax.core.Tracer):
+            refuse_where(noise, lambda v: ~(v > 0), f"noise must be positive, got {noise}")
+        self.noise = scalar("noise", noise)
+
+    def __call__(self, f: jax.Array) -> dist.Normal:
+        return dist.Normal(f, jnp.sqrt(self.noise.astype(f.dtype)))
+
+    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        noise = self.noise.astype(mean.dtype)
+        square = (y - mean) ** 2 + variance
+        return -0.5 * (square / noise + jnp.log(2 * jnp.pi * noise))
+
+
+class PoissonExp(AbstractLikelihood):
+    """Counts whose rate is the exponential of the function."""
+
+    def __call__(self, f: jax.Array) -> dist.Poisson:
+        return dist.Poisson(jnp.exp(f))
+
+    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+        # The rate is log-normal. Only the count's factorial is left for the distribution to say.
+        log_factorial = jax.scipy.special.gammaln(y.astype(mean.dtype) + 1)
+        return y * mean - jnp.exp(mean + 0.5 * variance) - log_factorial
+
+
+Likelihood = Callable[[jax.Array], Any]
+
+
+def expected_log_prob(
+    likelihood: Likelihood,
+    y: Any,
+    mean: Any,
+    variance: Any,
+    *,
+    key: jax.Array | None = None,
+    num_samples: int = 16,
+) -> jax.Array:
+    r"""$E_{f \sim N(\mu, v)}[\log p(y \mid f)]$ of each observation.
+
+    In closed form for `gp.Gaussian` and `gp.PoissonExp`. For any other function it is Gauss-Hermite
+    quadrature, 20 nodes of one latent function and 10 x 10 of two; of more it is the mean over
+    random draws, whose derivatives are unbiased too.
+
+    Args:
+        likelihood: from `f` to a NumPyro distribution of the observations, such as
+            `lambda f: dist.Bernoulli(logits=f)`; an Equinox module keeps its parameters trainable.
+            `f` has the shape of `mean` after further leading axes, so that several latents are
+            `f[..., 0]` and `f[..., 1]`, or all of them in `dist.Categorical(logits=f)`.
+        y: observations, shape `(n,)`, or `(n, ...)` for laws of vectors.
+        mean: of the function, shape `(n,)`, or `(n, l)` for several independent latents.
+        variance: of the same shape, not negative.
+        key: for three and more latents.
+        num_samples: draws for three and more latents.
+
+    Returns:
+        Shape `(n,)`.
+
+    Raises:
+        ValueError: shapes that disagree; `y` known and outside of the law's support; three latents
+            without a key.
+        TypeError: the likelihood does not return a NumPyro distribution.
+        RuntimeError: under `jit`, `y` outside of the support.
+
+    References:
+        Hensman, Matthews and Ghahramani (2015), "Scalable variational Gaussian process
+        classification", AISTATS, section 4 (quadrature).
+    """
+    y, mean, variance, guard = _checked(likelihood, y, mean, variance)
+    return guard * expectation(likelihood, y, mean, variance, key, num_samples)
+
+
+def expectation(
+    likelihood: Likelihood,
+    y: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    key: jax.Array | None = None,
+    num_samples: int = 16,
+) -> jax.Array:
+    """`expected_log_prob` of arguments that have been checked."""
+    if isinstance(likelihood, AbstractLikelihood):
+        return likelihood.expected_log_prob(y, mean, variance)
+    f, weights = _nodes(mean, variance, key, num_samples)
+    log_prob = likelihood(f).log_prob(y).astype(f.dtype)  # plain numbers make NumPyro use float64
+    return jnp.tensordot(weights, log_prob, axes=1)
+
+
+def log_predictive_prob(
+    likelihood: Likelihood,
+    y: Any,
+    mean: Any,
+    variance: Any,
+    *,
+    key: jax.Array | None = None,
+    num_samples: int = 256,
+) -> jax.Array:
+    r"""$\log E_{f \sim N(\mu, v)}[p(y \mid f)]$ of each observation: its log predictive density.
+
+    Exact for `gp.Gaussian`; else by the same quadrature as `expected_log_prob`, whose arguments and
+    errors it shares. Shape `(n,)`.
+    """
+    y, mean, variance, guard = _checked(likelihood, y, mean, variance)
+    if isinstance(likelihood, Gaussian):
+        noise = likelihood.noise.astype(mean.dtype)
+        return guard * dist.Normal(mean, jnp.sqrt(variance + noise)).log_prob(y)
+    f, weights = _nodes(mean, variance, key, num_samples)
+    log_prob = likelihood(f).log_prob(y).astype(f.dtype)
+    return guard * jax.nn.logsumexp(log_prob, axis=0, b=weights[:, None])
+
+
+def _nodes(
+    mean: jax.Array, variance: jax.Array, key: jax.Array | None, num_samples: int
+) -> tuple[jax.Array, jax.Array]:
+    """Values of the function, shape `(q, *mean.shape)`, and their weights `(q,)`."""
+    # A variance of 0 would make the derivative of the root infinite.
+    scale = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+    latents = 1 if mean.ndim == 1 else mean.shape[1]
+    if latents in NODES:
+        places, weights = _hermite(latents)
+        places = jnp.asarray(places, mean.dtype)
+        places = places[:, :1] if mean.ndim == 1 else places[:, None, :]
+        return mean + scale * places, jnp.asarray(weights, mean.dtype)
+    if key is None:
+        raise ValueError(f"expected_log_prob: {latents} latents need a key, as draws are taken")
+    noise = jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
+    return mean + scale * noise, jnp.full(num_samples, 1 / num_samples, mean.dtype)
+
+
+@functools.cache
+def _hermite(latents: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes `(q, latents)` and weights `(q,)` of the standard normal law."""
+    places, weights = np.polynomial.hermite.hermgauss(NODES[latents])
+    grid = np.meshgrid(*[np.sqrt(2) * places] * latents, indexing="ij")
+    total = functools.reduce(np.multiply.outer, [weights / np.sqrt(np.pi)] * latents)
+    return np.stack([g.reshape(-1) for g in grid], axis=1), np.reshape(total, -1)
+
+
+def _checked(
+    likelihood: Likelihood, y: Any, mean: Any, variance: Any
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    mean = jnp.asarray(mean)
+    if mean.ndim not in (1, 2) or jnp.shape(variance) != mean.shape:
+        raise ValueError(
+            "expected_log_prob: mean and variance must both be (n,), or (n, l) for l latents; got "
+            f"{mean.shape} and {jnp.shape(variance)}"
+        )
+    y, guard = in_support(likelihood, y, mean, jnp.ones((), mean.dtype))
+    return y, mean, jnp.asarray(variance, mean.dtype), guard
+
+
+def in_support(
+    likelihood: Likelihood, y: Any, mean: jax.Array, guard: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The observations, if the law of the likelihood where the function is `mean` allows them.
+
+    Args:
+        likelihood: from the function to a distribution.
+        y: observations.
+        mean: values of the function, `(n,)` or `(n, l)`.
+        guard: a scalar, which a check that can only be made at run time is tied to. Were it tied to
+            the observations, all of them would move to one device when they are spread over many.
+
+    Returns:
+        observations, those that are floating-point of the type of `mean`, and the guard.
+
+    Raises:
+        ValueError: shapes that disagree; a value that is known to be outside of the support.
+        TypeError: the likelihood does not return a NumPyro distribution.
+        RuntimeError: under `jit`, a value outside.
+    """
+    law = likelihood(mean)
+    if not isinstance(law, dist.Distribution):
+        raise TypeError(
+            f"the likelihood must return a NumPyro distribution, got {type(law).__name__}"
+        )
+    wanted = (len(mean), *law.event_shape)
+    if law.batch_shape != wanted[:1] or jnp.shape(y) != wanted:
+        raise ValueError(
+            f"the likelihood makes laws of shape {law.batch_shape} of values of shape "
+            f"{law.event_shape} from a function of shape {mean.shape}, and y has shape "
+            f"{jnp.shape(y)}; one law for each of the {len(mean)} observations is needed"
+        )
+    message = f"y holds values outside of the support of {type(law).__name__}, {law.support}"
+    if not isinstance(y, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():
+            inside = law.support(np.asarray(y))
+        if not isinstance(inside, jax.core.Tracer):  # as the bounds of a support may be
+            if not np.all(inside):
+                raise ValueError(message)
+            return _as_type(y, mean.dtype), guard
+    return _as_type(y, mean.dtype), eqx.error_if(guard, ~jnp.all(law.support(y)), message)
+
+
+def _as_type(y: Any, dtype: Any) -> jax.Array:
+    """Numbers of that type; counts and labels stay what they are."""
+    y = jnp.asarray(y)
+    return y.astype(dtype) if jnp.issubdtype(y.dtype, jnp.floating) else y

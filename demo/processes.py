@@ -1,0 +1,175 @@
+"""The flow of the Nile: a Gaussian process, its hyper-parameters, and a sparse bound.
+
+Lengthscale, variance and noise are sampled by NUTS with the exact marginal likelihood and
+approximated by guides, with that and with the tightened bound of a few inducing points in its
+place. Every other year is kept back and predicted, by all draws of the parameters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from statsmodels.datasets import nile
+
+from bayesjx import gp, kernels, vi
+
+from ._study import (
+    against,
+    Choice,
+    normals,
+    Problem,
+    quality,
+    Report,
+    Row,
+    run_all,
+    Strategies,
+    Study,
+)
+
+START = {"log_lengthscale": -1.0, "log_variance": -0.5, "log_noise": -0.5}
+POINTS = 10  # inducing points of the sparse bound
+NUM_CURVES = 50  # draws of the parameters that predict
+HELD_OUT, COVERED = "held out (nats)", "in 90 %"
+
+
+@dataclasses.dataclass(frozen=True)
+class River:
+    """Yearly volumes at Aswan, standardised by the years given.
+
+    Attributes:
+        year: all years.
+        when: the same in units of 50 years, from 1920.
+        y: volumes.
+        given: which years the fits see.
+    """
+
+    year: np.ndarray
+    when: np.ndarray
+    y: np.ndarray
+    given: np.ndarray
+
+
+@functools.cache
+def load() -> River:
+    """The series, with every second year kept back."""
+    table = nile.load_pandas().data
+    year, volume = (table[name].to_numpy(float) for name in ("year", "volume"))
+    given = np.arange(len(year)) % 2 == 0
+    y = (volume - volume[given].mean()) / volume[given].std()
+    return River(year, (year - 1920) / 50, y, given)
+
+
+def prior(p: Any) -> gp.GP:
+    """The process of some parameters."""
+    kernel = kernels.Matern32(jnp.exp(p["log_lengthscale"]), jnp.exp(p["log_variance"]))
+    return gp.GP(kernel, noise=jnp.exp(p["log_noise"]))
+
+
+def model(params: Any, x: jax.Array, y: jax.Array) -> None:
+    """The exact marginal likelihood."""
+    p = {name: numpyro.sample(name, dist.Normal(at, 1.0)) for name, at in START.items()}
+    numpyro.sample("y", prior(p)(x), obs=y)
+
+
+def sparse_model(params: Any, x: jax.Array, y: jax.Array) -> None:
+    """Its tightened lower bound by a few inducing points."""
+    p = {name: numpyro.sample(name, dist.Normal(at, 1.0)) for name, at in START.items()}
+    points = jnp.linspace(x.min(), x.max(), POINTS)
+    numpyro.sample("y", gp.sgpr(prior(p), points, x), obs=y)
+
+
+def guide(strategies: Strategies) -> Callable[..., None]:
+    """Independent Normals."""
+
+    def program(params: Any, x: jax.Array, y: jax.Array) -> None:
+        for name in START:
+            law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+            numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+
+    return program
+
+
+CHOICES = [
+    Choice("ELBO", "exact process", vi.elbo, {}, quick=True),
+    Choice(
+        "ELBO", f"{POINTS} points", lambda _, guide: vi.elbo(sparse_model, guide), {}, quick=True
+    ),
+]
+
+
+def problem() -> Problem:
+    """The data and programs of this part."""
+    river = load()
+    data = (jnp.asarray(river.when[river.given]), jnp.asarray(river.y[river.given]))
+    return Problem(
+        name="processes",
+        title="The Nile at Aswan: a Gaussian process and its hyper-parameters",
+        model=model,
+        reference=model,
+        guide=guide,
+        params=normals(dict.fromkeys(START, ()), START, log_scale=-2.0),
+        data=data,
+        dims={},
+        coords={},
+    )
+
+
+def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the volume in every year, for draws of the parameters."""
+    river, posterior = load(), row.tree["posterior"]
+    draws = {name: posterior[name].values.reshape(-1) for name in START}
+    pick = np.linspace(0, len(draws["log_noise"]) - 1, NUM_CURVES).astype(int)
+    chosen = {name: jnp.asarray(values[pick]) for name, values in draws.items()}
+
+    @jax.jit
+    def laws(parameters: Any) -> tuple[jax.Array, jax.Array]:
+        def one(p: Any) -> tuple[jax.Array, jax.Array]:
+            law = gp.condition(prior(p), *problem().data).predict(river.when)
+            return law.loc, law.scale
+
+        return jax.lax.map(one, parameters)
+
+    mean, scale = laws(chosen)
+    return np.asarray(mean), np.asarray(scale)
+
+
+def judged(row: Row) -> Row:
+    """The row with its log density at the years kept back, and how many are in their interval."""
+    river = load()
+    mean, scale = (jnp.asarray(part[:, ~river.given]) for part in predict(row))
+    truth = river.y[~river.given]
+    log_density = dist.Normal(mean, scale).log_prob(truth)
+    mixture = jax.nn.logsumexp(log_density, axis=0) - jnp.log(len(mean))
+    below = dist.Normal(mean, scale).cdf(truth).mean(axis=0)
+    extra = {
+        HELD_OUT: float(mixture.mean()),
+        COVERED: float(jnp.mean((below > 0.05) & (below < 0.95))),
+    }
+    return dataclasses.replace(row, extra=extra)
+
+
+def run(study: Study) -> Report:
+    """NUTS with the exact process, then guides with that and with the sparse bound."""
+    this = problem()
+    tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
+    for choice in study.select(CHOICES):
+        tasks.append((choice.strategy, functools.partial(study.fit, this, choice)))
+    reference, *fits = (judged(row) for row in run_all(tasks, this.name))
+    rows = [reference, *(against(row, reference, list(START)) for row in fits)]
+    return Report(this, rows, [quality(reference, list(START)), _remark()])
+
+
+def _remark() -> str:
+    held = int(np.sum(~load().given))
+    return (
+        f"held out: mean log density of {held} years by {NUM_CURVES} draws of the parameters; "
+        "in 90 %: share of them in that interval"
+    )

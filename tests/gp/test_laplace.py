@@ -1,0 +1,292 @@
+"""Laplace's approximation against exact posteriors, dense peers and finite differences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from numpyro import distributions as dist
+from numpyro.infer.util import potential_energy
+from scipy import optimize
+from sklearn.gaussian_process import GaussianProcessClassifier
+from sklearn.gaussian_process.kernels import RBF
+
+from bayesjx import gp, kernels
+from bayesjx.gp._exact import exact_posterior
+
+RNG = np.random.default_rng(1)
+GRID = gp.Grid(np.linspace(0, 1, 5), np.linspace(0, 1, 4))
+N = 20
+MASK = RNG.random(N) < 0.7
+SEEN = np.flatnonzero(MASK)
+P = np.array([0.4, 0.7, 1.3])
+COUNTS = RNG.poisson(np.exp(1 + np.sin(6 * np.asarray(GRID.points())[:, 0])))
+TEST = np.array([[0.1, 0.2], [2.0, 0.4], [0.5, 0.55]])
+SOLVERS = ["dense", "cg"]
+
+
+def make(p, mean=0.3, dtype=None):
+    return gp.GP(kernels.RBF(p[:2], p[2]), mean=jnp.asarray(mean, dtype))
+
+
+def poisson(f):
+    return dist.Poisson(jnp.exp(f))
+
+
+def gram(p):
+    x = np.asarray(GRID.points()) / p[:2]
+    return p[2] * np.exp(-0.5 * ((x[:, None] - x) ** 2).sum(-1))
+
+
+def dense_laplace(p, y, mean=0.3):
+    """Mode by SciPy, and the evidence by determinants, for Poisson counts; NumPy alone."""
+    cells = np.ix_(SEEN, SEEN)
+    k = gram(p)[cells]
+    inverse = np.linalg.inv(k + 1e-12 * np.eye(len(k)))
+    log_factorial = np.array([np.sum(np.log(np.arange(1, n + 1))) for n in y])
+
+    def negative(f):
+        log_prob = np.sum(y * f - np.exp(f) - log_factorial)
+        gradient = y - np.exp(f) - inverse @ (f - mean)
+        return 0.5 * (f - mean) @ inverse @ (f - mean) - log_prob, -gradient
+
+    hessian = lambda f: np.diag(np.exp(f)) + inverse  # noqa: E731
+    options = {"gtol": 1e-11, "maxiter": 500}
+    start = np.full(len(k), mean)
+    best = optimize.minimize(
+        lambda f: negative(f)[0], start, jac=lambda f: negative(f)[1], hess=hessian,
+        method="trust-exact", options=options,
+    )  # fmt: skip
+    logdet = np.linalg.slogdet(np.eye(len(k)) + k @ np.diag(np.exp(best.x)))[1]
+    return best.x, -best.fun - 0.5 * logdet, np.linalg.inv(hessian(best.x))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_normal_noise_makes_it_exact(solver, dtype):
+    y = jnp.asarray(RNG.normal(size=N), dtype)
+    p = jnp.asarray(P, dtype)
+    g = gp.Grid(*(axis.astype(dtype) for axis in GRID.axes))
+    points = jnp.asarray(TEST, dtype)
+
+    @jax.jit
+    def run(p, y):
+        found = gp.laplace(make(p), g, y, lambda f: dist.Normal(f, 0.5), MASK, solver=solver)
+        prior = gp.GP(make(p).kernel, 0.3, 0.25)
+        want = exact_posterior(prior, g.points()[SEEN], y[SEEN])
+        both = [(q.moments(points), q.moments(g), q.covariance(points)) for q in (found, want)]
+        key = jax.random.key(0)
+        return both, found.converged, found.log_evidence(key), want.log_evidence()
+
+    (found, wanted), converged, *evidence = run(p, y)
+    assert bool(converged)
+    tol = dict(rtol=1e-3, atol=1e-3) if dtype == jnp.float32 else dict(rtol=1e-7, atol=1e-7)
+    for f, w in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert f.dtype == dtype
+        np.testing.assert_allclose(f, w, **tol)
+    if solver == "dense":
+        np.testing.assert_allclose(*evidence, rtol=tol["rtol"])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_counts_with_missing_cells_are_the_dense_problem(solver):
+    mode, evidence, covariance = dense_laplace(P, COUNTS[SEEN])
+
+    @jax.jit
+    def run(p):
+        found = gp.laplace(make(p), GRID, COUNTS, poisson, MASK, solver=solver)
+        estimate = found.log_evidence(jax.random.key(0), num_probes=500, num_steps=14)
+        return found.mode, found.mean(GRID), found.variance(GRID), estimate, found.converged
+
+    found, mean, variance, estimate, converged = run(jnp.asarray(P))
+    assert bool(converged)
+    np.testing.assert_allclose(found, mode, atol=1e-6)
+    np.testing.assert_allclose(mean[SEEN], mode, atol=1e-6)
+    np.testing.assert_allclose(variance[SEEN], np.diag(covariance), atol=1e-6)
+    tol = 1e-6 if solver == "dense" else 0.2  # of the probes, spread below 0.05
+    assert abs(estimate - evidence) < tol
+
+
+def test_bernoulli_is_scikit_learn():
+    x = np.asarray(GRID.points())
+    labels = (x[:, 0] + 0.3 * RNG.normal(size=N) > 0.5).astype(int)
+    kernel = RBF([0.4, 0.7])
+    peer = GaussianProcessClassifier(kernel, optimizer=None, max_iter_predict=1000).fit(x, labels)
+    likelihood = lambda f: dist.Bernoulli(logits=f)  # noqa: E731
+    prior = gp.GP(kernels.RBF(jnp.array([0.4, 0.7])))
+    for inputs, y in ((GRID, labels.reshape(GRID.shape)), (x, labels)):
+        found = gp.laplace(prior, inputs, y, likelihood)
+        np.testing.assert_allclose(found.mode, peer.base_estimator_.f_cached, atol=1e-5)
+        wanted = peer.log_marginal_likelihood(kernel.theta)
+        np.testing.assert_allclose(found.log_evidence(), wanted, atol=1e-6)
+        # scikit-learn approximates this integral by five error functions.
+        probability = found.response(TEST).mean
+        np.testing.assert_allclose(probability, peer.predict_proba(TEST)[:, 1], atol=5e-3)
+
+
+def negative_binomial(concentration):
+    return lambda f: dist.NegativeBinomial2(jnp.exp(f), concentration)
+
+
+def evidence(q, solver="dense", **probes):
+    """Of lengthscales, variance, mean, and a parameter of the likelihood."""
+    found = gp.laplace(
+        make(q, q[3]), GRID, COUNTS, negative_binomial(q[4]), MASK, solver=solver, rtol=1e-12
+    )
+    return found.log_evidence(jax.random.key(1), **probes)
+
+
+Q = jnp.array([*P, 0.3, 4.0])
+
+
+def test_evidence_has_the_gradient_of_finite_differences():
+    """The whole derivative: of kernel, mean and likelihood, with the mode that moves."""
+    value = jax.jit(evidence)
+    found = jax.jit(jax.grad(evidence))(Q)
+    step = 1e-4
+    moved = [(value(Q.at[i].add(step)), value(Q.at[i].add(-step))) for i in range(5)]
+    wanted = [(up - down) / (2 * step) for up, down in moved]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+    forward = jax.jit(jax.jacfwd(evidence))(Q)
+    np.testing.assert_allclose(forward, found, rtol=1e-8)
+
+
+def test_estimated_evidence_has_the_same_gradient_on_average():
+    wanted = jax.jit(jax.grad(evidence))(Q)
+    estimate = jax.grad(lambda q: evidence(q, "cg", num_probes=2000, num_steps=14))
+    np.testing.assert_allclose(jax.jit(estimate)(Q), wanted, atol=0.1)
+
+
+def test_likelihood_may_be_a_module_or_close_over_traced_numbers():
+    class Scaled(gp.AbstractLikelihood):
+        scale: jax.Array
+
+        def __call__(self, f):
+            return dist.Normal(f, self.scale)
+
+        def expected_log_prob(self, y, mean, variance):
+            raise NotImplementedError
+
+    y = jnp.asarray(RNG.normal(size=N))
+
+    def by_module(s):
+        return gp.laplace(make(P), GRID, y, Scaled(s)).log_evidence()
+
+    def by_closure(s):
+        return gp.laplace(make(P), GRID, y, lambda f: dist.Normal(f, s)).log_evidence()
+
+    found = [jax.jit(jax.value_and_grad(f))(jnp.asarray(0.7)) for f in (by_module, by_closure)]
+    np.testing.assert_allclose(*found, rtol=1e-10)
+    exact = lambda s: gp.GP(make(P).kernel, 0.3, s**2)(GRID).log_prob(y)  # noqa: E731
+    np.testing.assert_allclose(found[0], jax.value_and_grad(exact)(0.7), rtol=1e-7)
+
+
+def test_bounds_hold_the_evidence():
+    """Eigenvalues sorted like the weights bound it from below, oppositely sorted from above."""
+    for mask in (None, MASK):
+        found = gp.laplace(make(P), GRID, COUNTS, poisson, mask)
+        low, high = found.evidence_bounds()
+        assert low < found.log_evidence() < high
+    flat = gp.laplace(make(P), GRID, jnp.zeros(N), lambda f: dist.Normal(f, 0.5))
+    np.testing.assert_allclose(flat.evidence_bounds(), [flat.log_evidence()] * 2, rtol=1e-8)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_draws_have_the_law(solver):
+    for test in (GRID, gp.Grid(np.array([0.1, 1.5]), np.array([0.2, 0.9, 0.5]))):
+
+        @jax.jit
+        def run(key, test=test):
+            found = gp.laplace(make(P), GRID, COUNTS, poisson, MASK, solver=solver)
+            return found.sample(key, test, (4000,)), found.mean(test), found.covariance(test)
+
+        draws, mean, covariance = run(jax.random.key(2))
+        var, s = np.diag(covariance), len(draws)
+        off = np.asarray(draws - mean)
+        assert np.max(np.abs(off.mean(axis=0)) / np.sqrt(var / s)) < 5
+        error = np.sqrt((np.outer(var, var) + covariance**2) / s)
+        assert np.max(np.abs(off.T @ off / s - covariance) / error) < 5
+
+
+def test_vmap_over_hyper_parameters():
+    found = jax.jit(jax.vmap(jax.value_and_grad(evidence)))(jnp.stack([Q, 1.2 * Q]))
+    for i, q in enumerate((Q, 1.2 * Q)):
+        value, gradient = jax.jit(jax.value_and_grad(evidence))(q)
+        np.testing.assert_allclose(found[0][i], value, rtol=1e-8)
+        np.testing.assert_allclose(found[1][i], gradient, rtol=1e-6)
+
+
+def test_far_starts_are_reached_by_line_search():
+    """Counts of 10⁵ where the prior mean says 1: full Newton steps would overflow."""
+    y = np.full(N, 100_000)
+    found = gp.laplace(make(np.array([0.4, 0.7, 25.0]), 0.0), GRID, y, poisson)
+    assert bool(found.converged)
+    slope = y - np.exp(found.mode)  # at the mode it is the coefficients
+    np.testing.assert_allclose(slope, found.weights, rtol=1e-4, atol=1e-3)
+
+
+def test_evidence_of_a_mode_that_was_not_found_is_nan():
+    found = gp.laplace(make(P), GRID, COUNTS, poisson, max_steps=1)
+    assert not bool(found.converged) and np.isnan(found.log_evidence())
+
+
+def test_evidence_is_a_factor_of_a_model():
+    def model():
+        ell = numpyro.sample("ell", dist.LogNormal(jnp.zeros(2), 1.0).to_event(1))
+        prior = gp.GP(kernels.RBF(ell))
+        numpyro.factor("evidence", gp.laplace(prior, GRID, COUNTS, poisson, MASK).log_evidence())
+
+    def potential(log_ell):
+        return potential_energy(model, (), {}, {"ell": log_ell})
+
+    at = jnp.log(jnp.array([0.4, 0.7]))
+    value, gradient = jax.jit(jax.value_and_grad(potential))(at)
+    steps = [at + 1e-4 * jnp.array([1.0, 0.0]), at - 1e-4 * jnp.array([1.0, 0.0])]
+    slope = (potential(steps[0]) - potential(steps[1])) / 2e-4
+    assert np.isfinite(value)
+    np.testing.assert_allclose(gradient[0], slope, rtol=1e-5)
+
+
+def test_nothing_of_all_pairs_of_cells_is_made():
+    side = 40
+    axis = np.linspace(0, 1, side)
+    g = gp.Grid(axis, axis, axis)
+    mask = np.ones(g.size, bool)
+    mask[::3] = False
+
+    def run(ell, y, key):
+        found = gp.laplace(gp.GP(kernels.RBF(ell)), g, y, poisson, mask, solver="cg")
+        return found.log_evidence(key), found.evidence_bounds(), found.sample(key, g)
+
+    args = jnp.ones(3), jnp.zeros(g.size, int), jax.random.key(0)
+    both = jax.jit(lambda *a: (run(*a), jax.grad(lambda *b: run(*b)[0])(*a)))
+    plan = both.lower(*args).compile().memory_analysis()
+    used = plan.temp_size_in_bytes + plan.output_size_in_bytes
+    assert used < 2500 * 8 * g.size < 8 * g.size**2 / 20  # 2 x 10 probes x 30 steps
+
+
+@pytest.mark.errors
+def test_bad_problems_are_named():
+    prior = make(P)
+    cases = (
+        (dict(y=COUNTS[:-1]), ValueError, "y must have the grid's shape"),
+        (dict(y=-COUNTS - 1), ValueError, "outside of the support of Poisson"),
+        (dict(y=np.where(MASK, 1.0, np.nan)), ValueError, "NaN or infinite"),
+        (dict(mask=MASK[:-1]), ValueError, "mask must have the grid's shape"),
+        (dict(mask=np.zeros(N, bool)), ValueError, "mask is all false"),
+        (dict(solver="qr"), ValueError, "solver must be"),
+        (dict(x=np.asarray(GRID.points()), solver="cg"), ValueError, "is for a Grid"),
+        (dict(likelihood=lambda f: f), TypeError, "NumPyro distribution"),
+        (dict(prior=gp.GP(prior.kernel, noise=0.1)), ValueError, "noise of the prior"),
+    )
+    for change, error, text in cases:
+        problem = dict(prior=prior, x=GRID, y=COUNTS, likelihood=poisson) | change
+        with pytest.raises(error, match=text):
+            gp.laplace(**problem)
+    found = gp.laplace(prior, GRID, COUNTS, poisson, solver="cg")
+    with pytest.raises(ValueError, match="needs a key"):
+        found.log_evidence()
+    with pytest.raises(ValueError, match="response"):
+        found.predict(TEST)
+    points = gp.laplace(prior, np.asarray(GRID.points()), COUNTS, poisson)
+    with pytest.raises(ValueError, match="for a Grid only"):
+        points.evidence_bounds()
