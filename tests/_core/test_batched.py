@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from bayesjx._core import cholesky_each, each, solve_tril_each
+from bayesjx import gp, kernels
+from bayesjx._core import (
+    cho_solve,
+    cholesky_each,
+    each,
+    eigh,
+    solve_triangular,
+    solve_tril_each,
+)
 
 
 def spd(shape, dtype=jnp.float64):
@@ -80,3 +88,64 @@ def test_each_takes_tuples_and_functions_of_any_result():
     np.testing.assert_allclose(found, np.linalg.slogdet(a)[1])
     mapped = jax.jit(jax.vmap(lambda a: solve_tril_each(cholesky_each(a), a)))(spd((4, 2, 3, 3)))
     assert mapped.shape == (4, 2, 3, 3)
+
+
+def of_one(a, b):
+    """Everything that has a rule of its own under vmap."""
+    tril = cholesky_each(a)
+    x = cho_solve((tril, True), b) + solve_triangular(tril.T, b)
+    values, vectors = eigh(a)
+    return b @ x + jnp.sum(jnp.log(jnp.diag(tril))) + jnp.sum(jnp.sqrt(values)) + vectors[0, 0] ** 2
+
+
+def by_lapack(a, b):
+    tril = jnp.linalg.cholesky(a)
+    x = jax.scipy.linalg.cho_solve((tril, True), b)
+    x += jax.scipy.linalg.solve_triangular(tril.T, b)
+    values, vectors = jnp.linalg.eigh(a)
+    return b @ x + jnp.sum(jnp.log(jnp.diag(tril))) + jnp.sum(jnp.sqrt(values)) + vectors[0, 0] ** 2
+
+
+def symmetric(function):
+    return lambda a, b: function(0.5 * (a + a.mT), b)
+
+
+TRANSFORMED = {
+    "one": lambda f: lambda a, b: f(a[0], b[0]),
+    "vmap": lambda f: jax.vmap(f),
+    "vmap of matrices": lambda f: lambda a, b: jax.vmap(f, (0, None))(a, b[0]),
+    "vmap of right-hand sides": lambda f: lambda a, b: jax.vmap(f, (None, 0))(a[0], b),
+    "vmap of vmap": lambda f: jax.vmap(jax.vmap(f, (None, 0)), (0, None)),
+    "vmap of grad": lambda f: jax.vmap(jax.grad(f, (0, 1))),
+    "grad of vmap": lambda f: jax.grad(lambda a, b: jnp.sum(jnp.sin(jax.vmap(f)(a, b))), (0, 1)),
+    "vmap of hessian": lambda f: jax.vmap(lambda a, b: jax.hessian(lambda s: f(s * a, b))(1.1)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+@pytest.mark.parametrize("n", [4, 12])
+def test_under_transformations_all_is_as_by_lapack(name, n):
+    a, b = spd((3, n, n)), jax.random.normal(jax.random.key(1), (3, n))
+    transform = TRANSFORMED[name]
+    found, want = (jax.jit(transform(symmetric(f)))(a, b) for f in (of_one, by_lapack))
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-9)
+
+
+def test_no_batched_lapack_call_is_compiled_under_vmap():
+    """As by the chains of a sampler, with the gradient of a Gaussian process's evidence."""
+    x, y = jnp.linspace(0.0, 1.0, 20), jnp.ones(20)
+
+    def evidence(t):
+        grid = gp.Grid(x, x[:9])
+        kernel = kernels.RBF(t[0]).on(0) * kernels.RBF(t[1]).on(1)
+        dense = gp.GP(kernels.Matern32(t[0]), noise=t[1])(x).log_prob(y)
+        sparse = gp.sgpr(gp.GP(kernels.Matern32(t[0]), noise=t[1]), x[:10], x).log_prob(y)
+        return dense + sparse + gp.GP(kernel, noise=t[2])(grid).log_prob(jnp.ones(180))
+
+    chains = jax.jit(jax.vmap(jax.value_and_grad(evidence)))
+    compiled = chains.lower(jnp.full((37, 3), 0.5)).compile().as_text()
+    calls = re.findall(r"= (\S+|\(.*?\)) custom-call\(.*?lapack", compiled)
+    assert calls and not any("[37," in call for call in calls)
+    values, _ = chains(jnp.full((37, 3), 0.5))
+    np.testing.assert_allclose(values, evidence(jnp.full(3, 0.5)), rtol=1e-9)
