@@ -85,7 +85,7 @@ print(type(gp.covariance(prior.kernel, grid)).__name__)
 given = jnp.array(y[mask])
 begin = time.perf_counter()
 found = gp.minimise(
-    lambda prior: -prior(grid, mask).log_prob(given), prior, max_steps=10 if FAST else 60
+    lambda prior: -prior(grid, mask).log_prob(given), prior, max_steps=6 if FAST else 60
 )
 print(
     f"log evidence {prior(grid, mask).log_prob(given):.0f} to {-found.objective:.0f}, "
@@ -155,9 +155,9 @@ def model():
 START = {"drift": 0.3, "years": 1.0, "season": 1.0, "weight": 0.5, "noise": 0.3}
 begin = time.perf_counter()
 mcmc = MCMC(
-    NUTS(model, init_strategy=init_to_value(values=START), max_tree_depth=4 if FAST else 8),
-    num_warmup=10 if FAST else 300,
-    num_samples=20 if FAST else 500,
+    NUTS(model, init_strategy=init_to_value(values=START), max_tree_depth=2 if FAST else 8),
+    num_warmup=5 if FAST else 300,
+    num_samples=10 if FAST else 500,
     progress_bar=False,
 )
 mcmc.run(jax.random.key(1))
@@ -197,7 +197,7 @@ print(
 
 # %%
 photo = load_sample_image("china.jpg").mean(axis=2)[::10, ::10] / 255
-photo = photo[:24, :36] if FAST else photo
+photo = photo[:20, :24] if FAST else photo
 rate = 8 * photo / photo.mean() / 2 + 0.2
 counts = rng.poisson(rate)
 alive = rng.random(rate.shape) > 0.2
@@ -216,7 +216,7 @@ def rough(row, column, variance, mean):
     return gp.GP(kernel, mean)
 
 
-window = slice(0, 20), slice(0, 24)
+window = slice(0, 12), slice(0, 14)
 patch = gp.Grid(*(np.arange(float(n)) for n in counts[window].shape))
 
 
@@ -258,7 +258,7 @@ law = gp.minimise(
     lambda q: -q.elbo(cells, seen),
     gp.KronVariational(tuned.params, pixels, gp.PoissonExp()),
     trainable=lambda q: [q.whitened_mean, *q.factors],
-    max_steps=20 if FAST else 150,
+    max_steps=8 if FAST else 150,
 )
 variational, variance = law.params.cell_moments()
 print(f"bound {-law.objective:.0f}, {law.steps} steps, {time.perf_counter() - begin:.0f} s")

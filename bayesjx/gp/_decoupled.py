@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import block_diag
 
 from ._inducing_features import inducing_features
-from ._inverse_factor import inverse_factor
+from ._inverse_factor import inverse_factor, product, written_out
 from ._likelihood import Likelihood
 from ._process import GP
 from ._sparse_posterior import SparsePosterior
@@ -111,9 +111,9 @@ class DecoupledSVGP(AbstractSVGP):
         inside = kernel.gram(both) + first_jitter(kernel, both, self.jitter)
         cross = kernel.gram(both, x)
         whiten = inverse_factor(inside[:m, :m])[0]
-        there, phi = whiten @ inside[:m, m:], whiten @ cross[:m]
+        there, phi = whiten @ inside[:m, m:], product(whiten, cross[:m])
         left = inverse_factor(inside[m:, m:] - there.T @ there)[0]
-        psi = left @ (cross[m:] - there.T @ phi)
+        psi = product(left, cross[m:] - product(written_out(there.T), phi))
         known = jnp.sum(phi**2, axis=0) + jnp.sum(psi**2, axis=0)
         residual = jnp.maximum(kernel.diag(x) - known, 0)
         return Projection(mean_at(self.prior, x), (phi, psi), residual)

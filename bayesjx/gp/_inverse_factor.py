@@ -44,7 +44,8 @@ def inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     (matrix,), (change,) = primals, tangents
     inverse, jitter = inverse_factor(matrix)
-    inside = inverse @ change @ inverse.T  # of a symmetric change, so half of it is enough
+    inside = _by_transpose(written_out(inverse.T), change) @ inverse.T
+    # It is symmetric as the change is, so half of it is enough.
     half = jnp.tril(inside, -1) + 0.5 * jnp.diag(jnp.diagonal(inside))
     return (inverse, jitter), (-half @ inverse, jnp.zeros_like(jitter))
 
@@ -52,6 +53,28 @@ def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
 def inverse_tril(tril: jax.Array) -> jax.Array:
     """Inverses of lower triangular matrices, shape `(..., m, m)`, by halves."""
     return _by_halves(tril) if tril.ndim == 2 else each(_by_halves, tril)
+
+
+@jax.custom_jvp
+def product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """The product of matrices, with a reverse derivative that is as fast as itself.
+
+    XLA takes twice the time on CPUs for a left factor that is to be transposed on the way, so the
+    transpose is written out.
+    """
+    return left @ right
+
+
+@product.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (left, right), (left_change, right_change) = primals, tangents
+    moved = _by_transpose(written_out(left.mT), right_change)
+    return left @ right, moved + left_change @ right
+
+
+def written_out(matrix: jax.Array) -> jax.Array:
+    """The matrix, with a place of its own in memory."""
+    return jax.lax.optimization_barrier(matrix)
 
 
 def root_of_inverse(matrix: jax.Array) -> jax.Array:
@@ -64,6 +87,11 @@ def root_of_inverse(matrix: jax.Array) -> jax.Array:
         matrix: $\Lambda$, positive definite, shape `(..., m, m)`.
     """
     return inverse_tril(cholesky_each(matrix[..., ::-1, ::-1])).mT[..., ::-1, ::-1]
+
+
+def _by_transpose(left: jax.Array, right: jax.Array) -> jax.Array:
+    """The transpose of the left matrix times the right one; in reverse the left one multiplies."""
+    return jnp.einsum("...ji,...jk->...ik", left, right)
 
 
 def _by_halves(tril: jax.Array) -> jax.Array:

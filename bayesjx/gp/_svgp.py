@@ -15,7 +15,7 @@ from .._core import checked_finite, from_real, refuse_where, to_real
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
 from ._inducing_features import inducing_features
-from ._inverse_factor import inverse_factor
+from ._inverse_factor import inverse_factor, product, written_out
 from ._likelihood import expectation, Gaussian, in_support, Likelihood
 from ._process import GP
 from ._sparse_posterior import SparsePosterior
@@ -35,7 +35,8 @@ class WhitenedNormal(eqx.Module):
 
     def through(self, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
         r"""Mean and variance of $\phi^\top v$, shape `(n,)` or `(n, l)`, for features `(m, n)`."""
-        spread = jnp.sum((jnp.tril(self.scale_tril).mT @ phi) ** 2, axis=-2)
+        root = written_out(jnp.tril(self.scale_tril).mT)
+        spread = jnp.sum(product(root, phi) ** 2, axis=-2)
         return (self.mean @ phi).T, spread.T
 
     def divergence(self) -> jax.Array:
@@ -245,7 +246,7 @@ class SVGP(AbstractSVGP):
         kernel = self.prior.kernel
         added = first_jitter(kernel, self.points, self.jitter)
         whiten = inverse_factor(kernel.gram(self.points) + added)[0]
-        phi = whiten @ kernel.gram(self.points, x)
+        phi = product(whiten, kernel.gram(self.points, x))
         residual = jnp.maximum(kernel.diag(x) - jnp.sum(phi**2, axis=0), 0)
         return Projection(mean_at(self.prior, x), (phi,), residual)
 
