@@ -6,6 +6,7 @@ from bayesjx._core._batched import (
     cholesky_each as cholesky_each,
     each as each,
     eigh as eigh,
+    inverse_tril as inverse_tril,
     solve_triangular as solve_triangular,
     solve_tril_each as solve_tril_each,
 )

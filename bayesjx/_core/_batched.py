@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.lax.linalg import triangular_solve
 
+LEAF = 64  # rows up to which a triangular matrix is inverted by substitution
 UNROLLED = 8  # rows up to which elements are computed one by one, all matrices at once
 
 
@@ -67,6 +68,27 @@ def solve_tril_each(tril: jax.Array, b: jax.Array, *, transposed: bool = False) 
         lambda _, rhs: _substitute(fixed, rhs, transposed),
         transpose_solve=lambda _, rhs: _substitute(fixed, rhs, not transposed),
     )
+
+
+def inverse_tril(tril: jax.Array) -> jax.Array:
+    """Inverses of lower triangular matrices by halves, so that nearly all work is products.
+
+    Args:
+        tril: shape `(..., n, n)`.
+    """
+    return _inverse_by_halves(tril) if tril.ndim == 2 else each(_inverse_by_halves, tril)
+
+
+def _inverse_by_halves(tril: jax.Array) -> jax.Array:
+    *lead, n, _ = tril.shape
+    if n <= LEAF:
+        return solve_tril_each(tril, jnp.broadcast_to(jnp.eye(n, dtype=tril.dtype), tril.shape))
+    half = n // 2
+    top = _inverse_by_halves(tril[..., :half, :half])
+    bottom = _inverse_by_halves(tril[..., half:, half:])
+    corner = -bottom @ (tril[..., half:, :half] @ top)
+    zero = jnp.zeros((*lead, half, n - half), tril.dtype)
+    return jnp.block([[top, zero], [corner, bottom]])
 
 
 def solve_triangular(

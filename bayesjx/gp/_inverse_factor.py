@@ -7,9 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._core import cholesky_each, each, safe_cholesky, solve_tril_each
-
-LEAF = 32  # rows up to which a triangular matrix is inverted by substitution
+from .._core import cholesky_each, inverse_tril, safe_cholesky
 
 
 @jax.custom_jvp
@@ -30,7 +28,7 @@ def inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     References:
         Murray (2016), "Differentiation of the Cholesky decomposition", equation 8.
     """
-    tril = jnp.linalg.cholesky(matrix, symmetrize_input=False)
+    tril = cholesky_each(matrix)
     none = jnp.zeros((), matrix.dtype)
     tril, jitter = jax.lax.cond(
         jnp.all(jnp.isfinite(jnp.diagonal(tril))),
@@ -48,11 +46,6 @@ def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     # It is symmetric as the change is, so half of it is enough.
     half = jnp.tril(inside, -1) + 0.5 * jnp.diag(jnp.diagonal(inside))
     return (inverse, jitter), (-half @ inverse, jnp.zeros_like(jitter))
-
-
-def inverse_tril(tril: jax.Array) -> jax.Array:
-    """Inverses of lower triangular matrices, shape `(..., m, m)`, by halves."""
-    return _by_halves(tril) if tril.ndim == 2 else each(_by_halves, tril)
 
 
 @jax.custom_jvp
@@ -92,14 +85,3 @@ def root_of_inverse(matrix: jax.Array) -> jax.Array:
 def _by_transpose(left: jax.Array, right: jax.Array) -> jax.Array:
     """The transpose of the left matrix times the right one; in reverse the left one multiplies."""
     return jnp.einsum("...ji,...jk->...ik", left, right)
-
-
-def _by_halves(tril: jax.Array) -> jax.Array:
-    *lead, m, _ = tril.shape
-    if m <= LEAF:
-        return solve_tril_each(tril, jnp.broadcast_to(jnp.eye(m, dtype=tril.dtype), tril.shape))
-    half = m // 2
-    top, bottom = _by_halves(tril[..., :half, :half]), _by_halves(tril[..., half:, half:])
-    corner = -bottom @ (tril[..., half:, :half] @ top)
-    zero = jnp.zeros((*lead, half, m - half), tril.dtype)
-    return jnp.block([[top, zero], [corner, bottom]])

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._core import Algorithm, from_real, to_real
-from ._inverse_factor import inverse_tril, root_of_inverse
+from .._core import Algorithm, from_real, inverse_tril, to_real
+from ._inverse_factor import root_of_inverse
 from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
 
 

@@ -9,10 +9,17 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 
-from .._core import cho_solve, cholesky_each, on_failure, safe_cholesky, solve_triangular
+from .._core import (
+    cho_solve,
+    cholesky_each,
+    inverse_tril,
+    on_failure,
+    safe_cholesky,
+    solve_triangular,
+)
 from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
 
-LEAF = 128  # rows up to which a triangular matrix is inverted by substitution
+LEAF = 128  # rows up to which zeros are multiplied too
 
 
 class Dense(AbstractOperator):
@@ -235,22 +242,7 @@ def inverse_of(tril: jax.Array) -> jax.Array:
     Args:
         tril: lower triangular, shape `(n, n)`.
     """
-    return _outer_halves(tril_inverse(tril))
-
-
-def tril_inverse(tril: jax.Array) -> jax.Array:
-    """Inverse of a lower triangular matrix by halves: products of matrices but for small blocks.
-
-    Args:
-        tril: shape `(n, n)`.
-    """
-    n = len(tril)
-    if n <= LEAF:
-        return solve_triangular(tril, jnp.eye(n, dtype=tril.dtype), lower=True)
-    half = n // 2
-    first, second = tril_inverse(tril[:half, :half]), tril_inverse(tril[half:, half:])
-    below = -second @ (tril[half:, :half] @ first)
-    return jnp.block([[first, jnp.zeros((half, n - half), tril.dtype)], [below, second]])
+    return _outer_halves(inverse_tril(tril))
 
 
 def _outer_halves(tril: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ from bayesjx._core import (
     cholesky_each,
     each,
     eigh,
+    inverse_tril,
     solve_triangular,
     solve_tril_each,
 )
@@ -149,3 +150,16 @@ def test_no_batched_lapack_call_is_compiled_under_vmap():
     assert calls and not any("[37," in call for call in calls)
     values, _ = chains(jnp.full((37, 3), 0.5))
     np.testing.assert_allclose(values, evidence(jnp.full(3, 0.5)), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (150, 150), (3, 70, 70)])
+def test_inverses_by_halves(shape, dtype, tol):
+    tril = np.linalg.cholesky(np.asarray(spd(shape), float))
+    found = jax.jit(inverse_tril)(jnp.asarray(tril, dtype))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, np.linalg.inv(tril), rtol=10 * tol["rtol"], atol=1e-4)
+    np.testing.assert_array_equal(np.triu(found, 1), 0)
+    if dtype == jnp.float64 and len(shape) == 2:
+        loss = lambda t: jnp.sum(jnp.sin(inverse_tril(t)))  # noqa: E731
+        want = jax.grad(lambda t: jnp.sum(jnp.sin(jnp.linalg.inv(t))))(tril)
+        np.testing.assert_allclose(jax.grad(loss)(tril), np.tril(want), rtol=1e-7, atol=1e-9)
