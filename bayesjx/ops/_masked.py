@@ -131,14 +131,14 @@ class Masked(AbstractOperator):
         return cg_solve(product, b, nearly, self.rtol, self.max_steps)
 
     def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
-        r"""Diagonal of $K_{**} - K_{*o} A_{oo}^{-1} K_{*o}^\top$.
+        r"""Diagonal of $K_{tt} - K_{to} A_{oo}^{-1} K_{to}^\top$ at test points $t$.
 
         On the exact path it takes one solve for every missing cell however many test points there
         are, else one solve for every test point.
 
         Args:
-            cross: $K_*$ of all cells of the grid, missing ones too, shape `(m, n)`.
-            prior: diagonal of $K_{**}$, shape `(m,)`.
+            cross: $K_t$ of all cells of the grid, missing ones too, shape `(m, n)`.
+            prior: diagonal of $K_{tt}$, shape `(m,)`.
         """
         if self.solver == "cg":
             return prior - explained_by_rows(self, cross, self.observed)

@@ -114,7 +114,10 @@ def test_the_bound_of_minibatches_is_unbiased():
     assert bounds.std() > 0.1
 
 
-@pytest.mark.parametrize("likelihood", [None, bernoulli, gp.PoissonExp()], ids=str)
+LIKELIHOODS = {"normal": None, "Bernoulli": bernoulli, "Poisson": gp.PoissonExp()}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
 def test_derivatives_are_finite_differences(likelihood):
     svgp = make(likelihood=likelihood)
     y = Y if likelihood is None else LABELS
