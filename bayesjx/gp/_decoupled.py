@@ -30,17 +30,17 @@ from ._svgp import (
 class DecoupledSVGP(AbstractSVGP):
     r"""An orthogonally decoupled sparse variational process, SOLVE-GP.
 
-    $f = f_u + f_\perp$, where $f_u$ is what inducing points know and $f_\perp$ is independent of
-    them, with covariance $k(x, x') - \phi(x)^\top \phi(x')$. The values of $f_\perp$ at a second
-    set of points are inducing variables too, with a law of their own. It is an `SVGP` with both
-    sets whose covariance has no block between them: its best bound lies between that of the first
-    set and that of both, while the factorisations cost a quarter of those of both for sets of equal
-    size.
+    $f = f_u + f_{\perp}$, where $f_u$ is what inducing points know and $f_{\perp}$ is independent
+    of them, with covariance $k(x, x') - \phi(x)^\top \phi(x')$. The values of $f_{\perp}$ at a
+    second set of points are inducing variables too, with a law of their own. It is an `SVGP` with
+    both sets whose covariance has no block between them: its best bound lies between that of the
+    first set and that of both, while the factorisations cost a quarter of those of both for sets of
+    equal size.
 
     Args:
         prior: the process. Without a likelihood, its `noise` is that of the observations.
         points: inducing points, shape `(m, d)` or `(m,)`.
-        orthogonal: those of $f_\perp$, shape `(m2, d)` or `(m2,)`.
+        orthogonal: those of $f_{\perp}$, shape `(m2, d)` or `(m2,)`.
         likelihood: from the function to a NumPyro distribution, see `expected_log_prob`.
         num_latents: see `SVGP`.
         q: law of the whitened inducing variables; by default that of the prior.
