@@ -23,7 +23,7 @@ TARGETS = (
     Target("rmse", "<=", 0.1, quick=0.25, meaning="error at missing cells ÷ noise"),
     Target("against_sparse", "<=", 0.5, quick=1.0, unit="×", meaning="error ÷ that of SVGP"),
     Target("coverage", "between", (0.8, 0.97), meaning="of the truth by 90 % intervals of draws"),
-    Target("residual", "<=", 1e-2, meaning="relative residual of the weights"),
+    Target("residual", "<=", 1e-3, meaning="relative residual of the weights"),
     Target(
         "evidence", "<=", 5.0, unit="s", meaning="evidence and gradient, 2·10⁵ cells (quick 32000)"
     ),
