@@ -15,11 +15,13 @@ if TYPE_CHECKING:
         interop as interop,
         kernels as kernels,
         ops as ops,
+        ssm as ssm,
         vi as vi,
     )
     from ._core import (
         Algorithm as Algorithm,
         CallbackInfo as CallbackInfo,
+        configure_cpu as configure_cpu,
         fit as fit,
         FitResult as FitResult,
         load_checkpoint as load_checkpoint,
@@ -35,6 +37,7 @@ __all__ = [
     "CallbackInfo",
     "FitResult",
     "NonFiniteError",
+    "configure_cpu",
     "diagnostics",
     "distributions",
     "fit",
@@ -43,11 +46,12 @@ __all__ = [
     "kernels",
     "load_checkpoint",
     "ops",
+    "ssm",
     "stop_when_flat",
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "vi")
+_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "ssm", "vi")
 
 
 def __getattr__(name: str) -> object:

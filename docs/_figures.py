@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
 
-from bayesjx import gp, kernels, ops, vi
+from bayesjx import gp, kernels, ops, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -534,6 +534,38 @@ def _gaussian_processes():
     return figure
 
 
+def state_space():
+    """A long series with a gap: forecast, parts of the sum, and what the filter costs."""
+    with jax.enable_x64(True):
+        return _state_space()
+
+
+def _state_space():
+    figure, axes = plt.subplots(1, 2, figsize=(10.4, 3), width_ratios=(1.6, 1))
+    rng = np.random.default_rng(2)
+    times = np.sort(rng.uniform(0, 12, 260))
+    times = times[(times < 4.5) | (times > 6)]
+    truth = 0.25 * times + np.sin(2 * np.pi * times) * np.exp(-0.05 * times)
+    y = truth + 0.25 * rng.normal(size=times.size)
+    trend, season = kernels.Matern32(6.0, 2.0), kernels.SHO(1.0, 20.0, 0.6)
+    post = ssm.MarkovGP(trend + season, times, noise=0.06).condition(y)
+    at = np.linspace(0, 14, 700)
+    law, slow = post.marginal(at), post.marginal(at, term=0)
+    low, high = law.mean - 1.96 * law.scale, law.mean + 1.96 * law.scale
+    axes[0].fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0)
+    axes[0].plot(at, law.mean, color=BLUE, linewidth=1, label="all")
+    axes[0].plot(at, slow.mean, color=ORANGE, label="term 0, the trend")
+    axes[0].plot(times, y, ".", color="black", markersize=2.5)
+    axes[0].set_title("condition, marginal")
+    axes[0].legend(loc="upper left", fontsize=8)
+    draws = post.sample(jax.random.key(1), at, (3,))
+    axes[1].plot(at, draws.T, linewidth=0.7, color=GREEN)
+    axes[1].plot(times, y, ".", color="black", markersize=2.5)
+    axes[1].set(title="sample: the gap and the forecast", xlim=(3.5, 14))
+    figure.tight_layout()
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -544,6 +576,7 @@ FIGURES = {
     "structures": structures,
     "kernels": draws_of_kernels,
     "gaussian-processes": gaussian_processes,
+    "state-space": state_space,
 }
 
 

@@ -24,3 +24,4 @@ from ._stationary import (
     RBF as RBF,
     White as White,
 )
+from ._temporal import IntegratedWiener as IntegratedWiener, SHO as SHO, Wiener as Wiener

@@ -52,6 +52,9 @@ OTHERS = {
     "StudentMixture": kernels.StudentMixture(
         jnp.array([1.0, 0.5]), jnp.array([0.3, 1.0]), jnp.array([0.0, 0.8])
     ).on(1),
+    "SHO": kernels.SHO(1.3, 0.9, 1.7).on(1),
+    "Wiener": kernels.Wiener(1.7, -4.0).on(0),
+    "IntegratedWiener": kernels.IntegratedWiener(1.7, -4.0).on(2),
     "sum of products": 2.0 * kernels.RBF(1.0).on(0) * kernels.Matern32(0.5).on([1, 2]) + 0.3,
     "transformed": kernels.RBF(1.0).transform(eqx.nn.MLP(D, 2, 8, 1, key=jax.random.key(5))),
 }
@@ -208,3 +211,53 @@ def test_bad_input_is_named():
         kernels.SpectralMixture(jnp.ones(1), jnp.ones(1), jnp.ones(1)).gram(X)
     with pytest.raises(ValueError, match=r"weights \(2,\), rates \(1,\)"):
         kernels.SpectralMixture(jnp.ones(2), jnp.ones(1), jnp.ones(1))
+
+
+@pytest.mark.parametrize("quality", [0.1, 0.4999, 0.5, 0.5001, 3.0])
+def test_oscillator_solves_its_equation(quality):
+    """On both sides of critical damping, a quality of 1/2."""
+    lag, omega = np.linspace(0.01, 3, 40), 2 * np.pi / 1.1
+
+    def value(t):
+        return kernels.SHO(1.1, quality, 1.7)(0.0, t)
+
+    def rest(t):
+        first, second = jax.grad(value)(t), jax.grad(jax.grad(value))(t)
+        return second / omega**2 + first / (omega * quality) + value(t)
+
+    np.testing.assert_allclose(jax.vmap(rest)(lag), 0, atol=1e-10)
+    np.testing.assert_allclose(value(0.0), 1.7, rtol=1e-12)
+    np.testing.assert_allclose(jax.grad(value)(1e-9), 0, atol=1e-6)
+
+
+def test_oscillator_is_smooth_across_critical_damping():
+    lag = np.linspace(0.01, 3, 40)
+    critical = kernels.Matern32(3**0.5 * 1.1 / (2 * np.pi), 1.7)
+    found = kernels.SHO(1.1, 0.5, 1.7).gram(lag)
+    np.testing.assert_allclose(found, critical.gram(lag), rtol=1e-10)
+    slopes = jax.grad(lambda q: kernels.SHO(1.1, q).gram(lag).sum())
+    np.testing.assert_allclose(slopes(0.4999999), slopes(0.5000001), rtol=1e-5)
+
+
+def test_wiener_processes_are_sums_of_white_noise():
+    """Covariances of sums of small steps, and of their sums."""
+    steps, origin = 4000, -0.5
+    times = origin + np.array([0.5, 1.0, 1.75, 2.0])
+    grid = origin + 2.0 * (np.arange(steps) + 0.5) / steps
+    brownian = (grid <= times[:, None]).astype(float)
+    integrated = np.maximum(times[:, None] - grid, 0)
+    for kernel, weights in (
+        (kernels.Wiener(1.3, origin), brownian),
+        (kernels.IntegratedWiener(1.3, origin), integrated),
+    ):
+        want = 1.3 * weights @ weights.T * 2.0 / steps
+        np.testing.assert_allclose(kernel.gram(times), want, rtol=1e-6)
+        np.testing.assert_allclose(kernel.diag(times), np.diag(want), rtol=1e-6)
+        assert np.isnan(kernel(origin - 0.1, 1.0))
+
+
+@pytest.mark.errors
+def test_kernels_of_time_refuse_several_coordinates():
+    for kernel in (kernels.SHO(), kernels.Wiener(), kernels.IntegratedWiener()):
+        with pytest.raises(ValueError, match="is a kernel of time: points must have one coord"):
+            kernel.gram(X)

@@ -1,0 +1,135 @@
+"""The log density of a series by filters, with the adjoint smoother as its derivative."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import _algebra as alg, _passes as passes, _steps as steps
+from ._passes import Backward
+from ._spaces import AbstractStateSpace
+from ._steps import Adjoint, Moments, Series
+
+
+class Plan(NamedTuple):
+    """How to go through a series; static.
+
+    Attributes:
+        lanes: parts that are filtered side by side; 1 for one step after another.
+        precise: see `predict`.
+    """
+
+    lanes: int
+    precise: bool
+
+
+class Filtered(NamedTuple):
+    """What the backward pass starts from.
+
+    Attributes:
+        series: arrays `(steps, lanes)`, or `(n,)` with one lane.
+        kept: states before each step.
+        last: derivatives in the states after the last step.
+    """
+
+    series: Series
+    kept: Any
+    last: Adjoint
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def log_density(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
+    """The log density of what was observed, scalar.
+
+    Its derivatives are exact and come from one pass backward, in all parameters of the space, the
+    times, the observations and their noise.
+
+    Args:
+        plan: how to go about it.
+        space: law of the state, whose arrays are scalars.
+        series: arrays of shape `(n,)`.
+    """
+    state = passes.start(space, series)
+    if plan.lanes == 1:
+        return passes.forward(space, series, state, plan.precise, keep=False)[1]
+    stretches = passes.elements(space, side_by_side(series, plan.lanes), plan.precise)
+    return passes.starts(state, stretches)[1]
+
+
+def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Filtered]:
+    """The log density, and what the backward pass needs."""
+    state = passes.start(space, series)
+    if plan.lanes == 1:
+        _, total, kept = passes.forward(space, series, state, plan.precise, keep=True)
+        d = space.size
+        return total, Filtered(series, kept, Adjoint((0,) * d, alg.zeros(d)))
+    lanes = side_by_side(series, plan.lanes)
+    stretches = passes.elements(space, lanes, plan.precise)
+    begins, total = passes.starts(state, stretches)
+    ends, _, kept = passes.forward(space, lanes, begins, plan.precise, keep=True)
+    return total, Filtered(lanes, kept, steps.seen_from(ends, passes.futures(stretches)))
+
+
+def smoothed(plan: Plan, space: AbstractStateSpace, found: Filtered) -> Backward:
+    """The backward pass."""
+    return passes.backward(space, found.series, found.kept, found.last, plan.precise)
+
+
+def side_by_side(series: Series, lanes: int) -> Series:
+    """The series cut into parts, which are the columns of arrays `(steps, lanes)`."""
+    n = len(series.step)
+    length = -(-n // lanes)
+    end = series.time[-1] + series.step[-1]
+    fill = Series(end, 0.0, 0.0, 1.0, 0.0)
+
+    def cut(array: jax.Array, value: Any) -> jax.Array:
+        rest = jnp.full(length * lanes - n, value, array.dtype)
+        return jnp.concatenate([array, rest]).reshape(lanes, length).T
+
+    return Series(*map(cut, series, fill))
+
+
+def one_after_another(array: jax.Array, n: int) -> jax.Array:
+    """The inverse of `side_by_side` for one array, `(n,)` or `(steps, lanes)`."""
+    return array if array.ndim == 1 else array.T.reshape(-1)[:n]
+
+
+def _forward(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Any]:
+    total, found = filtered(plan, space, series)
+    return total, (space, found, series)
+
+
+def _backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Any, Series]:
+    space, found, series = saved
+    n = len(series.step)
+    back = smoothed(plan, space, found)
+    weight, precision = back.smoothed
+    in_noise = 0.5 * (weight**2 - precision)
+    arrays = Series(back.time, back.step, -weight, in_noise, jnp.zeros_like(weight))
+    arrays = [cotangent * one_after_another(array, n) for array in arrays]
+    in_start, in_time = _start_gradient(space, series, back.first)
+    in_space = jax.tree.map(lambda a, b: cotangent * (a + b), back.space, in_start)
+    arrays[0] = arrays[0].at[0].add(cotangent * in_time)
+    return in_space, Series(*arrays)
+
+
+log_density.defvjp(_forward, _backward)
+
+
+def _start_gradient(space: AbstractStateSpace, series: Series, first: Adjoint) -> tuple[Any, Any]:
+    """Derivatives through the prior law of the first state."""
+    cotangent = steps.covariance_cotangent(_of_lane(first, 0))
+
+    def packed(space: AbstractStateSpace, time: jax.Array) -> Any:
+        state: Moments = passes.start(space, series._replace(time=time[None]))
+        return alg.filled(alg.packed(state.cov), (), time.dtype)
+
+    _, pull = jax.vjp(packed, space, series.time[0])
+    return pull(alg.filled(cotangent, (), series.time.dtype))
+
+
+def _of_lane(tree: Any, lane: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[lane] if jnp.ndim(leaf) else leaf, tree)

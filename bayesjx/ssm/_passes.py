@@ -1,0 +1,204 @@
+"""Filters and adjoint smoothers as loops over a series, or over parts of it side by side."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from . import _algebra as alg, _steps as steps
+from ._algebra import Vector
+from ._spaces import AbstractStateSpace
+from ._steps import Adjoint, Element, Future, Moments, Series, Smoothed
+
+
+class Backward(NamedTuple):
+    """What the backward pass finds.
+
+    Attributes:
+        smoothed: derivatives in each observation.
+        space: derivative of the log density in the parameters of the space.
+        time: in the times before each step.
+        step: in the steps.
+        first: in the first state of each lane.
+    """
+
+    smoothed: Smoothed
+    space: Any
+    time: Any
+    step: Any
+    first: Adjoint
+
+
+def start(space: AbstractStateSpace, series: Series) -> Moments:
+    """The prior law of the state at the first observation of a series."""
+    time = series.time[0]
+    d = space.size
+    return Moments((0,) * d, space.marginal(time))
+
+
+def forward(
+    space: AbstractStateSpace, series: Series, state: Moments, precise: bool, keep: bool
+) -> tuple[Moments, Any, Any]:
+    """The filter, along the leading axis of a series.
+
+    Args:
+        space: the law of the state.
+        series: arrays `(n,)`, or `(n, lanes)`.
+        state: before the first step.
+        precise: see `predict`.
+        keep: whether to return all states.
+
+    Returns:
+        The last state, the log density, and states before each step or None.
+    """
+    h, like = space.readout, series.step[0]
+
+    def step(carry: Any, now: Series) -> Any:
+        state, total = carry
+        state = Moments(state[0], alg.unpacked(state[1]))
+        after, density = steps.observe(
+            h, steps.predict(space, state, now.time, now.step, precise), now, precise
+        )
+        kept = _flat(state, like) if keep else None
+        return (_flat(after, like), total + density), kept
+
+    first = (_flat(state, like), jnp.zeros_like(like))
+    (last, total), kept = jax.lax.scan(step, first, series)
+    return Moments(last[0], alg.unpacked(last[1])), total, kept
+
+
+def backward(
+    space: AbstractStateSpace, series: Series, kept: Any, last: Adjoint, precise: bool
+) -> Backward:
+    """The adjoint smoother and the gradient, along the leading axis of a series.
+
+    Args:
+        space: the law of the state.
+        series: arrays `(n,)`, or `(n, lanes)`.
+        kept: states before each step, of `forward`.
+        last: derivatives in the state after the last observation.
+        precise: see `predict`.
+    """
+    h, like = space.readout, series.step[0]
+    lanes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, like.shape), space)
+    zero = jax.tree.map(jnp.zeros_like, lanes)
+
+    def step(carry: Any, inputs: Any) -> Any:
+        (slope, curvature), total = carry
+        now, (mean, cov) = inputs
+        earlier = Moments(mean, alg.unpacked(cov))
+        later = Adjoint(slope, alg.unpacked(curvature))
+        state = steps.predict(space, earlier, now.time, now.step, precise)
+        adjoint, smoothed = steps.adjoint_step(h, state, now, later)
+        in_space, in_time, in_step = steps.parameter_gradient(lanes, earlier, adjoint, now, precise)
+        total = jax.tree.map(jnp.add, total, in_space)
+        passed = steps.back(space, adjoint, now.step)
+        return (_flat(passed, like), total), (smoothed, in_time, in_step)
+
+    first = (_flat(last, like), zero)
+    (passed, total), (smoothed, in_time, in_step) = jax.lax.scan(
+        step, first, (series, kept), reverse=True
+    )
+    total = jax.tree.map(jnp.sum, total)
+    adjoint = Adjoint(passed[0], alg.unpacked(passed[1]))
+    return Backward(smoothed, total, in_time, in_step, adjoint)
+
+
+def smooth(
+    space: AbstractStateSpace,
+    series: Series,
+    kept: Any,
+    last: Adjoint,
+    readout: Vector,
+    precise: bool,
+) -> tuple[Any, Any, Smoothed]:
+    """Mean and variance of some combination of the states, given all observations.
+
+    Args:
+        space: the law of the state.
+        series: arrays `(n,)`, or `(n, lanes)`.
+        kept: states before each step, of `forward`.
+        last: derivatives in the state after the last observation.
+        readout: the combination, numbers.
+        precise: see `predict`.
+
+    Returns:
+        Arrays of the shape of the series, and derivatives in each observation.
+    """
+    h, like = space.readout, series.step[0]
+
+    def step(later: Any, inputs: Any) -> Any:
+        now, (mean, cov) = inputs
+        earlier = Moments(mean, alg.unpacked(cov))
+        later = Adjoint(later[0], alg.unpacked(later[1]))
+        state = steps.predict(space, earlier, now.time, now.step, precise)
+        adjoint, smoothed = steps.adjoint_step(h, state, now, later)
+        cross = alg.matvec(state.cov, readout)
+        mean = alg.dot(readout, state.mean) + alg.dot(cross, adjoint.slope)
+        known = alg.dot(cross, alg.matvec(adjoint.curvature, cross))
+        variance = alg.dot(readout, cross) - known
+        return _flat(steps.back(space, adjoint, now.step), like), (mean, variance, smoothed)
+
+    return jax.lax.scan(step, _flat(last, like), (series, kept), reverse=True)[1]
+
+
+def elements(space: AbstractStateSpace, series: Series, precise: bool) -> Element:
+    """Each lane of a series `(n, lanes)` as a function of the state before it."""
+    like = series.step[0]
+
+    def step(so_far: Any, now: Series) -> Any:
+        stretch = steps.extend(space, _element(so_far), now, precise)
+        return alg.filled(_packed(stretch), like.shape, like.dtype), None
+
+    first = alg.filled(_packed(steps.empty(space.size)), like.shape, like.dtype)
+    return _element(jax.lax.scan(step, first, series)[0])
+
+
+def starts(state: Moments, stretches: Element) -> tuple[Moments, Any]:
+    """States before each stretch of a list, leading axis, and the log density of all."""
+    like = stretches.log_density[0]
+
+    def step(carry: Any, stretch: Any) -> Any:
+        state, total = carry
+        state = Moments(state[0], alg.unpacked(state[1]))
+        after, density = steps.through(state, _element(stretch))
+        return (_flat(after, like), total + density), _flat(state, like)
+
+    first = (_flat(state, like), jnp.zeros_like(like))
+    (_, total), kept = jax.lax.scan(step, first, _packed(stretches))
+    return Moments(kept[0], alg.unpacked(kept[1])), total
+
+
+def futures(stretches: Element) -> Future:
+    """What comes after each stretch says about the state at its end."""
+    like = stretches.log_density[0]
+    d = len(stretches.mean)
+
+    def step(later: Any, stretch: Any) -> Any:
+        found = steps.before(_element(stretch), Future(later[0], alg.unpacked(later[1])))
+        return _flat(found, like), later
+
+    none = _flat(Future((0,) * d, alg.zeros(d)), like)
+    _, kept = jax.lax.scan(step, none, _packed(stretches), reverse=True)
+    return Future(kept[0], alg.unpacked(kept[1]))
+
+
+def _flat(pair: Any, like: Any) -> Any:
+    """A vector and a symmetric matrix as loops carry them."""
+    vector, matrix = pair
+    return alg.filled((tuple(vector), alg.packed(matrix)), like.shape, like.dtype)
+
+
+def _packed(element: Element) -> Element:
+    """The same with the lower triangles of symmetric matrices."""
+    future = Future(element.future.shift, alg.packed(element.future.precision))
+    cov = alg.packed(element.cov)
+    return Element(element.matrix, element.mean, cov, future, element.log_density)
+
+
+def _element(flat: Any) -> Element:
+    shift, precision = flat[3]
+    future = Future(shift, alg.unpacked(precision))
+    return Element(flat[0], flat[1], alg.unpacked(flat[2]), future, flat[4])

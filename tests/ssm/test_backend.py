@@ -1,0 +1,81 @@
+"""Which back end is chosen, and the option of XLA that decides it on CPUs."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from bayesjx import kernels, ssm
+from bayesjx.ssm import _backend
+
+FUSED = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
+
+
+def test_parts_run_side_by_side_where_loops_are_not_fused(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert _backend.plan("auto", 10_000, 2, np.float64).lanes == 128
+    assert _backend.plan("auto", 50, 2, np.float64).lanes == 1
+    assert _backend.plan("auto", 10**8, 3, np.float64).lanes == 1024
+    monkeypatch.setenv("XLA_FLAGS", FUSED)
+    assert _backend.plan("auto", 10_000, 2, np.float64).lanes == 1
+    assert _backend.plan("auto", 10_000, 9, np.float64).lanes == 1
+    assert _backend.plan("chunked", 10_000, 2, np.float64).lanes == 128
+    assert _backend.plan("auto", 10_000, 2, np.float32).precise
+
+
+def test_slow_loops_are_said(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    kernel, times = kernels.Matern32(1.0), np.arange(100.0)
+    with pytest.warns(UserWarning, match="configure_cpu.. before the first computation"):
+        ssm.MarkovGP(kernel, times, 0.1, backend="sequential")
+    monkeypatch.setenv("XLA_FLAGS", FUSED)
+    ssm.MarkovGP(kernel, times, 0.1, backend="sequential")
+
+
+SCRIPT = """
+import os
+import jax, jax.numpy as jnp, numpy as np
+import bayesjx
+before = os.environ.get("XLA_FLAGS", "")
+bayesjx.ssm, bayesjx.kernels
+assert os.environ.get("XLA_FLAGS", "") == before, "set on import"
+devices = jax.config.jax_num_cpu_devices
+bayesjx.configure_cpu()
+once = os.environ["XLA_FLAGS"]
+bayesjx.configure_cpu()
+assert os.environ["XLA_FLAGS"] == once
+assert jax.config.jax_num_cpu_devices == devices
+times = np.arange(200.0)
+law = bayesjx.ssm.MarkovGP(bayesjx.kernels.Matern52(3.0), times, 0.1)
+assert law.plan.lanes == 1
+print(once, float(law.log_prob(np.sin(times))))
+try:
+    bayesjx.configure_cpu()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("flags", ["", "--xla_backend_extra_options=xla_cpu_a=1 --xla_b=2"])
+def test_the_option_is_added_before_jax_starts_and_refused_later(flags):
+    """The other options are invented ones; XLA would refuse them, so nothing is computed there."""
+    script = SCRIPT if not flags else SCRIPT.split("times =")[0] + "print(once)"
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    if flags:
+        assert done.stdout.split() == [
+            "--xla_b=2",
+            "--xla_backend_extra_options=xla_cpu_a=1,xla_cpu_small_while_loop_byte_threshold=100000",
+        ]
+        return
+    found, refused = done.stdout.splitlines()
+    assert found.split()[0] == FUSED
+    assert "must be called before the first computation" in refused
+    times = np.arange(200.0)
+    law = ssm.MarkovGP(kernels.Matern52(3.0), times, 0.1, backend="chunked")
+    assert float(found.split()[1]) == pytest.approx(float(law.log_prob(np.sin(times))), rel=1e-5)
