@@ -56,7 +56,7 @@ class MarkovGP(Distribution):
     support = constraints.real_vector
     has_rsample = True
     pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order")
-    pytree_aux_fields = ("backend",)
+    pytree_aux_fields = ("origin", "backend")
 
     def __init__(
         self,
@@ -70,9 +70,10 @@ class MarkovGP(Distribution):
         harmonics: int = HARMONICS,
     ):
         space = state_space(kernel, harmonics) if isinstance(kernel, AbstractKernel) else kernel
-        self.before, self.steps, self.order = sorted_times(times)
+        self.origin, self.before, self.steps, self.order = sorted_times(times)
         n, dtype = len(self.steps), self.steps.dtype
         plan(backend, n, space.size, dtype)
+        space = space.since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
@@ -135,7 +136,8 @@ class MarkovGP(Distribution):
             "value holds NaN or infinite values where the mask says that it was observed; "
             "pass mask= for missing ones",
         )
-        return MarkovPosterior(self.space, self.series(hidden), self.loc, self.order, self.backend)
+        series = self.series(hidden)
+        return MarkovPosterior(self.space, series, self.loc, self.order, self.origin, self.backend)
 
     def series(self, value: Any) -> Series:
         """Observations less their mean, in the order of time."""

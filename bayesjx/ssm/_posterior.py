@@ -6,7 +6,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from numpyro import distributions as dist
 
 from . import _engine as engine, _passes as passes, _paths as paths
@@ -26,6 +28,7 @@ class MarkovPosterior(eqx.Module):
         series: the observations, less their mean, in the order of time.
         loc: prior mean of the observations, in the order in which they were given.
         order: the permutations between the two, or None.
+        origin: what the times of space and series are counted from.
         backend: see `MarkovGP`.
     """
 
@@ -33,6 +36,7 @@ class MarkovPosterior(eqx.Module):
     series: Series
     loc: jax.Array
     order: Any
+    origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)
 
     def log_evidence(self) -> jax.Array:
@@ -142,7 +146,9 @@ class MarkovPosterior(eqx.Module):
         old = self.series.time + self.series.step
         if jnp.ndim(times) != 1 or jnp.size(times) == 0:
             raise ValueError(f"times must have shape (m,), not empty; got {jnp.shape(times)}")
-        new = jnp.asarray(times, old.dtype)
+        if not isinstance(times, jax.core.Tracer):
+            times = np.asarray(times, np.float64)
+        new = jnp.asarray(times - self.origin, old.dtype)
         every = jnp.concatenate([old, new])
         order = jnp.argsort(every, stable=True)
         rank = jnp.zeros(len(every), order.dtype).at[order].set(jnp.arange(len(every)))

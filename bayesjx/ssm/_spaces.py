@@ -13,6 +13,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,6 +63,10 @@ class AbstractStateSpace(eqx.Module):
     def size(self) -> int:
         """The number of states."""
         return len(self.readout)
+
+    def since(self, origin: float) -> AbstractStateSpace:
+        """The same process where time is counted from an origin."""
+        return self
 
 
 class MaternSpace(AbstractStateSpace):
@@ -208,6 +213,9 @@ class LineSpace(AbstractStateSpace):
     def noise(self, time: Any, step: Any) -> Matrix:
         return alg.zeros(2)
 
+    def since(self, origin: float) -> AbstractStateSpace:
+        return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
+
 
 class WienerSpace(AbstractStateSpace):
     """A Wiener process from the origin on (order 0), or its integral (order 1)."""
@@ -233,6 +241,9 @@ class WienerSpace(AbstractStateSpace):
         half = step**2 / 2
         return alg.scale_symmetric(self.variance, ((step**3 / 3, half), (half, step)))
 
+    def since(self, origin: float) -> AbstractStateSpace:
+        return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
+
 
 class ScaledSpace(AbstractStateSpace):
     """A process times a number, given as the factor of its variance."""
@@ -253,6 +264,9 @@ class ScaledSpace(AbstractStateSpace):
     def noise(self, time: Any, step: Any) -> Matrix:
         return alg.scale_symmetric(self.factor, self.space.noise(time, step))
 
+    def since(self, origin: float) -> AbstractStateSpace:
+        return ScaledSpace(self.space.since(origin), self.factor)
+
 
 class SumSpace(AbstractStateSpace):
     """The sum of independent processes, one after another in the state."""
@@ -271,6 +285,9 @@ class SumSpace(AbstractStateSpace):
 
     def noise(self, time: Any, step: Any) -> Matrix:
         return alg.block_diagonal(*(space.noise(time, step) for space in self.spaces))
+
+    def since(self, origin: float) -> AbstractStateSpace:
+        return SumSpace(tuple(space.since(origin) for space in self.spaces))
 
 
 class ProductSpace(AbstractStateSpace):
@@ -298,6 +315,9 @@ class ProductSpace(AbstractStateSpace):
         ]
         mixed = alg.add_symmetric(alg.kron(q1, moved[1]), alg.kron(moved[0], q2))
         return alg.add_symmetric(alg.kron(q1, q2), mixed)
+
+    def since(self, origin: float) -> AbstractStateSpace:
+        return ProductSpace(self.first.since(origin), self.second.since(origin))
 
 
 def lower_gamma(m: int, z: Any) -> Any:
@@ -348,6 +368,12 @@ def _horner(coefficients: np.ndarray, x: Any) -> Any:
     for c in coefficients[::-1]:
         total = alg.plus(alg.times(total, x), _number(c))
     return total
+
+
+def _earlier(time: jax.Array, origin: float) -> Any:
+    if isinstance(time, jax.core.Tracer):
+        return time - origin
+    return np.float64(time) - origin  # whatever the precision of what follows
 
 
 def _number(value: Any) -> float | int:

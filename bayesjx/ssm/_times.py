@@ -18,12 +18,15 @@ class Times(NamedTuple):
     """Sorted times.
 
     Attributes:
+        origin: what the others are counted from, so that they keep their digits: the first of
+            times that are known, else 0.
         before: the time before each, for the first its own, shape `(n,)`.
         steps: time since then, not negative, shape `(n,)`.
         order: what sorts, and sorts back, the order in which they were given; None if they were
             sorted.
     """
 
+    origin: float
     before: jax.Array
     steps: jax.Array
     order: tuple[jax.Array, jax.Array] | None
@@ -52,7 +55,7 @@ def sorted_times(times: Any, name: str = "times") -> Times:
         before = jnp.concatenate([times[:1], times[:-1]])
         message = f"{name} must be finite and in order where they are known at run time only"
         steps = eqx.error_if(times - before, ~jnp.all(times >= before), message)
-        return Times(before, steps, None)
+        return Times(0.0, before, steps, None)
     given = np.asarray(times)
     exact = given.astype(np.float64)
     if not np.all(np.isfinite(exact)):
@@ -63,11 +66,12 @@ def sorted_times(times: Any, name: str = "times") -> Times:
         forth = np.argsort(exact, kind="stable")
         order = (jnp.asarray(forth), jnp.asarray(np.argsort(forth)))
         exact = exact[forth]
+    origin = float(exact[0])
     before = np.concatenate([exact[:1], exact[:-1]])
     steps = exact - before
     _check_resolution(name, given.dtype, exact, steps)
     dtype = jnp.asarray(0.0).dtype if given.dtype.kind in "iu" else jnp.asarray(given[:1]).dtype
-    return Times(jnp.asarray(before, dtype), jnp.asarray(steps, dtype), order)
+    return Times(origin, jnp.asarray(before - origin, dtype), jnp.asarray(steps, dtype), order)
 
 
 def _check_resolution(name: str, dtype: Any, times: np.ndarray, steps: np.ndarray) -> None:

@@ -212,6 +212,22 @@ def test_single_precision_at_any_scale(backend):
         )
 
 
+def test_late_times_keep_their_digits():
+    """Known times are taken in double precision, whatever that of the computation is."""
+    times = 2_000_000 + np.sort(np.random.default_rng(0).uniform(0, 5, 100))
+    kernel = kernels.Matern32(0.7) + kernels.Linear(0.3, 2_000_001.0)
+    y, at = np.sin(times), np.array([2_000_001.25])
+    want = ssm.MarkovGP(kernel, times, 0.1)
+    with jax.enable_x64(False):
+        kernel = kernels.Matern32(0.7) + kernels.Linear(0.3, 2_000_001.0)
+        found = ssm.MarkovGP(kernel, times, 0.1)
+        value, post = found.log_prob(jnp.asarray(y)), found.condition(jnp.asarray(y))
+        assert value.dtype == jnp.float32
+        moments = post.moments(at)
+    np.testing.assert_allclose(value, want.log_prob(y), rtol=1e-4)
+    np.testing.assert_allclose(moments, want.condition(y).moments(at), rtol=1e-3)
+
+
 def test_vmap_over_parameters_and_series():
     times, y, mask = problem()
     lengthscales = jnp.array([0.3, 0.7, 1.5])
