@@ -43,6 +43,7 @@ MODULES = {
     "ops-lower": "benchmarks.ops.lower",
     "ops-masked": "benchmarks.ops.masked",
     "ops-sparse": "benchmarks.ops.sparse",
+    "ssm-loglik": "benchmarks.ssm.loglik",
     "vi-air": "benchmarks.vi.air",
     "vi-bounds": "benchmarks.vi.bounds",
     "vi-collapse": "benchmarks.vi.collapse",

@@ -42,6 +42,7 @@ class Worker:
         *,
         python: str | None = None,
         requirements: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
         timeout: float = 600.0,
     ) -> None:
         """
@@ -49,6 +50,7 @@ class Worker:
             script: path of the worker script, absolute or from the repository's root.
             python: version wanted, as `"3.12"`; None for the running interpreter.
             requirements: what pip shall install for it.
+            environment: variables that differ from ours.
             timeout: seconds that an answer may take.
         """
         self._timeout, self._name = timeout, Path(script).name
@@ -59,7 +61,7 @@ class Worker:
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
-            env=child_environment(),
+            env=child_environment() | dict(environment or {}),
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
         self._complaints: collections.deque[str] = collections.deque(maxlen=40)
