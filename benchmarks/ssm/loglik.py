@@ -20,7 +20,9 @@ SCRIPT = "benchmarks/ssm/series_worker.py"
 PEERS = ("dynamax==1.0.3", "celerite2==0.3.3", "jax==0.10.2")
 
 TARGETS = (
-    Target("gradient", ">=", 3, quick=1.5, unit="×", meaning="worst: tinygp ÷ ours, value and gradient"),
+    Target(
+        "gradient", ">=", 3, quick=1.5, unit="×", meaning="worst: tinygp ÷ ours, value and gradient"
+    ),
     Target("value", ">=", 2, quick=1.3, unit="×", meaning="worst: tinygp ÷ ours, value"),
     Target("celerite2", ">=", 2, quick=None, unit="×", meaning="worst: celerite2 ÷ ours, value"),
     Target("dynamax", ">=", 20, quick=None, unit="×", meaning="worst: dynamax ÷ ours"),
