@@ -108,12 +108,15 @@ class DecoupledSVGP(AbstractSVGP):
         """The prior's part at points `(n, d)`."""
         kernel, m = self.prior.kernel, len(self.points)
         both = jnp.concatenate([self.points, self.orthogonal])
-        inside = kernel.gram(both) + first_jitter(kernel, both, self.jitter)
+        added = first_jitter(kernel, both, self.jitter)
         cross = kernel.gram(both, x)
-        whiten = inverse_factor(inside[:m, :m])[0]
-        there, phi = whiten @ inside[:m, m:], product(whiten, cross[:m])
-        left = inverse_factor(inside[m:, m:] - there.T @ there)[0]
-        psi = product(left, cross[m:] - product(written_out(there.T), phi))
+        whiten = inverse_factor(kernel.gram(self.points) + added[:m, :m])[0]
+        beside = jnp.concatenate([kernel.gram(self.points, self.orthogonal), cross[:m]], axis=1)
+        there, phi = jnp.split(product(whiten, beside), [len(self.orthogonal)], axis=1)
+        back = written_out(there.T)
+        rest = kernel.gram(self.orthogonal) + added[m:, m:] - product(back, there)
+        left = inverse_factor(rest)[0]
+        psi = product(left, cross[m:] - product(back, phi))
         known = jnp.sum(phi**2, axis=0) + jnp.sum(psi**2, axis=0)
         residual = jnp.maximum(kernel.diag(x) - known, 0)
         return Projection(mean_at(self.prior, x), (phi, psi), residual)

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 from jax.test_util import check_grads
 from numpyro.infer import MCMC, NUTS
+from scipy.stats import multivariate_normal
 
 from bayesjx import gp, kernels, ops
 
@@ -46,14 +47,22 @@ def dense(noise="scalar", mean=0.3):
 def test_posterior_and_evidence_are_the_dense_formulas(noise):
     loc, cov, total = dense(noise)
     process = prior(NOISES[noise])
-    posterior = jax.jit(gp.condition)(process, X, Y)
-    np.testing.assert_allclose(posterior.mean(NEW), loc, rtol=1e-9)
-    np.testing.assert_allclose(posterior.variance(NEW), np.diag(cov), rtol=1e-9)
-    np.testing.assert_allclose(posterior.covariance(NEW), cov, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(posterior(NEW).covariance_matrix, cov, rtol=1e-9, atol=1e-12)
-    want = dist.MultivariateNormal(0.3, total).log_prob(Y)
-    np.testing.assert_allclose(process(X).log_prob(Y), want, rtol=1e-12)
-    np.testing.assert_allclose(posterior.log_evidence(), want, rtol=1e-12)
+
+    @jax.jit
+    def answers(process, x, y, new):
+        posterior = gp.condition(process, x, y)
+        covariances = posterior.covariance(new), posterior(new).covariance_matrix
+        evidences = process(x).log_prob(y), posterior.log_evidence()
+        return posterior, posterior.mean(new), posterior.variance(new), covariances, evidences
+
+    posterior, mean, variance, covariances, evidences = answers(process, X, Y, NEW)
+    np.testing.assert_allclose(mean, loc, rtol=1e-9)
+    np.testing.assert_allclose(variance, np.diag(cov), rtol=1e-9)
+    np.testing.assert_allclose(posterior.mean(NEW), loc, rtol=1e-9)  # and outside of a program
+    for covariance in covariances:
+        np.testing.assert_allclose(covariance, cov, rtol=1e-9, atol=1e-12)
+    want = multivariate_normal(np.full(N, 0.3), total).logpdf(Y)
+    np.testing.assert_allclose(evidences, [want] * 2, rtol=1e-12)
     assert posterior.jitter == 0
 
 
@@ -61,17 +70,18 @@ def test_both_precisions(dtype, tol):
     process, x, y = jax.tree.map(lambda a: jnp.asarray(a, dtype), (prior(), X, Y))
     posterior = jax.jit(gp.condition)(process, x, y)
     loc, cov, total = dense()
-    mean, variance = posterior.moments(NEW.astype(dtype))
+    mean, variance = jax.jit(lambda p, x: p.moments(x))(posterior, NEW.astype(dtype))
     assert mean.dtype == variance.dtype == dtype
     np.testing.assert_allclose(mean, loc, rtol=10 * tol["rtol"], atol=10 * tol["atol"])
     np.testing.assert_allclose(variance, np.diag(cov), rtol=10 * tol["rtol"])
-    found = process(x).log_prob(y)
+    found = jax.jit(lambda process, x, y: process(x).log_prob(y))(process, x, y)
     assert found.dtype == dtype
-    want = dist.MultivariateNormal(0.3, total).log_prob(Y)
+    want = multivariate_normal(np.full(N, 0.3), total).logpdf(Y)
     np.testing.assert_allclose(found, want, rtol=10 * tol["rtol"])
 
 
 def test_the_gradient_of_the_evidence_is_right_to_second_order():
+    @jax.jit
     def evidence(lengthscale, variance, noise, y):
         return gp.GP(kernels.RBF(lengthscale, variance), noise=noise)(X).log_prob(y)
 
@@ -85,7 +95,8 @@ def test_the_gradient_of_the_evidence_is_right_to_second_order():
     found, want = (jax.jit(jax.hessian(f, range(4)))(*at) for f in (evidence, through_the_factor))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-8)
-    value = jax.vmap(evidence, (None, 0, None, None))(at[0], jnp.array([1.5, 2.0]), *at[2:])
+    over_variances = jax.jit(jax.vmap(evidence, (None, 0, None, None)))
+    value = over_variances(at[0], jnp.array([1.5, 2.0]), *at[2:])
     np.testing.assert_allclose(value[0], evidence(*at), rtol=1e-10)
 
 
@@ -111,12 +122,16 @@ def test_evidence_and_gradient_are_scikit_learns():
 
 @pytest.mark.parametrize("noise", ["scalar", "each"])
 def test_leave_one_out_is_leaving_one_out(noise):
-    found = gp.condition(prior(NOISES[noise]), X, Y).leave_one_out()
+    found = jax.jit(lambda: gp.condition(prior(NOISES[noise]), X, Y).leave_one_out())()
+
+    @jax.jit
+    def predicted(each, x, y, new):
+        return gp.condition(prior(each), x, y).moments(new)
+
     for i in (0, 4, N - 1):
         rest = np.arange(N) != i
         each = np.broadcast_to(NOISES[noise], N)
-        posterior = gp.condition(prior(each[rest]), X[rest], Y[rest])
-        mean, variance = posterior.moments(X[i : i + 1])
+        mean, variance = predicted(each[rest], X[rest], Y[rest], X[i : i + 1])
         np.testing.assert_allclose(found.loc[i], mean[0], rtol=1e-8)
         np.testing.assert_allclose(found.scale[i] ** 2, variance[0] + each[i], rtol=1e-8)
 
@@ -182,9 +197,13 @@ def test_nuts_finds_the_posterior_of_an_independent_density():
         kernel = kernels.Matern32(lengthscale, scale**2)
         numpyro.sample("y", gp.GP(kernel, noise=noise**2)(x), obs=y)
 
-    mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=2000, progress_bar=False)
-    mcmc.run(jax.random.key(0))
-    draws = mcmc.get_samples()
+    @jax.jit  # one program, where NumPyro's setting up is many small ones
+    def sample(key):
+        mcmc = MCMC(NUTS(model), num_warmup=500, num_samples=2000, progress_bar=False)
+        mcmc.run(key)
+        return mcmc.get_samples()
+
+    draws = sample(jax.random.key(0))
 
     def log_density(logs):
         lengthscale, scale, noise = jnp.exp(logs)
@@ -195,7 +214,8 @@ def test_nuts_finds_the_posterior_of_an_independent_density():
 
     axes = [m + 0.5 * np.linspace(-5, 5, 41) for m in (0, 0, -1.5)]
     points = jnp.stack(jnp.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    weights = jax.nn.softmax(jax.lax.map(log_density, points, batch_size=500))
+    densities = jax.jit(lambda at: jax.lax.map(log_density, at, batch_size=500))(points)
+    weights = jax.nn.softmax(densities)
     mean = weights @ points
     spread = np.sqrt(weights @ (points - mean) ** 2)
     for i, name in enumerate(("lengthscale", "scale", "noise")):
@@ -210,7 +230,8 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     found = gp.minimise(objective, prior(0.5), X, Y)
     assert found.converged and found.objective < objective(prior(0.5), X, Y)
     real = gp._minimise.to_real(found.params)
-    gradient = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))(real)
+    slope = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))
+    gradient = eqx.filter_jit(slope)(real)
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) < 1e-4
     silent = gp.minimise(lambda p: -p(X).log_prob(Y), gp.GP(kernels.Matern12(1.0)))
     assert silent.params.noise == 0 and silent.objective < -gp.GP(kernels.Matern12())(X).log_prob(Y)

@@ -1,5 +1,7 @@
 """Posteriors on grids against the dense posterior of their points, under NUTS too."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax.test_util import check_grads
 from numpyro import distributions as dist
 from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
+from scipy.stats import multivariate_normal
 
 from bayesjx import gp, kernels, ops
 from bayesjx.gp._exact import exact_posterior
@@ -31,6 +34,11 @@ CASES = {
 }
 TEST_POINTS = RNG.normal(size=(7, 4))
 TEST_AXES = (np.array([0.1, 2.0]), RNG.normal(size=(5, 2)), np.linspace(-2, 0.5, 3))
+DRAW_AXES = {
+    "cells": AXES,
+    "other axes": TEST_AXES,
+    "one axis of two": (*AXES[:2], TEST_AXES[2]),
+}
 
 
 def grid(dtype=jnp.float64, axes=AXES):
@@ -63,6 +71,51 @@ def by_dense(p, y, case):
     return exact_posterior(make(p), grid(p.dtype).points()[cells], y[cells])
 
 
+@functools.cache
+def everywhere():
+    """Where the tests ask, by name, as slices of one Gram matrix; that matrix; and the means."""
+    places = {"points": TEST_POINTS}
+    places |= {name: np.asarray(grid(axes=axes).points()) for name, axes in DRAW_AXES.items()}
+    ends = np.cumsum([len(x) for x in places.values()])
+    slices = {n: slice(end - len(x), end) for (n, x), end in zip(places.items(), ends, strict=True)}
+    points = np.concatenate(list(places.values()))
+    gram = np.asarray(jax.jit(lambda x: make(P).kernel.gram(x))(points))
+    return slices, gram, np.sin(points[:, 0]) + points[:, 3]
+
+
+class Dense:
+    """The posterior given some of the cells, by NumPy; `noise` for each of these."""
+
+    def __init__(self, y, cells, noise=P[4], has_mean=True):
+        self.slices, self.gram, mean = everywhere()
+        self.mean_everywhere = has_mean * mean
+        self.cells, self.noise = np.arange(len(self.gram))[self.slices["cells"]][cells], noise
+        self.total = self.gram[np.ix_(self.cells, self.cells)] + noise * np.eye(len(cells))
+        self.inverse = np.linalg.inv(self.total)
+        self.y = y[cells]
+        self.residual = self.y - self.mean_everywhere[self.cells]
+
+    def mean(self, name):
+        at = self.slices[name]
+        cross = self.gram[at][:, self.cells]
+        return self.mean_everywhere[at] + cross @ np.linalg.solve(self.total, self.residual)
+
+    def covariance(self, name):
+        at = self.slices[name]
+        cross = self.gram[at][:, self.cells]
+        return self.gram[at, at] - cross @ np.linalg.solve(self.total, cross.T)
+
+    def moments(self, name):
+        return self.mean(name), np.diag(self.covariance(name))
+
+    def leave_one_out(self):
+        variance = 1 / np.diag(self.inverse)
+        return self.y - variance * (self.inverse @ self.residual), variance
+
+    def log_evidence(self):
+        return multivariate_normal(cov=self.total).logpdf(self.residual)
+
+
 def answers(posterior, dtype, evidence):
     """All that a posterior says."""
     points, loo = jnp.asarray(TEST_POINTS, dtype), posterior.leave_one_out()
@@ -78,8 +131,22 @@ def answers(posterior, dtype, evidence):
     return found | ({"evidence": posterior.log_evidence()} if evidence else {})
 
 
+def dense_answers(case):
+    law = Dense(Y, cells_of(case))
+    return {
+        "points": law.moments("points"),
+        "grid": law.moments("other axes"),
+        "cells": law.moments("cells"),
+        "mean": law.mean("points"),
+        "predict": law.moments("points")[1] + P[4],
+        "covariance": law.covariance("points"),
+        "leave one out": law.leave_one_out(),
+        "evidence": law.log_evidence(),
+    }
+
+
 def assert_answers_close(found, wanted, dtype, **tol):
-    for name in wanted:
+    for name in found:
         for f, w in zip(jax.tree.leaves(found[name]), jax.tree.leaves(wanted[name]), strict=True):
             assert f.dtype == dtype
             np.testing.assert_allclose(f, w, **tol, err_msg=name)
@@ -89,11 +156,12 @@ def assert_answers_close(found, wanted, dtype, **tol):
 def test_posterior_is_the_dense_one(case, dtype):
     evidence = case != "iterations"
 
-    def run(build):
-        return jax.jit(lambda p, y: answers(build(p, y, case), p.dtype, evidence))
+    @jax.jit
+    def run(p, y):
+        return answers(by_structure(p, y, case), dtype, evidence)
 
-    found = run(by_structure)(jnp.asarray(P, dtype), jnp.asarray(Y, dtype))
-    wanted = run(by_dense)(jnp.asarray(P), jnp.asarray(Y))
+    found, wanted = run(jnp.asarray(P, dtype), jnp.asarray(Y, dtype)), dense_answers(case)
+    assert set(wanted) - set(found) == (set() if evidence else {"evidence"})
     tol = dict(rtol=2e-3, atol=2e-4) if dtype == jnp.float32 else dict(rtol=1e-9, atol=1e-10)
     assert_answers_close(found, wanted, dtype, **tol)
 
@@ -117,7 +185,7 @@ def test_predictive_density_has_the_dense_gradient(case):
 def test_vmap_over_data():
     y = jnp.asarray(RNG.normal(size=(3, N)))
     points = jnp.asarray(TEST_POINTS)
-    mean = lambda y: by_structure(jnp.asarray(P), y, "few missing").mean(points)  # noqa: E731
+    mean = jax.jit(lambda y: by_structure(jnp.asarray(P), y, "few missing").mean(points))
     found = jax.jit(jax.vmap(mean))(y)
     np.testing.assert_allclose(found, [mean(row) for row in y], rtol=1e-10)
 
@@ -126,13 +194,16 @@ def test_observations_may_come_in_any_shape():
     with_nan = np.where(HALF, Y, np.nan)
     g = grid()
     prior = make(P)
-    wanted = gp.grid_posterior(prior, g, with_nan, HALF).weights
-    for y, mask in (
+    shapes = (
+        (with_nan, HALF),
         (with_nan.reshape(g.shape), HALF),
         (with_nan, HALF.reshape(g.shape)),
         (Y[HALF], HALF),
-    ):
-        np.testing.assert_array_equal(gp.grid_posterior(prior, g, y, mask).weights, wanted)
+    )
+    run = jax.jit(lambda: [gp.grid_posterior(prior, g, y, mask).weights for y, mask in shapes])
+    wanted, *others = run()
+    for found in others:
+        np.testing.assert_array_equal(found, wanted)
     np.testing.assert_array_equal(np.flatnonzero(wanted), np.flatnonzero(HALF))
 
 
@@ -141,21 +212,28 @@ def test_kronecker_noise_is_the_dense_one(mask):
     g, cells = grid(), slice(None) if mask is None else np.flatnonzero(mask)
     parts = [a @ a.T / n + 0.4 * np.eye(n) for n in g.shape for a in [RNG.normal(size=(n, n))]]
     noise = ops.Kron(*map(jnp.asarray, parts), tags=ops.psd)
-    prior = gp.GP(make(P).kernel, noise=noise)
-    posterior = gp.grid_posterior(prior, g, Y, mask)
-    points = g.points()
-    gram = prior.kernel.gram(points)
-    total = (gram + noise.as_matrix())[cells][:, cells]
-    cross = prior.kernel.gram(jnp.asarray(TEST_POINTS), points)[:, cells]
-    np.testing.assert_allclose(
-        posterior.mean(TEST_POINTS), cross @ np.linalg.solve(total, Y[cells]), rtol=1e-8
-    )
-    wanted = prior.kernel.diag(TEST_POINTS) - np.sum(cross.T * np.linalg.solve(total, cross.T), 0)
-    np.testing.assert_allclose(posterior.variance(TEST_POINTS), wanted, rtol=1e-8)
+
+    @jax.jit
+    def run(noise, y):
+        posterior = gp.grid_posterior(gp.GP(make(P).kernel, noise=noise), g, y, mask)
+        law = posterior.mean(TEST_POINTS), posterior.variance(TEST_POINTS)
+        if mask is not None:
+            return *law, None
+        return *law, (posterior.sample(jax.random.key(1), g, (3000,)), posterior.mean(g))
+
+    mean, variance, draws = run(noise, jnp.asarray(Y))
+    slices, everything, _ = everywhere()
+    points, at_cells = slices["points"], slices["cells"]
+    gram = everything[at_cells, at_cells]
+    total = (gram + functools.reduce(np.kron, parts))[cells][:, cells]
+    cross = everything[points, at_cells][:, cells]
+    np.testing.assert_allclose(mean, cross @ np.linalg.solve(total, Y[cells]), rtol=1e-8)
+    wanted = np.diag(everything[points, points])
+    wanted = wanted - np.sum(cross.T * np.linalg.solve(total, cross.T), 0)
+    np.testing.assert_allclose(variance, wanted, rtol=1e-8)
     if mask is None:
-        draws = posterior.sample(jax.random.key(1), g, (3000,))
         explained = gram[cells] @ np.linalg.solve(total, gram[cells])
-        assert_moments(draws, posterior.mean(g), gram - explained)
+        assert_moments(*draws, gram - explained)
 
 
 def test_a_noise_for_every_cell_is_the_dense_one():
@@ -166,10 +244,10 @@ def test_a_noise_for_every_cell_is_the_dense_one():
     @jax.jit
     def run(y):
         found = gp.grid_posterior(prior, grid(), y)
-        wanted = exact_posterior(prior, grid().points(), y)
-        return [(p.moments(TEST_POINTS), p.moments(test)) for p in (found, wanted)]
+        return found.moments(TEST_POINTS), found.moments(test)
 
-    found, wanted = run(jnp.asarray(Y))
+    found, law = run(jnp.asarray(Y)), Dense(Y, np.arange(N), noise, has_mean=False)
+    wanted = law.moments("points"), law.moments("other axes")
     for f, w in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(f, w, rtol=1e-6, atol=1e-8)
 
@@ -183,24 +261,40 @@ def assert_moments(draws, mean, covariance):
     assert np.max(np.abs(off.T @ off / s - covariance) / error) < 5.5  # of 1830 elements
 
 
-@pytest.mark.parametrize("where", ["cells", "other axes", "one axis of two"])
+@functools.cache
+def draws_of(case):
+    """At all the test grids by one program, as they share what conditions on the data."""
+
+    @jax.jit
+    def sample(y):
+        posterior = by_structure(jnp.asarray(P), y, case)
+        return {
+            where: posterior.sample(jax.random.key(3), grid(axes=axes), (40, 100))
+            for where, axes in DRAW_AXES.items()
+        }
+
+    return sample(jnp.asarray(Y))
+
+
+@pytest.mark.parametrize("where", DRAW_AXES)
 @pytest.mark.parametrize("case", ["full", "half missing", "iterations"])
 def test_draws_have_the_exact_law(case, where):
-    axes = {"cells": AXES, "other axes": TEST_AXES, "one axis of two": (*AXES[:2], TEST_AXES[2])}
-    p, test = jnp.asarray(P), grid(axes=axes[where])
-    key = jax.random.key(3)
-    sample = jax.jit(lambda y: by_structure(p, y, case).sample(key, test, (40, 100)))
-    draws = sample(jnp.asarray(Y))
+    draws, test, dense = (
+        draws_of(case)[where],
+        grid(axes=DRAW_AXES[where]),
+        Dense(Y, cells_of(case)),
+    )
     assert draws.shape == (40, 100, test.size)
-    dense = by_dense(p, jnp.asarray(Y), case)
-    assert_moments(draws.reshape(-1, test.size), dense.mean(test), dense.covariance(test))
+    assert_moments(draws.reshape(-1, test.size), dense.mean(where), dense.covariance(where))
 
 
 def test_draws_at_points_have_the_exact_law():
-    p = jnp.asarray(P)
-    draws = by_structure(p, Y, "half missing").sample(jax.random.key(3), TEST_POINTS, (4000,))
-    dense = by_dense(p, jnp.asarray(Y), "half missing")
-    assert_moments(draws, dense.mean(TEST_POINTS), dense.covariance(TEST_POINTS))
+    def sample(y):
+        posterior = by_structure(jnp.asarray(P), y, "half missing")
+        return posterior.sample(jax.random.key(3), TEST_POINTS, (4000,))
+
+    draws, dense = jax.jit(sample)(jnp.asarray(Y)), Dense(Y, cells_of("half missing"))
+    assert_moments(draws, dense.mean("points"), dense.covariance("points"))
 
 
 def test_draws_of_a_smooth_process_need_no_jitter():
@@ -252,13 +346,19 @@ def test_structure_is_found_where_it_is(name):
         with pytest.raises(ValueError, match="is no product of kernels of the axes"):
             gp.covariance(kernel, g)
         return
-    operator = jax.jit(lambda k: gp.covariance(k, g))(kernel)
-    assert isinstance(operator, ops.Kron) and operator.grid == g.shape
-    np.testing.assert_allclose(operator.as_matrix(), kernel.gram(g.points()), rtol=1e-10)
     other = gp.Grid(*(RNG.normal(size=(2, d)) for d in widths))
-    cross = cross_covariance(kernel, other, g)
-    wanted = kernel.gram(other.points(), g.points())
-    np.testing.assert_allclose(cross.as_matrix(), wanted, rtol=1e-10)
+
+    @jax.jit
+    def run(kernel):
+        operator, points = gp.covariance(kernel, g), g.points()
+        cross = cross_covariance(kernel, other, g).as_matrix()
+        wanted = kernel.gram(points), kernel.gram(other.points(), points)
+        return operator, (operator.as_matrix(), cross), wanted
+
+    operator, found, wanted = run(kernel)
+    assert isinstance(operator, ops.Kron) and operator.grid == g.shape
+    for f, w in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(f, w, rtol=1e-10)
 
 
 def test_memory_stays_far_below_the_dense_matrix():
@@ -332,9 +432,13 @@ def test_nuts_over_hyper_parameters_is_quadrature(masked):
         law = prior(g, mask) if masked else prior(g)
         numpyro.sample("y", law, obs=data)
 
-    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1000, progress_bar=False)
-    mcmc.run(jax.random.key(0))
-    draws = np.asarray(mcmc.get_samples()["z"])
+    @jax.jit  # one program, where NumPyro's setting up is many small ones
+    def sample(key):
+        mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=1000, progress_bar=False)
+        mcmc.run(key)
+        return mcmc.get_samples()["z"]
+
+    draws = np.asarray(sample(jax.random.key(0)))
     mean, scale = quadrature(y, mask)
     size = effective_sample_size(draws[None])
     assert np.all(size > 100)

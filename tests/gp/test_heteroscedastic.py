@@ -96,24 +96,29 @@ def test_constant_noise_is_the_exact_process():
     prior_f = gp.GP(kernels.RBF(0.7, 1.2), mean=0.2)
     prior_g = gp.GP(kernels.RBF(1.1, 1e-10), mean=jnp.log(0.1))
     start = jnp.full(N, jnp.log(0.5))
-    exact = gp.GP(prior_f.kernel, 0.2, 0.1)
-    found = gp.heteroscedastic_bound(prior_f, prior_g, start, X, Y)
-    np.testing.assert_allclose(found, exact(X).log_prob(Y), rtol=1e-7)
-    posterior = gp.heteroscedastic_posterior(prior_f, prior_g, start, X, Y)
-    want = gp.condition(exact, X, Y)
     new = X[:3] + 0.2
-    for a, b in zip(posterior.moments(new), want.moments(new), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
-    np.testing.assert_allclose(posterior.noise_variance(new), 0.1, rtol=1e-6)
-    np.testing.assert_allclose(
-        posterior.predict(new).log_prob(Y[:3]), want.predict(new).log_prob(Y[:3]), rtol=1e-6
-    )
+
+    @jax.jit
+    def varying(prior_f):
+        posterior = gp.heteroscedastic_posterior(prior_f, prior_g, start, X, Y)
+        predicted = posterior.predict(new).log_prob(Y[:3])
+        bound = gp.heteroscedastic_bound(prior_f, prior_g, start, X, Y)
+        return bound, posterior.noise_variance(new), (*posterior.moments(new), predicted)
+
+    @jax.jit
+    def exact(prior):
+        posterior = gp.condition(prior, X, Y)
+        predicted = posterior.predict(new).log_prob(Y[:3])
+        return prior(X).log_prob(Y), (*posterior.moments(new), predicted)
+
     # A constant noise of the first process adds to that of the second.
-    both = gp.GP(prior_f.kernel, 0.2, 0.3)
-    found = gp.heteroscedastic_bound(both, prior_g, start, X, Y)
-    np.testing.assert_allclose(found, gp.GP(prior_f.kernel, 0.2, 0.4)(X).log_prob(Y), rtol=1e-7)
-    posterior = gp.heteroscedastic_posterior(both, prior_g, start, X, Y)
-    np.testing.assert_allclose(posterior.noise_variance(new), 0.4, rtol=1e-6)
+    for own, both in ((0.0, 0.1), (0.3, 0.4)):
+        bound, noise, found = varying(gp.GP(prior_f.kernel, 0.2, own))
+        evidence, wanted = exact(gp.GP(prior_f.kernel, 0.2, both))
+        np.testing.assert_allclose(bound, evidence, rtol=1e-7)
+        np.testing.assert_allclose(noise, both, rtol=1e-6)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_posterior_is_its_definition(dtype):
@@ -189,7 +194,7 @@ def test_vmap_over_responses():
         jax.vmap(lambda y: gp.heteroscedastic_bound(prior_f, prior_g, LOG_LAMBDA, X, y))
     )
     found = bound(jnp.stack([Y, 2 * Y]))
-    one = gp.heteroscedastic_bound(prior_f, prior_g, LOG_LAMBDA, X, 2 * Y)
+    one = jax.jit(lambda y: gp.heteroscedastic_bound(prior_f, prior_g, LOG_LAMBDA, X, y))(2 * Y)
     np.testing.assert_allclose(found[1], one, rtol=1e-10)
 
 
@@ -219,11 +224,16 @@ def test_a_fit_finds_where_the_noise_is():
         lambda prior, x, y: -prior(x).log_prob(y), gp.GP(kernels.RBF(0.7), noise=0.1), x, y
     )
     assert found.objective < constant.objective - 10  # nats
-    posterior = gp.heteroscedastic_posterior(*found.params, x, y)
-    noise = np.sqrt(posterior.noise_variance(jnp.array([0.5, 1.0, 3.0, 3.5])))
+
+    @eqx.filter_jit
+    def about(params, key):
+        posterior = gp.heteroscedastic_posterior(*params, x, y)
+        draws = gp.pathwise(key, posterior, 500, features=500)(x[::13])
+        variance = posterior.noise_variance(jnp.array([0.5, 1.0, 3.0, 3.5]))
+        return jnp.sqrt(variance), draws, posterior.moments(x[::13])
+
+    noise, draws, (mean, variance) = about(found.params, jax.random.key(5))
     assert np.all(noise[:2] < 0.12) and np.all(noise[2:] > 0.3)
-    draws = gp.pathwise(jax.random.key(5), posterior, 500, features=500)(x[::13])
-    mean, variance = posterior.moments(x[::13])
     assert np.all(np.abs(draws.mean(0) - mean) < 5 * draws.std(0) / 500**0.5)
     np.testing.assert_allclose(draws.var(0), variance, rtol=0.35)
 

@@ -36,6 +36,16 @@ def check_moments(draws, mean, covariance):
     assert np.all(np.abs(products.mean(0) - covariance) < 5 * error + 1e-8)
 
 
+@eqx.filter_jit
+def drawn(key, posterior, new, features):
+    """Draws, and mean and covariance of what they are drawn from, as one program."""
+    draws = gp.pathwise(key, posterior, DRAWS, features=features)(new)
+    return draws, posterior.mean(new), posterior.covariance(new)
+
+
+condition = eqx.filter_jit(gp.condition)
+
+
 def line(point):
     return 0.5 - 0.2 * point[0]
 
@@ -43,10 +53,10 @@ def line(point):
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("name", FINITE)
 def test_draws_have_the_law_of_the_exact_posterior(name, noise):
-    posterior = gp.condition(gp.GP(FINITE[name], 0.7, NOISES[noise]), X, Y)
-    samples = gp.pathwise(jax.random.key(3), posterior, DRAWS, features=600)
-    assert samples(NEW).shape == (DRAWS, M)
-    check_moments(samples(NEW), posterior.mean(NEW), posterior.covariance(NEW))
+    posterior = condition(gp.GP(FINITE[name], 0.7, NOISES[noise]), X, Y)
+    draws, *moments = drawn(jax.random.key(3), posterior, NEW, 600)
+    assert draws.shape == (DRAWS, M)
+    check_moments(draws, *moments)
 
 
 @pytest.mark.parametrize(
@@ -55,25 +65,30 @@ def test_draws_have_the_law_of_the_exact_posterior(name, noise):
 def test_draws_of_other_kernels_have_the_law_that_their_features_give(kernel):
     """Without the error of the prior's features, which all draws of one call share."""
     prior = gp.GP(kernel, line, 0.05)
-    posterior = gp.condition(prior, X, Y)
-    samples = gp.pathwise(jax.random.key(4), posterior, DRAWS, features=2000)
-    both = jnp.concatenate([NEW, X])
-    phi = samples.features(both)
+    posterior = condition(prior, X, Y)
+
+    @eqx.filter_jit
+    def run(key, posterior):
+        samples = gp.pathwise(key, posterior, DRAWS, features=2000)
+        phi = samples.features(jnp.concatenate([NEW, X]))
+        return samples(NEW), posterior.mean(NEW), posterior.covariance(NEW), phi
+
+    draws, mean, wanted, phi = run(jax.random.key(4), posterior)
     gain = np.linalg.solve(kernel.gram(X) + 0.05 * np.eye(N), kernel.gram(X, NEW)).T
     # f(new) = f₀(new) - gain (f₀(x) + ε) and a constant.
     rows = np.concatenate([np.eye(M), -gain], axis=1)
     covariance = rows @ np.asarray(phi @ phi.T) @ rows.T + 0.05 * gain @ gain.T
-    check_moments(samples(NEW), posterior.mean(NEW), covariance)
+    check_moments(draws, mean, covariance)
     # And that law is close to the posterior.
-    np.testing.assert_allclose(covariance, posterior.covariance(NEW), atol=0.1)
+    np.testing.assert_allclose(covariance, wanted, atol=0.1)
 
 
 def test_draws_interpolate_where_there_is_no_noise(dtype):
     x, y = X.astype(dtype)[::2], Y.astype(dtype)[::2]
     kernel = kernels.Matern32(jnp.asarray(0.5, dtype), jnp.asarray(1.3, dtype))
-    posterior = gp.condition(gp.GP(kernel), x, y)
-    samples = gp.pathwise(jax.random.key(5), posterior, 3, features=100)
-    found = eqx.filter_jit(samples)(x)
+    posterior = condition(gp.GP(kernel), x, y)
+    key = jax.random.key(5)
+    found = jax.jit(lambda p, x: gp.pathwise(key, p, 3, features=100)(x))(posterior, x)
     assert found.dtype == dtype
     np.testing.assert_allclose(
         found, jnp.broadcast_to(y, (3, y.size)), atol=1e-3 if dtype == jnp.float32 else 1e-10
@@ -83,10 +98,9 @@ def test_draws_interpolate_where_there_is_no_noise(dtype):
 def test_jitter_of_the_factor_is_noise_of_the_draws():
     """Repeated points without noise: what was added to factorise them is part of the law."""
     x, y = jnp.concatenate([X, X[:2]]), jnp.concatenate([Y, Y[:2]])
-    posterior = gp.condition(gp.GP(FINITE["periodic"]), x, y)
+    posterior = condition(gp.GP(FINITE["periodic"]), x, y)
     assert posterior.jitter > 0
-    samples = gp.pathwise(jax.random.key(6), posterior, DRAWS, features=600)
-    draws = np.asarray(samples(x))
+    draws = np.asarray(drawn(jax.random.key(6), posterior, x, 600)[0])
     variance = posterior.variance(x)
     error = draws.var(0) * (2 / DRAWS) ** 0.5
     # Far below the kernel's variance and still that of the posterior.
@@ -96,17 +110,17 @@ def test_jitter_of_the_factor_is_noise_of_the_draws():
 @pytest.mark.parametrize("name", FINITE)
 def test_draws_have_the_law_of_the_sparse_posterior(name):
     points = jnp.linspace(0.0, 3.0, 4)
-    posterior = gp.sparse_posterior(gp.GP(FINITE[name], line, 0.1), points, X, Y)
-    samples = gp.pathwise(jax.random.key(7), posterior, DRAWS, features=600)
+    prior = gp.GP(FINITE[name], line, 0.1)
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y)
+    samples = eqx.filter_eval_shape(gp.pathwise, jax.random.key(7), posterior, DRAWS, 600)
     assert samples.updates.shape == (DRAWS, 4)
-    check_moments(samples(NEW), posterior.mean(NEW), posterior.covariance(NEW))
+    check_moments(*drawn(jax.random.key(7), posterior, NEW, 600))
 
 
 def test_a_large_jitter_of_inducing_points_is_noise_of_the_draws():
     prior, points = gp.GP(FINITE["periodic"], noise=0.1), jnp.linspace(0.0, 3.0, 4)
-    posterior = gp.sparse_posterior(prior, points, X, Y, jitter=0.2)
-    samples = gp.pathwise(jax.random.key(8), posterior, DRAWS, features=600)
-    check_moments(samples(NEW), posterior.mean(NEW), posterior.covariance(NEW))
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y, jitter=0.2)
+    check_moments(*drawn(jax.random.key(8), posterior, NEW, 600))
 
 
 @pytest.mark.parametrize("case", ["full", "missing", "cell by cell"])
@@ -117,22 +131,27 @@ def test_draws_have_the_law_of_the_posterior_on_a_grid(case):
     mask = np.ones(grid.shape, bool)
     mask[1, 2] = mask[3, 0] = case != "missing"
     noise = jnp.linspace(0.1, 0.4, grid.size) if case == "cell by cell" else 0.2
-    posterior = grid_posterior(gp.GP(kernel, 0.3, noise), grid, y, None if mask.all() else mask)
-    samples = gp.pathwise(jax.random.key(21), posterior, DRAWS, features=64)
     new = jnp.array([[0.2, 0.1], [1.4, 0.7], [2.5, -0.4]])
-    check_moments(samples(new), posterior.mean(new), posterior.covariance(new))
     test = gp.Grid(NEW[:2], jnp.array([0.2, 0.9]))
-    np.testing.assert_allclose(samples(test), samples(test.points()), rtol=1e-9, atol=1e-10)
+
+    @eqx.filter_jit
+    def run(prior, y, key):
+        posterior = grid_posterior(prior, grid, y, None if mask.all() else mask)
+        samples = gp.pathwise(key, posterior, DRAWS, features=64)
+        law = posterior.mean(new), posterior.covariance(new)
+        return (samples(new), *law), (samples(test), samples(test.points()))
+
+    found, on_grid = run(gp.GP(kernel, 0.3, noise), y, jax.random.key(21))
+    check_moments(*found)
+    np.testing.assert_allclose(*on_grid, rtol=1e-9, atol=1e-10)
 
 
 def test_draws_of_several_outputs():
     factor, own = jnp.array([[1.0], [0.7]]), jnp.array([0.1, 0.3])
     kernel = gp.icm(FINITE["waves"], factor, own)
     x, y = gp.stack_outputs([X, X[1:4]], [Y, Y[1:4]])
-    posterior = gp.condition(gp.GP(kernel, noise=0.1), x, y)
-    samples = gp.pathwise(jax.random.key(9), posterior, DRAWS, features=600)
-    new = gp.at_output(NEW, 1)
-    check_moments(samples(new), posterior.mean(new), posterior.covariance(new))
+    posterior = condition(gp.GP(kernel, noise=0.1), x, y)
+    check_moments(*drawn(jax.random.key(9), posterior, gp.at_output(NEW, 1), 600))
 
 
 def test_draws_are_functions():
