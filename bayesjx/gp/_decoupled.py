@@ -111,8 +111,9 @@ class DecoupledSVGP(AbstractSVGP):
         added = first_jitter(kernel, both, self.jitter)
         cross = kernel.gram(both, x)
         whiten = inverse_factor(kernel.gram(self.points) + added[:m, :m])[0]
-        beside = jnp.concatenate([kernel.gram(self.points, self.orthogonal), cross[:m]], axis=1)
-        there, phi = jnp.split(product(whiten, beside), [len(self.orthogonal)], axis=1)
+        # Two products: joined to one, data that are spread over devices would be gathered.
+        there = product(whiten, kernel.gram(self.points, self.orthogonal))
+        phi = product(whiten, cross[:m])
         back = written_out(there.T)
         rest = kernel.gram(self.orthogonal) + added[m:, m:] - product(back, there)
         left = inverse_factor(rest)[0]
