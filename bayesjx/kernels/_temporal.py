@@ -53,19 +53,23 @@ class SHO(AbstractKernel):
         return jnp.full(len(x), self.variance, x.dtype)
 
 
-class Wiener(AbstractKernel):
-    r"""$\sigma^2 \min(t - o, t' - o)$: Brownian motion that is 0 at the origin.
-
-    Args:
-        variance: $\sigma^2$, growth of the variance in a unit of time, positive, scalar.
-        origin: $o$, scalar, not later than any time; before it the kernel is NaN.
-    """
+class _FromOrigin(AbstractKernel):
+    """A process that is 0 at an origin in time."""
 
     origin: jax.Array
     variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
         self.variance, self.origin = scalar("variance", variance), jnp.asarray(origin, float)
+
+
+class Wiener(_FromOrigin):
+    r"""$\sigma^2 \min(t - o, t' - o)$: Brownian motion that is 0 at the origin.
+
+    Args:
+        variance: $\sigma^2$, growth of the variance in a unit of time, positive, scalar.
+        origin: $o$, scalar, not later than any time; before it the kernel is NaN.
+    """
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         since = _since(x, y, self)
@@ -76,9 +80,10 @@ class Wiener(AbstractKernel):
         return self.variance.astype(x.dtype) * since
 
 
-class IntegratedWiener(AbstractKernel):
-    r"""The integral of `Wiener`: $\sigma^2 (m^3 / 3 + |t - t'| m^2 / 2)$, $m = \min(t, t') - o$.
+class IntegratedWiener(_FromOrigin):
+    r"""The integral of a Wiener process, 0 at the origin with its derivative.
 
+    $\sigma^2 (m^3 / 3 + \tau m^2 / 2)$ with $m = \min(t, t') - o$ and $\tau$ the distance of times.
     With a `Linear` trend and a constant its posterior mean is a cubic smoothing spline.
 
     Args:
@@ -89,12 +94,6 @@ class IntegratedWiener(AbstractKernel):
         Wahba (1978), "Improper priors, spline smoothing and the problem of guarding against model
         errors in regression".
     """
-
-    origin: jax.Array
-    variance: jax.Array = positive_field()
-
-    def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
-        self.variance, self.origin = scalar("variance", variance), jnp.asarray(origin, float)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         since = _since(x, y, self)
