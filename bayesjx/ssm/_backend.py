@@ -5,44 +5,75 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .._core import FUSE_LOOPS
-from ._engine import Plan
 
-BACKENDS = ("auto", "sequential", "chunked")
+BACKENDS = ("auto", "sequential", "chunked", "associative", "square-root", "steady")
 FEW = 64  # observations below which one step after another is never slower
-MOST_STATES = 4  # of parts side by side, whose programs take long to compile beyond
+MOST_STATES = 4  # that are written out entry by entry; programs of more take long to compile
 LANES = {"cpu": (16, 1024), "gpu": (64, 65536), "tpu": (128, 65536)}
+ARRAY_LANES = 16  # on CPUs, of states that are arrays
+ARRAY_STATES = 12  # up to which parts side by side are faster there
 
 
-def plan(backend: str, n: int, d: int, dtype: Any) -> Plan:
+class Plan(NamedTuple):
+    """How to go through a series; static.
+
+    Attributes:
+        lanes: parts that are filtered side by side; 1 for one step after another.
+        precise: see `predict`.
+        arrays: whether matrices are arrays, and not written out entry by entry.
+        associative: whether parts are joined by a scan that takes a logarithmic number of steps.
+        roots: whether the filter carries roots of covariances.
+        steady: whether the filter's gain is held at its limit.
+    """
+
+    lanes: int
+    precise: bool
+    arrays: bool = False
+    associative: bool = False
+    roots: bool = False
+    steady: bool = False
+
+
+def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
     """How to filter a series.
 
     Args:
-        backend: "sequential", "chunked", or "auto": measured on two CPU cores, steps one after
-            another are as fast as parts side by side if XLA fuses the loop, see `configure_cpu`,
-            and up to twenty times slower if it does not. Parts have at most 4 states.
+        backend: see `MarkovGP`. What "auto" does was measured on two CPU cores: up to four states
+            are written out entry by entry; then steps one after another are as fast as parts side
+            by side if XLA fuses the loop, see `configure_cpu`, and up to twenty times slower if it
+            does not. States that are arrays go side by side, 16 parts, up to 12 of them.
         n: observations.
         d: states.
         dtype: of the numbers; single precision takes the accurate process noise.
+        outputs: observed at a time.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
     precise = dtype != jnp.float64
+    if backend == "associative":
+        return Plan(n, precise, arrays=True, associative=True)
+    if backend in ("square-root", "steady"):
+        roots, steady = backend == "square-root", backend == "steady"
+        return Plan(1, precise, arrays=True, roots=roots, steady=steady)
+    arrays = d > MOST_STATES or outputs > 1
     platform = jax.default_backend()
     fused = platform == "cpu" and loops_are_fused()
-    one_by_one = backend == "auto" and (fused or d > MOST_STATES)
-    if backend == "sequential" or n < FEW or one_by_one:
-        if platform == "cpu" and not fused and n > FEW:
+    better_in_turn = d > ARRAY_STATES if arrays else fused
+    if backend == "sequential" or n < FEW or (backend == "auto" and better_in_turn):
+        if platform == "cpu" and not fused and not arrays and n > FEW:
             _hint()
-        return Plan(1, precise)
+        return Plan(1, precise, arrays)
+    if arrays and platform == "cpu":
+        return Plan(ARRAY_LANES, precise, arrays)
     least, most = LANES.get(platform, LANES["cpu"])
     lanes = 2 ** round(math.log2(math.sqrt(n)))
-    return Plan(min(max(lanes, least), most), precise)
+    return Plan(min(max(lanes, least), most), precise, arrays)
 
 
 def loops_are_fused() -> bool:

@@ -1,4 +1,7 @@
-"""The log density of a series by filters, with the adjoint smoother as its derivative."""
+"""The log density of a series by filters, with the adjoint smoother as its derivative.
+
+Matrices of small states are written out entry by entry, see `_algebra`.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from . import _algebra as alg, _passes as passes, _steps as steps
+from ._backend import Plan
 from ._passes import Backward
 from ._spaces import AbstractStateSpace
-from ._steps import Adjoint, Moments, Series
-
-
-class Plan(NamedTuple):
-    """How to go through a series; static.
-
-    Attributes:
-        lanes: parts that are filtered side by side; 1 for one step after another.
-        precise: see `predict`.
-    """
-
-    lanes: int
-    precise: bool
+from ._steps import Adjoint, Series, Smoothed
 
 
 class Filtered(NamedTuple):
@@ -73,9 +65,13 @@ def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax
     return total, Filtered(lanes, kept, steps.seen_from(ends, passes.futures(stretches)))
 
 
-def smoothed(plan: Plan, space: AbstractStateSpace, found: Filtered) -> Backward:
-    """The backward pass."""
-    return passes.backward(space, found.series, found.kept, found.last, plan.precise)
+def smooth(
+    plan: Plan, space: AbstractStateSpace, series: Series, readout: Any
+) -> tuple[Any, Any, Smoothed]:
+    """Mean and variance of a combination of the states given all observations, see `passes`."""
+    _, found = filtered(plan, space, series)
+    arrays = passes.smooth(space, found.series, found.kept, found.last, readout, plan.precise)
+    return jax.tree.map(lambda array: one_after_another(array, len(series.step)), arrays)
 
 
 def side_by_side(series: Series, lanes: int) -> Series:
@@ -105,7 +101,7 @@ def _forward(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax
 def _backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Any, Series]:
     space, found, series = saved
     n = len(series.step)
-    back = smoothed(plan, space, found)
+    back: Backward = passes.backward(space, found.series, found.kept, found.last, plan.precise)
     weight, precision = back.smoothed
     in_noise = 0.5 * (weight**2 - precision)
     arrays = Series(back.time, back.step, -weight, in_noise, jnp.zeros_like(weight))
@@ -124,7 +120,7 @@ def _start_gradient(space: AbstractStateSpace, series: Series, first: Adjoint) -
     cotangent = steps.covariance_cotangent(_of_lane(first, 0))
 
     def packed(space: AbstractStateSpace, time: jax.Array) -> Any:
-        state: Moments = passes.start(space, series._replace(time=time[None]))
+        state = passes.start(space, series._replace(time=time[None]))
         return alg.filled(alg.packed(state.cov), (), time.dtype)
 
     _, pull = jax.vjp(packed, space, series.time[0])

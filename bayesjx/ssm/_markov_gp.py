@@ -12,11 +12,10 @@ from numpyro.distributions import constraints, Distribution
 
 from .._core import refuse_where
 from ..kernels import AbstractKernel
-from . import _paths as paths
-from ._backend import plan
-from ._engine import log_density
+from . import _algebra as alg, _process as process, _steady as steady
+from ._backend import Plan, plan
 from ._posterior import MarkovPosterior
-from ._spaces import AbstractStateSpace
+from ._spaces import AbstractStateSpace, SumSpace
 from ._state_space import HARMONICS, state_space
 from ._steps import Series
 from ._times import sorted_times
@@ -30,79 +29,105 @@ class MarkovGP(Distribution):
     and its adjoint smoother. Times may be irregular and may coincide. The density is NaN where
     parameters that are known only at run time are negative.
 
+    With `mixing` there are several outputs, $f_j = \sum_q W_{jq} g_q$ of independent processes
+    $g_q$, a linear model of coregionalisation.
+
     Args:
         kernel: of one coordinate, with a state space of finite size, see `state_space`; or a state
-            space.
+            space. With `mixing`, a sequence of `q` of them.
         times: shape `(n,)`. If they are not in order they are sorted inside, with a warning;
             under `jit` as arguments they must be in order.
-        noise: variance of the observations about the function, not negative, scalar or `(n,)`.
-        mean: of the process, scalar or `(n,)`.
-        mask: booleans `(n,)`, which values are observed; others may be anything, NaN too. By
-            default all.
-        backend: "sequential", one step after another; "chunked", parts side by side; "auto"
-            chooses by the size, the machine and `configure_cpu`.
+        noise: variance of the observations about the function, not negative, scalar or `(n,)`;
+            of several outputs also `(p,)` or `(n, p)`.
+        mean: of the process, of such a shape.
+        mask: booleans `(n,)`, or `(n, p)`, which values are observed; others may be anything, NaN
+            too. By default all.
+        mixing: the matrix $W$, shape `(p, q)`.
+        backend: "sequential", one step after another; "chunked", parts side by side;
+            "associative", a scan that takes a logarithmic number of steps, for accelerators;
+            "square-root", which carries roots of covariances; "steady", for equally spaced times,
+            which holds the filter's gain once it has settled (its error is that of the gain after
+            512 observations; NaN if that has not settled by then, and conditioning is exact);
+            "auto" chooses by the size, the machine and `configure_cpu`.
         harmonics: of `Periodic` kernels, see `state_space`.
 
     Raises:
         ValueError: wrong shapes, no times, NaN in times or noise, negative noise, an unknown
-            backend, single-precision times that cannot resolve their steps.
+            backend or one that does not fit, single-precision times that cannot resolve their
+            steps.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
         Gaussian process regression models", MLSP; Särkkä and Solin (2019), "Applied stochastic
-        differential equations", chapter 12.
+        differential equations", chapter 12; Särkkä and García-Fernández (2021), "Temporal
+        parallelization of Bayesian smoothers", IEEE Transactions on Automatic Control.
     """
 
-    support = constraints.real_vector
     has_rsample = True
-    pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order")
+    pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order", "readout")
     pytree_aux_fields = ("origin", "backend")
 
     def __init__(
         self,
-        kernel: AbstractKernel | AbstractStateSpace,
+        kernel: Any,
         times: Any,
         noise: Any = 0.0,
         mean: Any = 0.0,
         mask: Any = None,
         *,
+        mixing: Any = None,
         backend: str = "auto",
         harmonics: int = HARMONICS,
     ):
-        space = state_space(kernel, harmonics) if isinstance(kernel, AbstractKernel) else kernel
         self.origin, self.before, self.steps, self.order = sorted_times(times)
         n, dtype = len(self.steps), self.steps.dtype
-        plan(backend, n, space.size, dtype)
-        space = space.since(self.origin)
+        space = _space(kernel, mixing, harmonics).since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
+        self.readout = None if mixing is None else _mixed(self.space, jnp.asarray(mixing, dtype))
+        shape = (n,) if mixing is None else (n, len(mixing))
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
-        self.noise = self._sorted(_each("noise", noise, n, dtype))
-        self.loc = _each("mean", mean, n, dtype)
-        self.seen = self._sorted(_seen(mask, n, dtype))
+        self.noise = self._sorted(_each("noise", noise, shape, dtype))
+        self.loc = _each("mean", mean, shape, dtype)
+        self.seen = self._sorted(_seen(mask, shape, dtype))
         self.backend = backend
-        super().__init__((), (n,), validate_args=False)
+        super().__init__((), shape, validate_args=False)
+        if self.plan.steady:
+            if mixing is not None:
+                raise ValueError('backend="steady" is for one output')
+            steady.check(self.space, times, noise, mask)
+
+    @constraints.dependent_property(is_discrete=False)
+    def support(self) -> Any:
+        """All vectors, or all matrices."""
+        return constraints.independent(constraints.real, len(self.event_shape))
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        n, shape = self.event_shape[0], jnp.shape(value)
-        if shape[-1:] != (n,):
-            raise ValueError(f"MarkovGP: value must have shape (..., {n}), got {shape}")
-        one = lambda y: log_density(self.plan, self.space, self.series(y))  # noqa: E731
-        flat = jnp.asarray(value).reshape(-1, n)
+        event, shape = self.event_shape, jnp.shape(value)
+        if shape[len(shape) - len(event) :] != event:
+            wanted = ", ".join(map(str, event))
+            raise ValueError(f"MarkovGP: value must have shape (..., {wanted}), got {shape}")
+        one = lambda y: process.log_density(  # noqa: E731
+            self.plan, self.space, self.series(y), self.readout
+        )
+        flat = jnp.asarray(value).reshape(-1, *event)
         found = one(flat[0]) if len(flat) == 1 else jax.vmap(one)(flat)
-        return jnp.reshape(found, shape[:-1])
+        return jnp.reshape(found, shape[: len(shape) - len(event)])
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         in_path, in_noise = jax.random.split(key)
-        n, dtype = self.event_shape[0], self.steps.dtype
-        path = paths.prior_paths(in_path, self.space, self.before, self.steps, sample_shape)
-        draws = jax.random.normal(in_noise, (*sample_shape, n), dtype)
+        path = process.prior_paths(
+            in_path, self.space, self.before, self.steps, sample_shape, self.readout
+        ).reshape(*sample_shape, *self.event_shape)
+        draws = jax.random.normal(in_noise, path.shape, path.dtype)
         return self.loc + self._unsorted(path + jnp.sqrt(self.noise) * draws)
 
     @property
-    def plan(self) -> Any:
+    def plan(self) -> Plan:
         """How a series of this length is filtered."""
-        return plan(self.backend, self.event_shape[0], self.space.size, self.steps.dtype)
+        outputs = 1 if self.readout is None else len(self.readout)
+        n, dtype = self.event_shape[0], self.steps.dtype
+        return plan(self.backend, n, self.space.size, dtype, outputs)
 
     @property
     def mean(self) -> jax.Array:
@@ -110,24 +135,25 @@ class MarkovGP(Distribution):
 
     @property
     def variance(self) -> jax.Array:
-        marginal = self.space.marginal(self.before + self.steps)
-        h = self.space.readout
-        prior = paths.alg.dot(h, paths.alg.matvec(marginal, h))
-        return self._unsorted(jnp.broadcast_to(prior, self.steps.shape) + self.noise)
+        n, dtype = len(self.steps), self.steps.dtype
+        marginal = alg.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
+        rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
+        prior = jnp.einsum("pi,nij,pj->np", rows, marginal, rows)
+        return self._unsorted(prior.reshape(self.event_shape) + self.noise)
 
     def condition(self, value: Any) -> MarkovPosterior:
         """The law of the function given observations.
 
         Args:
-            value: what was observed, shape `(n,)`.
+            value: what was observed, shape `(n,)` or `(n, p)`.
 
         Raises:
             ValueError: a wrong shape, or NaN that no mask hides.
             RuntimeError: under `jit`, NaN that no mask hides.
         """
-        n = self.event_shape[0]
-        if jnp.shape(value) != (n,):
-            raise ValueError(f"condition: value must have shape ({n},), got {jnp.shape(value)}")
+        if jnp.shape(value) != self.event_shape:
+            shape = jnp.shape(value)
+            raise ValueError(f"condition: value must have shape {self.event_shape}, got {shape}")
         seen = self._unsorted(self.seen)
         hidden = jnp.where(seen > 0, jnp.asarray(value, self.steps.dtype), 0.0)
         refuse_where(
@@ -137,7 +163,9 @@ class MarkovGP(Distribution):
             "pass mask= for missing ones",
         )
         series = self.series(hidden)
-        return MarkovPosterior(self.space, series, self.loc, self.order, self.origin, self.backend)
+        return MarkovPosterior(
+            self.space, series, self.loc, self.order, self.readout, self.origin, self.backend
+        )
 
     def series(self, value: Any) -> Series:
         """Observations less their mean, in the order of time."""
@@ -147,24 +175,53 @@ class MarkovGP(Distribution):
         return Series(self.before, self.steps, centred, self.noise, self.seen)
 
     def _sorted(self, array: jax.Array) -> jax.Array:
-        return array if self.order is None else array[..., self.order[0]]
+        return array if self.order is None else self._taken(array, self.order[0])
 
     def _unsorted(self, array: jax.Array) -> jax.Array:
-        return array if self.order is None else array[..., self.order[1]]
+        return array if self.order is None else self._taken(array, self.order[1])
+
+    def _taken(self, array: jax.Array, order: jax.Array) -> jax.Array:
+        return jnp.take(array, order, axis=-1 if self.readout is None else -2)
 
 
-def _each(name: str, value: Any, n: int, dtype: Any) -> jax.Array:
-    if jnp.shape(value) not in ((), (n,)):
-        raise ValueError(f"{name} must be a scalar or have shape ({n},), got {jnp.shape(value)}")
-    return jnp.broadcast_to(jnp.asarray(value, dtype), (n,))
+def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
+    if mixing is not None:
+        if not isinstance(kernel, tuple | list) or jnp.shape(mixing)[1:] != (len(kernel),):
+            raise ValueError(
+                "with mixing of shape (p, q), kernel must be a sequence of q kernels; got "
+                f"{jnp.shape(mixing)} and {kernel}"
+            )
+        return SumSpace(tuple(_space(one, None, harmonics) for one in kernel))
+    if isinstance(kernel, AbstractStateSpace):
+        return kernel
+    if not isinstance(kernel, AbstractKernel):
+        raise ValueError(f"kernel must be a kernel or a state space, got {type(kernel).__name__}")
+    return state_space(kernel, harmonics)
 
 
-def _seen(mask: Any, n: int, dtype: Any) -> jax.Array:
+def _mixed(space: Any, mixing: jax.Array) -> jax.Array:
+    """The readout `(p, d)` of outputs that mix the processes of a sum."""
+    rows = [jnp.asarray(part.readout, mixing.dtype) for part in space.spaces]
+    return jnp.concatenate([mixing[:, [q]] * row for q, row in enumerate(rows)], axis=1)
+
+
+def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    n, given = shape[0], jnp.shape(value)
+    if given not in ((), (n,), shape[1:], shape):
+        raise ValueError(f"{name} must be a scalar or have shape {shape}, got {given}")
+    value = jnp.asarray(value, dtype)
+    # As many outputs as times: a vector then is one number for each output.
+    by_time = len(shape) == 2 and given == (n,) and given != shape[1:]
+    return jnp.broadcast_to(value[:, None] if by_time else value, shape)
+
+
+def _seen(mask: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     if mask is None:
-        return jnp.ones(n, dtype)
-    if jnp.shape(mask) != (n,) or jnp.result_type(mask) != jnp.bool_:
+        return jnp.ones(shape, dtype)
+    if jnp.shape(mask) not in (shape, shape[:1]) or jnp.result_type(mask) != jnp.bool_:
         raise ValueError(
-            f"mask must hold booleans of shape ({n},), got {jnp.result_type(mask)} of shape "
+            f"mask must hold booleans of shape {shape}, got {jnp.result_type(mask)} of shape "
             f"{jnp.shape(mask)}"
         )
-    return jnp.asarray(mask).astype(dtype)
+    mask = jnp.asarray(mask).astype(dtype)
+    return jnp.broadcast_to(mask[:, None] if mask.ndim < len(shape) else mask, shape)

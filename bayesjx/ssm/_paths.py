@@ -1,4 +1,4 @@
-"""Draws of whole paths of a state-space model, by an associative scan."""
+"""Draws of whole paths of a state-space model with few states, by an associative scan."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from . import _engine as engine, _passes as passes, _paths as paths
-from ._backend import plan
+from . import _process as process
+from ._backend import Plan, plan
 from ._spaces import AbstractStateSpace, SumSpace
 from ._steps import Series
 
@@ -28,6 +28,7 @@ class MarkovPosterior(eqx.Module):
         series: the observations, less their mean, in the order of time.
         loc: prior mean of the observations, in the order in which they were given.
         order: the permutations between the two, or None.
+        readout: of several outputs, `(p, d)`; else None.
         origin: what the times of space and series are counted from.
         backend: see `MarkovGP`.
     """
@@ -36,22 +37,25 @@ class MarkovPosterior(eqx.Module):
     series: Series
     loc: jax.Array
     order: Any
+    readout: Any
     origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)
 
     def log_evidence(self) -> jax.Array:
         """The log density of the observations, scalar."""
-        return engine.log_density(self._plan(len(self.loc)), self.space, self.series)
+        way = self._plan(len(self.loc), self.backend)
+        return process.log_density(way, self.space, self.series, self.readout)
 
     def moments(self, times: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of the function, without the prior mean.
 
         Args:
             times: shape `(m,)`; by default those of the observations.
-            term: of a sum of kernels, which one, from 0; by default the sum of all.
+            term: of a sum of kernels, or of the kernels that are mixed, which one, from 0; by
+                default the sum of all, or all outputs.
 
         Returns:
-            Shape `(m,)` both.
+            Shape `(m,)` both; of several outputs `(m, p)`.
 
         Raises:
             ValueError: wrong times, or a term that the kernel does not have.
@@ -59,39 +63,45 @@ class MarkovPosterior(eqx.Module):
         series, places = self.series, self._places()
         if times is not None:
             series, places = self._merged(times)
-        mean, variance, _ = self._smoothed(series, self._readout(term))
-        return mean[places], jnp.maximum(variance[places], 0)
+        mean, variance, _ = self._smoothed(series, self._rows(term))
+        variance = jnp.maximum(variance, 0)
+        mean, variance = (mean, variance) if places is None else (mean[places], variance[places])
+        several = self.readout is not None and term is None
+        return (mean, variance) if several else (mean[:, 0], variance[:, 0])
 
     def marginal(self, times: Any = None, term: int | None = None) -> dist.Normal:
-        """The law of the function at each time, see `moments`: a normal of shape `(m,)`."""
+        """The law of the function at each time, a normal of the shape of `moments`."""
         mean, variance = self.moments(times, term)
         return dist.Normal(mean, jnp.sqrt(variance))
 
     def predict(self, times: Any, noise: Any, mean: Any = 0.0) -> dist.Normal:
-        """The law of a new observation at each time, a normal of shape `(m,)`.
+        """The law of a new observation at each time, a normal of shape `(m,)` or `(m, p)`.
 
         Args:
             times: shape `(m,)`.
-            noise: its variance about the function, scalar or `(m,)`.
-            mean: prior mean of the process there, scalar or `(m,)`.
+            noise: its variance about the function, a scalar or of that shape.
+            mean: prior mean of the process there, a scalar or of that shape.
         """
         centre, variance = self.moments(times)
         return dist.Normal(mean + centre, jnp.sqrt(variance + noise))
 
     def leave_one_out(self) -> dist.Normal:
-        r"""The law of each observation given all others, a normal of shape `(n,)`.
+        r"""The law of each observation given all others, a normal of the shape of the data.
 
         From the smoother, without refitting: with $u$ and $D$ the weight and the precision of an
         observation, mean $y - u / D$ and variance $1 / D$. Where nothing was observed it is what
         `predict` would say.
         """
-        mean, variance, (weight, precision) = self._smoothed(self.series, self.space.readout)
+        mean, variance, (weight, precision) = self._smoothed(self.series, self._rows(None))
+        shape = self.series.y.shape
+        mean, variance = mean.reshape(shape), variance.reshape(shape)
         seen = self.series.seen > 0
         spread = 1 / jnp.where(seen, precision, 1.0)
         mean = jnp.where(seen, self.series.y - weight * spread, mean)
         variance = jnp.where(seen, spread, variance + self.series.noise)
-        places = self._places()
-        return dist.Normal(self.loc + mean[places], jnp.sqrt(variance[places]))
+        if self.order is not None:
+            mean, variance = mean[self.order[1]], variance[self.order[1]]
+        return dist.Normal(self.loc + mean, jnp.sqrt(variance))
 
     def sample(self, key: jax.Array, times: Any = None, shape: tuple[int, ...] = ()) -> jax.Array:
         """Joint draws of the function, without the prior mean, shape `(*shape, m)`.
@@ -108,38 +118,39 @@ class MarkovPosterior(eqx.Module):
         if times is not None:
             series, places = self._merged(times)
         in_path, in_noise = jax.random.split(key)
-        n = len(series.step)
-        path = paths.prior_paths(in_path, self.space, series.time, series.step, shape)
-        draws = jax.random.normal(in_noise, (*shape, n), path.dtype)
+        path = process.prior_paths(
+            in_path, self.space, series.time, series.step, shape, self.readout
+        ).reshape(*shape, *series.y.shape)
+        draws = jax.random.normal(in_noise, path.shape, path.dtype)
         drawn = path + jnp.sqrt(series.noise) * draws
-        difference = jnp.where(series.seen > 0, series.y - drawn, 0.0).reshape(-1, n)
-        moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), self.space.readout)[0])(
-            difference
-        )
-        return (path + moved.reshape(path.shape))[..., places]
+        difference = jnp.where(series.seen > 0, series.y - drawn, 0.0)
+        difference = difference.reshape(-1, *series.y.shape)
+        rows = self._rows(None)
+        moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows)[0])(difference)
+        drawn = path + moved.reshape(path.shape)
+        return jnp.take(drawn, places, axis=len(shape)) if places is not None else drawn
 
-    def _smoothed(self, series: Series, readout: Any) -> Any:
-        n = len(series.step)
-        way = self._plan(n)
-        _, found = engine.filtered(way, self.space, series)
-        arrays = passes.smooth(
-            self.space, found.series, found.kept, found.last, readout, way.precise
-        )
-        return jax.tree.map(lambda array: engine.one_after_another(array, n), arrays)
+    def _smoothed(self, series: Series, wanted: Any) -> Any:
+        # What has settled is only the evidence; states are smoothed exactly.
+        backend = "auto" if self.backend == "steady" else self.backend
+        way = self._plan(len(series.step), backend)
+        return process.smooth(way, self.space, series, wanted, self.readout)
 
-    def _plan(self, n: int) -> engine.Plan:
-        return plan(self.backend, n, self.space.size, self.series.step.dtype)
+    def _plan(self, n: int, backend: str) -> Plan:
+        outputs = 1 if self.readout is None else len(self.readout)
+        return plan(backend, n, self.space.size, self.series.step.dtype, outputs)
 
     def _places(self) -> Any:
-        return slice(None) if self.order is None else self.order[1]
+        return None if self.order is None else self.order[1]
 
-    def _readout(self, term: int | None) -> tuple[int, ...]:
+    def _rows(self, term: int | None) -> Any:
+        """The combinations of the state that are wanted, `(q, d)`."""
         if term is None:
-            return self.space.readout
+            return [self.space.readout] if self.readout is None else self.readout
         spaces = self.space.spaces if isinstance(self.space, SumSpace) else (self.space,)
         if not 0 <= term < len(spaces):
             raise ValueError(f"term must be one of the {len(spaces)} of the kernel, got {term}")
-        return tuple(h if i == term else 0 for i, space in enumerate(spaces) for h in space.readout)
+        return [[h if i == term else 0 for i, one in enumerate(spaces) for h in one.readout]]
 
     def _merged(self, times: Any) -> tuple[Series, Any]:
         """The series with empty places at other times, and where those are."""
@@ -154,16 +165,6 @@ class MarkovPosterior(eqx.Module):
         rank = jnp.zeros(len(every), order.dtype).at[order].set(jnp.arange(len(every)))
         at = every[order]
         before = jnp.concatenate([at[:1], at[:-1]])
-        none = jnp.zeros_like(new)
-
-        def spread(array: jax.Array, fill: jax.Array) -> jax.Array:
-            return jnp.concatenate([array, fill])[order]
-
-        series = Series(
-            before,
-            at - before,
-            spread(self.series.y, none),
-            spread(self.series.noise, none),
-            spread(self.series.seen, none),
-        )
-        return series, rank[len(old) :]
+        none = jnp.zeros((len(new), *self.series.y.shape[1:]), old.dtype)
+        y, noise, seen = (jnp.concatenate([array, none])[order] for array in self.series[2:])
+        return Series(before, at - before, y, noise, seen), rank[len(old) :]

@@ -68,6 +68,11 @@ class AbstractStateSpace(eqx.Module):
         """The same process where time is counted from an origin."""
         return self
 
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        """Independent processes whose sum this is, in the order of their states."""
+        return (self,)
+
 
 class MaternSpace(AbstractStateSpace):
     r"""A Matérn process of order $p + 1/2$: $(d/dt + \lambda)^{p+1} f$ is white noise.
@@ -267,6 +272,10 @@ class ScaledSpace(AbstractStateSpace):
     def since(self, origin: float) -> AbstractStateSpace:
         return ScaledSpace(self.space.since(origin), self.factor)
 
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        return tuple(ScaledSpace(block, self.factor) for block in self.space.blocks)
+
 
 class SumSpace(AbstractStateSpace):
     """The sum of independent processes, one after another in the state."""
@@ -288,6 +297,10 @@ class SumSpace(AbstractStateSpace):
 
     def since(self, origin: float) -> AbstractStateSpace:
         return SumSpace(tuple(space.since(origin) for space in self.spaces))
+
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        return tuple(block for space in self.spaces for block in space.blocks)
 
 
 class ProductSpace(AbstractStateSpace):

@@ -150,7 +150,20 @@ def _(kernel: kernels.Sum, harmonics: int) -> AbstractStateSpace:
 
 @_space.register
 def _(kernel: kernels.Product, harmonics: int) -> AbstractStateSpace:
-    return functools.reduce(ProductSpace, (_space(term, harmonics) for term in kernel.terms))
+    return functools.reduce(_product, (_space(term, harmonics) for term in kernel.terms))
+
+
+def _product(first: AbstractStateSpace, second: AbstractStateSpace) -> AbstractStateSpace:
+    """A sum of products for a product of sums, whose matrices are block-diagonal."""
+    if isinstance(first, ScaledSpace):
+        return ScaledSpace(_product(first.space, second), first.factor)
+    if isinstance(second, ScaledSpace):
+        return ScaledSpace(_product(first, second.space), second.factor)
+    if isinstance(first, SumSpace):
+        return SumSpace(tuple(_product(space, second) for space in first.spaces))
+    if isinstance(second, SumSpace):
+        return SumSpace(tuple(_product(first, space) for space in second.spaces))
+    return ProductSpace(first, second)
 
 
 def periodic_shares(lengthscale: Any, harmonics: int) -> jax.Array:
