@@ -1,5 +1,12 @@
 """Gaussian processes: exact, sparse and on grids, as NumPyro distributions."""
 
+from ..distributions._likelihood import (
+    AbstractLikelihood as AbstractLikelihood,
+    expected_log_prob as expected_log_prob,
+    Gaussian as Gaussian,
+    log_predictive_prob as log_predictive_prob,
+    PoissonExp as PoissonExp,
+)
 from ._collapsed import fitc as fitc, power_ep as power_ep, sgpr as sgpr
 from ._condition import condition as condition
 from ._decoupled import DecoupledSVGP as DecoupledSVGP
@@ -29,13 +36,6 @@ from ._kron_variational import (
 )
 from ._laplace import laplace as laplace
 from ._laplace_posterior import LaplacePosterior as LaplacePosterior
-from ._likelihood import (
-    AbstractLikelihood as AbstractLikelihood,
-    expected_log_prob as expected_log_prob,
-    Gaussian as Gaussian,
-    log_predictive_prob as log_predictive_prob,
-    PoissonExp as PoissonExp,
-)
 from ._minimise import minimise as minimise, Minimum as Minimum
 from ._multi_output import (
     at_output as at_output,

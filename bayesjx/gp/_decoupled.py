@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import block_diag
 
+from ..distributions._likelihood import Likelihood
 from ._inducing_features import inducing_features
 from ._inverse_factor import inverse_factor, product, written_out
-from ._likelihood import Likelihood
 from ._process import GP
 from ._sparse_posterior import SparsePosterior
 from ._structure import all_points

@@ -17,6 +17,7 @@ from jax import random
 
 from .. import ops
 from .._core import Algorithm, from_real, refuse_where, safe_cholesky, solve_triangular, to_real
+from ..distributions._likelihood import expected_log_prob, Likelihood
 from ..ops._kron import kron_mm, outer
 from ._grid_posterior import (
     cell_values,
@@ -27,7 +28,6 @@ from ._grid_posterior import (
     prior_variance,
 )
 from ._inputs import Grid
-from ._likelihood import expected_log_prob, Likelihood
 from ._posterior import AbstractPosterior
 from ._process import GP
 from ._structure import all_points, axis_factors

@@ -12,10 +12,10 @@ import numpy as np
 
 from .. import ops
 from .._core import checked_finite
+from ..distributions._likelihood import in_support, Likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import Grid
 from ._laplace_posterior import Curvature, LaplacePosterior
-from ._likelihood import in_support, Likelihood
 from ._process import GP, known_mask
 from ._structure import all_points
 from ._svgp import check_observed

@@ -14,12 +14,12 @@ from numpyro import distributions as dist
 
 from .. import ops
 from .._core import cho_solve, cholesky_each, eigh
+from ..distributions._likelihood import Likelihood
 from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
 from ..ops._khatri_rao import by_rows
 from ..ops._kron import outer
 from ._grid_posterior import checked_points, grid_cross, joint_roots, prior_variance
 from ._inputs import Grid
-from ._likelihood import Likelihood
 from ._posterior import AbstractPosterior, clipped
 from ._process import GP
 from ._structure import all_points

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from .. import ops
 from .._core import checked_finite, from_real, refuse_where, to_real
+from ..distributions._likelihood import expectation, Gaussian, in_support, Likelihood
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
 from ._inducing_features import inducing_features
 from ._inverse_factor import inverse_factor, product, written_out
-from ._likelihood import expectation, Gaussian, in_support, Likelihood
 from ._process import GP
 from ._sparse_posterior import SparsePosterior
 from ._structure import all_points

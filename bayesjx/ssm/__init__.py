@@ -1,6 +1,14 @@
 """State-space models: Gaussian processes of time in linear time."""
 
+from ._approximate import (
+    approximate as approximate,
+    MarkovApproximation as MarkovApproximation,
+    site_updates as site_updates,
+    SitesInfo as SitesInfo,
+    SitesState as SitesState,
+)
 from ._markov_gp import MarkovGP as MarkovGP
 from ._posterior import MarkovPosterior as MarkovPosterior
+from ._sites import Sites as Sites
 from ._spaces import AbstractStateSpace as AbstractStateSpace
 from ._state_space import state_space as state_space

@@ -192,14 +192,14 @@ def _stretches(law: Law, records: Records, precise: bool) -> Stretch:
 
     def observe(so_far: Stretch, now: Records) -> tuple[Stretch, None]:
         state = Moments(so_far.mean, so_far.cov)
-        cross, value, precision, density = steps.innovation(now, state)
+        cross, pull, precision, _, density = steps.innovation(now, state)
         row = steps.matvec(jnp.swapaxes(so_far.matrix, 0, 1), now.readout)
         state, _ = steps.observe(now, state, precise)
         return Stretch(
             so_far.matrix - steps.outer(precision * cross, row),
             state.mean,
             state.cov,
-            so_far.shift + value * precision * row,
+            so_far.shift + pull * row,
             so_far.precision + precision * steps.outer(row, row),
             so_far.log_density + density,
         ), None
@@ -231,7 +231,9 @@ def side_by_side(law: Law, records: Records, lanes: int) -> tuple[Law, Records]:
 
     stay = jnp.eye(law.matrix.shape[-1])
     readout = cut(records.readout, 0.0) if _varies(records) else records.readout[..., None]
-    records = Records(readout, cut(records.y, 0.0), cut(records.noise, 1.0), cut(records.seen, 0.0))
+    y, noise, seen = cut(records.y, 0.0), cut(records.noise, 1.0), cut(records.seen, 0.0)
+    scale = None if records.scale is None else cut(records.scale, 0.0)
+    records = Records(readout, y, noise, seen, scale)
     return Law(cut(law.matrix, stay), cut(law.noise, 0.0)), records
 
 
@@ -258,7 +260,10 @@ def _vjp_backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Law, Re
         cotangent * one_after_another(array, n, plan.lanes) for array in arrays
     )
     readout = readout if _varies(records) else jnp.sum(readout, axis=0)
-    return Law(matrix, noise), Records(readout, in_y, in_noise, jnp.zeros_like(in_y))
+    nothing = jnp.zeros_like(in_y)
+    if records.scale is not None:  # factors are held fixed where they are used
+        return Law(matrix, noise), Records(readout, nothing, nothing, nothing, nothing)
+    return Law(matrix, noise), Records(readout, in_y, in_noise, nothing)
 
 
 log_density.defvjp(_vjp_forward, _vjp_backward)

@@ -7,13 +7,12 @@ covariance has shape `(d, d)` with `d = blocks k`.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-LOG_2PI = math.log(2 * math.pi)
+from ._steps import compared, Innovation
 
 
 class Law(NamedTuple):
@@ -37,12 +36,14 @@ class Records(NamedTuple):
         y: `(n, p)`, 0 where nothing was observed.
         noise: variances, of that shape.
         seen: 1 where something was observed, else 0.
+        scale: None, or as in `_steps.Series`.
     """
 
     readout: Any
     y: jax.Array
     noise: jax.Array
     seen: jax.Array
+    scale: Any = None
 
 
 class Moments(NamedTuple):
@@ -136,43 +137,30 @@ def predict(law: Law, state: Moments) -> Moments:
     return Moments(mean, add_blocks(congruence(law.matrix, state.cov), law.noise))
 
 
-class Innovation(NamedTuple):
-    """An observation against its prediction, as in `_steps`."""
-
-    cross: jax.Array
-    value: jax.Array
-    precision: jax.Array
-    log_density: jax.Array
-
-
 def innovation(now: Records, state: Moments) -> Innovation:
     """One output against what the state predicts; `now` has arrays without the axis of outputs."""
     cross = matvec(state.cov, now.readout)
-    variance = jnp.where(now.seen > 0, dot(now.readout, cross) + now.noise, 1.0)
-    value = jnp.where(now.seen > 0, now.y - dot(now.readout, state.mean), 0.0)
-    precision = now.seen / variance
-    density = -0.5 * (now.seen * (LOG_2PI + jnp.log(variance)) + value**2 * precision)
-    return Innovation(cross, value, precision, density)
+    return Innovation(cross, *compared(now, dot(now.readout, state.mean), dot(now.readout, cross)))
 
 
 def observe(now: Records, state: Moments, precise: bool) -> tuple[Moments, jax.Array]:
     """The state given one output too, and the log density of that."""
-    cross, value, precision, density = innovation(now, state)
-    mean = state.mean + value * precision * cross
+    cross, pull, precision, spread, density = innovation(now, state)
+    mean = state.mean + pull * cross
     if not precise:
         return Moments(mean, state.cov - precision * outer(cross, cross)), density
     gain = precision * cross
     left = state.cov - outer(gain, cross)
-    cov = left - outer(matvec(left, now.readout), gain) + now.noise * outer(gain, gain)
+    cov = left - outer(matvec(left, now.readout), gain) + spread * outer(cross, cross)
     return Moments(mean, symmetric(cov)), density
 
 
 def unobserve(now: Records, state: Moments, later: Adjoint) -> tuple[Adjoint, Found]:
     """Derivatives in the state before one output, from those after it; see `_steps`."""
-    cross, value, precision, _ = innovation(now, state)
+    cross, pull, precision, _, _ = innovation(now, state)
     h, gain = now.readout, precision * cross
     bent = matvec(later.curvature, gain)
-    weight = value * precision - dot(gain, later.slope)
+    weight = pull - dot(gain, later.slope)
     curvature = precision + dot(gain, bent)
     in_noise = 0.5 * (weight**2 - curvature)
     through = matvec(state.cov, weight * later.slope + bent)
@@ -184,7 +172,7 @@ def unobserve(now: Records, state: Moments, later: Adjoint) -> tuple[Adjoint, Fo
 
 
 def absorb(cov: jax.Array, precision: jax.Array) -> tuple[jax.Array, jax.Array]:
-    r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ of semi-definite matrices, without an inverse.
+    r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ of a semi-definite $P$, without an inverse.
 
     $J$ is taken apart to scalar observations, as in `_steps.absorb`, those first that say most:
     without that order, what rounding leaves of a matrix of low rank would be divided by itself.
@@ -193,16 +181,16 @@ def absorb(cov: jax.Array, precision: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     def step(_: Any, carry: Any) -> Any:
         cov, left, done, log_det = carry
-        says = jnp.where(done, -1.0, diagonal(left) * diagonal(cov))
+        says = jnp.where(done, -1.0, jnp.abs(diagonal(left)) * diagonal(cov))
         chosen = jax.nn.one_hot(jnp.argmax(says, axis=0), d, axis=0, dtype=cov.dtype)
         column = jnp.where(done, 0.0, matvec(left, chosen))
-        pivot = jnp.maximum(dot(column, chosen), 0)
-        direction = jnp.where(pivot > 0, column / jnp.where(pivot > 0, pivot, 1.0), 0.0)
+        pivot = dot(column, chosen)
+        direction = jnp.where(pivot != 0, column / jnp.where(pivot != 0, pivot, 1.0), 0.0)
         cross = matvec(cov, direction)
         ratio = pivot * dot(direction, cross)
         cov = cov - pivot / (1 + ratio) * outer(cross, cross)
         left = left - pivot * outer(direction, direction)
-        return cov, left, done | (chosen > 0), log_det + jnp.log1p(ratio)
+        return cov, left, done | (chosen > 0), log_det + jnp.log(jnp.abs(1 + ratio))
 
     start = cov, precision, jnp.zeros(cov.shape[1:], bool), jnp.zeros_like(cov[0, 0])
     cov, _, _, log_det = jax.lax.fori_loop(0, d, step, start)

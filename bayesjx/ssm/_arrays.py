@@ -102,7 +102,7 @@ def as_arrays(
         added = alg.stacked(block.noise(series.time, series.step), (n,), dtype)
         prior = alg.stacked(block.marginal(series.time[:1]), (1,), dtype)
         noise = noise.at[at].set(added.at[:1].set(prior))
-    records = [a[:, None] if a.ndim == 1 else a for a in (series.y, series.noise, series.seen)]
+    records = [a if a is None or a.ndim == 2 else a[:, None] for a in series[2:]]
     rows = padded(space, [space.readout] if readout is None else readout).astype(dtype)
     return Law(matrix, noise), Records(rows, *records)
 

@@ -79,13 +79,15 @@ def side_by_side(series: Series, lanes: int) -> Series:
     n = len(series.step)
     length = -(-n // lanes)
     end = series.time[-1] + series.step[-1]
-    fill = Series(end, 0.0, 0.0, 1.0, 0.0)
+    fill = Series(end, 0.0, 0.0, 1.0, 0.0, 0.0)
 
     def cut(array: jax.Array, value: Any) -> jax.Array:
         rest = jnp.full(length * lanes - n, value, array.dtype)
         return jnp.concatenate([array, rest]).reshape(lanes, length).T
 
-    return Series(*map(cut, series, fill))
+    pairs = zip(series, fill, strict=True)
+    pairs = zip(series, fill, strict=True)
+    return Series(*(None if array is None else cut(array, value) for array, value in pairs))
 
 
 def one_after_another(array: jax.Array, n: int) -> jax.Array:
@@ -104,7 +106,10 @@ def _backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Any, Series
     back: Backward = passes.backward(space, found.series, found.kept, found.last, plan.precise)
     weight, precision = back.smoothed
     in_noise = 0.5 * (weight**2 - precision)
-    arrays = Series(back.time, back.step, -weight, in_noise, jnp.zeros_like(weight))
+    nothing = jnp.zeros_like(weight)
+    arrays = [back.time, back.step, -weight, in_noise, nothing]
+    if series.scale is not None:  # factors are held fixed where they are used
+        arrays = [back.time, back.step, nothing, nothing, nothing, nothing]
     arrays = [cotangent * one_after_another(array, n) for array in arrays]
     in_start, in_time = _start_gradient(space, series, back.first)
     in_space = jax.tree.map(lambda a, b: cotangent * (a + b), back.space, in_start)

@@ -65,7 +65,7 @@ class MarkovGP(Distribution):
 
     has_rsample = True
     pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order", "readout")
-    pytree_aux_fields = ("origin", "backend")
+    pytree_aux_fields = ("origin", "backend", "noisy")
 
     def __init__(
         self,
@@ -87,9 +87,10 @@ class MarkovGP(Distribution):
         shape = (n,) if mixing is None else (n, len(mixing))
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
-        self.noise = self._sorted(_each("noise", noise, shape, dtype))
+        self.noisy = isinstance(noise, jax.core.Tracer) or bool(np.any(np.asarray(noise) > 0))
+        self.noise = self.in_order(_each("noise", noise, shape, dtype))
         self.loc = _each("mean", mean, shape, dtype)
-        self.seen = self._sorted(_seen(mask, shape, dtype))
+        self.seen = self.in_order(_seen(mask, shape, dtype))
         self.backend = backend
         super().__init__((), shape, validate_args=False)
         if self.plan.steady:
@@ -169,12 +170,13 @@ class MarkovGP(Distribution):
 
     def series(self, value: Any) -> Series:
         """Observations less their mean, in the order of time."""
-        centred = self._sorted(jnp.asarray(value, self.steps.dtype) - self.loc)
+        centred = self.in_order(jnp.asarray(value, self.steps.dtype) - self.loc)
         # Missing ones may be NaN, which must not get into any product.
         centred = jnp.where(self.seen > 0, centred, 0.0)
         return Series(self.before, self.steps, centred, self.noise, self.seen)
 
-    def _sorted(self, array: jax.Array) -> jax.Array:
+    def in_order(self, array: jax.Array) -> jax.Array:
+        """An array of the shape of the data, in the order of time."""
         return array if self.order is None else self._taken(array, self.order[0])
 
     def _unsorted(self, array: jax.Array) -> jax.Array:

@@ -117,6 +117,8 @@ class MarkovPosterior(eqx.Module):
         series, places = self.series, self._places()
         if times is not None:
             series, places = self._merged(times)
+        if series.scale is not None:
+            series = _as_observations(series)
         in_path, in_noise = jax.random.split(key)
         path = process.prior_paths(
             in_path, self.space, series.time, series.step, shape, self.readout
@@ -166,5 +168,12 @@ class MarkovPosterior(eqx.Module):
         at = every[order]
         before = jnp.concatenate([at[:1], at[:-1]])
         none = jnp.zeros((len(new), *self.series.y.shape[1:]), old.dtype)
-        y, noise, seen = (jnp.concatenate([array, none])[order] for array in self.series[2:])
-        return Series(before, at - before, y, noise, seen), rank[len(old) :]
+        merged = [a if a is None else jnp.concatenate([a, none])[order] for a in self.series[2:]]
+        return Series(before, at - before, *merged), rank[len(old) :]
+
+
+def _as_observations(series: Series) -> Series:
+    """Factors as observations with noise, which is NaN where a factor curves upward."""
+    scale, seen = series.scale, series.seen * (series.scale != 0)
+    safe = jnp.where(scale > 0, scale, jnp.where(seen > 0, jnp.nan, 1.0))
+    return Series(series.time, series.step, seen * series.y / safe, 1 / safe, seen)

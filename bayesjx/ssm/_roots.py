@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from . import _array_steps as steps
-from ._array_steps import LOG_2PI, Records
+from ._array_steps import Records
+from ._steps import LOG_2PI
 
 
 class Rooted(NamedTuple):

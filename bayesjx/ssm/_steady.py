@@ -12,10 +12,10 @@ import numpy as np
 
 from . import _array_steps as steps
 from ._array_passes import one_after_another
-from ._array_steps import Law, LOG_2PI, Moments, Records
+from ._array_steps import Law, Moments, Records
 from ._arrays import as_arrays
 from ._spaces import AbstractStateSpace
-from ._steps import Series
+from ._steps import LOG_2PI, Series
 from ._stretches import join, Stretch
 
 BURN_IN = 512  # observations that are filtered exactly

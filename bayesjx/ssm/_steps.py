@@ -20,7 +20,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Series(NamedTuple):
-    """Sorted observations of one series, or lanes of them; all of one shape.
+    r"""Sorted observations of one series, or lanes of them; all of one shape.
 
     Attributes:
         time: of the observation before this one; for the first, its own.
@@ -28,6 +28,9 @@ class Series(NamedTuple):
         y: what was observed, 0 where nothing was.
         noise: its variance.
         seen: 1 where something was observed, else 0.
+        scale: None; or for what is known of the function $f$ by a factor
+            $\exp(\lambda_1 f - \lambda_2 f^2 / 2)$, $\lambda_2$, which may be 0 or negative, with
+            $\lambda_1$ as `y`.
     """
 
     time: Any
@@ -35,6 +38,7 @@ class Series(NamedTuple):
     y: Any
     noise: Any
     seen: Any
+    scale: Any = None
 
 
 class Moments(NamedTuple):
@@ -115,39 +119,59 @@ class Innovation(NamedTuple):
 
     Attributes:
         cross: covariance of state and observation.
-        value: observation less its mean.
+        pull: observation less its mean, over its variance.
         precision: one over its variance, 0 where nothing was observed.
+        spread: variance of its noise, over the square of its variance.
         log_density: 0 where nothing was observed.
     """
 
-    cross: Vector
-    value: Any
+    cross: Any
+    pull: Any
     precision: Any
+    spread: Any
     log_density: Any
 
 
 def innovation(h: Vector, state: Moments, now: Series) -> Innovation:
     """The observation against what the state predicts."""
     cross = alg.matvec(state.cov, h)
-    variance = alg.plus(alg.dot(h, cross), now.noise)
+    found = compared(now, alg.dot(h, state.mean), alg.dot(h, cross))
+    return Innovation(cross, *found)
+
+
+def compared(now: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
+    """All of an `Innovation` but the first, from the moments of the function."""
+    if now.scale is not None:
+        return _factor(now, mean, variance)
     # Where nothing was observed the variance may be 0, and must not reach a derivative.
-    variance = jnp.where(now.seen > 0, variance, 1.0)
-    value = now.y - alg.dot(h, state.mean)
+    variance = jnp.where(now.seen > 0, alg.plus(variance, now.noise), 1.0)
+    value = now.y - mean
     precision = now.seen / variance
     density = -0.5 * (now.seen * (LOG_2PI + jnp.log(variance)) + value**2 * precision)
-    return Innovation(cross, value, precision, density)
+    return value * precision, precision, now.noise * precision**2, density
+
+
+def _factor(now: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
+    """The same of a factor; its log density is the log of its mean."""
+    scale = now.seen * now.scale
+    growth = jnp.where(now.seen > 0, 1 + scale * variance, 1.0)
+    precision = scale / growth
+    shift = now.seen * now.y
+    pull = (shift - scale * mean) / growth
+    density = (shift**2 * variance + 2 * shift * mean - scale * mean**2) / growth
+    # With negative scales only the product of all growths is sure to be positive.
+    return pull, precision, precision / growth, 0.5 * (density - jnp.log(jnp.abs(growth)))
 
 
 def observe(h: Vector, state: Moments, now: Series, precise: bool) -> tuple[Moments, Any]:
     """The state given the observation too, and the log density of that, scalar."""
-    cross, value, precision, density = innovation(h, state, now)
-    mean = alg.add(state.mean, alg.scale(value * precision, cross))
+    cross, pull, precision, spread, density = innovation(h, state, now)
+    mean = alg.add(state.mean, alg.scale(pull, cross))
     if not precise:
         return Moments(mean, alg.with_rank_one(state.cov, cross, -precision)), density
     gain = alg.scale(precision, cross)
     left = alg.subtract_outer(alg.identity(len(h)), gain, h)
-    cov = alg.with_rank_one(alg.congruence(left, state.cov), gain, now.noise)
-    return Moments(mean, cov), density
+    return Moments(mean, alg.with_rank_one(alg.congruence(left, state.cov), cross, spread)), density
 
 
 def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: bool) -> Element:
@@ -159,10 +183,10 @@ def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: boo
         alg.matvec(a, so_far.mean),
         _moved(space, a, so_far.cov, now.time, now.step, precise),
     )
-    cross, value, precision, density = innovation(h, state, now)
+    cross, pull, precision, _, density = innovation(h, state, now)
     row = alg.matvec(alg.transpose(matrix), h)
     future = Future(
-        alg.add(so_far.future.shift, alg.scale(value * precision, row)),
+        alg.add(so_far.future.shift, alg.scale(pull, row)),
         alg.with_rank_one(so_far.future.precision, row, precision),
     )
     state, _ = observe(h, state, now, precise)
@@ -177,17 +201,17 @@ def empty(d: int) -> Element:
 
 
 def absorb(cov: Matrix, precision: Matrix) -> tuple[Matrix, Any]:
-    r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ for positive semi-definite matrices.
+    r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ for a positive semi-definite $P$.
 
     The square-root-free Cholesky factor of $J$ makes it a list of scalar observations, which are
-    taken in one after another; no matrix is inverted.
+    taken in one after another; no matrix is inverted. $J$ need not be definite.
     """
     d, log_det = len(cov), 0.0
     left = [list(row) for row in precision]
     for i in range(d):
-        pivot = jnp.maximum(left[i][i], 0)
-        safe = jnp.where(pivot > 0, pivot, 1.0)
-        column = [1 if j == i else jnp.where(pivot > 0, left[j][i] / safe, 0.0) for j in range(d)]
+        pivot = jnp.asarray(left[i][i])
+        safe = jnp.where(pivot != 0, pivot, 1.0)
+        column = [1 if j == i else jnp.where(pivot != 0, left[j][i] / safe, 0.0) for j in range(d)]
         direction = tuple(0 if j < i else column[j] for j in range(d))
         for j in range(i + 1, d):
             for k in range(i + 1, j + 1):
@@ -195,7 +219,7 @@ def absorb(cov: Matrix, precision: Matrix) -> tuple[Matrix, Any]:
         cross = alg.matvec(cov, direction)
         ratio = pivot * alg.dot(direction, cross)
         cov = alg.with_rank_one(cov, cross, -pivot / (1 + ratio))
-        log_det = log_det + jnp.log1p(ratio)
+        log_det = log_det + jnp.log(jnp.abs(1 + ratio))
     return cov, log_det
 
 
@@ -259,10 +283,10 @@ def adjoint_step(
         Bierman (1973), "Fixed interval smoothing with discrete measurements"; Durbin and Koopman
         (2012), "Time series analysis by state space methods", section 4.4.
     """
-    cross, value, precision, _ = innovation(h, state, now)
+    cross, pull, precision, _, _ = innovation(h, state, now)
     gain = alg.scale(precision, cross)
     bent = alg.matvec(later.curvature, gain)
-    weight = value * precision - alg.dot(gain, later.slope)
+    weight = pull - alg.dot(gain, later.slope)
     curvature = precision + alg.dot(gain, bent)
     slope = alg.add(later.slope, alg.scale(weight, h))
     rest = alg.subtract_outer(later.curvature, bent, h)

@@ -15,7 +15,6 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import positive_field, refuse_where
-from ..kernels._kernel import scalar
 
 NODES = {1: 20, 2: 10}  # of Gauss-Hermite quadrature along each latent, by their number
 
@@ -49,9 +48,12 @@ class Gaussian(AbstractLikelihood):
     noise: jax.Array = positive_field()
 
     def __init__(self, noise: Any):
+        if jnp.ndim(noise) != 0:
+            raise ValueError(f"noise must be a scalar, got shape {jnp.shape(noise)}")
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v > 0), f"noise must be positive, got {noise}")
-        self.noise = scalar("noise", noise)
+        exact = jnp.issubdtype(jnp.result_type(noise), jnp.inexact)
+        self.noise = jnp.asarray(noise) if exact else jnp.asarray(noise, float)
 
     def __call__(self, f: jax.Array) -> dist.Normal:
         return dist.Normal(f, jnp.sqrt(self.noise.astype(f.dtype)))
