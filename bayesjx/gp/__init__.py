@@ -60,3 +60,5 @@ from ._sparse_posterior import (
 )
 from ._structure import covariance as covariance
 from ._svgp import AbstractSVGP as AbstractSVGP, SVGP as SVGP, WhitenedNormal as WhitenedNormal
+from ._time_inputs import Times as Times
+from ._times import TimesPosterior as TimesPosterior

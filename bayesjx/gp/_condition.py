@@ -9,6 +9,8 @@ from ._grid_posterior import grid_posterior
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
 from ._process import GP, known_mask
+from ._time_inputs import Times
+from ._times import times_posterior
 
 
 def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> AbstractPosterior:
@@ -16,7 +18,7 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
 
     Args:
         prior: the process, with the variance of the noise.
-        x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+        x: points, shape `(n, d)` or `(n,)`, a `Grid`, or `Times`.
         y: observations, shape `(n,)`, or of the grid's shape.
         mask: which observations there are, booleans of the shape of `y`, known when traced; where
             it is false `y` may hold NaN.
@@ -24,7 +26,8 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
 
     Returns:
         An `ExactPosterior`, or a `GridPosterior` on a grid, where everything keeps the Kronecker
-        structure. Both report the jitter that they needed.
+        structure; both report the jitter that they needed. At times a `TimesPosterior`, all of
+        whose answers take linear time.
 
     Raises:
         ValueError: shapes that disagree, empty or NaN data, a kernel without Kronecker structure on
@@ -34,6 +37,8 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
     """
     if isinstance(x, Grid):
         return grid_posterior(prior, x, y, mask, **solver)
+    if isinstance(x, Times) and not solver:
+        return times_posterior(prior, x, y, mask)
     if solver:
         raise ValueError(f"condition: {', '.join(solver)} is for a Grid with a mask")
     if mask is not None:

@@ -15,8 +15,10 @@ from .. import ops
 from .._core import checked_finite, positive_field, refuse_where
 from ..distributions import StructuredNormal
 from ..kernels import AbstractKernel
+from ..ssm import MarkovGP
 from ._inputs import Grid
 from ._structure import all_points, covariance
+from ._time_inputs import Times
 
 
 class GP(eqx.Module):
@@ -59,19 +61,23 @@ class GP(eqx.Module):
             noise = jnp.asarray(noise, _floating(noise))
         self.noise = noise
 
-    def __call__(self, x: Any, mask: Any = None, **solver: Any) -> StructuredNormal:
+    def __call__(self, x: Any, mask: Any = None, **solver: Any) -> StructuredNormal | MarkovGP:
         """The joint law of the observations at `x`.
 
         Args:
-            x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+            x: points, shape `(n, d)` or `(n,)`, a `Grid`, or `Times`, whose law is an
+                `ssm.MarkovGP` with densities in linear time.
             mask: on a grid, which cells are observed, booleans of its shape, known when traced;
-                the law is then of those cells only, in the order of the grid.
+                the law is then of those cells only, in the order of the grid. At times, which
+                values are observed; the others may be anything.
             solver: with a mask, options of `ops.Masked` such as `solver="cg"`.
 
         Raises:
             ValueError: `x` has the wrong rank, is empty or holds NaN; a mask without a grid; a
-                kernel without Kronecker structure on a grid.
+                kernel without Kronecker structure on a grid, or without a state space at times.
         """
+        if isinstance(x, Times):
+            return self.in_time(x, mask)
         loc, total = self.mean_at(x), self.observed_covariance(x)
         if mask is None:
             return StructuredNormal(loc, total)
@@ -79,6 +85,20 @@ class GP(eqx.Module):
             raise ValueError("mask is for a Grid; of other points pass those that are observed")
         masked = ops.Masked(total, mask, **solver)
         return StructuredNormal(loc[masked.observed], masked)
+
+    def in_time(self, x: Times, mask: Any = None) -> MarkovGP:
+        """The joint law of the observations at times, by a state space; see `__call__`."""
+        if not isinstance(self.noise, jax.Array):
+            raise ValueError("at Times the noise must be a scalar or (n,), not an operator")
+        return MarkovGP(
+            self.kernel,
+            x.times,
+            self.noise,
+            self.mean_at(x),
+            mask,
+            backend=x.backend,
+            harmonics=x.harmonics,
+        )
 
     def latent(self, x: Any) -> StructuredNormal:
         """The joint law of the function's values at `x`, without noise.
@@ -145,7 +165,7 @@ def observations(prior: GP, x: Any, y: Any) -> tuple[Any, jax.Array]:
 
 
 def _dtype(x: Any) -> Any:
-    dtype = x.dtype if isinstance(x, Grid) else jnp.result_type(x)
+    dtype = x.dtype if isinstance(x, Grid | Times) else jnp.result_type(x)
     return dtype if jnp.issubdtype(dtype, jnp.inexact) else jnp.result_type(float)
 
 

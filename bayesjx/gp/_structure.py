@@ -12,6 +12,7 @@ from .. import kernels, ops
 from .._core import checked_finite
 from ..kernels._kernel import points
 from ._inputs import Grid
+from ._time_inputs import Times
 
 
 def covariance(kernel: kernels.AbstractKernel, x: Any) -> ops.AbstractOperator:
@@ -42,12 +43,12 @@ def cross_covariance(kernel: kernels.AbstractKernel, x: Any, y: Any) -> ops.Abst
 
 
 def all_points(x: Any) -> jax.Array:
-    """Points as `(n, d)`, those of a grid too.
+    """Points as `(n, d)`, those of a grid and times too.
 
     Raises:
         ValueError: not one or two axes, empty, or NaN.
     """
-    return x.points() if isinstance(x, Grid) else checked_finite("x", points("x", x))
+    return x.points() if isinstance(x, Grid | Times) else checked_finite("x", points("x", x))
 
 
 def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.Array]:

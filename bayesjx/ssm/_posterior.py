@@ -103,6 +103,30 @@ class MarkovPosterior(eqx.Module):
             mean, variance = mean[self.order[1]], variance[self.order[1]]
         return dist.Normal(self.loc + mean, jnp.sqrt(variance))
 
+    def observed_times(self) -> jax.Array:
+        """The times of the observations, in the order in which they were given, shape `(n,)`."""
+        times = self.origin + self.series.time + self.series.step
+        return times if self.order is None else times[self.order[1]]
+
+    def means_given(self, values: jax.Array, times: Any) -> jax.Array:
+        """The posterior mean, had the observations less their mean been others.
+
+        Args:
+            values: shape `(k, n)`, or `(k, n, p)`.
+            times: shape `(m,)`.
+
+        Returns:
+            Shape `(k, m)`, or `(k, m, p)`.
+        """
+
+        def one(y: jax.Array) -> jax.Array:
+            y = y if self.order is None else y[self.order[0]]
+            series = self.series._replace(y=self.series.seen * y)
+            other = eqx.tree_at(lambda post: post.series, self, series)
+            return other.moments(times)[0]
+
+        return jax.vmap(one)(values)
+
     def sample(self, key: jax.Array, times: Any = None, shape: tuple[int, ...] = ()) -> jax.Array:
         """Joint draws of the function, without the prior mean, shape `(*shape, m)`.
 
