@@ -10,5 +10,6 @@ from ._approximate import (
 from ._markov_gp import MarkovGP as MarkovGP
 from ._posterior import MarkovPosterior as MarkovPosterior
 from ._sites import Sites as Sites
+from ._space_time import SpaceTimeGP as SpaceTimeGP, SpaceTimePosterior as SpaceTimePosterior
 from ._spaces import AbstractStateSpace as AbstractStateSpace
 from ._state_space import state_space as state_space

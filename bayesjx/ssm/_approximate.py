@@ -60,6 +60,7 @@ def site_updates(
     *,
     rate: float = 0.7,
     power: float = 1.0,
+    residual: Any = 0.0,
 ) -> Algorithm:
     """Conjugate-computation VI, power EP or posterior linearisation as `(init, step)`.
 
@@ -67,7 +68,7 @@ def site_updates(
     `SitesState`; `step(None, state)` the next one and a `SitesInfo`. Arguments and errors are those
     of `approximate`.
     """
-    problem = _problem(prior, y, likelihood)
+    problem = _problem(prior, y, likelihood, residual)
     return _algorithm(prior, problem, _method(method, power), rate)
 
 
@@ -79,6 +80,7 @@ def approximate(
     *,
     rate: float = 0.7,
     power: float = 1.0,
+    residual: Any = 0.0,
     max_steps: int = 100,
     tolerance: float | None = None,
 ) -> MarkovApproximation:
@@ -107,6 +109,8 @@ def approximate(
         rate: how far a step goes from the old sites to the new ones, in (0, 1]. 1 is fastest where
             the likelihood is log-concave, and may go round in circles where it is not.
         power: of "ep", in (0, 1].
+        residual: variance that the function has besides the process, at each observation alone: a
+            scalar or of the shape of `y`; what inducing places leave, for example.
         max_steps: at most.
         tolerance: it has converged once means change by less than this in standard deviations, and
             log variances too; by default 1e-8, or 1e-4 in single precision.
@@ -124,7 +128,7 @@ def approximate(
         inference with PSD guarantees", JMLR 24; Chang, Wilkinson, Khan and Solin (2020), "Fast
         variational learning in state-space Gaussian process models", MLSP.
     """
-    problem, way = _problem(prior, y, likelihood), _method(method, power)
+    problem, way = _problem(prior, y, likelihood, residual), _method(method, power)
     algorithm = _algorithm(prior, problem, way, rate)
     precise = prior.steps.dtype == jnp.float64
     tolerance = tolerance or (1e-8 if precise else 1e-4)
@@ -255,7 +259,7 @@ def _method(method: str, power: float) -> _Method:
     raise ValueError(f"method must be one of {METHODS}, got {method!r}")
 
 
-def _problem(prior: MarkovGP, y: Any, likelihood: Likelihood) -> Problem:
+def _problem(prior: MarkovGP, y: Any, likelihood: Likelihood, residual: Any) -> Problem:
     """Observations in the order of time, flat, and checked."""
     if prior.noisy:
         raise ValueError("the prior must have no noise, which is for the likelihood to say")
@@ -269,7 +273,9 @@ def _problem(prior: MarkovGP, y: Any, likelihood: Likelihood) -> Problem:
     y = jnp.where(seen > 0, y, y[jnp.argmax(seen)])
     loc = prior.in_order(prior.loc).reshape(-1)
     checked, guard = in_support(likelihood, y, loc, jnp.ones((), loc.dtype))
-    return Problem(checked, guard * seen, loc, likelihood)
+    wide = jnp.broadcast_to(jnp.asarray(residual, loc.dtype), prior.event_shape)
+    left = prior.in_order(wide).reshape(-1)
+    return Problem(checked, guard * seen, loc, left, likelihood)
 
 
 def _series(prior: MarkovGP, sites: Sites) -> Series:

@@ -83,7 +83,7 @@ class MarkovGP(Distribution):
         n, dtype = len(self.steps), self.steps.dtype
         space = _space(kernel, mixing, harmonics).since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
-        self.readout = None if mixing is None else _mixed(self.space, jnp.asarray(mixing, dtype))
+        self.readout = None if mixing is None else mixed(self.space, jnp.asarray(mixing, dtype))
         shape = (n,) if mixing is None else (n, len(mixing))
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
@@ -121,7 +121,7 @@ class MarkovGP(Distribution):
             in_path, self.space, self.before, self.steps, sample_shape, self.readout
         ).reshape(*sample_shape, *self.event_shape)
         draws = jax.random.normal(in_noise, path.shape, path.dtype)
-        return self.loc + self._unsorted(path + jnp.sqrt(self.noise) * draws)
+        return self.loc + self.as_given(path + jnp.sqrt(self.noise) * draws)
 
     @property
     def plan(self) -> Plan:
@@ -140,7 +140,7 @@ class MarkovGP(Distribution):
         marginal = alg.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
         rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
         prior = jnp.einsum("pi,nij,pj->np", rows, marginal, rows)
-        return self._unsorted(prior.reshape(self.event_shape) + self.noise)
+        return self.as_given(prior.reshape(self.event_shape) + self.noise)
 
     def condition(self, value: Any) -> MarkovPosterior:
         """The law of the function given observations.
@@ -155,7 +155,7 @@ class MarkovGP(Distribution):
         if jnp.shape(value) != self.event_shape:
             shape = jnp.shape(value)
             raise ValueError(f"condition: value must have shape {self.event_shape}, got {shape}")
-        seen = self._unsorted(self.seen)
+        seen = self.as_given(self.seen)
         hidden = jnp.where(seen > 0, jnp.asarray(value, self.steps.dtype), 0.0)
         refuse_where(
             hidden,
@@ -179,7 +179,8 @@ class MarkovGP(Distribution):
         """An array of the shape of the data, in the order of time."""
         return array if self.order is None else self._taken(array, self.order[0])
 
-    def _unsorted(self, array: jax.Array) -> jax.Array:
+    def as_given(self, array: jax.Array) -> jax.Array:
+        """The inverse of `in_order`."""
         return array if self.order is None else self._taken(array, self.order[1])
 
     def _taken(self, array: jax.Array, order: jax.Array) -> jax.Array:
@@ -201,7 +202,7 @@ def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
     return state_space(kernel, harmonics)
 
 
-def _mixed(space: Any, mixing: jax.Array) -> jax.Array:
+def mixed(space: Any, mixing: jax.Array) -> jax.Array:
     """The readout `(p, d)` of outputs that mix the processes of a sum."""
     rows = [jnp.asarray(part.readout, mixing.dtype) for part in space.spaces]
     return jnp.concatenate([mixing[:, [q]] * row for q, row in enumerate(rows)], axis=1)

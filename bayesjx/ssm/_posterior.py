@@ -60,14 +60,18 @@ class MarkovPosterior(eqx.Module):
         Raises:
             ValueError: wrong times, or a term that the kernel does not have.
         """
+        mean, variance = self.combinations(self._rows(term), times)
+        several = self.readout is not None and term is None
+        return (mean, variance) if several else (mean[:, 0], variance[:, 0])
+
+    def combinations(self, rows: Any, times: Any = None) -> tuple[jax.Array, jax.Array]:
+        """Means and variances of combinations `(q, d)` of the states, shape `(m, q)` both."""
         series, places = self.series, self._places()
         if times is not None:
             series, places = self._merged(times)
-        mean, variance, _ = self._smoothed(series, self._rows(term))
+        mean, variance, _ = self._smoothed(series, rows)
         variance = jnp.maximum(variance, 0)
-        mean, variance = (mean, variance) if places is None else (mean[places], variance[places])
-        several = self.readout is not None and term is None
-        return (mean, variance) if several else (mean[:, 0], variance[:, 0])
+        return (mean, variance) if places is None else (mean[places], variance[places])
 
     def marginal(self, times: Any = None, term: int | None = None) -> dist.Normal:
         """The law of the function at each time, a normal of the shape of `moments`."""

@@ -38,12 +38,14 @@ class Problem(NamedTuple):
         y: `(n,)`, something allowed where nothing was observed.
         seen: 1 where something was observed, else 0.
         loc: prior mean of the function.
+        residual: variance of what the function has besides the process.
         likelihood: from the function to a distribution.
     """
 
     y: jax.Array
     seen: jax.Array
     loc: jax.Array
+    residual: jax.Array
     likelihood: Likelihood
 
 
@@ -55,8 +57,7 @@ def variational(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Sit
     """
 
     def expected(mean: jax.Array, variance: jax.Array) -> jax.Array:
-        found = expectation(problem.likelihood, problem.y, problem.loc + mean, variance)
-        return jnp.sum(problem.seen * found)
+        return jnp.sum(problem.seen * _expected(problem, mean, variance))
 
     slope, half = jax.grad(expected, (0, 1))(mean, variance)
     return Sites(slope - 2 * half * mean, -2 * half)
@@ -95,14 +96,15 @@ def linearised(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Site
 
 
 def regression(problem: Problem, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
-    """Mean and slope of the observation in the function, and the variance about that line."""
+    """Mean and slope of the observation in the process, and the variance about that line."""
     places, weights = _hermite(mean)
-    scale = jnp.sqrt(variance)
+    total = variance + problem.residual
+    scale = jnp.sqrt(total)
     law = problem.likelihood(problem.loc + mean + scale * places[:, None])
     expected = weights @ law.mean
     slope = (weights * places) @ law.mean / scale
     spread = weights @ law.variance + weights @ (law.mean - expected) ** 2
-    noise = spread - slope**2 * variance
+    noise = spread - slope**2 * variance  # what the residual does counts as noise
     return expected, slope, jnp.maximum(noise, LEAST_VARIANCE)
 
 
@@ -123,7 +125,7 @@ def cavity(power: float, sites: Sites, mean: Any, variance: Any) -> tuple[Any, A
 def log_partition(problem: Problem, mean: Any, variance: Any, power: float) -> jax.Array:
     """The log of the expected likelihood, to that power, of each observation."""
     places, weights = _hermite(mean)
-    f = problem.loc + mean + jnp.sqrt(variance) * places[:, None]
+    f = problem.loc + mean + jnp.sqrt(variance + problem.residual) * places[:, None]
     log_prob = problem.likelihood(f).log_prob(problem.y).astype(f.dtype)
     found = jax.nn.logsumexp(power * log_prob, axis=0, b=weights[:, None])
     return jnp.where(problem.seen > 0, found, 0.0)
@@ -139,7 +141,7 @@ def log_mean(sites: Sites, mean: Any, variance: Any, power: float) -> jax.Array:
 
 def variational_energy(problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
     """What the evidence lower bound has besides the log integral of prior and sites, scalar."""
-    found = expectation(problem.likelihood, problem.y, problem.loc + mean, variance)
+    found = _expected(problem, mean, variance)
     in_sites = sites.linear * mean - 0.5 * sites.precision * (mean**2 + variance)
     return jnp.sum(jnp.where(problem.seen > 0, found - in_sites, 0.0))
 
@@ -149,6 +151,11 @@ def ep_energy(power: float, problem: Problem, sites: Sites, mean: Any, variance:
     _, centre, spread = cavity(power, sites, mean, variance)
     gap = log_partition(problem, centre, spread, power) - log_mean(sites, centre, spread, power)
     return jnp.sum(jnp.where(problem.seen > 0, gap, 0.0)) / power
+
+
+def _expected(problem: Problem, mean: Any, variance: Any) -> jax.Array:
+    total = variance + problem.residual
+    return expectation(problem.likelihood, problem.y, problem.loc + mean, total)
 
 
 def _hermite(like: jax.Array) -> tuple[jax.Array, jax.Array]:
