@@ -15,7 +15,7 @@ from ..kernels import AbstractKernel
 from . import _algebra as alg, _process as process, _steady as steady
 from ._backend import Plan, plan
 from ._posterior import MarkovPosterior
-from ._spaces import AbstractStateSpace, SumSpace
+from ._spaces import AbstractStateSpace, check_noise, SumSpace
 from ._state_space import HARMONICS, state_space
 from ._steps import Series
 from ._times import sorted_times
@@ -54,7 +54,7 @@ class MarkovGP(Distribution):
     Raises:
         ValueError: wrong shapes, no times, NaN in times or noise, negative noise, an unknown
             backend or one that does not fit, single-precision times that cannot resolve their
-            steps.
+            steps, a state space of one's own whose process noise is not positive semi-definite.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
@@ -84,6 +84,8 @@ class MarkovGP(Distribution):
         space = _space(kernel, mixing, harmonics).since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
         self.readout = None if mixing is None else mixed(self.space, jnp.asarray(mixing, dtype))
+        if isinstance(kernel, AbstractStateSpace):
+            check_noise(self.space, self.before, self.steps)
         shape = (n,) if mixing is None else (n, len(mixing))
         if not isinstance(noise, jax.core.Tracer):
             refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")

@@ -29,6 +29,7 @@ MATERN_STATES = (
     ((1, 0, -1 / 5, 0), (0, 1 / 5, 0, -1 / 5), (-1 / 5, 0, 1 / 5, 0), (0, -1 / 5, 0, 1)),
 )
 GAMMA_TERMS = 18
+NEGATIVE = 100  # roundings that an eigenvalue of process noise may be below 0
 NODES = 10  # of Gauss-Legendre rules over short steps
 
 
@@ -331,6 +332,28 @@ class ProductSpace(AbstractStateSpace):
 
     def since(self, origin: float) -> AbstractStateSpace:
         return ProductSpace(self.first.since(origin), self.second.since(origin))
+
+
+def check_noise(space: AbstractStateSpace, times: Any, steps: Any) -> None:
+    """Refuse process noise that is known and not positive semi-definite.
+
+    Raises:
+        ValueError: an eigenvalue is negative, more than rounding would make it.
+    """
+    if any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves((space, times, steps))):
+        return
+    with jax.ensure_compile_time_eval():
+        noise = alg.stacked(space.noise(times, steps), jnp.shape(steps), jnp.result_type(steps))
+    matrices = np.asarray(noise, np.float64)
+    eigenvalues = np.linalg.eigvalsh(matrices)
+    scale = np.max(np.abs(matrices), axis=(1, 2))
+    bad = eigenvalues[:, 0] < -NEGATIVE * np.finfo(noise.dtype).eps * scale
+    if np.any(bad) or not np.all(np.isfinite(matrices)):
+        i = int(np.argmax(bad)) if np.any(bad) else 0
+        raise ValueError(
+            f"{type(space).__name__}: the process noise of a step of {float(steps[i]):g} has the "
+            f"eigenvalue {eigenvalues[i, 0]:.3g}; it must be positive semi-definite"
+        )
 
 
 def lower_gamma(m: int, z: Any) -> Any:

@@ -62,7 +62,8 @@ def _exact(law: Law, records: Records) -> tuple[Moments, jax.Array]:
 
     zero = jnp.zeros_like(records.readout[0])
     start = (Moments(zero, jnp.zeros((zero.size, zero.size), zero.dtype)), jnp.zeros_like(zero[0]))
-    return jax.lax.scan(step, start, (law, tuple(records[1:])))[0]
+    arrays = (records.y, records.noise, records.seen)
+    return jax.lax.scan(step, start, (law, arrays))[0]
 
 
 def _limit(law: Law, h: jax.Array, noise: jax.Array) -> jax.Array:

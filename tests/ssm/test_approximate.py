@@ -243,6 +243,7 @@ def test_steps_by_hand_and_in_single_precision():
     np.testing.assert_allclose(low.log_evidence(), whole.log_evidence(), rtol=2e-5)
 
 
+@pytest.mark.optimised
 def test_counts_in_a_numpyro_model():
     times, y, mask = problem("poisson")
 

@@ -253,6 +253,7 @@ def test_no_observation_is_no_evidence():
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 def test_nuts_finds_the_posterior_of_a_dense_density():
     times, y, mask = problem(60)
     y = np.where(mask, y, 0.0)

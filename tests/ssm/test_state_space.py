@@ -111,3 +111,29 @@ def test_kernels_without_a_state_space_are_named():
 def test_harmonics_that_are_missed_are_said():
     with pytest.warns(UserWarning, match="harmonics leave out .* of the variance"):
         ssm.state_space(kernels.Periodic(0.3), harmonics=3)
+
+
+class Backwards(ssm.AbstractStateSpace):
+    """A random walk whose noise has the wrong sign."""
+
+    @property
+    def readout(self):
+        return (1,)
+
+    def transition(self, step):
+        return ((1,),)
+
+    def marginal(self, time):
+        return ((1.0 - 0.1 * time,),)
+
+    def noise(self, time, step):
+        return ((-0.1 * step,),)
+
+
+def test_process_noise_that_is_no_covariance_is_named():
+    times = np.arange(4.0)
+    message = "process noise of a step of 1 has the eigenvalue -0.1"
+    with pytest.raises(ValueError, match=message):
+        ssm.MarkovGP(Backwards(), times, 0.1)
+    space = ssm.state_space(kernels.Matern72(50.0) * kernels.Cosine(3.0))
+    ssm.MarkovGP(space, np.linspace(0, 1e-3, 50), 0.1)
