@@ -122,9 +122,15 @@ def congruence(a: Matrix, p: Matrix) -> Matrix:
 
 
 def with_rank_one(p: Matrix, w: Vector, factor: Any) -> Matrix:
-    """$P + c w w^T$ of a symmetric matrix."""
-    scaled = scale(factor, w)
-    rows = [[plus(p[i][j], times(scaled[i], w[j])) for j in range(i + 1)] for i in range(len(w))]
+    """$P + c w w^T$ of a symmetric matrix.
+
+    The factor, which comes from a division in filters, is multiplied last: products of the vector
+    do not wait for it.
+    """
+    rows = [
+        [plus(p[i][j], times(factor, times(w[i], w[j]))) for j in range(i + 1)]
+        for i in range(len(w))
+    ]
     return symmetric(rows)
 
 

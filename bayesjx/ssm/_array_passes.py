@@ -44,7 +44,8 @@ def log_density(plan: Plan, law: Law, records: Records) -> jax.Array:
     if plan.lanes == 1:
         return _forward(plan, law, records, _nothing(law), keep=False)[1]
     law, records = side_by_side(law, records, plan.lanes)
-    return starts(_stretches(law, records, plan.precise), plan.associative)[1]
+    stretches = _stretches(law, records, plan.precise)
+    return starts(stretches, plan.associative, records.scale is None)[1]
 
 
 def filtered(plan: Plan, law: Law, records: Records) -> tuple[jax.Array, Filtered]:
@@ -55,7 +56,7 @@ def filtered(plan: Plan, law: Law, records: Records) -> tuple[jax.Array, Filtere
         return total, Filtered(law, records, kept, Adjoint(*map(jnp.zeros_like, nothing)))
     law, records = side_by_side(law, records, plan.lanes)
     stretches = _stretches(law, records, plan.precise)
-    begins, total = starts(stretches, plan.associative)
+    begins, total = starts(stretches, plan.associative, records.scale is None)
     ends, _, kept = _forward(plan, law, records, begins, keep=True)
     later = futures(stretches, plan.associative)
     return total, Filtered(law, records, kept, seen_from(ends, *later))
@@ -192,7 +193,8 @@ def _stretches(law: Law, records: Records, precise: bool) -> Stretch:
 
     def observe(so_far: Stretch, now: Records) -> tuple[Stretch, None]:
         state = Moments(so_far.mean, so_far.cov)
-        cross, pull, precision, _, density = steps.innovation(now, state)
+        found = steps.innovation(now, state)
+        cross, pull, precision = found[:3]
         row = steps.matvec(jnp.swapaxes(so_far.matrix, 0, 1), now.readout)
         state, _ = steps.observe(now, state, precise)
         return Stretch(
@@ -201,7 +203,7 @@ def _stretches(law: Law, records: Records, precise: bool) -> Stretch:
             state.cov,
             so_far.shift + pull * row,
             so_far.precision + precision * steps.outer(row, row),
-            so_far.log_density + density,
+            so_far.log_density + found.log_density(now),
         ), None
 
     def step(so_far: Stretch, inputs: Any) -> tuple[Stretch, None]:

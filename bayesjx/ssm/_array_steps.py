@@ -145,19 +145,20 @@ def innovation(now: Records, state: Moments) -> Innovation:
 
 def observe(now: Records, state: Moments, precise: bool) -> tuple[Moments, jax.Array]:
     """The state given one output too, and the log density of that."""
-    cross, pull, precision, spread, density = innovation(now, state)
-    mean = state.mean + pull * cross
+    found = innovation(now, state)
+    cross, precision, density = found.cross, found.precision, found.log_density(now)
+    mean = state.mean + found.pull * cross
     if not precise:
         return Moments(mean, state.cov - precision * outer(cross, cross)), density
     gain = precision * cross
     left = state.cov - outer(gain, cross)
-    cov = left - outer(matvec(left, now.readout), gain) + spread * outer(cross, cross)
+    cov = left - outer(matvec(left, now.readout), gain) + found.spread * outer(cross, cross)
     return Moments(mean, symmetric(cov)), density
 
 
 def unobserve(now: Records, state: Moments, later: Adjoint) -> tuple[Adjoint, Found]:
     """Derivatives in the state before one output, from those after it; see `_steps`."""
-    cross, pull, precision, _, _ = innovation(now, state)
+    cross, pull, precision = innovation(now, state)[:3]
     h, gain = now.readout, precision * cross
     bent = matvec(later.curvature, gain)
     weight = pull - dot(gain, later.slope)
@@ -171,7 +172,9 @@ def unobserve(now: Records, state: Moments, later: Adjoint) -> tuple[Adjoint, Fo
     return adjoint, Found(weight, curvature, in_readout)
 
 
-def absorb(cov: jax.Array, precision: jax.Array) -> tuple[jax.Array, jax.Array]:
+def absorb(
+    cov: jax.Array, precision: jax.Array, definite: bool = True
+) -> tuple[jax.Array, jax.Array]:
     r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ of a semi-definite $P$, without an inverse.
 
     $J$ is taken apart to scalar observations, as in `_steps.absorb`, those first that say most:
@@ -190,7 +193,8 @@ def absorb(cov: jax.Array, precision: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio = pivot * dot(direction, cross)
         cov = cov - pivot / (1 + ratio) * outer(cross, cross)
         left = left - pivot * outer(direction, direction)
-        return cov, left, done | (chosen > 0), log_det + jnp.log(jnp.abs(1 + ratio))
+        log_det = log_det + (jnp.log1p(ratio) if definite else jnp.log(jnp.abs(1 + ratio)))
+        return cov, left, done | (chosen > 0), log_det
 
     start = cov, precision, jnp.zeros(cov.shape[1:], bool), jnp.zeros_like(cov[0, 0])
     cov, _, _, log_det = jax.lax.fori_loop(0, d, step, start)

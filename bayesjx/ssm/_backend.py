@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from .._core import FUSE_LOOPS
 
 BACKENDS = ("auto", "sequential", "chunked", "associative", "square-root", "steady")
+LONG = 50_000  # observations from which on parts are faster, of one or two states
 FEW = 64  # observations below which one step after another is never slower
 MOST_STATES = 4  # that are written out entry by entry; programs of more take long to compile
 LANES = {"cpu": (16, 1024), "gpu": (64, 65536), "tpu": (128, 65536)}
@@ -47,7 +48,8 @@ def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
         backend: see `MarkovGP`. What "auto" does was measured on two CPU cores: up to four states
             are written out entry by entry; then steps one after another are as fast as parts side
             by side if XLA fuses the loop, see `configure_cpu`, and up to twenty times slower if it
-            does not. States that are arrays go side by side, 16 parts, up to 12 of them.
+            does not; of one or two states long series are always faster in parts. States that are
+            arrays go side by side, 16 parts, up to 12 of them.
         n: observations.
         d: states.
         dtype: of the numbers; single precision takes the accurate process noise.
@@ -64,7 +66,8 @@ def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
     arrays = d > MOST_STATES or outputs > 1
     platform = jax.default_backend()
     fused = platform == "cpu" and loops_are_fused()
-    better_in_turn = d > ARRAY_STATES if arrays else fused
+    short = d > 2 or n < LONG
+    better_in_turn = d > ARRAY_STATES if arrays else fused and short
     if backend == "sequential" or n < FEW or (backend == "auto" and better_in_turn):
         if platform == "cpu" and not fused and not arrays and n > FEW:
             _hint()

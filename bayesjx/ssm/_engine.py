@@ -48,7 +48,7 @@ def log_density(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Ar
     if plan.lanes == 1:
         return passes.forward(space, series, state, plan.precise, keep=False)[1]
     stretches = passes.elements(space, side_by_side(series, plan.lanes), plan.precise)
-    return passes.starts(state, stretches)[1]
+    return passes.starts(state, stretches, series.scale is None)[1]
 
 
 def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Filtered]:
@@ -60,7 +60,7 @@ def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax
         return total, Filtered(series, kept, Adjoint((0,) * d, alg.zeros(d)))
     lanes = side_by_side(series, plan.lanes)
     stretches = passes.elements(space, lanes, plan.precise)
-    begins, total = passes.starts(state, stretches)
+    begins, total = passes.starts(state, stretches, series.scale is None)
     ends, _, kept = passes.forward(space, lanes, begins, plan.precise, keep=True)
     return total, Filtered(lanes, kept, steps.seen_from(ends, passes.futures(stretches)))
 

@@ -122,14 +122,33 @@ class Innovation(NamedTuple):
         pull: observation less its mean, over its variance.
         precision: one over its variance, 0 where nothing was observed.
         spread: variance of its noise, over the square of its variance.
-        log_density: 0 where nothing was observed.
+        exponent: what the log density has besides the logarithm of a determinant and constants.
+        determinant: the variance of the observation, or what its factor grows by; 1 where nothing
+            was observed.
     """
 
     cross: Any
     pull: Any
     precision: Any
     spread: Any
-    log_density: Any
+    exponent: Any
+    determinant: Any
+
+    def log_density(self, now: Any) -> Any:
+        """0 where nothing was observed."""
+        constant = 0.0 if now.scale is not None else LOG_2PI * now.seen
+        return self.exponent - 0.5 * (constant + _log(now, self.determinant))
+
+
+def log_factors(series: Any, determinants: jax.Array) -> jax.Array:
+    """What the log densities of a series have besides their exponents, summed over time."""
+    total = -0.5 * jnp.sum(_log(series, determinants), axis=0)
+    return total if series.scale is not None else total - 0.5 * LOG_2PI * jnp.sum(series.seen, 0)
+
+
+def _log(now: Any, determinant: Any) -> Any:
+    # Of factors that curve upward only the product over time is sure to be positive.
+    return jnp.log(determinant if now.scale is None else jnp.abs(determinant))
 
 
 def innovation(h: Vector, state: Moments, now: Series) -> Innovation:
@@ -139,39 +158,42 @@ def innovation(h: Vector, state: Moments, now: Series) -> Innovation:
     return Innovation(cross, *found)
 
 
-def compared(now: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
+def compared(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
     """All of an `Innovation` but the first, from the moments of the function."""
     if now.scale is not None:
         return _factor(now, mean, variance)
-    # Where nothing was observed the variance may be 0, and must not reach a derivative.
-    variance = jnp.where(now.seen > 0, alg.plus(variance, now.noise), 1.0)
+    # Where nothing was observed the variance may be 0, which must not reach a derivative.
+    there = now.seen > 0
+    total = alg.plus(variance, jnp.where(there, now.noise, 1.0))
     value = now.y - mean
-    precision = now.seen / variance
-    density = -0.5 * (now.seen * (LOG_2PI + jnp.log(variance)) + value**2 * precision)
-    return value * precision, precision, now.noise * precision**2, density
+    precision = now.seen / total
+    pull = value * precision
+    determinant = jnp.where(there, total, 1.0)
+    return pull, precision, now.noise * precision**2, -0.5 * value * pull, determinant
 
 
-def _factor(now: Any, mean: Any, variance: Any) -> tuple[Any, Any, Any, Any]:
+def _factor(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
     """The same of a factor; its log density is the log of its mean."""
     scale = now.seen * now.scale
     growth = jnp.where(now.seen > 0, 1 + scale * variance, 1.0)
     precision = scale / growth
     shift = now.seen * now.y
     pull = (shift - scale * mean) / growth
-    density = (shift**2 * variance + 2 * shift * mean - scale * mean**2) / growth
-    # With negative scales only the product of all growths is sure to be positive.
-    return pull, precision, precision / growth, 0.5 * (density - jnp.log(jnp.abs(growth)))
+    exponent = 0.5 * (shift**2 * variance + 2 * shift * mean - scale * mean**2) / growth
+    return pull, precision, precision / growth, exponent, growth
 
 
-def observe(h: Vector, state: Moments, now: Series, precise: bool) -> tuple[Moments, Any]:
-    """The state given the observation too, and the log density of that, scalar."""
-    cross, pull, precision, spread, density = innovation(h, state, now)
-    mean = alg.add(state.mean, alg.scale(pull, cross))
+def observe(h: Vector, state: Moments, now: Series, precise: bool) -> tuple[Moments, Innovation]:
+    """The state given the observation too, and how that compares with its prediction."""
+    found = innovation(h, state, now)
+    cross = found.cross
+    mean = alg.add(state.mean, alg.scale(found.pull, cross))
     if not precise:
-        return Moments(mean, alg.with_rank_one(state.cov, cross, -precision)), density
-    gain = alg.scale(precision, cross)
+        return Moments(mean, alg.with_rank_one(state.cov, cross, -found.precision)), found
+    gain = alg.scale(found.precision, cross)
     left = alg.subtract_outer(alg.identity(len(h)), gain, h)
-    return Moments(mean, alg.with_rank_one(alg.congruence(left, state.cov), cross, spread)), density
+    cov = alg.with_rank_one(alg.congruence(left, state.cov), cross, found.spread)
+    return Moments(mean, cov), found
 
 
 def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: bool) -> Element:
@@ -183,15 +205,17 @@ def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: boo
         alg.matvec(a, so_far.mean),
         _moved(space, a, so_far.cov, now.time, now.step, precise),
     )
-    cross, pull, precision, _, density = innovation(h, state, now)
+    state, found = observe(h, state, now, precise)
+    cross, pull, precision = found[:3]
     row = alg.matvec(alg.transpose(matrix), h)
     future = Future(
         alg.add(so_far.future.shift, alg.scale(pull, row)),
         alg.with_rank_one(so_far.future.precision, row, precision),
     )
-    state, _ = observe(h, state, now, precise)
     matrix = alg.subtract_outer(matrix, alg.scale(precision, cross), row)
-    return Element(matrix, state.mean, state.cov, future, so_far.log_density + density)
+    return Element(
+        matrix, state.mean, state.cov, future, so_far.log_density + found.log_density(now)
+    )
 
 
 def empty(d: int) -> Element:
@@ -200,11 +224,16 @@ def empty(d: int) -> Element:
     return Element(alg.identity(d), zero, alg.zeros(d), Future(zero, alg.zeros(d)), 0)
 
 
-def absorb(cov: Matrix, precision: Matrix) -> tuple[Matrix, Any]:
+def absorb(cov: Matrix, precision: Matrix, definite: bool = True) -> tuple[Matrix, Any]:
     r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ for a positive semi-definite $P$.
 
     The square-root-free Cholesky factor of $J$ makes it a list of scalar observations, which are
-    taken in one after another; no matrix is inverted. $J$ need not be definite.
+    taken in one after another; no matrix is inverted.
+
+    Args:
+        cov: $P$.
+        precision: $J$.
+        definite: whether $J$ is positive semi-definite, too; what it is not is NaN then.
     """
     d, log_det = len(cov), 0.0
     left = [list(row) for row in precision]
@@ -219,14 +248,14 @@ def absorb(cov: Matrix, precision: Matrix) -> tuple[Matrix, Any]:
         cross = alg.matvec(cov, direction)
         ratio = pivot * alg.dot(direction, cross)
         cov = alg.with_rank_one(cov, cross, -pivot / (1 + ratio))
-        log_det = log_det + jnp.log(jnp.abs(1 + ratio))
+        log_det = log_det + (jnp.log1p(ratio) if definite else jnp.log(jnp.abs(1 + ratio)))
     return cov, log_det
 
 
-def through(state: Moments, stretch: Element) -> tuple[Moments, Any]:
+def through(state: Moments, stretch: Element, definite: bool = True) -> tuple[Moments, Any]:
     """The state after a stretch that began with this one, and the log density of the stretch."""
     shift, precision = stretch.future
-    cov, log_det = absorb(state.cov, precision)
+    cov, log_det = absorb(state.cov, precision, definite)
     gap = alg.subtract(shift, alg.matvec(precision, state.mean))
     moved = alg.matvec(cov, gap)
     density = stretch.log_density - 0.5 * log_det + 0.5 * alg.dot(gap, moved)
@@ -283,7 +312,7 @@ def adjoint_step(
         Bierman (1973), "Fixed interval smoothing with discrete measurements"; Durbin and Koopman
         (2012), "Time series analysis by state space methods", section 4.4.
     """
-    cross, pull, precision, _, _ = innovation(h, state, now)
+    cross, pull, precision = innovation(h, state, now)[:3]
     gain = alg.scale(precision, cross)
     bent = alg.matvec(later.curvature, gain)
     weight = pull - alg.dot(gain, later.slope)

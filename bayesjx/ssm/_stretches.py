@@ -22,15 +22,20 @@ class Stretch(NamedTuple):
     log_density: jax.Array
 
 
-def join(first: Stretch, second: Stretch) -> Stretch:
+def join(first: Stretch, second: Stretch, definite: bool = True) -> Stretch:
     r"""Two parts as one; no covariance is inverted, so steps of length 0 are fine.
+
+    Args:
+        first: the earlier one.
+        second: the later one.
+        definite: see `absorb`.
 
     References:
         Särkkä and García-Fernández (2021), "Temporal parallelization of Bayesian smoothers", IEEE
         Transactions on Automatic Control, lemma 8, with
         $(I + C J)^{-1} = I - (C^{-1} + J)^{-1} J$.
     """
-    cov, log_det = steps.absorb(first.cov, second.precision)
+    cov, log_det = steps.absorb(first.cov, second.precision, definite)
     gap = second.shift - steps.matvec(second.precision, first.mean)
     moved = steps.matvec(cov, gap)
     density = first.log_density + second.log_density - 0.5 * log_det
@@ -51,18 +56,21 @@ def join(first: Stretch, second: Stretch) -> Stretch:
     )
 
 
-def starts(stretches: Stretch, associative: bool) -> tuple[Moments, jax.Array]:
+def starts(
+    stretches: Stretch, associative: bool, definite: bool = True
+) -> tuple[Moments, jax.Array]:
     """States before each part, where there is nothing before the first, and the log density."""
     listed = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), stretches)
     if associative:
-        so_far = jax.lax.associative_scan(jax.vmap(join), listed)
+        both = jax.vmap(lambda first, second: join(first, second, definite))
+        so_far = jax.lax.associative_scan(both, listed)
         kept = jax.tree.map(_later, Moments(so_far.mean, so_far.cov))
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), kept), so_far.log_density[-1]
 
     def step(carry: Any, part: Stretch) -> Any:
         state, total = carry
         start = Stretch(part.matrix, state.mean, state.cov, *_said_nothing(state), total)
-        after = join(start, part)
+        after = join(start, part, definite)
         return (Moments(after.mean, after.cov), after.log_density), state
 
     first = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), Moments(listed.mean, listed.cov))

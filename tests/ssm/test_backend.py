@@ -20,6 +20,8 @@ def test_parts_run_side_by_side_where_loops_are_not_fused(monkeypatch):
     assert _backend.plan("auto", 10**8, 3, np.float64).lanes == 1024
     monkeypatch.setenv("XLA_FLAGS", FUSED)
     assert _backend.plan("auto", 10_000, 2, np.float64).lanes == 1
+    assert _backend.plan("auto", 100_000, 2, np.float64).lanes == 256
+    assert _backend.plan("auto", 100_000, 3, np.float64).lanes == 1
     assert _backend.plan("auto", 10_000, 9, np.float64).lanes == 16
     assert _backend.plan("auto", 10_000, 20, np.float64).lanes == 1
     assert _backend.plan("chunked", 10_000, 2, np.float64).lanes == 128

@@ -1,0 +1,203 @@
+"""NUTS over the hyper-parameters of forty years of carbon dioxide, beside the same in tinygp."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks._declare import Benchmark, Target
+from benchmarks._report import Report
+
+HARMONICS = 6
+CHAINS, WARMUP, DRAWS = 4, 300, 400
+QUICK_WEEKS, QUICK_WARMUP, QUICK_DRAWS = 260, 20, 20
+PAIRED = 20  # draws on the same trajectories, for the times
+FUSE = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
+PRIOR = {  # medians and log scales
+    "trend": (30.0, 0.7),
+    "trend_years": (30.0, 0.5),
+    "season": (3.0, 0.5),
+    "smoothness": (1.2, 0.3),
+    "drift_years": (60.0, 0.7),
+    "rough": (0.5, 0.5),
+    "rough_years": (0.3, 0.7),
+    "noise": (0.3, 0.5),
+}
+
+TARGETS = (
+    Target("rhat", "<=", 1.01, quick=None, meaning="largest R-hat, four chains"),
+    Target("ratio", ">=", 2, quick=1.2, unit="×", meaning="effective draws a second ÷ tinygp"),
+    Target("agreement", "<=", 1e-8, meaning="relative difference of the two log densities"),
+)
+
+
+def run(quick: bool, report: Report) -> Mapping[str, Any]:
+    """Chains of ours; tinygp goes along some of the same trajectories, timed in turn."""
+    from benchmarks._process import in_fresh_process
+
+    report.note(
+        "Weekly CO2 of Mauna Loa, 2284 weeks of which 59 are missing (tinygp leaves them out): "
+        "Matérn-5/2 trend, Matérn-3/2 times periodic with 6 harmonics, Matérn-3/2; 31 states, 8 "
+        "parameters, NumPyro's NUTS with a dense mass matrix. From the state and the adapted "
+        f"kernel of a chain of ours both make {PAIRED} draws with the same key, on the same "
+        "trajectories; so effective draws are the same and their rates have the ratio of the "
+        "times. Default: no options of XLA. Fused: XLA_FLAGS=" + FUSE + "."
+    )
+    figures: dict[str, Any] = {}
+    ratios, agreements = [], []
+    for setting, flags in (("default", ""), ("fused", FUSE)):
+        long = setting == "default" and not quick
+        fresh = in_fresh_process(f"{__name__}:measure", flags, quick, long, timeout=7200)
+        found = fresh.result
+        rows = [
+            [library, found["seconds"][library], found["leapfrogs"] / found["seconds"][library]]
+            for library in ("bayesjx", "tinygp")
+        ]
+        report.table(f"{PAIRED} draws, {setting}", ["", "s", "leapfrog steps a second"], rows)
+        ratios.append(found["seconds"]["tinygp"] / found["seconds"]["bayesjx"])
+        agreements.append(found["agreement"])
+        if long:
+            names = list(found["summary"])
+            cells = [[name, *found["summary"][name]] for name in names]
+            report.table("Posterior", ["", "mean", "sd", "effective", "R-hat"], cells)
+            figures["rhat"] = max(row[4] for row in cells)
+            effective = min(row[3] for row in cells)
+            rate = effective / found["total"]
+            report.note(
+                f"{CHAINS} chains of {DRAWS} draws after {WARMUP}: {found['total']:.0f} s, at "
+                f"least {effective:.0f} effective draws, {rate:.2f} a second with warm-up; "
+                f"{found['divergences']} divergences"
+            )
+    return {**figures, "ratio": min(ratios), "agreement": max(agreements)}
+
+
+def measure(flags: str, quick: bool, long: bool) -> dict[str, Any]:
+    """One setting of XLA's options, in a process of its own."""
+    import os
+    import time
+
+    os.environ["XLA_FLAGS"] = flags
+    import jax
+    import numpy as np
+    from numpyro.diagnostics import summary
+    from numpyro.infer import init_to_value, MCMC, NUTS
+
+    jax.config.update("jax_enable_x64", True)
+    years, y, mask = _series(QUICK_WEEKS if quick else None)
+    densities = {"bayesjx": _bayesjx(years, y, mask), "tinygp": _tinygp(years, y, mask)}
+    start = {name: median for name, (median, _) in PRIOR.items()}
+    values = {library: float(jax.jit(f)(start)) for library, f in densities.items()}
+    agreement = abs(values["tinygp"] / values["bayesjx"] - 1)
+    options: dict[str, Any] = {"dense_mass": True, "init_strategy": init_to_value(values=start)}
+    chains = CHAINS if long else 1
+    warmup, draws = (WARMUP, DRAWS) if long else (QUICK_WARMUP, QUICK_DRAWS)
+    kernel = NUTS(_model(densities["bayesjx"]), **options)
+    mcmc = MCMC(
+        kernel, num_warmup=warmup, num_samples=draws, num_chains=chains,
+        chain_method="sequential", progress_bar=False,
+    )  # fmt: skip
+    begin = time.perf_counter()
+    mcmc.run(jax.random.key(0), extra_fields=("diverging", "num_steps"))
+    total = time.perf_counter() - begin
+    table = summary(mcmc.get_samples(group_by_chain=True))
+    shown = ("mean", "std", "n_eff", "r_hat")
+    last = jax.tree.map(lambda leaf: leaf[0], mcmc.last_state) if chains > 1 else mcmc.last_state
+    seconds: dict[str, float] = {}
+    leapfrogs = 0
+    for library, density in densities.items():
+        fixed = NUTS(_model(density), **options, adapt_step_size=False, adapt_mass_matrix=False)
+        again = MCMC(fixed, num_warmup=0, num_samples=PAIRED, progress_bar=False)
+        times = []
+        for _ in range(1 if quick else 3):
+            again.post_warmup_state = last
+            begin = time.perf_counter()
+            again.run(last.rng_key, extra_fields=("num_steps",))
+            jax.block_until_ready(again.get_samples())
+            times.append(time.perf_counter() - begin)
+        # The first run compiles.
+        seconds[library] = min(times[1:] or times)
+        leapfrogs = int(np.sum(again.get_extra_fields()["num_steps"]))
+    return {
+        "agreement": agreement,
+        "seconds": seconds,
+        "leapfrogs": leapfrogs,
+        "total": total,
+        "divergences": int(np.sum(mcmc.get_extra_fields()["diverging"])),
+        "summary": {name: [float(row[key]) for key in shown] for name, row in table.items()},
+    }
+
+
+def _series(weeks: int | None) -> tuple[Any, Any, Any]:
+    import numpy as np
+    from statsmodels.datasets import co2
+
+    table = co2.load_pandas().data["co2"]
+    years = np.asarray((table.index - table.index[0]).days) / 365.25
+    y = table.to_numpy()
+    if weeks:
+        years, y = years[-weeks:] - years[-weeks], y[-weeks:]
+    mask = ~np.isnan(y)
+    return years, np.where(mask, y - np.mean(y[mask]), 0.0), mask
+
+
+def _model(density: Any) -> Any:
+    import jax.numpy as jnp
+    import numpyro
+    from numpyro import distributions as dist
+
+    def model() -> None:
+        theta = {
+            name: numpyro.sample(name, dist.LogNormal(jnp.log(median), scale))
+            for name, (median, scale) in PRIOR.items()
+        }
+        numpyro.factor("density", density(theta))
+
+    return model
+
+
+def _bayesjx(years: Any, y: Any, mask: Any) -> Any:
+    from bayesjx import kernels, ssm
+
+    def density(t: dict[str, Any]) -> Any:
+        kernel = (
+            kernels.Matern52(t["trend_years"], t["trend"] ** 2)
+            + kernels.Matern32(t["drift_years"])
+            * kernels.Periodic(1.0, t["smoothness"], t["season"] ** 2)
+            + kernels.Matern32(t["rough_years"], t["rough"] ** 2)
+        )
+        law = ssm.MarkovGP(kernel, years, t["noise"] ** 2, mask=mask, harmonics=HARMONICS)
+        return law.log_prob(y)
+
+    return density
+
+
+def _tinygp(years: Any, y: Any, mask: Any) -> Any:
+    """Its quasiseparable kernels have no periodic one: the same sum of waves is put together."""
+    import jax.numpy as jnp
+    import tinygp
+
+    from bayesjx.ssm._state_space import periodic_shares
+
+    times, data = jnp.asarray(years[mask]), jnp.asarray(y[mask])
+    parts = tinygp.kernels.quasisep
+
+    def density(t: dict[str, Any]) -> Any:
+        shares = t["season"] ** 2 * periodic_shares(t["smoothness"], HARMONICS)
+        kernel = parts.Matern52(scale=t["trend_years"], sigma=t["trend"])
+        kernel = kernel + parts.Matern32(scale=t["rough_years"], sigma=t["rough"])
+        for j in range(HARMONICS + 1):
+            term = parts.Matern32(scale=t["drift_years"], sigma=jnp.sqrt(shares[j]))
+            kernel = kernel + (term if j == 0 else term * parts.Cosine(scale=1 / j))
+        process = tinygp.GaussianProcess(kernel, times, diag=t["noise"] ** 2, assume_sorted=True)
+        return process.log_probability(data)
+
+    return density
+
+
+BENCHMARK = Benchmark(
+    name="ssm-nuts",
+    claim="NUTS over the hyper-parameters of a seasonal series takes half the time",
+    source="Hartikainen and Särkkä 2010; tinygp",
+    targets=TARGETS,
+    run=run,
+)
