@@ -88,9 +88,8 @@ def test_variational_sites_maximise_the_bound(name):
         assert precision.min() < 0
 
 
-@pytest.mark.parametrize(
-    ("name", "power"), [("bernoulli", 1.0), ("poisson", 1.0), ("student", 1.0), ("student", 0.5)]
-)
+@pytest.mark.parametrize("power", [1.0, 0.5])
+@pytest.mark.parametrize("name", LIKELIHOODS)
 def test_sites_of_ep_match_moments(name, power):
     result, times, y, mask = found(name, "ep", power=power, tolerance=1e-10, max_steps=300)
     mean, cov, prior, linear, precision = dense(result, times, mask)
@@ -173,7 +172,8 @@ def test_derivatives_of_the_evidence_are_those_of_the_whole(method, name):
         np.testing.assert_allclose(slope, difference, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize(("lanes", "precise"), [(1, False), (8, True)])
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize("lanes", [1, 8])
 @pytest.mark.parametrize("way", [_engine, _arrays], ids=["written_out", "arrays"])
 def test_sites_that_curve_upward_are_dense(way, lanes, precise):
     times, _, _ = problem("student")

@@ -160,7 +160,7 @@ def test_order_of_the_times_does_not_matter_for_outputs():
     np.testing.assert_allclose(shuffled[9:], straight[mixed][9:], rtol=1e-9)
 
 
-@pytest.mark.parametrize("kernel", [kernels.Matern32(3.0, 1.3)], ids=["few"])
+@pytest.mark.parametrize("kernel", [kernels.Matern32(3.0, 1.3), SEASON], ids=["few", "many"])
 def test_a_settled_gain_is_nearly_exact(kernel):
     times = np.linspace(0, 160, 1500)
     y = np.sin(times) + 0.3 * np.random.default_rng(0).normal(size=1500)
