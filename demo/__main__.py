@@ -7,7 +7,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _pictures, _plots, _table, families, grids, hierarchical, outliers, processes
+from . import (
+    _pictures,
+    _plots,
+    _table,
+    cycles,
+    families,
+    grids,
+    hierarchical,
+    outliers,
+    processes,
+)
 from ._study import Report, Study
 
 # A part is a module with `run(study) -> Report`, and a function that draws it.
@@ -17,6 +27,7 @@ PARTS = {
     "families": (families.run, _pictures.families),
     "grids": (grids.run, _pictures.grids),
     "processes": (processes.run, _pictures.processes),
+    "cycles": (cycles.run, _pictures.cycles),
 }
 
 

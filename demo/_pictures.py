@@ -10,6 +10,7 @@ import numpy as np
 
 from . import (
     _plots,
+    cycles as spots,
     families as kinds,
     grids as weeks,
     hierarchical as firms,
@@ -130,34 +131,46 @@ def _short(row: Any) -> str:
 
 def processes(report: Report, folder: Path) -> list[Path]:
     """The picture of `demo.processes`: the river, and two parameters."""
-    flow, fit, colour = river.load(), report.rows[1], _plots.COLOURS[0]
+    labels = ("flow, standardised", "90 % interval of a year's flow")
+    return _series(report, folder / "processes.png", river, labels, ("lengthscale", "noise"))
+
+
+def cycles(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.cycles`: the spots and their forecast, and two parameters."""
+    labels = ("root of the number, standardised", "90 % interval of a year's spots")
+    return _series(report, folder / "cycles.png", spots, labels, ("period", "quality"))
+
+
+def _series(
+    report: Report, path: Path, part: Any, labels: tuple[str, str], parameters: tuple[str, str]
+) -> list[Path]:
+    series, fit, colour = part.load(), report.rows[1], _plots.COLOURS[0]
     with plt.rc_context(_plots.STYLE):
         figure, axes = plt.subplot_mosaic(
-            [["river", "lengthscale"], ["river", "noise"]],
+            [["series", parameters[0]], ["series", parameters[1]]],
             figsize=(11, 4.6),
             width_ratios=[2, 1],
             layout="constrained",
         )
-        mean, scale = river.predict(fit)
+        mean, scale = part.predict(fit)
         middle = mean.mean(axis=0)
         spread = 1.645 * np.sqrt((scale**2).mean(axis=0) + mean.var(axis=0))
-        axes["river"].fill_between(
-            flow.year, middle - spread, middle + spread, color=colour, alpha=0.2, lw=0
+        panel = axes["series"]
+        panel.fill_between(
+            series.year, middle - spread, middle + spread, color=colour, alpha=0.2, lw=0
         )
-        axes["river"].plot(flow.year, middle, color=colour, lw=1.6, label=fit.label)
-        for part, shade, label in ((flow.given, GREY, "given"), (~flow.given, INK, "kept back")):
-            axes["river"].plot(flow.year[part], flow.y[part], "o", ms=3, label=label, color=shade)
-        axes["river"].set(xlabel="year", ylabel="flow, standardised")
-        axes["river"].set_title("90 % interval of a year's flow")
-        axes["river"].legend()
-        for panel in ("lengthscale", "noise"):
-            _plots.density_panel(
-                axes[panel], report, report.rows[1:], f"log_{panel}", f"log {panel}"
-            )
-        handles, names = axes["noise"].get_legend_handles_labels()
+        panel.plot(series.year, middle, color=colour, lw=1.6, label=fit.label)
+        kinds_of_year = ((series.given, GREY, "given"), (~series.given, INK, "kept back"))
+        for chosen, shade, label in kinds_of_year:
+            panel.plot(series.year[chosen], series.y[chosen], "o", ms=3, label=label, color=shade)
+        panel.set(xlabel="year", ylabel=labels[0], title=labels[1])
+        panel.legend()
+        for name in parameters:
+            _plots.density_panel(axes[name], report, report.rows[1:], f"log_{name}", f"log {name}")
+        handles, names = axes[name].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower right", ncols=len(names))
         figure.suptitle(report.problem.title, fontsize=11)
-        return [_plots.save(figure, folder / "processes.png")]
+        return [_plots.save(figure, path)]
 
 
 def overview(reports: list[Report], folder: Path) -> Path:

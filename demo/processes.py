@@ -124,28 +124,39 @@ def problem() -> Problem:
 
 def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the volume in every year, for draws of the parameters."""
-    river, posterior = load(), row.tree["posterior"]
-    draws = {name: posterior[name].values.reshape(-1) for name in START}
-    pick = np.linspace(0, len(draws["log_noise"]) - 1, NUM_CURVES).astype(int)
+    river, data = load(), problem().data
+    return predictions(
+        row, list(START), lambda p: gp.condition(prior(p), *data).predict(river.when)
+    )
+
+
+def predictions(
+    row: Row, names: list[str], law: Callable[[Any], dist.Normal]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of new observations, for some draws of the parameters.
+
+    Args:
+        row: whose posterior they come from.
+        names: of the parameters.
+        law: of new observations given the parameters.
+    """
+    posterior = row.tree["posterior"]
+    draws = {name: posterior[name].values.reshape(-1) for name in names}
+    pick = np.linspace(0, len(draws[names[0]]) - 1, NUM_CURVES).astype(int)
     chosen = {name: jnp.asarray(values[pick]) for name, values in draws.items()}
 
-    @jax.jit
-    def laws(parameters: Any) -> tuple[jax.Array, jax.Array]:
-        def one(p: Any) -> tuple[jax.Array, jax.Array]:
-            law = gp.condition(prior(p), *problem().data).predict(river.when)
-            return law.loc, law.scale
+    def one(p: Any) -> tuple[jax.Array, jax.Array]:
+        found = law(p)
+        return found.loc, found.scale
 
-        return jax.lax.map(one, parameters)
-
-    mean, scale = laws(chosen)
+    mean, scale = jax.jit(lambda chosen: jax.lax.map(one, chosen))(chosen)
     return np.asarray(mean), np.asarray(scale)
 
 
-def judged(row: Row) -> Row:
-    """The row with its log density at the years kept back, and how many are in their interval."""
-    river = load()
-    mean, scale = (jnp.asarray(part[:, ~river.given]) for part in predict(row))
-    truth = river.y[~river.given]
+def judged(row: Row, series: Any, predict: Callable[[Row], tuple[np.ndarray, np.ndarray]]) -> Row:
+    """The row with its log density at what was kept back, and how much is in its interval."""
+    mean, scale = (jnp.asarray(part[:, ~series.given]) for part in predict(row))
+    truth = series.y[~series.given]
     log_density = dist.Normal(mean, scale).log_prob(truth)
     mixture = jax.nn.logsumexp(log_density, axis=0) - jnp.log(len(mean))
     below = dist.Normal(mean, scale).cdf(truth).mean(axis=0)
@@ -162,14 +173,15 @@ def run(study: Study) -> Report:
     tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
     for choice in study.select(CHOICES):
         tasks.append((choice.strategy, functools.partial(study.fit, this, choice)))
-    reference, *fits = (judged(row) for row in run_all(tasks, this.name))
+    reference, *fits = (judged(row, load(), predict) for row in run_all(tasks, this.name))
     rows = [reference, *(against(row, reference, list(START)) for row in fits)]
-    return Report(this, rows, [quality(reference, list(START)), _remark()])
+    return Report(this, rows, [quality(reference, list(START)), remark(load())])
 
 
-def _remark() -> str:
-    held = int(np.sum(~load().given))
+def remark(series: Any) -> str:
+    """What the two columns of `judged` are."""
+    years = int(np.sum(~series.given))
     return (
-        f"held out: mean log density of {held} years by {NUM_CURVES} draws of the parameters; "
+        f"held out: mean log density of {years} years by {NUM_CURVES} draws of the parameters; "
         "in 90 %: share of them in that interval"
     )

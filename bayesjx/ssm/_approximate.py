@@ -263,6 +263,8 @@ def _problem(prior: MarkovGP, y: Any, likelihood: Likelihood, residual: Any) -> 
     """Observations in the order of time, flat, and checked."""
     if prior.noisy:
         raise ValueError("the prior must have no noise, which is for the likelihood to say")
+    if prior.readout is not None and prior.readout.ndim == 3:
+        raise ValueError("approximate: likelihoods are of values of the function, not of slopes")
     if prior.backend in ("square-root", "steady"):
         raise ValueError(f"approximate: backend {prior.backend!r} has no sites, take another one")
     if jnp.shape(y) != prior.event_shape:

@@ -76,15 +76,19 @@ def prior_paths(
     count, k = law.matrix.shape[1:3]
     draws = math.prod(shape)
 
+    varying = records.readout if records.readout.ndim == 3 else None
+
     def step(states: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array]:
-        matrix, root, key = inputs
+        matrix, root, key, now = inputs
+        rows = records.readout if now is None else now
         noise = jax.random.normal(key, states.shape, dtype)
         both = jnp.concatenate([matrix, root], axis=2)
         states = jnp.matmul(both, jnp.concatenate([states, noise], axis=1), precision="highest")
-        return states, records.readout @ states.reshape(count * k, draws)
+        return states, rows @ states.reshape(count * k, draws)
 
     start = jnp.zeros((count, k, draws), dtype)
-    path = jax.lax.scan(step, start, (law.matrix, roots, jax.random.split(key, n)))[1]
+    inputs = (law.matrix, roots, jax.random.split(key, n), varying)
+    path = jax.lax.scan(step, start, inputs)[1]
     return jnp.moveaxis(path, -1, 0).reshape(*shape, n, -1)
 
 

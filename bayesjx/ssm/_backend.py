@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     steady: bool = False
 
 
-def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
+def plan(backend: str, n: int, d: int, dtype: Any, arrays: bool = False) -> Plan:
     """How to filter a series.
 
     Args:
@@ -53,7 +53,7 @@ def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
         n: observations.
         d: states.
         dtype: of the numbers; single precision takes the accurate process noise.
-        outputs: observed at a time.
+        arrays: whether states must be arrays, as several outputs need them.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
@@ -63,7 +63,7 @@ def plan(backend: str, n: int, d: int, dtype: Any, outputs: int = 1) -> Plan:
     if backend in ("square-root", "steady"):
         roots, steady = backend == "square-root", backend == "steady"
         return Plan(1, precise, arrays=True, roots=roots, steady=steady)
-    arrays = d > MOST_STATES or outputs > 1
+    arrays = arrays or d > MOST_STATES
     platform = jax.default_backend()
     fused = platform == "cpu" and loops_are_fused()
     short = d > 2 or n < LONG

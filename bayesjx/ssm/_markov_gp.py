@@ -43,6 +43,8 @@ class MarkovGP(Distribution):
         mask: booleans `(n,)`, or `(n, p)`, which values are observed; others may be anything, NaN
             too. By default all.
         mixing: the matrix $W$, shape `(p, q)`.
+        slopes: booleans `(n,)`, which observations are of the derivative of the function, of one
+            output; by default none.
         backend: "sequential", one step after another; "chunked", parts side by side;
             "associative", a scan that takes a logarithmic number of steps, for accelerators;
             "square-root", which carries roots of covariances; "steady", for equally spaced times,
@@ -54,7 +56,8 @@ class MarkovGP(Distribution):
     Raises:
         ValueError: wrong shapes, no times, NaN in times or noise, negative noise, an unknown
             backend or one that does not fit, single-precision times that cannot resolve their
-            steps, a state space of one's own whose process noise is not positive semi-definite.
+            steps, slopes of a process that has none, a state space of one's own whose process
+            noise is not positive semi-definite.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
@@ -76,6 +79,7 @@ class MarkovGP(Distribution):
         mask: Any = None,
         *,
         mixing: Any = None,
+        slopes: Any = None,
         backend: str = "auto",
         harmonics: int = HARMONICS,
     ):
@@ -84,6 +88,12 @@ class MarkovGP(Distribution):
         space = _space(kernel, mixing, harmonics).since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
         self.readout = None if mixing is None else mixed(self.space, jnp.asarray(mixing, dtype))
+        if slopes is not None:
+            if mixing is not None:
+                raise ValueError("slopes are for one output, without mixing")
+            chosen = self.in_order(_seen(slopes, (n,), dtype, "slopes")) > 0
+            rows = rows_of(self.space, dtype)
+            self.readout = jnp.where(chosen[:, None, None], rows[1], rows[0])
         if isinstance(kernel, AbstractStateSpace):
             check_noise(self.space, self.before, self.steps)
         shape = (n,) if mixing is None else (n, len(mixing))
@@ -96,8 +106,8 @@ class MarkovGP(Distribution):
         self.backend = backend
         super().__init__((), shape, validate_args=False)
         if self.plan.steady:
-            if mixing is not None:
-                raise ValueError('backend="steady" is for one output')
+            if self.readout is not None:
+                raise ValueError('backend="steady" is for one output, without slopes')
             steady.check(self.space, times, noise, mask)
 
     @constraints.dependent_property(is_discrete=False)
@@ -128,9 +138,8 @@ class MarkovGP(Distribution):
     @property
     def plan(self) -> Plan:
         """How a series of this length is filtered."""
-        outputs = 1 if self.readout is None else len(self.readout)
         n, dtype = self.event_shape[0], self.steps.dtype
-        return plan(self.backend, n, self.space.size, dtype, outputs)
+        return plan(self.backend, n, self.space.size, dtype, self.readout is not None)
 
     @property
     def mean(self) -> jax.Array:
@@ -141,7 +150,8 @@ class MarkovGP(Distribution):
         n, dtype = len(self.steps), self.steps.dtype
         marginal = alg.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
         rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
-        prior = jnp.einsum("pi,nij,pj->np", rows, marginal, rows)
+        rows = jnp.broadcast_to(rows, (n, *rows.shape[-2:]))
+        prior = jnp.einsum("npi,nij,npj->np", rows, marginal, rows)
         return self.as_given(prior.reshape(self.event_shape) + self.noise)
 
     def condition(self, value: Any) -> MarkovPosterior:
@@ -186,7 +196,7 @@ class MarkovGP(Distribution):
         return array if self.order is None else self._taken(array, self.order[1])
 
     def _taken(self, array: jax.Array, order: jax.Array) -> jax.Array:
-        return jnp.take(array, order, axis=-1 if self.readout is None else -2)
+        return jnp.take(array, order, axis=-1 if process.outputs(self.readout) is None else -2)
 
 
 def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
@@ -210,6 +220,11 @@ def mixed(space: Any, mixing: jax.Array) -> jax.Array:
     return jnp.concatenate([mixing[:, [q]] * row for q, row in enumerate(rows)], axis=1)
 
 
+def rows_of(space: AbstractStateSpace, dtype: Any) -> jax.Array:
+    """What reads the function and its derivative, `(2, 1, d)`."""
+    return jnp.stack([alg.stacked(row, (), dtype)[None] for row in (space.readout, space.slope)])
+
+
 def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     n, given = shape[0], jnp.shape(value)
     if given not in ((), (n,), shape[1:], shape):
@@ -220,12 +235,12 @@ def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arra
     return jnp.broadcast_to(value[:, None] if by_time else value, shape)
 
 
-def _seen(mask: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def _seen(mask: Any, shape: tuple[int, ...], dtype: Any, name: str = "mask") -> jax.Array:
     if mask is None:
         return jnp.ones(shape, dtype)
     if jnp.shape(mask) not in (shape, shape[:1]) or jnp.result_type(mask) != jnp.bool_:
         raise ValueError(
-            f"mask must hold booleans of shape {shape}, got {jnp.result_type(mask)} of shape "
+            f"{name} must hold booleans of shape {shape}, got {jnp.result_type(mask)} of shape "
             f"{jnp.shape(mask)}"
         )
     mask = jnp.asarray(mask).astype(dtype)

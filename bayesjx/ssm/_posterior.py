@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from . import _process as process
+from . import _algebra as alg, _process as process
 from ._backend import Plan, plan
 from ._spaces import AbstractStateSpace, SumSpace
 from ._steps import Series
@@ -28,7 +28,7 @@ class MarkovPosterior(eqx.Module):
         series: the observations, less their mean, in the order of time.
         loc: prior mean of the observations, in the order in which they were given.
         order: the permutations between the two, or None.
-        readout: of several outputs, `(p, d)`; else None.
+        readout: of several outputs, `(p, d)`; of slopes among values, `(n, 1, d)`; else None.
         origin: what the times of space and series are counted from.
         backend: see `MarkovGP`.
     """
@@ -46,30 +46,31 @@ class MarkovPosterior(eqx.Module):
         way = self._plan(len(self.loc), self.backend)
         return process.log_density(way, self.space, self.series, self.readout)
 
-    def moments(self, times: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, times: Any = None, term: int | None = None, slope: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of the function, without the prior mean.
 
         Args:
             times: shape `(m,)`; by default those of the observations.
             term: of a sum of kernels, or of the kernels that are mixed, which one, from 0; by
                 default the sum of all, or all outputs.
+            slope: of its derivative, and not of the function itself.
 
         Returns:
             Shape `(m,)` both; of several outputs `(m, p)`.
 
         Raises:
-            ValueError: wrong times, or a term that the kernel does not have.
+            ValueError: wrong times, a term that the kernel does not have, no derivative.
         """
-        mean, variance = self.combinations(self._rows(term), times)
-        several = self.readout is not None and term is None
+        mean, variance = self.combinations(self._rows(term, slope), times)
+        several = process.outputs(self.readout) is not None and term is None
         return (mean, variance) if several else (mean[:, 0], variance[:, 0])
 
     def combinations(self, rows: Any, times: Any = None) -> tuple[jax.Array, jax.Array]:
         """Means and variances of combinations `(q, d)` of the states, shape `(m, q)` both."""
-        series, places = self.series, self._places()
-        if times is not None:
-            series, places = self._merged(times)
-        mean, variance, _ = self._smoothed(series, rows)
+        series, readout, places = self._at(times)
+        mean, variance, _ = self._smoothed(series, rows, readout)
         variance = jnp.maximum(variance, 0)
         return (mean, variance) if places is None else (mean[places], variance[places])
 
@@ -96,7 +97,9 @@ class MarkovPosterior(eqx.Module):
         observation, mean $y - u / D$ and variance $1 / D$. Where nothing was observed it is what
         `predict` would say.
         """
-        mean, variance, (weight, precision) = self._smoothed(self.series, self._rows(None))
+        mean, variance, (weight, precision) = self._smoothed(
+            self.series, self._rows(None), self.readout
+        )
         shape = self.series.y.shape
         mean, variance = mean.reshape(shape), variance.reshape(shape)
         seen = self.series.seen > 0
@@ -142,48 +145,70 @@ class MarkovPosterior(eqx.Module):
             times: shape `(m,)`; by default those of the observations.
             shape: of the sample.
         """
-        series, places = self.series, self._places()
-        if times is not None:
-            series, places = self._merged(times)
+        series, readout, places = self._at(times)
         if series.scale is not None:
             series = _as_observations(series)
         in_path, in_noise = jax.random.split(key)
-        path = process.prior_paths(
-            in_path, self.space, series.time, series.step, shape, self.readout
-        ).reshape(*shape, *series.y.shape)
-        draws = jax.random.normal(in_noise, path.shape, path.dtype)
-        drawn = path + jnp.sqrt(series.noise) * draws
+        rows = self._rows(None)
+        path, drawn = self._drawn(in_path, series, readout, shape)
+        draws = jax.random.normal(in_noise, drawn.shape, drawn.dtype)
+        drawn = drawn + jnp.sqrt(series.noise) * draws
         difference = jnp.where(series.seen > 0, series.y - drawn, 0.0)
         difference = difference.reshape(-1, *series.y.shape)
-        rows = self._rows(None)
-        moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows)[0])(difference)
-        drawn = path + moved.reshape(path.shape)
-        return jnp.take(drawn, places, axis=len(shape)) if places is not None else drawn
+        moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows, readout)[0])
+        found = path + moved(difference).reshape(path.shape)
+        return jnp.take(found, places, axis=len(shape)) if places is not None else found
 
-    def _smoothed(self, series: Series, wanted: Any) -> Any:
+    def _drawn(
+        self, key: jax.Array, series: Series, readout: Any, shape: tuple[int, ...]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Prior draws of the function, and of what is observed of it without noise."""
+        if readout is None or readout.ndim == 2:
+            path = process.prior_paths(key, self.space, series.time, series.step, shape, readout)
+            path = path.reshape(*shape, *series.y.shape)
+            return path, path
+        value = jnp.broadcast_to(jnp.asarray(self.space.readout, readout.dtype), readout.shape)
+        both = jnp.concatenate([value, readout], axis=1)
+        paths = process.prior_paths(key, self.space, series.time, series.step, shape, both)
+        return paths[..., 0], paths[..., 1]
+
+    def _smoothed(self, series: Series, wanted: Any, readout: Any) -> Any:
         # What has settled is only the evidence; states are smoothed exactly.
         backend = "auto" if self.backend == "steady" else self.backend
         way = self._plan(len(series.step), backend)
-        return process.smooth(way, self.space, series, wanted, self.readout)
+        return process.smooth(way, self.space, series, wanted, readout)
 
     def _plan(self, n: int, backend: str) -> Plan:
-        outputs = 1 if self.readout is None else len(self.readout)
-        return plan(backend, n, self.space.size, self.series.step.dtype, outputs)
+        arrays = self.readout is not None
+        return plan(backend, n, self.space.size, self.series.step.dtype, arrays)
 
-    def _places(self) -> Any:
-        return None if self.order is None else self.order[1]
-
-    def _rows(self, term: int | None) -> Any:
+    def _rows(self, term: int | None, slope: bool = False) -> Any:
         """The combinations of the state that are wanted, `(q, d)`."""
+        if slope:
+            if process.outputs(self.readout) is not None or term is not None:
+                raise ValueError("slope is for the sum of all terms of one output")
+            return alg.stacked(self.space.slope, (), self.series.step.dtype)[None]
         if term is None:
-            return [self.space.readout] if self.readout is None else self.readout
+            several = process.outputs(self.readout) is not None
+            return self.readout if several else [self.space.readout]
         spaces = self.space.spaces if isinstance(self.space, SumSpace) else (self.space,)
         if not 0 <= term < len(spaces):
             raise ValueError(f"term must be one of the {len(spaces)} of the kernel, got {term}")
         return [[h if i == term else 0 for i, one in enumerate(spaces) for h in one.readout]]
 
-    def _merged(self, times: Any) -> tuple[Series, Any]:
-        """The series with empty places at other times, and where those are."""
+    def _at(self, times: Any) -> tuple[Series, Any, Any]:
+        """Series and readout with empty places at other times, and where what is asked for is."""
+        if times is None:
+            return self.series, self.readout, None if self.order is None else self.order[1]
+        series, order, places = self._merged(times)
+        readout = self.readout
+        if readout is not None and readout.ndim == 3:
+            new = jnp.zeros((len(order) - len(readout), *readout.shape[1:]), readout.dtype)
+            readout = jnp.concatenate([readout, new])[order]
+        return series, readout, places
+
+    def _merged(self, times: Any) -> tuple[Series, jax.Array, jax.Array]:
+        """The series with empty places at other times, its order, and where those are."""
         old = self.series.time + self.series.step
         if jnp.ndim(times) != 1 or jnp.size(times) == 0:
             raise ValueError(f"times must have shape (m,), not empty; got {jnp.shape(times)}")
@@ -197,7 +222,7 @@ class MarkovPosterior(eqx.Module):
         before = jnp.concatenate([at[:1], at[:-1]])
         none = jnp.zeros((len(new), *self.series.y.shape[1:]), old.dtype)
         merged = [a if a is None else jnp.concatenate([a, none])[order] for a in self.series[2:]]
-        return Series(before, at - before, *merged), rank[len(old) :]
+        return Series(before, at - before, *merged), order, rank[len(old) :]
 
 
 def _as_observations(series: Series) -> Series:

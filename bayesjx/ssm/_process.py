@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import numpy as np
 
 from . import _arrays as arrays, _engine as engine, _paths as paths, _steady as steady
 from ._backend import MOST_STATES, Plan
 from ._spaces import AbstractStateSpace
 from ._steps import Series, Smoothed
+
+
+def outputs(readout: Any) -> int | None:
+    """The number of outputs, None of one that is no vector; readouts of one may change in time."""
+    return None if readout is None or readout.ndim == 3 else len(readout)
 
 
 def log_density(
@@ -30,8 +34,9 @@ def smooth(
     """Means and variances `(n, q)` of combinations `(q, d)` of the states, see `_arrays.smooth`."""
     if plan.arrays:
         return arrays.smooth(plan, space, series, wanted, readout)
-    (one,) = np.asarray(wanted)
-    row = tuple(int(h) if h == int(h) else float(h) for h in one)
+    (one,) = wanted
+    # Numbers that are known are kept as such, so that zeros cost nothing.
+    row = tuple(one) if isinstance(one, jax.Array) else tuple(map(_number, one))
     mean, variance, found = engine.smooth(plan, space, series, row)
     return mean[:, None], variance[:, None], found
 
@@ -52,8 +57,12 @@ def prior_paths(
         before: time before each time, for the first its own, shape `(n,)`.
         steps: time since then, shape `(n,)`.
         shape: of the sample.
-        readout: of the outputs, `(p, d)`, by default that of the space.
+        readout: of the outputs, `(p, d)` or `(n, p, d)`, by default that of the space.
     """
     if readout is None and space.size <= MOST_STATES:
         return paths.prior_paths(key, space, before, steps, shape)[..., None]
     return arrays.prior_paths(key, space, before, steps, shape, readout)
+
+
+def _number(h: Any) -> Any:
+    return int(h) if h == int(h) else float(h)

@@ -61,6 +61,15 @@ class AbstractStateSpace(eqx.Module):
         """
 
     @property
+    def slope(self) -> tuple[Any, ...]:
+        """The vector that reads the derivative of $f$ from the state.
+
+        Raises:
+            ValueError: the process has none.
+        """
+        raise ValueError(f"{type(self).__name__}: this process has no derivative")
+
+    @property
     def size(self) -> int:
         """The number of states."""
         return len(self.readout)
@@ -90,6 +99,12 @@ class MaternSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return (1,) + (0,) * self.order
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        if self.order == 0:
+            raise ValueError("a process with kernel Matern12 has no derivative")
+        return (0, self.rate) + (0,) * (self.order - 1)
 
     def transition(self, step: Any) -> Matrix:
         x = self.rate * step
@@ -125,6 +140,10 @@ class WaveSpace(AbstractStateSpace):
     def readout(self) -> tuple[int, ...]:
         return (1, 0)
 
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return (0, -self.frequency)
+
     def transition(self, step: Any) -> Matrix:
         angle = self.frequency * step
         cos, sin = jnp.cos(angle), jnp.sin(angle)
@@ -147,6 +166,10 @@ class OscillatorSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return (1, 0)
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return (0, self.frequency)
 
     def transition(self, step: Any) -> Matrix:
         damping = 0.5 / self.quality
@@ -189,6 +212,10 @@ class ConstantSpace(AbstractStateSpace):
     def readout(self) -> tuple[int, ...]:
         return (1,)
 
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return (0,)
+
     def transition(self, step: Any) -> Matrix:
         return alg.identity(1)
 
@@ -208,6 +235,10 @@ class LineSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return (1, 0)
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return (0, 1)
 
     def transition(self, step: Any) -> Matrix:
         return ((1, step), (0, 1))
@@ -233,6 +264,12 @@ class WienerSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return (1,) + (0,) * self.order
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        if self.order == 0:
+            raise ValueError("a process with kernel Wiener has no derivative")
+        return (0, 1)
 
     def transition(self, step: Any) -> Matrix:
         return alg.identity(1) if self.order == 0 else ((1, step), (0, 1))
@@ -261,6 +298,10 @@ class ScaledSpace(AbstractStateSpace):
     def readout(self) -> tuple[int, ...]:
         return self.space.readout
 
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return self.space.slope
+
     def transition(self, step: Any) -> Matrix:
         return self.space.transition(step)
 
@@ -286,6 +327,10 @@ class SumSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return tuple(h for space in self.spaces for h in space.readout)
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        return tuple(h for space in self.spaces for h in space.slope)
 
     def transition(self, step: Any) -> Matrix:
         return alg.block_diagonal(*(space.transition(step) for space in self.spaces))
@@ -313,6 +358,13 @@ class ProductSpace(AbstractStateSpace):
     @property
     def readout(self) -> tuple[int, ...]:
         return tuple(alg.times(a, b) for a in self.first.readout for b in self.second.readout)
+
+    @property
+    def slope(self) -> tuple[Any, ...]:
+        first, second = self.first, self.second
+        terms = ((first.slope, second.readout), (first.readout, second.slope))
+        left, right = (tuple(alg.times(a, b) for a in x for b in y) for x, y in terms)
+        return alg.add(left, right)
 
     def transition(self, step: Any) -> Matrix:
         return alg.kron(self.first.transition(step), self.second.transition(step))

@@ -52,8 +52,14 @@ def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeyp
         assert 0.75 < row.extra["in 90 %"] < 0.98
     exact, sparse = fits
     assert sparse.bound[0] < exact.bound[0]  # a bound of the same evidence
+    reference, *fits = reports[5].rows
+    assert "0 divergent" in reports[5].remarks[0]
+    for row in (reference, *fits):
+        assert row.extra["held out (nats)"] > -1.3  # a constant with the right variance: -1.5
+        assert 0.7 < row.extra["in 90 %"] <= 1.0
+    assert all(np.max(np.abs(row.mean_errors)) < 0.6 for row in fits)
     pictures = sorted(tmp_path.glob("*.png"))
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     for picture in pictures:
         assert str(picture) in text
         pixels = matplotlib.image.imread(picture)
@@ -63,4 +69,7 @@ def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeyp
 def test_a_part_that_does_not_exist_is_refused_with_the_ones_that_do(capsys):
     with pytest.raises(SystemExit):
         main(["hierarchy"])
-    assert "there are hierarchical, outliers, families, grids, processes" in capsys.readouterr().err
+    assert (
+        "there are hierarchical, outliers, families, grids, processes, cycles"
+        in capsys.readouterr().err
+    )

@@ -1,0 +1,137 @@
+"""Three centuries of sunspots: a damped oscillator as a state-space model, and its forecast.
+
+Period, quality, variance and noise are sampled by NUTS with the exact marginal likelihood, which a
+Kalman filter gives, and approximated by a guide. The last years are kept back and forecast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from statsmodels.datasets import sunspots
+
+from bayesjx import kernels, ssm, vi
+
+from ._study import (
+    against,
+    Choice,
+    normals,
+    Problem,
+    quality,
+    Report,
+    Row,
+    run_all,
+    Strategies,
+    Study,
+)
+from .processes import judged, predictions, remark
+
+# Medians and standard deviations of the prior: the period is known to about a tenth.
+PRIOR = {
+    "log_period": (np.log(11.0), 0.1),
+    "log_quality": (np.log(5.0), 1.0),
+    "log_variance": (0.0, 1.0),
+    "log_noise": (-2.0, 1.0),
+}
+START = {name: float(median) for name, (median, _) in PRIOR.items()}
+AHEAD = 22  # years that are forecast, two cycles
+
+
+@dataclasses.dataclass(frozen=True)
+class Spots:
+    """Roots of the yearly numbers, standardised by the years given.
+
+    Attributes:
+        year: all years.
+        y: the roots, whose spread does not grow with their level.
+        given: which years the fits see.
+    """
+
+    year: np.ndarray
+    y: np.ndarray
+    given: np.ndarray
+
+
+@functools.cache
+def load() -> Spots:
+    """The series, with the last years kept back."""
+    table = sunspots.load_pandas().data
+    year, number = (table[name].to_numpy(float) for name in ("YEAR", "SUNACTIVITY"))
+    given = np.arange(len(year)) < len(year) - AHEAD
+    root = np.sqrt(number)
+    return Spots(year, (root - root[given].mean()) / root[given].std(), given)
+
+
+def law(p: Any) -> ssm.MarkovGP:
+    """The years given, for some parameters."""
+    spots = load()
+    kernel = kernels.SHO(*(jnp.exp(p[f"log_{name}"]) for name in ("period", "quality", "variance")))
+    return ssm.MarkovGP(kernel, spots.year[spots.given], jnp.exp(p["log_noise"]))
+
+
+def model(params: Any, y: jax.Array) -> None:
+    """The exact marginal likelihood, by a filter."""
+    p = {name: numpyro.sample(name, dist.Normal(*prior)) for name, prior in PRIOR.items()}
+    numpyro.sample("y", law(p), obs=y)
+
+
+def guide(strategies: Strategies) -> Callable[..., None]:
+    """Independent Normals."""
+
+    def program(params: Any, y: jax.Array) -> None:
+        for name in START:
+            normal = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+            numpyro.sample(name, strategies.get(name, vi.reparam)(normal))
+
+    return program
+
+
+CHOICES = [
+    Choice("ELBO", "reparam", vi.elbo, {}, quick=True),
+    Choice("IWELBO-8", "reparam", functools.partial(vi.iwelbo, num_particles=8), {}),
+]
+
+
+def problem() -> Problem:
+    """The data and programs of this part."""
+    spots = load()
+    return Problem(
+        name="cycles",
+        title="Sunspots since 1700: an oscillator in state space, and its forecast",
+        model=model,
+        reference=model,
+        guide=guide,
+        params=normals(dict.fromkeys(START, ()), START, log_scale=-2.0),
+        data=(jnp.asarray(spots.y[spots.given]),),
+        dims={},
+        coords={},
+    )
+
+
+def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every year, for draws of the parameters."""
+    spots, (y,) = load(), problem().data
+
+    def forecast(p: Any) -> dist.Normal:
+        return law(p).condition(y).predict(spots.year, jnp.exp(p["log_noise"]))
+
+    return predictions(row, list(START), forecast)
+
+
+def run(study: Study) -> Report:
+    """NUTS, then guides, with the same marginal likelihood."""
+    this = problem()
+    tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
+    for choice in study.select(CHOICES):
+        tasks.append((choice.objective, functools.partial(study.fit, this, choice)))
+    reference, *fits = (judged(row, load(), predict) for row in run_all(tasks, this.name))
+    rows = [reference, *(against(row, reference, list(START)) for row in fits)]
+    return Report(this, rows, [quality(reference, list(START)), remark(load())])
