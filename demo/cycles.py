@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,19 +19,8 @@ from statsmodels.datasets import sunspots
 
 from bayesjx import kernels, ssm, vi
 
-from ._study import (
-    against,
-    Choice,
-    normals,
-    Problem,
-    quality,
-    Report,
-    Row,
-    run_all,
-    Strategies,
-    Study,
-)
-from .processes import judged, predictions, remark
+from ._study import Choice, normals, Problem, Report, Row, Study
+from .processes import compared, independent, predictions
 
 # Medians and standard deviations of the prior: the period is known to about a tenth.
 PRIOR = {
@@ -83,17 +71,6 @@ def model(params: Any, y: jax.Array) -> None:
     numpyro.sample("y", law(p), obs=y)
 
 
-def guide(strategies: Strategies) -> Callable[..., None]:
-    """Independent Normals."""
-
-    def program(params: Any, y: jax.Array) -> None:
-        for name in START:
-            normal = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-            numpyro.sample(name, strategies.get(name, vi.reparam)(normal))
-
-    return program
-
-
 CHOICES = [
     Choice("ELBO", "reparam", vi.elbo, {}, quick=True),
     Choice("IWELBO-8", "reparam", functools.partial(vi.iwelbo, num_particles=8), {}),
@@ -108,7 +85,7 @@ def problem() -> Problem:
         title="Sunspots since 1700: an oscillator in state space, and its forecast",
         model=model,
         reference=model,
-        guide=guide,
+        guide=independent(list(START)),
         params=normals(dict.fromkeys(START, ()), START, log_scale=-2.0),
         data=(jnp.asarray(spots.y[spots.given]),),
         dims={},
@@ -128,10 +105,4 @@ def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 def run(study: Study) -> Report:
     """NUTS, then guides, with the same marginal likelihood."""
-    this = problem()
-    tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
-    for choice in study.select(CHOICES):
-        tasks.append((choice.objective, functools.partial(study.fit, this, choice)))
-    reference, *fits = (judged(row, load(), predict) for row in run_all(tasks, this.name))
-    rows = [reference, *(against(row, reference, list(START)) for row in fits)]
-    return Report(this, rows, [quality(reference, list(START)), remark(load())])
+    return compared(study, problem(), CHOICES, load(), predict)

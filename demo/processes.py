@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -86,15 +86,18 @@ def sparse_model(params: Any, x: jax.Array, y: jax.Array) -> None:
     numpyro.sample("y", gp.sgpr(prior(p), points, x), obs=y)
 
 
-def guide(strategies: Strategies) -> Callable[..., None]:
-    """Independent Normals."""
+def independent(names: Sequence[str]) -> Callable[[Strategies], Callable[..., None]]:
+    """A family of guides with a Normal for each parameter."""
 
-    def program(params: Any, x: jax.Array, y: jax.Array) -> None:
-        for name in START:
-            law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-            numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+    def guide(strategies: Strategies) -> Callable[..., None]:
+        def program(params: Any, *data: jax.Array) -> None:
+            for name in names:
+                law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+                numpyro.sample(name, strategies.get(name, vi.reparam)(law))
 
-    return program
+        return program
+
+    return guide
 
 
 CHOICES = [
@@ -114,7 +117,7 @@ def problem() -> Problem:
         title="The Nile at Aswan: a Gaussian process and its hyper-parameters",
         model=model,
         reference=model,
-        guide=guide,
+        guide=independent(list(START)),
         params=normals(dict.fromkeys(START, ()), START, log_scale=-2.0),
         data=data,
         dims={},
@@ -169,13 +172,21 @@ def judged(row: Row, series: Any, predict: Callable[[Row], tuple[np.ndarray, np.
 
 def run(study: Study) -> Report:
     """NUTS with the exact process, then guides with that and with the sparse bound."""
-    this = problem()
+    return compared(study, problem(), CHOICES, load(), predict)
+
+
+def compared(
+    study: Study, this: Problem, choices: Sequence[Choice], series: Any, predict: Callable
+) -> Report:
+    """NUTS and the guides, each judged by what was kept back of the series."""
     tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
-    for choice in study.select(CHOICES):
-        tasks.append((choice.strategy, functools.partial(study.fit, this, choice)))
-    reference, *fits = (judged(row, load(), predict) for row in run_all(tasks, this.name))
-    rows = [reference, *(against(row, reference, list(START)) for row in fits)]
-    return Report(this, rows, [quality(reference, list(START)), remark(load())])
+    for choice in study.select(choices):
+        label = f"{choice.objective}, {choice.strategy}"
+        tasks.append((label, functools.partial(study.fit, this, choice)))
+    reference, *fits = (judged(row, series, predict) for row in run_all(tasks, this.name))
+    names = list(this.params)
+    rows = [reference, *(against(row, reference, names) for row in fits)]
+    return Report(this, rows, [quality(reference, names), remark(series)])
 
 
 def remark(series: Any) -> str:
