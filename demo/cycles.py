@@ -30,7 +30,7 @@ PRIOR = {
     "log_noise": (-2.0, 1.0),
 }
 START = {name: float(median) for name, (median, _) in PRIOR.items()}
-AHEAD = 22  # years that are forecast, two cycles
+AHEAD = 11  # years that are forecast, a cycle
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,3 +46,18 @@ def getkey():
         return subkey
 
     return next_key
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Nearly all programs run once or a few times, so what they cost is their compilation.
+
+    This leaves out the optimisations by LLVM, half of that time. XLA's own, which decide on memory
+    and on communication between devices, stay. Tests whose programs run long are marked `optimised`.
+    """
+    if request.node.get_closest_marker("optimised"):
+        yield
+        return
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

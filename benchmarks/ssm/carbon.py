@@ -10,8 +10,9 @@ from benchmarks._report import Report
 
 HARMONICS = 6
 CHAINS, WARMUP, DRAWS = 4, 300, 400
-QUICK_WEEKS, QUICK_WARMUP, QUICK_DRAWS, QUICK_PAIRED = 104, 10, 5, 3
-PAIRED = 20  # draws on the same trajectories, for the times
+QUICK_WEEKS, QUICK_HARMONICS = 208, 2
+PAIRED, QUICK_PAIRED = 20, 2  # draws on the same trajectories, for the times
+STEP = 0.05  # of the trajectories where no chain is adapted
 FUSE = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
 PRIOR = {  # medians and log scales
     "trend": (30.0, 0.7),
@@ -51,11 +52,15 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         fresh = in_fresh_process(f"{__name__}:measure", flags, quick, long, timeout=7200)
         found = fresh.result
         rows = [
-            [library, found["seconds"][library], found["leapfrogs"] / found["seconds"][library]]
+            [
+                library,
+                found["seconds"][library],
+                found["leapfrogs"][library] / found["seconds"][library],
+            ]
             for library in ("bayesjx", "tinygp")
         ]
         report.table(f"The same draws, {setting}", ["", "s", "leapfrog steps a second"], rows)
-        ratios.append(found["seconds"]["tinygp"] / found["seconds"]["bayesjx"])
+        ratios.append(found["ratio"])
         agreements.append(found["agreement"])
         if long:
             names = list(found["summary"])
@@ -75,57 +80,87 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
 def measure(flags: str, quick: bool, long: bool) -> dict[str, Any]:
     """One setting of XLA's options, in a process of its own."""
     import os
-    import time
 
     os.environ["XLA_FLAGS"] = flags
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    years, y, mask = _series(QUICK_WEEKS if quick else None)
+    harmonics = QUICK_HARMONICS if quick else HARMONICS
+    densities = {
+        "bayesjx": _bayesjx(years, y, mask, harmonics),
+        "tinygp": _tinygp(years, y, mask, harmonics),
+    }
+    start = {name: median for name, (median, _) in PRIOR.items()}
+    values = {library: float(jax.jit(f)(start)) for library, f in densities.items()}
+    agreement = abs(values["tinygp"] / values["bayesjx"] - 1)
+    chains = _chains(densities["bayesjx"], start) if long else {}
+    draws = QUICK_PAIRED if quick else PAIRED
+    again = _again(densities, start, chains.pop("state", None), draws)
+    return {"agreement": agreement, **again, **chains}
+
+
+def _chains(density: Any, start: dict[str, float]) -> dict[str, Any]:
+    """Four chains of ours, one after another."""
+    import time
+
     import jax
     import numpy as np
     from numpyro.diagnostics import summary
     from numpyro.infer import init_to_value, MCMC, NUTS
 
-    jax.config.update("jax_enable_x64", True)
-    years, y, mask = _series(QUICK_WEEKS if quick else None)
-    densities = {"bayesjx": _bayesjx(years, y, mask), "tinygp": _tinygp(years, y, mask)}
-    start = {name: median for name, (median, _) in PRIOR.items()}
-    values = {library: float(jax.jit(f)(start)) for library, f in densities.items()}
-    agreement = abs(values["tinygp"] / values["bayesjx"] - 1)
-    options: dict[str, Any] = {"dense_mass": True, "init_strategy": init_to_value(values=start)}
-    chains = CHAINS if long else 1
-    warmup, draws = (WARMUP, DRAWS) if long else (QUICK_WARMUP, QUICK_DRAWS)
-    paired = QUICK_PAIRED if quick else PAIRED
-    kernel = NUTS(_model(densities["bayesjx"]), **options)
+    kernel = NUTS(_model(density), dense_mass=True, init_strategy=init_to_value(values=start))
     mcmc = MCMC(
-        kernel, num_warmup=warmup, num_samples=draws, num_chains=chains,
+        kernel, num_warmup=WARMUP, num_samples=DRAWS, num_chains=CHAINS,
         chain_method="sequential", progress_bar=False,
     )  # fmt: skip
     begin = time.perf_counter()
-    mcmc.run(jax.random.key(0), extra_fields=("diverging", "num_steps"))
-    total = time.perf_counter() - begin
+    mcmc.run(jax.random.key(0), extra_fields=("diverging",))
     table = summary(mcmc.get_samples(group_by_chain=True))
     shown = ("mean", "std", "n_eff", "r_hat")
-    last = jax.tree.map(lambda leaf: leaf[0], mcmc.last_state) if chains > 1 else mcmc.last_state
-    seconds: dict[str, float] = {}
-    leapfrogs = 0
-    for library, density in densities.items():
-        fixed = NUTS(_model(density), **options, adapt_step_size=False, adapt_mass_matrix=False)
-        again = MCMC(fixed, num_warmup=0, num_samples=paired, progress_bar=False)
-        times = []
-        for _ in range(3):
-            again.post_warmup_state = last
-            begin = time.perf_counter()
-            again.run(last.rng_key, extra_fields=("num_steps",))
-            jax.block_until_ready(again.get_samples())
-            times.append(time.perf_counter() - begin)
-        # The first run compiles.
-        seconds[library] = min(times[1:])
-        leapfrogs = int(np.sum(again.get_extra_fields()["num_steps"]))
     return {
-        "agreement": agreement,
-        "seconds": seconds,
-        "leapfrogs": leapfrogs,
-        "total": total,
+        "total": time.perf_counter() - begin,
         "divergences": int(np.sum(mcmc.get_extra_fields()["diverging"])),
         "summary": {name: [float(row[key]) for key in shown] for name, row in table.items()},
+        "state": jax.tree.map(lambda leaf: leaf[0], mcmc.last_state),
+    }
+
+
+def _again(
+    densities: dict[str, Any], start: dict[str, float], state: Any, draws: int
+) -> dict[str, Any]:
+    """Seconds of the draws that follow a state, compiled before; the libraries in turn."""
+    import jax
+    import numpy as np
+    from numpyro.infer import init_to_value, NUTS
+
+    from benchmarks._timing import compare
+
+    programs: dict[str, Any] = {}
+    for library, density in densities.items():
+        kernel = NUTS(
+            _model(density), step_size=STEP, adapt_step_size=False, adapt_mass_matrix=False,
+            dense_mass=True, init_strategy=init_to_value(values=start),
+        )  # fmt: skip
+        first = kernel.init(jax.random.key(0), 0)
+        state = first if state is None else state
+
+        def following(state: Any, kernel: Any = kernel) -> Any:
+            def step(state: Any, _: None) -> tuple[Any, Any]:
+                state = kernel.sample(state, (), {})
+                return state, (state.num_steps, state.z)
+
+            return jax.lax.scan(step, state, length=draws)[1]
+
+        programs[library] = jax.jit(following).lower(state).compile()
+    times = compare({name: (program, (state,)) for name, program in programs.items()}, rounds=7)
+    steps = {name: int(np.sum(program(state)[0])) for name, program in programs.items()}
+    # The same unless rounding has turned a trajectory.
+    longer = steps["tinygp"] / steps["bayesjx"]
+    return {
+        "seconds": {name: float(times.median(name).value) for name in programs},
+        "ratio": float(times.ratio("tinygp", "bayesjx").value) / longer,
+        "leapfrogs": steps,
     }
 
 
@@ -157,7 +192,7 @@ def _model(density: Any) -> Any:
     return model
 
 
-def _bayesjx(years: Any, y: Any, mask: Any) -> Any:
+def _bayesjx(years: Any, y: Any, mask: Any, harmonics: int) -> Any:
     from bayesjx import kernels, ssm
 
     def density(t: dict[str, Any]) -> Any:
@@ -167,13 +202,13 @@ def _bayesjx(years: Any, y: Any, mask: Any) -> Any:
             * kernels.Periodic(t["smoothness"], 1.0, t["season"] ** 2)
             + kernels.Matern32(t["rough_years"], t["rough"] ** 2)
         )
-        law = ssm.MarkovGP(kernel, years, t["noise"] ** 2, mask=mask, harmonics=HARMONICS)
+        law = ssm.MarkovGP(kernel, years, t["noise"] ** 2, mask=mask, harmonics=harmonics)
         return law.log_prob(y)
 
     return density
 
 
-def _tinygp(years: Any, y: Any, mask: Any) -> Any:
+def _tinygp(years: Any, y: Any, mask: Any, harmonics: int) -> Any:
     """Its quasiseparable kernels have no periodic one: the same sum of waves is put together."""
     import jax.numpy as jnp
     import tinygp
@@ -184,10 +219,10 @@ def _tinygp(years: Any, y: Any, mask: Any) -> Any:
     parts = tinygp.kernels.quasisep
 
     def density(t: dict[str, Any]) -> Any:
-        shares = t["season"] ** 2 * periodic_shares(t["smoothness"], HARMONICS)
+        shares = t["season"] ** 2 * periodic_shares(t["smoothness"], harmonics)
         kernel = parts.Matern52(scale=t["trend_years"], sigma=t["trend"])
         kernel = kernel + parts.Matern32(scale=t["rough_years"], sigma=t["rough"])
-        for j in range(HARMONICS + 1):
+        for j in range(harmonics + 1):
             term = parts.Matern32(scale=t["drift_years"], sigma=jnp.sqrt(shares[j]))
             kernel = kernel + (term if j == 0 else term * parts.Cosine(scale=1 / j))
         process = tinygp.GaussianProcess(kernel, times, diag=t["noise"] ** 2, assume_sorted=True)

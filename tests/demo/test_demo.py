@@ -55,7 +55,7 @@ def test_the_fast_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, monkeyp
     reference, *fits = reports[5].rows
     assert "0 divergent" in reports[5].remarks[0]
     for row in (reference, *fits):
-        assert row.extra["held out (nats)"] > -1.3  # a constant with the right variance: -1.5
+        assert row.extra["held out (nats)"] > -1.3  # the spread of the other years: -1.5
         assert 0.7 < row.extra["in 90 %"] <= 1.0
     assert all(np.max(np.abs(row.mean_errors)) < 0.6 for row in fits)
     pictures = sorted(tmp_path.glob("*.png"))
