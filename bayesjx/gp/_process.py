@@ -73,9 +73,12 @@ class GP(eqx.Module):
             solver: with a mask, options of `ops.Masked` such as `solver="cg"`.
 
         Raises:
-            ValueError: `x` has the wrong rank, is empty or holds NaN; a mask without a grid; a
-                kernel without Kronecker structure on a grid, or without a state space at times.
+            ValueError: `x` has the wrong rank, is empty or holds NaN; a mask or options of a
+                solver without a grid; a kernel without Kronecker structure on a grid, or without a
+                state space at times.
         """
+        if solver and (mask is None or not isinstance(x, Grid)):
+            raise ValueError(f"options of a solver, {list(solver)}, are for a grid with a mask")
         if isinstance(x, Times):
             return self.in_time(x, mask)
         loc, total = self.mean_at(x), self.observed_covariance(x)

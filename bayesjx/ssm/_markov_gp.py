@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ class MarkovGP(Distribution):
             of several outputs also `(p,)` or `(n, p)`.
         mean: of the process, of such a shape.
         mask: booleans `(n,)`, or `(n, p)`, which values are observed; others may be anything, NaN
-            too. By default all.
+            too. By default all. Where nothing at all is observed the log density is 0.
         mixing: the matrix $W$, shape `(p, q)`.
         slopes: booleans `(n,)`, which observations are of the derivative of the function, of one
             output; by default none.
@@ -56,8 +57,8 @@ class MarkovGP(Distribution):
     Raises:
         ValueError: wrong shapes, no times, NaN in times or noise, negative noise, an unknown
             backend or one that does not fit, single-precision times that cannot resolve their
-            steps, slopes of a process that has none, a state space of one's own whose process
-            noise is not positive semi-definite.
+            steps, a mixing that is not finite, slopes of a process that has none, a state space
+            of one's own whose process noise is not positive semi-definite.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
@@ -87,7 +88,10 @@ class MarkovGP(Distribution):
         n, dtype = len(self.steps), self.steps.dtype
         space = _space(kernel, mixing, harmonics).since(self.origin)
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
-        self.readout = None if mixing is None else mixed(self.space, jnp.asarray(mixing, dtype))
+        self.readout = None
+        if mixing is not None:
+            _refuse_known(mixing, lambda w: ~np.isfinite(w), f"mixing must be finite: {mixing}")
+            self.readout = mixed(self.space, jnp.asarray(mixing, dtype))
         if slopes is not None:
             if mixing is not None:
                 raise ValueError("slopes are for one output, without mixing")
@@ -97,8 +101,7 @@ class MarkovGP(Distribution):
         if isinstance(kernel, AbstractStateSpace):
             check_noise(self.space, self.before, self.steps)
         shape = (n,) if mixing is None else (n, len(mixing))
-        if not isinstance(noise, jax.core.Tracer):
-            refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
+        _refuse_known(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
         self.noisy = isinstance(noise, jax.core.Tracer) or bool(np.any(np.asarray(noise) > 0))
         self.noise = self.in_order(_each("noise", noise, shape, dtype))
         self.loc = _each("mean", mean, shape, dtype)
@@ -212,6 +215,12 @@ def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
     if not isinstance(kernel, AbstractKernel):
         raise ValueError(f"kernel must be a kernel or a state space, got {type(kernel).__name__}")
     return state_space(kernel, harmonics)
+
+
+def _refuse_known(value: Any, bad: Callable[[Any], Any], message: str) -> None:
+    # What is known only when a program runs shows in its densities, which are NaN then.
+    if not isinstance(value, jax.core.Tracer):
+        refuse_where(value, bad, message)
 
 
 def mixed(space: Any, mixing: jax.Array) -> jax.Array:

@@ -62,6 +62,8 @@ def test_bad_times_are_named():
         gp.GP(kernels.RBF(1.0), noise=0.1)(gp.Times(TIMES))
     with pytest.raises(ValueError, match="not an operator"):
         gp.GP(kernels.Matern32(1.0), noise=ops.ScaledIdentity(0.1, N))(gp.Times(TIMES))
+    with pytest.raises(ValueError, match="are for a grid with a mask"):
+        prior()(gp.Times(TIMES), solver="cg")
     with pytest.raises(ValueError, match="mask must hold booleans"):
         gp.condition(prior(), gp.Times(TIMES), Y, np.ones(3, bool))
     with pytest.raises(ValueError, match="NaN"):

@@ -208,6 +208,8 @@ def test_bad_outputs_are_named():
         ssm.MarkovGP(PAIR, times, np.ones(2), mixing=MIXING)
     with pytest.raises(ValueError, match=r"mask must hold booleans of shape \(4, 3\)"):
         ssm.MarkovGP(PAIR, times, 0.1, mask=np.ones((3, 4), bool), mixing=MIXING)
+    with pytest.raises(ValueError, match="mixing must be finite"):
+        ssm.MarkovGP(PAIR, times, 0.1, mixing=np.where(MIXING == MIXING[0, 0], np.nan, MIXING))
     law = ssm.MarkovGP(PAIR, times, 0.1, mixing=MIXING)
     with pytest.raises(ValueError, match=r"value must have shape \(..., 4, 3\)"):
         law.log_prob(np.zeros(4))
