@@ -6,7 +6,6 @@ Kalman filter gives, and approximated by a guide. The last years are kept back a
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -20,7 +19,7 @@ from statsmodels.datasets import sunspots
 from bayesjx import kernels, ssm, vi
 
 from ._study import Choice, normals, Problem, Report, Row, Study
-from .processes import compared, independent, predictions
+from .processes import compared, independent, predictions, standardised, Years
 
 # Medians and standard deviations of the prior: the period is known to about a tenth.
 PRIOR = {
@@ -33,29 +32,12 @@ START = {name: float(median) for name, (median, _) in PRIOR.items()}
 AHEAD = 11  # years that are forecast, a cycle
 
 
-@dataclasses.dataclass(frozen=True)
-class Spots:
-    """Roots of the yearly numbers, standardised by the years given.
-
-    Attributes:
-        year: all years.
-        y: the roots, whose spread does not grow with their level.
-        given: which years the fits see.
-    """
-
-    year: np.ndarray
-    y: np.ndarray
-    given: np.ndarray
-
-
 @functools.cache
-def load() -> Spots:
-    """The series, with the last years kept back."""
+def load() -> Years:
+    """Roots of the numbers, whose spread does not grow with their level; the last kept back."""
     table = sunspots.load_pandas().data
     year, number = (table[name].to_numpy(float) for name in ("YEAR", "SUNACTIVITY"))
-    given = np.arange(len(year)) < len(year) - AHEAD
-    root = np.sqrt(number)
-    return Spots(year, (root - root[given].mean()) / root[given].std(), given)
+    return standardised(year, np.sqrt(number), np.arange(len(year)) < len(year) - AHEAD)
 
 
 def law(p: Any) -> ssm.MarkovGP:

@@ -41,30 +41,36 @@ HELD_OUT, COVERED = "held out (nats)", "in 90 %"
 
 
 @dataclasses.dataclass(frozen=True)
-class River:
-    """Yearly volumes at Aswan, standardised by the years given.
+class Years:
+    """A number a year, standardised by the years given.
 
     Attributes:
         year: all years.
-        when: the same in units of 50 years, from 1920.
-        y: volumes.
+        y: the numbers.
         given: which years the fits see.
     """
 
     year: np.ndarray
-    when: np.ndarray
     y: np.ndarray
     given: np.ndarray
 
+    @property
+    def when(self) -> np.ndarray:
+        """The years in units of 50, from 1920."""
+        return (self.year - 1920) / 50
+
+
+def standardised(year: np.ndarray, y: np.ndarray, given: np.ndarray) -> Years:
+    """The series of some numbers."""
+    return Years(year, (y - y[given].mean()) / y[given].std(), given)
+
 
 @functools.cache
-def load() -> River:
-    """The series, with every second year kept back."""
+def load() -> Years:
+    """Volumes at Aswan, with every second year kept back."""
     table = nile.load_pandas().data
     year, volume = (table[name].to_numpy(float) for name in ("year", "volume"))
-    given = np.arange(len(year)) % 2 == 0
-    y = (volume - volume[given].mean()) / volume[given].std()
-    return River(year, (year - 1920) / 50, y, given)
+    return standardised(year, volume, np.arange(len(year)) % 2 == 0)
 
 
 def prior(p: Any) -> gp.GP:
