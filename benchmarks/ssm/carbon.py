@@ -11,8 +11,8 @@ from benchmarks._report import Report
 HARMONICS = 6
 CHAINS, WARMUP, DRAWS = 4, 300, 400
 QUICK_WEEKS, QUICK_HARMONICS = 208, 2
-PAIRED, QUICK_PAIRED = 20, 2  # draws on the same trajectories, for the times
-STEP = 0.05  # of the trajectories where no chain is adapted
+PAIRED, FEW_PAIRED = 20, 2  # draws on the same trajectories, for the times: adapted, or not
+STEP, DEPTH = 0.05, 4  # of the trajectories where no chain is adapted
 FUSE = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=100000"
 PRIOR = {  # medians and log scales
     "trend": (30.0, 0.7),
@@ -42,9 +42,9 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         f"Weekly CO2 of Mauna Loa, {weeks} weeks, some of them missing (tinygp leaves them out): "
         f"Matérn-5/2 trend, Matérn-3/2 times periodic with {harmonics} harmonics, Matérn-3/2; "
         f"{7 + 4 * harmonics} states, 8 parameters, NumPyro's NUTS with a dense mass matrix. From "
-        "the state and the adapted kernel of a chain of ours (from the prior's medians where no "
-        f"chains are run) both make {QUICK_PAIRED if quick else PAIRED} draws with the same key, "
-        "on the same trajectories; so effective draws are the same and their rates have the ratio "
+        f"the state and the adapted kernel of a chain of ours both make {PAIRED} draws with the "
+        f"same key, on the same trajectories ({FEW_PAIRED}, from the prior's medians, where no "
+        "chains are run); so effective draws are the same and their rates have the ratio "
         "of the times. Default: no options of XLA. Fused: XLA_FLAGS=" + FUSE + "."
     )
     figures: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def measure(flags: str, quick: bool, long: bool) -> dict[str, Any]:
     values = {library: float(jax.jit(f)(start)) for library, f in densities.items()}
     agreement = abs(values["tinygp"] / values["bayesjx"] - 1)
     chains = _chains(densities["bayesjx"], start) if long else {}
-    draws = QUICK_PAIRED if quick else PAIRED
+    draws = PAIRED if long else FEW_PAIRED
     again = _again(densities, start, chains.pop("state", None), draws)
     return {"agreement": agreement, **again, **chains}
 
@@ -139,11 +139,13 @@ def _again(
 
     from benchmarks._timing import compare
 
+    depth = DEPTH if state is None else 10
     programs: dict[str, Any] = {}
     for library, density in densities.items():
         kernel = NUTS(
             _model(density), step_size=STEP, adapt_step_size=False, adapt_mass_matrix=False,
             dense_mass=True, init_strategy=init_to_value(values=start),
+            max_tree_depth=depth,
         )  # fmt: skip
         first = kernel.init(jax.random.key(0), 0)
         state = first if state is None else state
