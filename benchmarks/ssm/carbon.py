@@ -9,7 +9,7 @@ from benchmarks._declare import Benchmark, Target
 from benchmarks._report import Report
 
 HARMONICS = 6
-CHAINS, WARMUP, DRAWS = 4, 300, 400
+CHAINS, WARMUP, DRAWS = 4, 300, 1000
 QUICK_WEEKS, QUICK_HARMONICS = 208, 2
 PAIRED, FEW_PAIRED = 20, 2  # draws on the same trajectories, for the times: adapted, or not
 STEP, DEPTH = 0.05, 4  # of the trajectories where no chain is adapted
