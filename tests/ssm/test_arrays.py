@@ -218,7 +218,7 @@ def test_bad_outputs_are_named():
 
 
 def test_matrices_of_low_rank_are_absorbed(getkey):
-    # The largest last: taken in their own order, the first pivots would be divided by rounding.
+    # Of rank 3, with the largest pivots last.
     rows = jax.random.normal(getkey(), (3, 12)) * jnp.logspace(-4, 0, 12)
     root = jax.random.normal(getkey(), (12, 12))
     cov, precision = root @ root.T, rows.T @ rows

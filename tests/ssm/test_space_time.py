@@ -47,8 +47,11 @@ def test_density_and_gradient_are_dense(mask):
         np.testing.assert_allclose(slope, expected, rtol=1e-8)
 
 
-def test_gradient_where_eigenvalues_are_equal():
-    corners = jnp.array([[0.0, 0], [0, 1], [1, 0], [1, 1]])  # a square: two equal eigenvalues
+@pytest.mark.parametrize(
+    "last", [(1.0, 1.0), (1e-7, 0.0)], ids=["square, two equal", "two places in one, zero"]
+)
+def test_gradient_of_eigenvalues_that_are_equal_or_zero(last):
+    corners = jnp.array([(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), last])
     y = jnp.asarray(Y[:, :4])
 
     def ours(places, y, lengthscale):
