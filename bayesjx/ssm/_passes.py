@@ -150,11 +150,13 @@ def elements(space: AbstractStateSpace, series: Series, precise: bool) -> Elemen
     like = series.step[0]
 
     def step(so_far: Any, now: Series) -> Any:
-        stretch = steps.extend(space, _element(so_far), now, precise)
-        return alg.filled(_packed(stretch), like.shape, like.dtype), None
+        stretch, determinant = steps.extend(space, _element(so_far), now, precise)
+        return alg.filled(_packed(stretch), like.shape, like.dtype), determinant
 
     first = alg.filled(_packed(steps.empty(space.size)), like.shape, like.dtype)
-    return _element(jax.lax.scan(step, first, series)[0])
+    last, determinants = jax.lax.scan(step, first, series)
+    total = last.log_density + steps.log_factors(series, determinants)
+    return _element(last._replace(log_density=total))
 
 
 def starts(state: Moments, stretches: Element, definite: bool) -> tuple[Moments, Any]:

@@ -196,8 +196,10 @@ def observe(h: Vector, state: Moments, now: Series, precise: bool) -> tuple[Mome
     return Moments(mean, cov), found
 
 
-def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: bool) -> Element:
-    """A stretch with one more observation."""
+def extend(
+    space: AbstractStateSpace, so_far: Element, now: Series, precise: bool
+) -> tuple[Element, Any]:
+    """A stretch with one more observation, and the determinant that its log density still lacks."""
     h = space.readout
     a = space.transition(now.step)
     matrix = alg.matmul(a, so_far.matrix)
@@ -213,9 +215,8 @@ def extend(space: AbstractStateSpace, so_far: Element, now: Series, precise: boo
         alg.with_rank_one(so_far.future.precision, row, precision),
     )
     matrix = alg.subtract_outer(matrix, alg.scale(precision, cross), row)
-    return Element(
-        matrix, state.mean, state.cov, future, so_far.log_density + found.log_density(now)
-    )
+    exponent = so_far.log_density + found.exponent
+    return Element(matrix, state.mean, state.cov, future, exponent), found.determinant
 
 
 def empty(d: int) -> Element:

@@ -38,6 +38,7 @@ def path(tmp_path):
 # Resuming -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.optimised  # as the process is that is killed
 def test_a_killed_fit_goes_on_as_if_nothing_had_happened(dtype, tmp_path):
     path, dtype = tmp_path / "fit.ckpt", jnp.dtype(dtype).name
     command = [sys.executable, str(SCRIPT), str(path), dtype, "3000"]
