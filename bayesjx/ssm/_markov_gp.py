@@ -45,7 +45,7 @@ class MarkovGP(Distribution):
             too. By default all. Where nothing at all is observed the log density is 0.
         mixing: the matrix $W$, shape `(p, q)`.
         slopes: booleans `(n,)`, which observations are of the derivative of the function, of one
-            output; by default none.
+            output; by default none. `mean` and `noise` of those are the derivative's.
         backend: "sequential", one step after another; "chunked", parts side by side;
             "associative", a scan that takes a logarithmic number of steps, for accelerators;
             "square-root", which carries roots of covariances; "steady", for equally spaced times,

@@ -87,6 +87,20 @@ def test_draws_and_leave_one_out(getkey):
     np.testing.assert_allclose(one.variance[2], want[2, 2] - gain @ want[others, 2], rtol=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["chunked", "associative", "square-root"])
+def test_back_ends_orders_and_single_precision_agree(backend):
+    kernel, at = KERNELS["matern52"], RNG.permutation(N)
+    want = ssm.MarkovGP(kernel, TIMES, 0.1, slopes=SLOPES, backend="sequential").log_prob(Y)
+    with pytest.warns(UserWarning, match="not in order"):
+        law = ssm.MarkovGP(kernel, TIMES[at], 0.1, slopes=SLOPES[at], backend=backend)
+    np.testing.assert_allclose(law.log_prob(Y[at]), want, rtol=1e-10)
+    single = jax.tree.map(jnp.float32, kernel)
+    law = ssm.MarkovGP(single, np.float32(TIMES), 0.1, slopes=SLOPES, backend=backend)
+    found = law.log_prob(jnp.float32(Y))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
 def test_slopes_that_do_not_exist_are_named():
     with pytest.raises(ValueError, match="Matern12 has no derivative"):
         ssm.MarkovGP(kernels.Matern12(), TIMES, 0.1, slopes=SLOPES)
