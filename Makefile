@@ -24,7 +24,8 @@ STAMP := $(VENV)/installed
 
 N ?= 2
 ARGS ?=
-PYTEST := $(PY) -m pytest -n $(N) --dist loadfile
+# Files in alphabetical order, so that the demo, which is one long test, starts early.
+PYTEST := $(PY) -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
 COVERAGE := --cov --cov-report=term --cov-fail-under=90
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1

@@ -1,6 +1,7 @@
 """Set up before anything of ours is imported: x64, compilation cache, run-time shape checks."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 # Compiling is most of what the tests cost, so the results are kept between runs and, through the
@@ -10,6 +11,13 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# Loops written by XLA's older emitters compile in half the time; newer releases have them no more,
+# and end the process at an option that they do not know. Subprocesses inherit it.
+if version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    )
 
 if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
     from jaxtyping import install_import_hook
@@ -61,3 +69,10 @@ def quick_compilation(request):
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Frees what a file compiled: programs of all files exhaust the memory maps of a process."""
+    yield
+    jax.clear_caches()
