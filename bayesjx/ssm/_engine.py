@@ -86,7 +86,6 @@ def side_by_side(series: Series, lanes: int) -> Series:
         return jnp.concatenate([array, rest]).reshape(lanes, length).T
 
     pairs = zip(series, fill, strict=True)
-    pairs = zip(series, fill, strict=True)
     return Series(*(None if array is None else cut(array, value) for array, value in pairs))
 
 

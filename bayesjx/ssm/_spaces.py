@@ -1,14 +1,13 @@
 """Gauss-Markov processes: linear stochastic differential equations, solved between two times.
 
-Every process here is a list of states whose matrices are written out entry by entry, see
-`_algebra`. States are scaled to comparable size, which keeps single precision usable: that of a
-Matérn process holds its derivatives divided by powers of the rate.
+Here is what a process is, and how processes combine; `_elementary_spaces` has those made of no
+others. A process is a list of states whose matrices are written out entry by entry, see
+`_algebra`.
 """
 
 from __future__ import annotations
 
 import abc
-import math
 from typing import Any
 
 import equinox as eqx
@@ -17,20 +16,10 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ..kernels._temporal import damped_waves
 from . import _algebra as alg
 from ._algebra import Matrix
 
-# Correlations of the scaled states of Matérn processes of each order, by the Lyapunov equation.
-MATERN_STATES = (
-    ((1,),),
-    ((1, 0), (0, 1)),
-    ((1, 0, -1 / 3), (0, 1 / 3, 0), (-1 / 3, 0, 1)),
-    ((1, 0, -1 / 5, 0), (0, 1 / 5, 0, -1 / 5), (-1 / 5, 0, 1 / 5, 0), (0, -1 / 5, 0, 1)),
-)
-GAMMA_TERMS = 18
 NEGATIVE = 100  # roundings that an eigenvalue of process noise may be below 0
-NODES = 10  # of Gauss-Legendre rules over short steps
 
 
 class AbstractStateSpace(eqx.Module):
@@ -82,210 +71,6 @@ class AbstractStateSpace(eqx.Module):
     def blocks(self) -> tuple[AbstractStateSpace, ...]:
         """Independent processes whose sum this is, in the order of their states."""
         return (self,)
-
-
-class MaternSpace(AbstractStateSpace):
-    r"""A Matérn process of order $p + 1/2$: $(d/dt + \lambda)^{p+1} f$ is white noise.
-
-    References:
-        Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
-        Gaussian process regression models", section 3.
-    """
-
-    order: int = eqx.field(static=True)
-    rate: jax.Array
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1,) + (0,) * self.order
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        if self.order == 0:
-            raise ValueError("a process with kernel Matern12 has no derivative")
-        return (0, self.rate) + (0,) * (self.order - 1)
-
-    def transition(self, step: Any) -> Matrix:
-        x = self.rate * step
-        decay = jnp.exp(-x)
-        powers = _nilpotent_powers(self.order)
-        entries = np.stack(powers, axis=-1)
-        return tuple(tuple(alg.times(decay, _horner(c, x)) for c in row) for row in entries)
-
-    def marginal(self, time: Any) -> Matrix:
-        return alg.scale_symmetric(self.variance, MATERN_STATES[self.order])
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        d, z = self.order + 1, 2 * self.rate * step
-        gammas = [None, *(lower_gamma(m, z) for m in range(1, 2 * d))]
-        weights = _noise_weights(self.order)
-
-        def entry(i: int, j: int) -> Any:
-            total: Any = 0
-            for m in range(1, 2 * d):
-                total = alg.plus(total, alg.times(_number(weights[i, j, m]), gammas[m]))
-            return alg.times(self.variance, total)
-
-        return alg.symmetric([[entry(i, j) for j in range(i + 1)] for i in range(d)])
-
-
-class WaveSpace(AbstractStateSpace):
-    """A wave of unknown amplitude and phase: a vector that turns at a known frequency."""
-
-    frequency: jax.Array
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1, 0)
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        return (0, -self.frequency)
-
-    def transition(self, step: Any) -> Matrix:
-        angle = self.frequency * step
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
-        return ((cos, -sin), (sin, cos))
-
-    def marginal(self, time: Any) -> Matrix:
-        return alg.scale_symmetric(self.variance, alg.identity(2))
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        return alg.zeros(2)
-
-
-class OscillatorSpace(AbstractStateSpace):
-    """A damped oscillator driven by white noise: value, and velocity over frequency."""
-
-    frequency: jax.Array
-    quality: jax.Array
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1, 0)
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        return (0, self.frequency)
-
-    def transition(self, step: Any) -> Matrix:
-        damping = 0.5 / self.quality
-        x = self.frequency * step
-        even, odd = damped_waves(damping * x, (1 - damping**2) * x**2)
-        return ((even + damping * x * odd, x * odd), (-x * odd, even - damping * x * odd))
-
-    def marginal(self, time: Any) -> Matrix:
-        return alg.scale_symmetric(self.variance, alg.identity(2))
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        # The driving noise enters the velocity; a short step is integrated, a long one subtracted.
-        short = self.frequency * step * (1 + 0.5 / self.quality) < 1
-        brief = jnp.where(short, step, 0.0)
-        nodes, weights = np.polynomial.legendre.leggauss(NODES)
-        total: Matrix = alg.zeros(2)
-        for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            column = tuple(row[1] for row in self.transition(float(node) * brief))
-            total = alg.with_rank_one(total, column, float(weight))
-        pace = 2 * self.variance * self.frequency / self.quality * brief
-        a = self.transition(jnp.where(short, 0.0, step))
-        one = alg.identity(2)
-        rest = alg.subtract_symmetric(one, alg.congruence(a, one))
-        rows = [
-            [
-                jnp.where(short, pace * total[i][j], self.variance * jnp.asarray(rest[i][j]))
-                for j in range(i + 1)
-            ]
-            for i in range(2)
-        ]
-        return alg.symmetric(rows)
-
-
-class ConstantSpace(AbstractStateSpace):
-    """A constant."""
-
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1,)
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        return (0,)
-
-    def transition(self, step: Any) -> Matrix:
-        return alg.identity(1)
-
-    def marginal(self, time: Any) -> Matrix:
-        return ((self.variance,),)
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        return alg.zeros(1)
-
-
-class LineSpace(AbstractStateSpace):
-    """A line through 0 at the origin: value and slope."""
-
-    origin: jax.Array
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1, 0)
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        return (0, 1)
-
-    def transition(self, step: Any) -> Matrix:
-        return ((1, step), (0, 1))
-
-    def marginal(self, time: Any) -> Matrix:
-        since = time - self.origin
-        return alg.scale_symmetric(self.variance, ((since**2, since), (since, 1)))
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        return alg.zeros(2)
-
-    def since(self, origin: float) -> AbstractStateSpace:
-        return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
-
-
-class WienerSpace(AbstractStateSpace):
-    """A Wiener process from the origin on (order 0), or its integral (order 1)."""
-
-    order: int = eqx.field(static=True)
-    origin: jax.Array
-    variance: jax.Array
-
-    @property
-    def readout(self) -> tuple[int, ...]:
-        return (1,) + (0,) * self.order
-
-    @property
-    def slope(self) -> tuple[Any, ...]:
-        if self.order == 0:
-            raise ValueError("a process with kernel Wiener has no derivative")
-        return (0, 1)
-
-    def transition(self, step: Any) -> Matrix:
-        return alg.identity(1) if self.order == 0 else ((1, step), (0, 1))
-
-    def marginal(self, time: Any) -> Matrix:
-        since = time - self.origin
-        return self.noise(time, jnp.where(since >= 0, since, jnp.nan))
-
-    def noise(self, time: Any, step: Any) -> Matrix:
-        if self.order == 0:
-            return ((self.variance * step,),)
-        half = step**2 / 2
-        return alg.scale_symmetric(self.variance, ((step**3 / 3, half), (half, step)))
-
-    def since(self, origin: float) -> AbstractStateSpace:
-        return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
 
 
 class ScaledSpace(AbstractStateSpace):
@@ -406,65 +191,3 @@ def check_noise(space: AbstractStateSpace, times: Any, steps: Any) -> None:
             f"{type(space).__name__}: the process noise of a step of {float(steps[i]):g} has the "
             f"eigenvalue {eigenvalues[i, 0]:.3g}; it must be positive semi-definite"
         )
-
-
-def lower_gamma(m: int, z: Any) -> Any:
-    r"""The regularised lower incomplete gamma function $P(m, z)$ of an integer, for $z \ge 0$.
-
-    To full relative accuracy also near 0, where it is about $z^m / m!$.
-    """
-    small = z < m + 1
-    near = jnp.where(small, z, 0.0)
-    series: Any = jnp.ones_like(near)
-    for j in range(GAMMA_TERMS + 3 * m, 0, -1):
-        series = 1 + near / (m + j) * series
-    below = jnp.exp(-near) * near**m / math.factorial(m) * series
-    far = jnp.where(small, m + 1.0, z)
-    tail: Any = jnp.ones_like(far)
-    for j in range(m - 1, 0, -1):
-        tail = 1 + far / j * tail
-    return jnp.where(small, below, 1 - jnp.exp(-far) * tail)
-
-
-def _nilpotent_powers(order: int) -> list[np.ndarray]:
-    """The powers of $F + I$, over their factorials, where $F$ is the companion matrix of rate 1."""
-    d = order + 1
-    companion = np.eye(d, k=1)
-    companion[-1] -= [math.comb(d, j) for j in range(d)]
-    shifted, powers = companion + np.eye(d), [np.eye(d)]
-    for k in range(1, d):
-        powers.append(powers[-1] @ shifted / k)
-    return powers
-
-
-def _noise_weights(order: int) -> np.ndarray:
-    """Coefficients of the incomplete gamma functions in the noise of unit rate and variance."""
-    d = order + 1
-    columns = [power[:, -1] for power in _nilpotent_powers(order)]
-    density = math.factorial(order) ** 2 / math.factorial(2 * order) * 2 ** (2 * order + 1)
-    weights = np.zeros((d, d, 2 * d))
-    for a, left in enumerate(columns):
-        for b, right in enumerate(columns):
-            m = a + b + 1
-            factor = density * math.factorial(a + b) / 2**m
-            weights[:, :, m] += factor * np.outer(left, right)
-    return weights
-
-
-def _horner(coefficients: np.ndarray, x: Any) -> Any:
-    total: Any = 0
-    for c in coefficients[::-1]:
-        total = alg.plus(alg.times(total, x), _number(c))
-    return total
-
-
-def _earlier(time: jax.Array, origin: float) -> Any:
-    if isinstance(time, jax.core.Tracer):
-        return time - origin
-    return np.float64(time) - origin  # whatever the precision of what follows
-
-
-def _number(value: Any) -> float | int:
-    """A Python number, an integer if it is one, so that 0 and 1 are seen."""
-    value = float(value)
-    return round(value) if abs(value - round(value)) < 1e-12 else value

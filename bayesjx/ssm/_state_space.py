@@ -13,18 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import kernels
-from ._spaces import (
-    AbstractStateSpace,
+from ._elementary_spaces import (
     ConstantSpace,
     LineSpace,
     MaternSpace,
     OscillatorSpace,
-    ProductSpace,
-    ScaledSpace,
-    SumSpace,
     WaveSpace,
     WienerSpace,
 )
+from ._spaces import AbstractStateSpace, ProductSpace, ScaledSpace, SumSpace
 
 HARMONICS = 6
 MISSING_VARIANCE = 1e-4
