@@ -21,6 +21,11 @@ from ._state_space import HARMONICS, state_space
 from ._steps import Series
 from ._times import sorted_times
 
+UNMASKED = (
+    "value holds NaN or infinite values where the mask says that it was observed; pass mask= for "
+    "missing ones"
+)
+
 
 class MarkovGP(Distribution):
     r"""Noisy observations of $f \sim GP(m, k)$ at some times, in linear time.
@@ -69,7 +74,7 @@ class MarkovGP(Distribution):
 
     has_rsample = True
     pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order", "readout")
-    pytree_aux_fields = ("origin", "backend", "noisy")
+    pytree_aux_fields = ("origin", "backend", "noisy", "complete")
 
     def __init__(
         self,
@@ -106,6 +111,7 @@ class MarkovGP(Distribution):
         self.noise = self.in_order(_each("noise", noise, shape, dtype))
         self.loc = _each("mean", mean, shape, dtype)
         self.seen = self.in_order(_seen(mask, shape, dtype))
+        self.complete = mask is None
         self.backend = backend
         super().__init__((), shape, validate_args=False)
         if self.plan.steady:
@@ -123,6 +129,7 @@ class MarkovGP(Distribution):
         if shape[len(shape) - len(event) :] != event:
             wanted = ", ".join(map(str, event))
             raise ValueError(f"MarkovGP: value must have shape (..., {wanted}), got {shape}")
+        self.refuse_gaps(value)
         one = lambda y: process.log_density(  # noqa: E731
             self.plan, self.space, self.series(y), self.readout
         )
@@ -175,13 +182,21 @@ class MarkovGP(Distribution):
         refuse_where(
             hidden,
             lambda v: ~np.isfinite(v) if isinstance(v, np.ndarray) else ~jnp.isfinite(v),
-            "value holds NaN or infinite values where the mask says that it was observed; "
-            "pass mask= for missing ones",
+            UNMASKED,
         )
         series = self.series(hidden)
         return MarkovPosterior(
             self.space, series, self.loc, self.order, self.readout, self.origin, self.backend
         )
+
+    def refuse_gaps(self, value: Any) -> None:
+        """Refuse known observations that are not finite, where no mask says that some are missing.
+
+        Raises:
+            ValueError: there are such.
+        """
+        if self.complete:
+            _refuse_known(value, lambda v: ~np.isfinite(v), UNMASKED)
 
     def series(self, value: Any) -> Series:
         """Observations less their mean, in the order of time."""

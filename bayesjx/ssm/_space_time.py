@@ -111,6 +111,7 @@ class SpaceTimeGP(Distribution):
         if shape[-2:] != self.event_shape:
             raise ValueError(f"SpaceTimeGP: value must have shape (..., {self.event_shape})")
         law = self.process
+        law.refuse_gaps(value)
         precise = law.steps.dtype != jnp.float64
 
         def one(y: jax.Array) -> jax.Array:

@@ -299,6 +299,7 @@ def test_bad_input_is_named():
         "backend must be one of": lambda: ssm.MarkovGP(kernel, times, 0.1, backend="fast"),
         "value must have shape": lambda: ssm.MarkovGP(kernel, times, 0.1).log_prob(y[:-1]),
         "value holds NaN": lambda: ssm.MarkovGP(kernel, times, 0.1).condition(y),
+        "value holds NaN .* pass mask=": lambda: ssm.MarkovGP(kernel, times, 0.1).log_prob(y),
         "float32, which is exact to": lambda: ssm.MarkovGP(
             kernel, np.float32(2e6) + np.arange(50, dtype=np.float32) / 4, 0.1
         ),
@@ -312,6 +313,18 @@ def test_bad_input_is_named():
     for message, make in cases.items():
         with pytest.raises(ValueError, match=message):
             make()
+
+
+@pytest.mark.errors
+def test_gaps_without_a_mask_are_named_before_a_chain_starts():
+    times, y, _ = problem()
+
+    def model(y):
+        noise = numpyro.sample("noise", dist.LogNormal(0.0, 1.0))
+        numpyro.sample("y", ssm.MarkovGP(KERNELS["matern32"], times, noise), obs=y)
+
+    with pytest.raises(ValueError, match="value holds NaN .* pass mask="):
+        MCMC(NUTS(model), num_warmup=1, num_samples=1).run(jax.random.key(0), y)
 
 
 @pytest.mark.errors

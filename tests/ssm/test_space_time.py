@@ -158,6 +158,8 @@ def test_bad_input_is_named():
         ssm.SpaceTimeGP(SPACE, TIME, PLACES, TIMES, mask=MASK.T)
     with pytest.raises(ValueError, match="value must have shape"):
         ssm.SpaceTimeGP(SPACE, TIME, PLACES, TIMES, 0.1).log_prob(Y.T)
+    with pytest.raises(ValueError, match="value holds NaN .* pass mask="):
+        ssm.SpaceTimeGP(SPACE, TIME, PLACES, TIMES, 0.1).log_prob(np.where(MASK, Y, np.nan))
     law = ssm.SpaceTimeGP(SPACE, TIME, PLACES, TIMES, 0.1, inducing=PLACES[:2])
     with pytest.raises(NotImplementedError, match="leave inducing places out"):
         law.sample(jax.random.key(0))
