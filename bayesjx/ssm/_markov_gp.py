@@ -60,10 +60,11 @@ class MarkovGP(Distribution):
         harmonics: of `Periodic` kernels, see `state_space`.
 
     Raises:
-        ValueError: wrong shapes, no times, NaN in times or noise, negative noise, an unknown
-            backend or one that does not fit, single-precision times that cannot resolve their
-            steps, a mixing that is not finite, slopes of a process that has none, a state space
-            of one's own whose process noise is not positive semi-definite.
+        ValueError: wrong shapes, no times, dates as times, NaN in times or noise, negative noise,
+            an unknown backend or one that does not fit, single-precision times that cannot resolve
+            their steps, a mixing that is not finite, slopes of a process that has none, a state
+            space of one's own whose process noise is not positive semi-definite; from `log_prob`,
+            known observations that are NaN without a mask.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal

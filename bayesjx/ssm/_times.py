@@ -11,6 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+NO_NUMBERS = "mMOSUc"  # kinds of types: dates, durations, objects, text, complex numbers
 LEAST_DIGITS = 64  # of rounding errors of the latest time that an average step must have
 
 
@@ -40,7 +41,8 @@ def sorted_times(times: Any, name: str = "times") -> Times:
         name: of the argument, for errors.
 
     Raises:
-        ValueError: a wrong rank, no times, NaN, or a type that cannot tell neighbours apart.
+        ValueError: a wrong rank, no times, NaN, dates or what else is no real number, or a type
+            that cannot tell neighbours apart.
         RuntimeError: under `jit`, NaN or times out of order.
 
     Warns:
@@ -57,6 +59,11 @@ def sorted_times(times: Any, name: str = "times") -> Times:
         steps = eqx.error_if(times - before, ~jnp.all(times >= before), message)
         return Times(0.0, before, steps, None)
     given = np.asarray(times)
+    if given.dtype.kind in NO_NUMBERS:
+        raise ValueError(
+            f"{name} must be real numbers, got {given.dtype}; dates as days, say: "
+            "(dates - dates[0]) / np.timedelta64(1, 'D')"
+        )
     exact = given.astype(np.float64)
     if not np.all(np.isfinite(exact)):
         raise ValueError(f"{name} holds NaN or infinite values")

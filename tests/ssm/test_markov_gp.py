@@ -292,6 +292,9 @@ def test_bad_input_is_named():
         "times must have shape": lambda: ssm.MarkovGP(kernel, times[:, None], 0.1),
         "times is empty": lambda: ssm.MarkovGP(kernel, np.zeros(0), 0.1),
         "times holds NaN": lambda: ssm.MarkovGP(kernel, np.array([0.0, np.nan]), 0.1),
+        "times must be real numbers, got datetime64": lambda: ssm.MarkovGP(
+            kernel, np.arange("2020-01-01", "2020-01-09", dtype="datetime64[D]"), 0.1
+        ),
         "noise must not be negative": lambda: ssm.MarkovGP(kernel, times, -0.1),
         "noise must be a scalar or have shape": lambda: ssm.MarkovGP(kernel, times, np.ones(3)),
         "mean must be a scalar or have shape": lambda: ssm.MarkovGP(kernel, times, 0.1, np.ones(3)),
