@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
@@ -59,6 +60,10 @@ def execute(source: Path) -> str | None:
 
 def main() -> int:
     EXECUTED.mkdir(parents=True, exist_ok=True)
+    if os.environ.get("BAYESJX_FAST") == "1" and version("jaxlib").startswith("0.10."):
+        # As in `tests/conftest.py`: small sizes are mostly compilation.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
     sources = sorted(SOURCES.glob("*.py"))
     for stale in {path.stem for path in EXECUTED.glob("*.ipynb")} - {path.stem for path in sources}:
         (EXECUTED / f"{stale}.ipynb").unlink()
