@@ -11,14 +11,17 @@ import jax
 import jax.numpy as jnp
 
 from .._core import FUSE_LOOPS
+from ._elementary_spaces import ConstantSpace, LineSpace, MaternSpace, WaveSpace, WienerSpace
+from ._spaces import AbstractStateSpace, ScaledSpace
 
 BACKENDS = ("auto", "sequential", "chunked", "associative", "square-root", "steady")
-LONG = 50_000  # observations from which on parts are faster, of one or two states
 FEW = 64  # observations below which one step after another is never slower
 MOST_STATES = 4  # that are written out entry by entry; programs of more take long to compile
 LANES = {"cpu": (16, 1024), "gpu": (64, 65536), "tpu": (128, 65536)}
 ARRAY_LANES = 16  # on CPUs, of states that are arrays
 ARRAY_STATES = 12  # up to which parts side by side are faster there
+BRIEF_STATES = 2
+BRIEF = (MaternSpace, WaveSpace, ConstantSpace, LineSpace, WienerSpace)  # of few operations
 
 
 class Plan(NamedTuple):
@@ -31,6 +34,7 @@ class Plan(NamedTuple):
         associative: whether parts are joined by a scan that takes a logarithmic number of steps.
         roots: whether the filter carries roots of covariances.
         steady: whether the filter's gain is held at its limit.
+        brief: whether the density without derivatives is found one step after another all the same.
     """
 
     lanes: int
@@ -39,21 +43,25 @@ class Plan(NamedTuple):
     associative: bool = False
     roots: bool = False
     steady: bool = False
+    brief: bool = False
 
 
-def plan(backend: str, n: int, d: int, dtype: Any, arrays: bool = False) -> Plan:
+def plan(
+    backend: str, n: int, d: int, dtype: Any, arrays: bool = False, brief: bool = False
+) -> Plan:
     """How to filter a series.
 
     Args:
         backend: see `MarkovGP`. What "auto" does was measured on two CPU cores: up to four states
             are written out entry by entry; then steps one after another are as fast as parts side
             by side if XLA fuses the loop, see `configure_cpu`, and up to twenty times slower if it
-            does not; of one or two states long series are always faster in parts. States that are
-            arrays go side by side, 16 parts, up to 12 of them.
+            does not. Densities of brief processes, without derivatives, are one loop that it always
+            fuses. States that are arrays go side by side, 16 parts, up to 12 of them.
         n: observations.
         d: states.
         dtype: of the numbers; single precision takes the accurate process noise.
         arrays: whether states must be arrays, as several outputs need them.
+        brief: see `is_brief`.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
@@ -66,8 +74,7 @@ def plan(backend: str, n: int, d: int, dtype: Any, arrays: bool = False) -> Plan
     arrays = arrays or d > MOST_STATES
     platform = jax.default_backend()
     fused = platform == "cpu" and loops_are_fused()
-    short = d > 2 or n < LONG
-    better_in_turn = d > ARRAY_STATES if arrays else fused and short
+    better_in_turn = d > ARRAY_STATES if arrays else fused
     if backend == "sequential" or n < FEW or (backend == "auto" and better_in_turn):
         if platform == "cpu" and not fused and not arrays and n > FEW:
             _hint()
@@ -76,7 +83,20 @@ def plan(backend: str, n: int, d: int, dtype: Any, arrays: bool = False) -> Plan
         return Plan(ARRAY_LANES, precise, arrays)
     least, most = LANES.get(platform, LANES["cpu"])
     lanes = 2 ** round(math.log2(math.sqrt(n)))
-    return Plan(min(max(lanes, least), most), precise, arrays)
+    brief = brief and backend == "auto" and platform == "cpu" and not (arrays or precise)
+    return Plan(min(max(lanes, least), most), precise, arrays, brief=brief)
+
+
+def is_brief(space: AbstractStateSpace) -> bool:
+    """Whether XLA always makes one kernel of the filter's loop, as its body handles little enough.
+
+    Measured in double precision on CPUs.
+    """
+    return space.size <= BRIEF_STATES and all(isinstance(_bare(b), BRIEF) for b in space.blocks)
+
+
+def _bare(space: AbstractStateSpace) -> AbstractStateSpace:
+    return _bare(space.space) if isinstance(space, ScaledSpace) else space
 
 
 def loops_are_fused() -> bool:

@@ -44,24 +44,42 @@ def log_density(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Ar
         space: law of the state, whose arrays are scalars.
         series: arrays of shape `(n,)`.
     """
-    state = passes.start(space, series)
+    in_parts = functools.partial(_in_parts, plan)
     if plan.lanes == 1:
-        return passes.forward(space, series, state, plan.precise, keep=False)[1]
+        return _in_turn(plan, space, series)
+    if not plan.brief:
+        return in_parts(space, series)
+    # Several at once would make the body of the loop longer.
+    alone = jax.custom_batching.custom_vmap(functools.partial(_in_turn, plan))
+
+    @alone.def_vmap
+    def together(size: int, batched: Any, *args: Any) -> tuple[jax.Array, bool]:
+        axes = jax.tree.map(lambda several: 0 if several else None, tuple(batched))
+        return jax.vmap(in_parts, axes)(*args), True
+
+    return alone(space, series)
+
+
+def _in_turn(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
+    return passes.density(space, series, passes.start(space, series), plan.precise)
+
+
+def _in_parts(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
     stretches = passes.elements(space, side_by_side(series, plan.lanes), plan.precise)
-    return passes.starts(state, stretches, series.scale is None)[1]
+    return passes.starts(passes.start(space, series), stretches, series.scale is None)[1]
 
 
 def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Filtered]:
     """The log density, and what the backward pass needs."""
     state = passes.start(space, series)
     if plan.lanes == 1:
-        _, total, kept = passes.forward(space, series, state, plan.precise, keep=True)
+        _, total, kept = passes.forward(space, series, state, plan.precise)
         d = space.size
         return total, Filtered(series, kept, Adjoint((0,) * d, alg.zeros(d)))
     lanes = side_by_side(series, plan.lanes)
     stretches = passes.elements(space, lanes, plan.precise)
     begins, total = passes.starts(state, stretches, series.scale is None)
-    ends, _, kept = passes.forward(space, lanes, begins, plan.precise, keep=True)
+    ends, _, kept = passes.forward(space, lanes, begins, plan.precise)
     return total, Filtered(lanes, kept, steps.seen_from(ends, passes.futures(stretches)))
 
 

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints, Distribution
 from .._core import refuse_where
 from ..kernels import AbstractKernel
 from . import _algebra as alg, _process as process, _steady as steady
-from ._backend import Plan, plan
+from ._backend import is_brief, Plan, plan
 from ._posterior import MarkovPosterior
 from ._spaces import AbstractStateSpace, check_noise, SumSpace
 from ._state_space import HARMONICS, state_space
@@ -150,7 +150,8 @@ class MarkovGP(Distribution):
     def plan(self) -> Plan:
         """How a series of this length is filtered."""
         n, dtype = self.event_shape[0], self.steps.dtype
-        return plan(self.backend, n, self.space.size, dtype, self.readout is not None)
+        arrays = self.readout is not None
+        return plan(self.backend, n, self.space.size, dtype, arrays, is_brief(self.space))
 
     @property
     def mean(self) -> jax.Array:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from . import _algebra as alg, _steps as steps
-from ._algebra import Vector
+from ._algebra import Matrix, Vector
 from ._spaces import AbstractStateSpace
 from ._steps import Adjoint, Element, Future, Moments, Series, Smoothed
+
+BLOCK = 50_000  # observations, whose arrays fit into a core's cache
 
 
 class Backward(NamedTuple):
@@ -39,7 +42,7 @@ def start(space: AbstractStateSpace, series: Series) -> Moments:
 
 
 def forward(
-    space: AbstractStateSpace, series: Series, state: Moments, precise: bool, keep: bool
+    space: AbstractStateSpace, series: Series, state: Moments, precise: bool
 ) -> tuple[Moments, Any, Any]:
     """The filter, along the leading axis of a series.
 
@@ -48,26 +51,71 @@ def forward(
         series: arrays `(n,)`, or `(n, lanes)`.
         state: before the first step.
         precise: see `predict`.
-        keep: whether to return all states.
 
     Returns:
-        The last state, the log density, and states before each step or None.
+        The last state, the log density, and states before each step.
     """
-    h, like = space.readout, series.step[0]
+    like = series.step[0]
 
     def step(carry: Any, now: Series) -> Any:
-        state, total = carry
-        state = Moments(state[0], alg.unpacked(state[1]))
-        ahead = steps.predict(space, state, now.time, now.step, precise)
-        after, found = steps.observe(h, ahead, now, precise)
-        kept = _flat(state, like) if keep else None
-        return (_flat(after, like), total + found.exponent), (kept, found.determinant)
+        after, determinant = _filtered(space, carry, now, precise)
+        return after, (carry[0], determinant)
 
     first = (_flat(state, like), jnp.zeros_like(like))
     (last, total), (kept, determinants) = jax.lax.scan(step, first, series)
     # Logarithms of all steps at once take a fraction of their time inside of the loop.
     total = total + steps.log_factors(series, determinants)
     return Moments(last[0], alg.unpacked(last[1])), total, kept
+
+
+def density(space: AbstractStateSpace, series: Series, state: Moments, precise: bool) -> Any:
+    """The log density of a series `(n,)`, block by block.
+
+    Transitions of a block are taken at once, before its loop, and logarithms after it; all that a
+    block needs stays in the cache.
+
+    Args:
+        space: the law of the state.
+        series: arrays `(n,)`.
+        state: before the first step.
+        precise: see `predict`.
+    """
+    like, n = series.step[0], len(series.step)
+    blocks = -(-n // BLOCK)
+    length = -(-n // blocks)
+
+    def step(carry: Any, inputs: Any) -> Any:
+        now, changing = inputs
+        return _filtered(space, carry, now, precise, eqx.combine(changing, constant))
+
+    def block(carry: Any, i: Any) -> Any:
+        # The last block ends with the series; what it shares with the one before is passed over.
+        begin = jnp.minimum(i * length, n - length)
+        now = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, length), series)
+        fresh = begin + jnp.arange(length) >= i * length
+        now = now._replace(step=jnp.where(fresh, now.step, 0), seen=jnp.where(fresh, now.seen, 0))
+        changing = eqx.filter(space.transition(now.step), _has_lanes)
+        (state, total), determinants = jax.lax.scan(step, carry, (now, changing))
+        return (state, total + steps.log_factors(now, determinants)), None
+
+    constant = eqx.filter(space.transition(series.step[:1]), _has_lanes, inverse=True)
+    first = (_flat(state, like), jnp.zeros_like(like))
+    return jax.lax.scan(block, first, jnp.arange(blocks))[0][1]
+
+
+def _filtered(
+    space: AbstractStateSpace,
+    carry: Any,
+    now: Series,
+    precise: bool,
+    transition: Matrix | None = None,
+) -> tuple[Any, Any]:
+    """A filter step: state and log density after it, and the determinant that the latter lacks."""
+    (mean, cov), total = carry
+    state = Moments(mean, alg.unpacked(cov))
+    ahead = steps.predict(space, state, now.time, now.step, precise, transition)
+    after, found = steps.observe(space.readout, ahead, now, precise)
+    return (_flat(after, total), total + found.exponent), found.determinant
 
 
 def backward(
@@ -192,6 +240,10 @@ def _flat(pair: Any, like: Any) -> Any:
     """A vector and a symmetric matrix as loops carry them."""
     vector, matrix = pair
     return alg.filled((tuple(vector), alg.packed(matrix)), like.shape, like.dtype)
+
+
+def _has_lanes(entry: Any) -> bool:
+    return jnp.ndim(entry) > 0
 
 
 def _packed(element: Element) -> Element:

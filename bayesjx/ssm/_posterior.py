@@ -12,7 +12,7 @@ import numpy as np
 from numpyro import distributions as dist
 
 from . import _algebra as alg, _process as process
-from ._backend import Plan, plan
+from ._backend import is_brief, Plan, plan
 from ._spaces import AbstractStateSpace, SumSpace
 from ._steps import Series
 
@@ -180,7 +180,8 @@ class MarkovPosterior(eqx.Module):
 
     def _plan(self, n: int, backend: str) -> Plan:
         arrays = self.readout is not None
-        return plan(backend, n, self.space.size, self.series.step.dtype, arrays)
+        dtype = self.series.step.dtype
+        return plan(backend, n, self.space.size, dtype, arrays, is_brief(self.space))
 
     def _rows(self, term: int | None, slope: bool = False) -> Any:
         """The combinations of the state that are wanted, `(q, d)`."""

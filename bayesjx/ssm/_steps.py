@@ -89,7 +89,12 @@ class Adjoint(NamedTuple):
 
 
 def predict(
-    space: AbstractStateSpace, state: Moments, time: Any, step: Any, precise: bool
+    space: AbstractStateSpace,
+    state: Moments,
+    time: Any,
+    step: Any,
+    precise: bool,
+    transition: Matrix | None = None,
 ) -> Moments:
     """The state a step later.
 
@@ -100,8 +105,9 @@ def predict(
         step: until the next one.
         precise: add the process noise itself, for single precision, and not what keeps the
             marginal law as it is, which is cheaper.
+        transition: of the step, where it is known.
     """
-    a = space.transition(step)
+    a = space.transition(step) if transition is None else transition
     return Moments(alg.matvec(a, state.mean), _moved(space, a, state.cov, time, step, precise))
 
 

@@ -9,6 +9,7 @@ from numpyro import distributions as dist
 from numpyro.infer import MCMC, NUTS
 
 from bayesjx import kernels, ssm
+from bayesjx.ssm import _passes
 
 pytestmark = pytest.mark.filterwarnings("ignore:filtering one step after another is slow")
 N = 90
@@ -62,6 +63,18 @@ def test_density_and_gradient_are_dense(name, backend):
     np.testing.assert_allclose(value, want, rtol=1e-11)
     for slope, expected in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(slope, expected, rtol=2e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_density_by_blocks_is_dense(name, monkeypatch, dtype):
+    monkeypatch.setattr(_passes, "BLOCK", 27)  # four, of 23; the last two share two observations
+    times, y, mask = problem()
+    kernel, times, y = jax.tree.map(lambda a: jnp.asarray(a, dtype), (KERNELS[name], times, y))
+    law = ssm.MarkovGP(kernel, times, jnp.linspace(0.05, 0.2, N), 0.1, mask, backend="sequential")
+    want = dense(KERNELS[name], times, y - 0.1, jnp.linspace(0.05, 0.2, N), mask)
+    found = jax.jit(law.log_prob)(y)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, want, rtol=2e-4 if dtype == jnp.float32 else 1e-9)
 
 
 @pytest.mark.parametrize("backend", ["sequential", "chunked"])
