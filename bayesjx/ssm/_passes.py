@@ -13,7 +13,7 @@ from ._algebra import Matrix, Vector
 from ._spaces import AbstractStateSpace
 from ._steps import Adjoint, Element, Future, Moments, Series, Smoothed
 
-BLOCK = 50_000  # observations, whose arrays fit into a core's cache
+BLOCK = 100_000  # observations, whose arrays fit into the cache
 
 
 class Backward(NamedTuple):
@@ -80,27 +80,29 @@ def density(space: AbstractStateSpace, series: Series, state: Moments, precise: 
         state: before the first step.
         precise: see `predict`.
     """
-    like, n = series.step[0], len(series.step)
-    blocks = -(-n // BLOCK)
-    length = -(-n // blocks)
+    like = series.step[0]
+    whole, rest = divmod(len(series.step), BLOCK)
+    constant = eqx.filter(space.transition(series.step[:1]), _has_lanes, inverse=True)
 
     def step(carry: Any, inputs: Any) -> Any:
         now, changing = inputs
         return _filtered(space, carry, now, precise, eqx.combine(changing, constant))
 
-    def block(carry: Any, i: Any) -> Any:
-        # The last block ends with the series; what it shares with the one before is passed over.
-        begin = jnp.minimum(i * length, n - length)
+    def block(carry: Any, begin: Any, length: int) -> Any:
         now = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, length), series)
-        fresh = begin + jnp.arange(length) >= i * length
-        now = now._replace(step=jnp.where(fresh, now.step, 0), seen=jnp.where(fresh, now.seen, 0))
         changing = eqx.filter(space.transition(now.step), _has_lanes)
         (state, total), determinants = jax.lax.scan(step, carry, (now, changing))
-        return (state, total + steps.log_factors(now, determinants)), None
+        return state, total + steps.log_factors(now, determinants)
 
-    constant = eqx.filter(space.transition(series.step[:1]), _has_lanes, inverse=True)
-    first = (_flat(state, like), jnp.zeros_like(like))
-    return jax.lax.scan(block, first, jnp.arange(blocks))[0][1]
+    def next_block(carry: Any, i: Any) -> Any:
+        return block(carry, i * BLOCK, BLOCK), None
+
+    carry = (_flat(state, like), jnp.zeros_like(like))
+    if whole:
+        carry, _ = jax.lax.scan(next_block, carry, jnp.arange(whole))
+    if rest:
+        carry = block(carry, whole * BLOCK, rest)
+    return carry[1]
 
 
 def _filtered(

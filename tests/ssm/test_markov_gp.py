@@ -67,7 +67,7 @@ def test_density_and_gradient_are_dense(name, backend):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_density_by_blocks_is_dense(name, monkeypatch, dtype):
-    monkeypatch.setattr(_passes, "BLOCK", 27)  # four, of 23; the last two share two observations
+    monkeypatch.setattr(_passes, "BLOCK", 27)  # three of them, and 9 observations
     times, y, mask = problem()
     kernel, times, y = jax.tree.map(lambda a: jnp.asarray(a, dtype), (KERNELS[name], times, y))
     law = ssm.MarkovGP(kernel, times, jnp.linspace(0.05, 0.2, N), 0.1, mask, backend="sequential")
