@@ -61,7 +61,8 @@ def quick_compilation(request):
     """Nearly all programs run once or a few times, so what they cost is their compilation.
 
     This leaves out the optimisations by LLVM, half of that time. XLA's own, which decide on memory
-    and on communication between devices, stay. Tests of long programs are marked `optimised`.
+    and on communication between devices, stay. Tests of long programs are marked `optimised`; they
+    share none with others, whose last bits would differ.
     """
     if request.node.get_closest_marker("optimised"):
         yield

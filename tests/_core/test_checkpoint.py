@@ -38,12 +38,12 @@ def path(tmp_path):
 # Resuming -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.optimised  # as the process is that is killed
 def test_a_killed_fit_goes_on_as_if_nothing_had_happened(dtype, tmp_path):
     path, dtype = tmp_path / "fit.ckpt", jnp.dtype(dtype).name
     command = [sys.executable, str(SCRIPT), str(path), dtype, "3000"]
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": root}
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as in `conftest.py`
     child = subprocess.Popen(command, env=environment)
     try:
         deadline = time.monotonic() + 120
