@@ -13,6 +13,7 @@ from bayesjx._core._batched import (
 from bayesjx._core._callbacks import CallbackInfo as CallbackInfo, stop_when_flat as stop_when_flat
 from bayesjx._core._checkpoint import (
     CheckpointError as CheckpointError,
+    CheckpointWriteError as CheckpointWriteError,
     describe_checkpoint as describe_checkpoint,
     load_checkpoint as load_checkpoint,
 )

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import sys
+import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bayesjx._core._header import check_header
 from bayesjx._core._tree import is_key, path_name, shape_text
 
 FORMAT = 1
@@ -25,6 +27,20 @@ _MAGIC = b"bayesjx checkpoint\n"
 
 class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message says why."""
+
+
+class CheckpointWriteError(CheckpointError, OSError):
+    """A checkpoint cannot be written; the message says why.
+
+    Attributes:
+        result: the `FitResult` of the fit whose last checkpoint it is; None where no step was made.
+    """
+
+    result: Any
+
+    def __init__(self, message: str, result: Any = None):
+        super().__init__(message)
+        self.result = result
 
 
 def describe_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -83,9 +99,10 @@ def write_checkpoint(path: Path, header: dict, state: Any, history: Any) -> None
             "payload_sha256": digest.hexdigest(),
         }
     ).encode()
-    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(_MAGIC + len(text).to_bytes(8, "little"))
             file.write(hashlib.sha256(text).digest() + text)
             for blob in blobs:
@@ -96,6 +113,35 @@ def write_checkpoint(path: Path, header: dict, state: Any, history: Any) -> None
     finally:
         temporary.unlink(missing_ok=True)
     _sync_directory(path.parent)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` that no other writer has."""
+    return path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+
+
+def check_writable(path: Path) -> None:
+    """Write a file beside `path`, as `write_checkpoint` does, and remove it again.
+
+    Raises:
+        CheckpointWriteError: `path` is a folder, or nothing can be written there.
+    """
+    if os.path.isdir(path):
+        raise CheckpointWriteError(f"checkpoint {path} is a folder; pass the name of a file.")
+    temporary = temporary_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(_MAGIC)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise CheckpointWriteError(f"checkpoint {path} cannot be written: {error}.") from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # a parent that is no folder, or one that is read-only: said above
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict, list]:
@@ -169,12 +215,20 @@ def _read_header(file, path) -> dict:
     text = file.read(length)
     if hashlib.sha256(text).digest() != digest:
         raise CheckpointError(f"{path} is corrupted: the checksum of its header does not match.")
-    header = json.loads(text)
-    if header["format"] > FORMAT:
-        raise CheckpointError(
-            f"{path} has format {header['format']}, written by bayesjx "
-            f"{header.get('versions', {}).get('bayesjx')}; this version reads up to {FORMAT}."
-        )
+    try:
+        header = json.loads(text)
+        written_as, by = header["format"], header["versions"].get("bayesjx")
+        if isinstance(written_as, int) and written_as > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {written_as}, written by bayesjx {by}; "
+                f"this version reads up to {FORMAT}."
+            )
+        check_header(header)
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever else is in the file, it is no header
+        detail = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} has a header that is not valid: {detail:.200}") from error
     return header
 
 

@@ -1,6 +1,8 @@
 """The loop that drives every algorithm."""
 
+import contextlib
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -64,11 +66,15 @@ def fit(
             If it exists, the fit goes on from it and ends with the same bits as if it had never
             been interrupted; a finished fit returns at once, a larger `num_steps` continues it.
             Pass the arguments of the first call, the initial state included: they are compared.
+            A file is written beside it before the first step, so that a folder that cannot be
+            written to is known at once. The file is locked (`file.lock` beside it) while the fit
+            runs.
         checkpoint_every: seconds between two checkpoints.
         check_finite: what ends the fit when it is infinite or not a number: the objective and
             every leaf of the state that is finite at the start, the objective only, or nothing.
             Looked at once per dispatch; the step is then found by repeating the dispatch.
-        throw: whether such an end is an exception, or a result with `ok=False`.
+        throw: whether such an end is an exception, or a result with `ok=False`; and whether a last
+            checkpoint that cannot be written is one, or a warning.
     Returns:
         State, recorded `Info` and timings.
     Raises:
@@ -79,8 +85,12 @@ def fit(
             batches of different shapes. The leaf or step is named.
         CheckpointError: the file is truncated, corrupted, of a newer format, or of a fit with
             another key, initial state, data, first batch or program (what `step` computes, as a
-            jaxpr with its constants). A `ValueError` too. Another version of JAX or another
-            device only warns that the last bits may differ.
+            jaxpr with its constants), or another fit is writing to it. A `ValueError` too. Another
+            version of JAX, another device or another layout of the data only warns that the last
+            bits may differ; a raw key and the typed one of the same bits are the same.
+        CheckpointWriteError: nothing can be written there, found before the first step; or the last
+            checkpoint could not be written, and `error.result` has the result. An `OSError` too. A
+            checkpoint in between that cannot be written only warns.
     """
     _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every)
     check_key(key)
@@ -92,37 +102,42 @@ def fit(
     saver = None
     if checkpoint is not None:
         saver = Saver(checkpoint, checkpoint_every, loop, num_steps)
-    message = saver.resume() if saver else None
-    resumed_from = loop.step
-    if message is None:
-        if loop.step < num_steps:
-            loop.compile()  # before the bar, whose rate and time left are those of the steps
-        pace = _Pace(progress, checkpoint_every if saver else np.inf)
-        bar = ProgressBar(progress, num_steps, loop.step)
-        message = _run(loop, num_steps, chunk_size, callback, pace, bar, saver)
-    result = FitResult(
-        state=loop.position.state,
-        info=loop.history(),
-        num_steps=loop.step,
-        ok=loop.failure is None,
-        message=message,
-        seconds=loop.seconds,
-        compile_seconds=loop.compile_seconds,
-        resumed_from=resumed_from,
-    )
+    with saver or contextlib.nullcontext():
+        stopped = saver.resume() if saver else None
+        resumed_from = loop.step
+        if stopped is None:
+            if loop.step < num_steps:
+                loop.compile()  # before the bar, whose rate and time left are those of the steps
+            pace = _Pace(progress, checkpoint_every if saver else np.inf)
+            bar = ProgressBar(progress, num_steps, loop.step)
+            stopped = _run(loop, num_steps, chunk_size, callback, pace, bar, saver)
+        result = FitResult(
+            state=loop.position.state,
+            info=loop.history(),
+            num_steps=loop.step,
+            ok=loop.failure is None,
+            message=loop.failure or stopped or f"completed {loop.step} steps",
+            seconds=loop.seconds,
+            compile_seconds=loop.compile_seconds,
+            resumed_from=resumed_from,
+        )
+        unsaved = saver.finish(stopped, result) if saver else None
     if throw and not result.ok:
-        raise NonFiniteError(result)
+        raise NonFiniteError(result) from unsaved
+    if throw and unsaved:
+        raise unsaved
+    if unsaved:
+        warnings.warn(str(unsaved), stacklevel=2)
     return result
 
 
-def _run(loop, num_steps, chunk_size, callback, pace, bar, saver) -> str:
-    """Dispatch until the end, a stop or a failure; returns the message of the result."""
-    stopped = None
+def _run(loop, num_steps, chunk_size, callback, pace, bar, saver) -> str | None:
+    """Dispatch until the end, a stop or a failure; returns the message of a stop."""
     try:
         while loop.failure is None:
             stopped = _tell(loop, num_steps, chunk_size, callback)
             if stopped or loop.step == num_steps:
-                break
+                return stopped
             if saver:
                 saver.save_if_due()
             start = loop.step
@@ -131,11 +146,13 @@ def _run(loop, num_steps, chunk_size, callback, pace, bar, saver) -> str:
             seconds = loop.advance(min(end - start, pace.limit))
             pace.measure(loop.step - start, seconds)
             bar.update(loop.step - start, loop.history())
-    finally:  # also when the callback, the step or the user interrupts
-        bar.close()
+        return None
+    except BaseException:  # also when the callback, the step or the user interrupts
         if saver:
-            saver.save(stopped)
-    return loop.failure or stopped or f"completed {loop.step} steps"
+            saver.save_or_warn()
+        raise
+    finally:
+        bar.close()
 
 
 def _tell(loop: Loop, num_steps: int, chunk_size: int, callback) -> str | None:

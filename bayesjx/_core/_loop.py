@@ -62,7 +62,7 @@ class Loop:
         """Trace the step, and make room for the records of `num_steps` steps."""
         started = time.perf_counter()
         self.program = get_program(
-            self.algorithm.step, *self._arguments(), capacity=capacity, watch=self.watch
+            self.algorithm.step, *self.arguments(), capacity=capacity, watch=self.watch
         )
         self._rows = jax.tree.map(
             lambda x: np.empty((num_steps, *x.shape), x.dtype), self.program.info
@@ -75,7 +75,7 @@ class Loop:
         """Compile the program unless an earlier fit did."""
         if self.program.call is None:
             started = time.perf_counter()
-            self.program.compile(self.algorithm.step, *self._arguments())
+            self.program.compile(self.algorithm.step, *self.arguments())
             self.compile_seconds += time.perf_counter() - started
 
     def advance(self, count: int) -> float:
@@ -117,7 +117,8 @@ class Loop:
         self.position = Position(step, jax.tree.map(_put_like, state, self.position.state))
         self.told = told
 
-    def _arguments(self) -> tuple:
+    def arguments(self) -> tuple:
+        """Key, state, data and first batch: what a step is called with."""
         return self.key, self.position.state, self.data, self.batches.first
 
     def _record(self, state: Any, rows: Any, count: int) -> None:

@@ -1,6 +1,8 @@
 """Save a running fit now and then, and go on from what was saved."""
 
+import glob
 import hashlib
+import os
 import re
 import time
 import warnings
@@ -13,12 +15,15 @@ import numpy as np
 
 from bayesjx._core._checkpoint import (
     check_leaves,
+    check_writable,
     CheckpointError,
+    CheckpointWriteError,
     leaf_bytes,
     read_checkpoint,
     versions,
     write_checkpoint,
 )
+from bayesjx._core._lock import FileLock
 from bayesjx._core._loop import Loop
 from bayesjx._core._tree import is_array, is_key, path_name, shape_text
 
@@ -26,18 +31,35 @@ from bayesjx._core._tree import is_array, is_key, path_name, shape_text
 class Saver:
     """Writes the checkpoints of one fit, and resumes from one of the very same fit.
 
+    The file is locked until `close`, and a file is written beside it before the first step. A
+    symbolic link is followed: the file that it names is replaced.
+
     Args:
         path: of the file; the directory is made where it is missing.
         every: seconds between two checkpoints.
         loop: prepared, at step 0.
         num_steps: steps asked for.
+    Raises:
+        CheckpointWriteError: nothing can be written there.
+        CheckpointError: another fit is writing to the file.
     """
 
     def __init__(self, path: Any, every: float, loop: Loop, num_steps: int):
-        self._path, self._every, self._loop, self._num_steps = Path(path), every, loop, num_steps
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._every = Path(path), every
+        self._target = Path(os.path.realpath(path))  # also where the working directory changes
+        self._loop, self._num_steps = loop, num_steps
+        check_writable(self._target)
         self._identity = _identity(loop)
         self._saved_at, self._saved = time.monotonic(), None
+        self._lock = _locked(self._target)
+        for left in glob.glob(f"{glob.escape(str(self._target))}.*.tmp"):
+            Path(left).unlink(missing_ok=True)  # by a fit that was killed while it wrote
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
 
     def resume(self) -> str | None:
         """Restore the loop from the file, if there is one.
@@ -59,9 +81,39 @@ class Saver:
         return stopped
 
     def save_if_due(self) -> None:
-        """Save unless the last time is recent."""
+        """Save unless the last time is recent; a failure is a warning, as the next may succeed."""
         if time.monotonic() - self._saved_at >= self._every:
+            self.save_or_warn()
+
+    def save_or_warn(self) -> None:
+        """Save, or warn why that failed."""
+        try:
             self.save()
+        except OSError as error:
+            self._saved_at = time.monotonic()
+            warnings.warn(
+                f"the checkpoint {self._path} could not be written at step {self._loop.step}: "
+                f"{error}. The file holds an earlier step, if any.",
+                stacklevel=5,
+            )
+
+    def finish(self, stopped: str | None, result: Any) -> CheckpointWriteError | None:
+        """Save the end of a fit.
+
+        Returns:
+            The error, which holds the result, if it could not be saved.
+        """
+        try:
+            self.save(stopped)
+        except OSError as error:
+            failed = CheckpointWriteError(
+                f"the fit ended ({result.message}), but its checkpoint {self._path} could not be "
+                f"written: {error}. The result is the attribute `result` of this error.",
+                result,
+            )
+            failed.__cause__ = error
+            return failed
+        return None
 
     def save(self, stopped: str | None = None) -> None:
         """Save unless nothing was done yet or the file holds the same already."""
@@ -75,7 +127,7 @@ class Saver:
                 "stopped": stopped,
                 "fit": self._identity,
             }
-            write_checkpoint(self._path, header, loop.position.state, loop.history())
+            write_checkpoint(self._target, header, loop.position.state, loop.history())
             self._saved = now
         self._saved_at = time.monotonic()
 
@@ -123,12 +175,13 @@ class Saver:
                 f"else than when it was written.{differences} Options such as a learning rate and "
                 "arrays that step closes over are part of the program."
             )
-        if saved["platform"] != self._identity["platform"]:
-            warnings.warn(
-                f"{self._path} was written on {saved['platform']}, this is "
-                f"{self._identity['platform']}: the last bits may differ.",
-                stacklevel=5,
-            )
+        for part in ("platform", "layout"):
+            if saved.get(part) != self._identity[part]:
+                warnings.warn(
+                    f"{self._path} was written on {saved.get(part)}, this is "
+                    f"{self._identity[part]}: the last bits may differ.",
+                    stacklevel=5,
+                )
 
 
 def program_fingerprint(closed_jaxpr: Any) -> str:
@@ -153,18 +206,74 @@ def _constants(x: Any) -> Iterator[Any]:
             yield from _constants(item)
 
 
+def _locked(path: Path) -> FileLock:
+    try:
+        return FileLock(path)
+    except BlockingIOError:
+        raise CheckpointError(
+            f"checkpoint {path} is in use: another fit is writing to it. Wait for it, or pass "
+            "another file."
+        ) from None
+    except OSError as error:
+        raise CheckpointWriteError(f"checkpoint {path} cannot be locked: {error}.") from error
+
+
 def _identity(loop: Loop) -> dict:
     """What makes two fits the same, as JSON."""
-    key = loop.key
-    device = next(iter(key.devices()))
+    device = next(iter(loop.key.devices()))
+    key = _typed(loop.key)
     return {
         "key": [str(jax.random.key_impl(key)) if is_key(key) else "raw", _content(key)],
         "initial": _contents(loop.position.state, "state"),
         "data": _contents(loop.data, "data"),
         "batch": _contents(loop.batches.first, "batches(0)"),
-        "program": program_fingerprint(loop.program.jaxpr),
+        "program": _fingerprint(loop),
         "platform": f"{device.platform} ({device.device_kind})",
+        "layout": _layout(loop),
     }
+
+
+def _typed(key: Any) -> Any:
+    """A raw key as the typed one of the same bits; or itself if the default generator has none."""
+    if is_key(key):
+        return key
+    try:
+        return jax.random.wrap_key_data(key)
+    except (TypeError, ValueError):
+        return key
+
+
+def _fingerprint(loop: Loop) -> str:
+    """Fingerprint of the step, whether its key is raw or typed and wherever its data lie."""
+    arguments = loop.arguments()
+    leaves = jax.tree.leaves(arguments)
+    if is_key(loop.key) and not any(map(_is_spread, leaves)):
+        return program_fingerprint(loop.program.jaxpr)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (_typed(loop.key), *arguments[1:])
+    )
+    key, state, data, batch = shapes
+    try:
+        traced = jax.jit(loop.algorithm.step, inline=True).trace(key, state, *data, *batch)
+    except Exception:  # a step that takes raw keys or data on a mesh only
+        return program_fingerprint(loop.program.jaxpr)
+    return program_fingerprint(traced.jaxpr)
+
+
+def _is_spread(x: Any) -> bool:
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+
+
+def _layout(loop: Loop) -> str:
+    """Where the arrays lie, as text."""
+    spread = [
+        f"{path_name(path, root)} by {getattr(x.sharding, 'spec', x.sharding)}"
+        for tree, root in ((loop.position.state, "state"), (loop.data, "data"))
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        if _is_spread(x) and not x.sharding.is_fully_replicated
+    ]
+    count = len(loop.key.devices())
+    return f"{count} devices ({', '.join(spread)})" if count > 1 else "one device"
 
 
 def _contents(tree: Any, root: str) -> list[list[str]]:

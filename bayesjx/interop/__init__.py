@@ -2,6 +2,7 @@
 
 from bayesjx._core import (
     CheckpointError as CheckpointError,
+    CheckpointWriteError as CheckpointWriteError,
     describe_checkpoint as describe_checkpoint,
     load_checkpoint as load_checkpoint,
     to_datatree as to_datatree,

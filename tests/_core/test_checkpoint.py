@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,13 @@ import numpy as np
 import pytest
 from test_fit import exotic
 
-from bayesjx._core import CheckpointError, describe_checkpoint, fit, load_checkpoint
+from bayesjx._core import (
+    CheckpointError,
+    CheckpointWriteError,
+    describe_checkpoint,
+    fit,
+    load_checkpoint,
+)
 from bayesjx._core._checkpoint import _MAGIC
 
 KEY = jax.random.key(2)
@@ -27,11 +34,19 @@ def run(num_steps=60, dtype="float32", **options):
     return fit(num_steps=num_steps, **{"chunk_size": 7, **options})
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The content of a checkpoint of 30 steps."""
+    path = tmp_path_factory.mktemp("saved") / "fit.ckpt"
+    run(30, checkpoint=path)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def path(tmp_path):
+def path(tmp_path, saved):
     """A checkpoint of 30 steps."""
     path = tmp_path / "fit.ckpt"
-    run(30, checkpoint=path)
+    path.write_bytes(saved)
     return path
 
 
@@ -138,7 +153,7 @@ def test_is_saved_every_so_often(tmp_path, monkeypatch):
     assert steps == [60]
 
 
-def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch):
+def test_a_place_that_is_full_leaves_the_old_file(path, monkeypatch):
     old = path.read_bytes()
 
     def full(descriptor):
@@ -149,6 +164,110 @@ def test_a_write_that_fails_leaves_the_old_file(path, monkeypatch):
         run(60, checkpoint=path)
     assert path.read_bytes() == old
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.errors
+def test_a_place_that_cannot_be_written_is_known_before_the_first_step(tmp_path):
+    (tmp_path / "file").write_text("text")
+    steps = []
+    for checkpoint, text in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "fit", "cannot be written"),
+        (tmp_path / ("long" * 99), "cannot be written"),
+    ):
+        with pytest.raises(CheckpointWriteError, match=f"checkpoint .*{text}") as caught:
+            run(checkpoint=checkpoint, callback=steps.append)
+        assert caught.value.result is None and not steps
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.errors
+def test_the_result_of_a_fit_whose_last_save_fails_is_kept(tmp_path, monkeypatch):
+    def lose(info):
+        if info.step == 60:
+            monkeypatch.setattr(os, "replace", full)
+
+    def full(source, target):
+        raise OSError("no space left on device")
+
+    with pytest.raises(
+        CheckpointWriteError, match="completed 60 steps.*no space.*`result`"
+    ) as lost:
+        run(checkpoint=tmp_path / "fit", callback=lose)
+    want = run()
+    assert lost.value.result.ok and isinstance(lost.value, OSError)
+    problems.assert_same((lost.value.result.state, lost.value.result.info), (want.state, want.info))
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="no space"):
+        kept = run(checkpoint=tmp_path / "fit", callback=lose, throw=False)
+    problems.assert_same((kept.state, kept.info), (want.state, want.info))
+
+
+@pytest.mark.errors
+def test_a_save_in_between_that_fails_is_made_up_for(tmp_path, monkeypatch):
+    def lose(info):
+        if info.step == 28:
+            monkeypatch.setattr(os, "replace", full)
+        if info.step == 42:
+            monkeypatch.undo()
+
+    def full(source, target):
+        raise OSError("no space left on device")
+
+    with pytest.warns(UserWarning, match="could not be written at step .*no space"):
+        run(checkpoint=tmp_path / "fit", checkpoint_every=0.0, callback=lose)
+    assert describe_checkpoint(tmp_path / "fit")["step"] == 60
+
+
+def test_a_folder_that_is_removed_is_made_again(tmp_path):
+    def remove(info):
+        if info.step == 28:
+            shutil.rmtree(tmp_path / "fits")
+
+    run(checkpoint=tmp_path / "fits" / "fit", callback=remove)
+    assert describe_checkpoint(tmp_path / "fits" / "fit")["step"] == 60
+
+
+@pytest.mark.errors
+def test_two_fits_do_not_share_a_file(tmp_path):
+    path = tmp_path / "fit"
+    steps = []
+
+    def second(info):
+        with pytest.raises(CheckpointError, match="is in use: another fit is writing"):
+            run(checkpoint=path, num_steps=60 + len(steps))
+        steps.append(info.step)
+
+    first = run(checkpoint=path, callback=second)
+    assert len(steps) == 9 and first.num_steps == 60
+    assert run(checkpoint=path).resumed_from == 60
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+
+
+def test_what_killed_fits_leave_behind_harms_nobody(tmp_path):
+    (tmp_path / "fit.lock").touch()
+    (tmp_path / "fit.0123.tmp").write_bytes(b"half of it")
+    run(checkpoint=tmp_path / "fit")
+    assert [p.name for p in tmp_path.iterdir()] == ["fit"]
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "disk").mkdir()
+    link, target = tmp_path / "fit", tmp_path / "disk" / "real"
+    link.symlink_to(target)
+    run(30, checkpoint=link)
+    assert run(60, checkpoint=link).resumed_from == 30
+    assert link.is_symlink() and describe_checkpoint(target)["step"] == 60
+
+
+@pytest.mark.parametrize("first, second", [("raw", "typed"), ("typed", "raw")])
+def test_a_raw_key_and_the_typed_one_of_equal_bits_are_the_same(tmp_path, first, second):
+    keys = {"raw": jax.random.PRNGKey(2), "typed": KEY}
+    run(30, checkpoint=tmp_path / "fit", key=keys[first])
+    resumed, whole = run(checkpoint=tmp_path / "fit", key=keys[second]), run()
+    assert resumed.resumed_from == 30
+    problems.assert_same((resumed.state, resumed.info), (whole.state, whole.info))
 
 
 def test_addresses_of_functions_are_not_part_of_the_program(tmp_path):
@@ -213,7 +332,8 @@ def more_leaves():
     "options, text",
     [
         (lambda: {"key": jax.random.key(3)}, "fit with another key"),
-        (lambda: {"key": jax.random.PRNGKey(2)}, "fit with another key"),
+        (lambda: {"key": jax.random.PRNGKey(3)}, "fit with another key"),
+        (lambda: {"key": jax.random.key(2, impl="rbg")}, "fit with another key"),
         (other_data, r"other data: data\[1\] \(other values\)"),
         (lambda: {"data": problems.rows("float32", 18)}, r"data\[0\] \(was float32\[17,3\], is"),
         (other_start, r"another initial state: params\['slope'\]"),
@@ -333,6 +453,61 @@ def test_a_newer_format_is_refused(path):
     edit_header(path, lambda header: header.update(format=2))
     with pytest.raises(CheckpointError, match="format 2.*reads up to 1"):
         run(checkpoint=path)
+
+
+FORGERIES = {
+    "no format": lambda h: h.pop("format"),
+    "format of text": lambda h: h.update(format="1"),
+    "no step": lambda h: h.pop("step"),
+    "negative step": lambda h: h.update(step=-3),
+    "step of text": lambda h: h.update(step="30"),
+    "fewer steps than rows": lambda h: h.update(step=20),
+    "told later": lambda h: h.update(told=31),
+    "stopped by a number": lambda h: h.update(stopped=3),
+    "versions as a list": lambda h: h.update(versions=[]),
+    "no leaves": lambda h: h.pop("state"),
+    "leaves as a dictionary": lambda h: h.update(state={}),
+    "a leaf as text": lambda h: h["state"].__setitem__(0, "leaf"),
+    "unknown dtype": lambda h: h["state"][1].update(dtype="float33"),
+    "objects": lambda h: h["state"][1].update(dtype="O"),
+    "other size of a dtype": lambda h: h["state"][1].update(dtype="float64"),
+    "negative length": lambda h: h["state"][1].update(shape=[-3]),
+    "a long leaf": lambda h: h["state"][1].update(shape=[2**70], bytes=2**72),
+    "a shape of text": lambda h: h["state"][1].update(shape="3"),
+    "negative bytes": lambda h: h["state"][1].update(bytes=-12),
+    "an unknown generator": lambda h: h["state"][1].update(impl="dice"),
+    "payload of text": lambda h: h.update(payload_bytes="99"),
+    "a fit as text": lambda h: h.update(fit="mine"),
+    "no key": lambda h: h["fit"].pop("key"),
+    "contents without text": lambda h: h["fit"]["initial"][0].__setitem__(1, ""),
+    "contents of one": lambda h: h["fit"].update(data=[["data[0]"]]),
+    "a program as a number": lambda h: h["fit"].update(program=1),
+}
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("change", FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_header_is_refused(saved, tmp_path, change):
+    path = tmp_path / "fit"
+    path.write_bytes(saved)
+    edit_header(path, change)
+    for use in (
+        describe_checkpoint,
+        lambda p: load_checkpoint(p, problems.start("float32")),
+        lambda p: run(checkpoint=p),
+    ):
+        with pytest.raises(CheckpointError, match=str(path)):
+            use(path)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("text", [b"", b"[]", b"3", b"{", b"[" * 99999, b"\xff", b'{"format": 1}'])
+def test_a_header_that_is_none_is_refused(tmp_path, text):
+    digest = hashlib.sha256(text).digest()
+    content = b"".join((_MAGIC, len(text).to_bytes(8, "little"), digest, text))
+    (tmp_path / "fit").write_bytes(content)
+    with pytest.raises(CheckpointError, match="not valid"):
+        describe_checkpoint(tmp_path / "fit")
 
 
 @pytest.mark.errors

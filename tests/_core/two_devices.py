@@ -1,6 +1,8 @@
 """A fit whose data lie on two devices, saved and resumed, beside one on a single device."""
 
+import shutil
 import tempfile
+import warnings
 
 import core_problems as problems
 import jax
@@ -23,6 +25,16 @@ if __name__ == "__main__":
                 num_steps,
                 data=spread,
                 checkpoint=f"{folder}/fit",
+            )
+            shutil.copy(f"{folder}/fit", f"{folder}/one")  # of 15 steps, then of 30
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                algorithm = problems.regression()
+                one = fit(key, algorithm, state, 30, data=data, checkpoint=f"{folder}/one")
+            assert one.resumed_from == num_steps
+            assert ["2 devices (data[0] by" in str(w.message) for w in caught] == [True]
+            np.testing.assert_allclose(
+                one.info.objective, want.info.objective, rtol=1e-4, atol=1e-5
             )
     np.testing.assert_allclose(got.info.objective, want.info.objective, rtol=1e-4, atol=1e-5)
     print(len(got.state.params["slope"].sharding.device_set), "resumed", got.resumed_from)
