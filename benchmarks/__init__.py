@@ -33,6 +33,7 @@ from benchmarks._worker import (
 # Name on the command line -> module that holds its `BENCHMARK`. The module is imported when it is
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
+    "all-badinput": "benchmarks.all_badinput",
     "all-import": "benchmarks.all_import",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",

@@ -68,8 +68,11 @@ def stop_when_flat(window: int = 200, rtol: float = 1e-4) -> Callable[[CallbackI
         ValueError: `window` is below 2 or `rtol` negative; in use, when the `Info` has no
             field `objective`.
     """
-    if window < 2 or rtol < 0:
-        raise ValueError(f"expected window >= 2 and rtol >= 0; got {window} and {rtol}.")
+    whole = isinstance(window, int | np.integer) and not isinstance(window, bool)
+    if not (whole and window >= 2 and rtol >= 0):
+        raise ValueError(
+            f"expected an int window >= 2 and rtol >= 0; got window {window} and rtol {rtol}."
+        )
 
     def callback(info: CallbackInfo) -> str | None:
         objective = getattr(info.history, "objective", None)

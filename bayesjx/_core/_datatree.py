@@ -62,6 +62,8 @@ def to_datatree(
     xarray = _import_xarray()
     if num_chains is not None and chain_axis is not None:
         raise ValueError("give num_chains or chain_axis, not both.")
+    if num_chains is not None and num_chains < 1:
+        raise ValueError(f"num_chains must be at least 1; got {num_chains}.")
     if chain_axis not in (None, 0, 1):
         raise ValueError(f"chain_axis must be 0 or 1; got {chain_axis}.")
     sampled = {
@@ -80,13 +82,20 @@ def to_datatree(
     leading: dict[str, tuple[str, ...]] = dict.fromkeys(groups, ("chain", "draw"))
     for group, values in (("observed_data", observed_data), ("constant_data", constant_data)):
         if values is not None:
-            groups[group], leading[group] = {k: _to_host(v) for k, v in values.items()}, ()
+            _check_mapping(group, values)
+            groups[group] = {k: _to_host(v, f"{group} {k!r}") for k, v in values.items()}
+            leading[group] = ()
     if fit is not None:
+        if not hasattr(fit, "info"):
+            raise ValueError(f"fit must be a FitResult; got {type(fit).__name__}.")
         leaves = jax.tree_util.tree_leaves_with_path(fit.info)
-        groups["fit_history"] = {path_name(path, "info"): _to_host(x) for path, x in leaves}
+        names = [path_name(path, "info") for path, _ in leaves]
+        values = [_to_host(x, name) for name, (_, x) in zip(names, leaves, strict=True)]
+        groups["fit_history"] = dict(zip(names, values, strict=True))
         leading["fit_history"] = ("step",)
     dims, coords = dict(dims or {}), dict(coords or {})
     _check_names(dims, groups)
+    _check_coords(coords, dims, groups, leading)
     own = _attributes()
     tree = {
         group: xarray.Dataset(**_label(values, leading[group], dims, coords), attrs=own)
@@ -99,8 +108,9 @@ def to_datatree(
 def _with_chains(group: str, values: Mapping, num_chains, chain_axis) -> dict[str, np.ndarray]:
     """Arrays of shape `(chains, draws, ...)`."""
     out, needed = {}, 1 if chain_axis is None else 2
+    _check_mapping(group, values)
     for name, x in values.items():
-        x = _to_host(x)
+        x = _to_host(x, f"{group} {name!r}")
         if x.ndim < needed:
             raise ValueError(
                 f"{group} {name!r} must have {'draws' if needed == 1 else 'chains and draws'} in "
@@ -110,7 +120,7 @@ def _with_chains(group: str, values: Mapping, num_chains, chain_axis) -> dict[st
             x = x.swapaxes(0, 1)
         elif chain_axis is None:
             chains = num_chains or 1
-            if chains < 1 or x.shape[0] % chains:
+            if x.shape[0] % chains:
                 raise ValueError(
                     f"{group} {name!r} has {x.shape[0]} draws in all, which cannot be divided "
                     f"among num_chains={num_chains}."
@@ -153,11 +163,34 @@ def _check_size(name: str, dim: str, size: int, sizes: dict, setter: dict, coord
     setter.setdefault(dim, name)
 
 
+def _check_mapping(group: str, values: Any) -> None:
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"{group} must be a dictionary of arrays by site name; got {type(values).__name__}."
+        )
+
+
+def _check_coords(coords: dict, dims: dict, groups: dict, leading: dict) -> None:
+    known = {dim for names in (*leading.values(), *dims.values()) for dim in names}
+    known |= {
+        f"{name}_dim_{i}"
+        for group, values in groups.items()
+        for name, x in values.items()
+        if name not in dims
+        for i in range(x.ndim - len(leading[group]))
+    }
+    for dim in coords:
+        if dim not in known:
+            raise ValueError(f"coords labels {dim!r}, but the dimensions are {sorted(known)}.")
+
+
 def _check_names(dims: dict, groups: dict) -> None:
     known = {name for values in groups.values() for name in values}
-    for name in dims:
+    for name, names in dims.items():
         if name not in known:
             raise ValueError(f"dims names {name!r}, but the variables are {sorted(known)}.")
+        if isinstance(names, str):
+            raise ValueError(f"dims[{name!r}] must be a list of names; got the text {names!r}.")
     for name in known:
         if "/" in name:
             raise ValueError(
@@ -165,8 +198,10 @@ def _check_names(dims: dict, groups: dict) -> None:
             )
 
 
-def _to_host(x: Any) -> np.ndarray:
+def _to_host(x: Any, name: str) -> np.ndarray:
     x = np.asarray(x)
+    if x.dtype.kind in "OUSV" and x.dtype != jnp.bfloat16 and name.startswith("posterior"):
+        raise ValueError(f"{name} must be an array of numbers; got {x.dtype} {x.shape}.")
     return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x
 
 

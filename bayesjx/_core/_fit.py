@@ -4,7 +4,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 import jax
 import numpy as np
@@ -93,6 +93,7 @@ def fit(
             checkpoint in between that cannot be written only warns.
     """
     _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every)
+    _check_functions(algorithm, batches, callback)
     check_key(key)
     data, state = as_arrays(data, "data"), as_arrays(state, "state")
     _check_not_empty(data)
@@ -206,12 +207,23 @@ def _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every) 
             "data must be a tuple, one entry per argument of step after the state; "
             f"got {type(data).__name__}. For one argument write data=(x,)."
         )
-    if not checkpoint_every >= 0:
-        raise ValueError(f"checkpoint_every must be at least 0 seconds; got {checkpoint_every}.")
+    if not (isinstance(checkpoint_every, SupportsFloat) and float(checkpoint_every) >= 0):
+        raise ValueError(f"checkpoint_every must be at least 0 seconds; got {checkpoint_every!r}.")
     if check_finite not in ("state", "objective", "none"):
         raise ValueError(
             f"check_finite must be 'state', 'objective' or 'none'; got {check_finite!r}."
         )
+
+
+def _check_functions(algorithm, batches, callback) -> None:
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(
+            f"algorithm must be an Algorithm(init, step); got {type(algorithm).__name__}."
+        )
+    what = {"batches": "a function of the step number", "callback": "callable"}
+    for name, value in (("batches", batches), ("callback", callback)):
+        if value is not None and not callable(value):
+            raise ValueError(f"{name} must be {what[name]}; got {type(value).__name__}.")
 
 
 def _check_not_empty(data: tuple) -> None:

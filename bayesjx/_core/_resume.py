@@ -45,6 +45,8 @@ class Saver:
     """
 
     def __init__(self, path: Any, every: float, loop: Loop, num_steps: int):
+        if not isinstance(path, str | os.PathLike):
+            raise ValueError(f"checkpoint must be the name of a file; got {type(path).__name__}.")
         self._path, self._every = Path(path), every
         self._target = Path(os.path.realpath(path))  # also where the working directory changes
         self._loop, self._num_steps = loop, num_steps
