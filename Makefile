@@ -30,7 +30,7 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=90
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: help venv demo test test-slow check format docs notebooks bench bench-list lock clean
+.PHONY: help venv demo test test-slow test-portable check format docs notebooks bench bench-list lock clean
 
 help: ## print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -62,6 +62,10 @@ test: $(STAMP) ## run the tests, without the slow ones (SLOW=1: all; COV=1: with
 
 test-slow: $(STAMP) ## run the slow tests only
 	$(PYTEST) -m slow $(ARGS)
+
+# Tolerances follow from precision, size and condition, not from one processor: hours, not in CI.
+test-portable: $(STAMP) ## all tests under each instruction set of XLA, and with one thread
+	bash tests/portable.sh $(PYTEST) -q $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layering
 	$(BIN)/ruff format --check .
