@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ._batched import cholesky_each
+from ._eager import compiled
 
 RUNGS = 3  # the jitter grows by ten that often before giving up
 
@@ -40,6 +41,11 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
     """
     if jitter is None:
         jitter = 1e-6 if matrix.dtype == jnp.float64 else 1e-4
+    return _climbed(matrix, jitter)
+
+
+@compiled
+def _climbed(matrix: jax.Array, jitter: float) -> Factor:
     step = jitter * jnp.mean(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
     step = jax.lax.stop_gradient(step)
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import cho_solve, solve_triangular
+from .._core import cho_solve, in_chunks, solve_triangular
 from ._exact import ExactPosterior
 from ._fourier import fourier_features, FourierFeatures
 from ._grid_posterior import _on_grid, checked_points, grid_cross, GridPosterior
@@ -91,9 +91,7 @@ def pathwise(
     phi = fourier_features(from_spectrum, posterior.prior.kernel, features, seen.shape[1])
     weights = random.normal(from_weights, (num, phi.size), seen.dtype)
     # Of many points the features would take more memory than the data: some points at a time.
-    drawn = jax.lax.map(
-        lambda point: weights @ phi(point[None])[0], seen, batch_size=min(CHUNK, len(seen))
-    )
+    drawn = in_chunks(lambda some: phi(some) @ weights.T, seen, CHUNK)
     updates = _updates(posterior, from_data, drawn.T)
     return PathwiseSamples(posterior.prior, phi, weights, centres, updates)
 
