@@ -17,7 +17,11 @@ from bayesjx._core._checkpoint import (
     load_checkpoint as load_checkpoint,
 )
 from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
-from bayesjx._core._cholesky import Factor as Factor, safe_cholesky as safe_cholesky
+from bayesjx._core._cholesky import (
+    Factor as Factor,
+    needed_jitter as needed_jitter,
+    safe_cholesky as safe_cholesky,
+)
 from bayesjx._core._configure import configure_cpu as configure_cpu, FUSE_LOOPS as FUSE_LOOPS
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (

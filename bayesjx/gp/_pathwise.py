@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import cho_solve, in_chunks, solve_triangular
+from .._core import check_key, cho_solve, in_chunks, solve_triangular
+from ._arguments import integer
 from ._exact import ExactPosterior
 from ._fourier import fourier_features, FourierFeatures
 from ._grid_posterior import _on_grid, checked_points, grid_cross, GridPosterior
@@ -81,8 +82,9 @@ def pathwise(
         functions from Gaussian process posteriors", ICML; (2021), "Pathwise conditioning of
         Gaussian processes", JMLR 22.
     """
-    if num < 1:
-        raise ValueError(f"num must be positive, got {num}")
+    check_key(key)
+    num = integer("num: a positive number of functions", num, 1)
+    features = integer("features", features, 2)
     posterior, centres = _anchored(posterior)
     seen = all_points(centres)
     if isinstance(posterior, GridPosterior):
@@ -99,7 +101,10 @@ def pathwise(
 @functools.singledispatch
 def _anchored(posterior: Any) -> tuple[Any, Any]:
     """The posterior of a process, and the points or the grid where data or variables are."""
-    raise NotImplementedError(f"pathwise: draws of {type(posterior).__name__} are not known")
+    raise NotImplementedError(
+        "pathwise: posterior must be an exact or a sparse one, one on a grid, or a heteroscedastic "
+        f"one; draws of {type(posterior).__name__} as functions are not known"
+    )
 
 
 @functools.singledispatch
