@@ -18,9 +18,18 @@ from bayesjx._core._checkpoint import (
     load_checkpoint as load_checkpoint,
 )
 from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
-from bayesjx._core._cholesky import Factor as Factor, safe_cholesky as safe_cholesky
+from bayesjx._core._cholesky import (
+    Factor as Factor,
+    needed_jitter as needed_jitter,
+    safe_cholesky as safe_cholesky,
+)
 from bayesjx._core._configure import configure_cpu as configure_cpu, FUSE_LOOPS as FUSE_LOOPS
 from bayesjx._core._datatree import to_datatree as to_datatree
+from bayesjx._core._eager import (
+    compiled as compiled,
+    in_chunks as in_chunks,
+    while_known as while_known,
+)
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
 from bayesjx._core._parameters import (

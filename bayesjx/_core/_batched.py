@@ -15,9 +15,12 @@ import math
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jax.lax.linalg import triangular_solve
+
+from ._eager import compiled
 
 LEAF = 64  # rows up to which a triangular matrix is inverted by substitution
 UNROLLED = 8  # rows up to which elements are computed one by one, all matrices at once
@@ -147,8 +150,7 @@ def _substitute(tril: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
     if tril.ndim == 2:
         return _SOLVERS[transposed](tril, b)
     if n > UNROLLED:
-        one, many = _SOLVERS[transposed], _LAPACK_SOLVERS[transposed]
-        return each(lambda pair: one(*pair), (tril, b), lambda pair: many(*pair))
+        return each(_PAIR_SOLVERS[transposed], (tril, b), _LAPACK_PAIR_SOLVERS[transposed])
     rows: dict[int, jax.Array] = {}
     for i in reversed(range(n)) if transposed else range(n):
         rest = b[..., i, :]
@@ -177,10 +179,17 @@ def each(function: Any, matrices: Any, at_once: Any = None) -> Any:
     """A function of matrices mapped over leading axes: in turn on CPUs, all at once elsewhere.
 
     Args:
-        function: of one matrix, or of a tuple of them, to an array or a tree of them.
+        function: of one matrix, or of a tuple of them, to an array or a tree of them; one of a
+            module, where it is called outside of `jit`.
         matrices: shape `(..., n, m)`, or a tuple of such with the same leading axes.
         at_once: the same of stacks of matrices; by default `function` serves those as well.
     """
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(matrices)):
+        return _each(function, matrices, at_once or function)
+    return _each_compiled(function, matrices, at_once or function)
+
+
+def _each(function: Any, matrices: Any, at_once: Any) -> Any:
     lead = jax.tree.leaves(matrices)[0].shape[:-2]
 
     def in_turn(matrices: Any) -> Any:
@@ -188,7 +197,10 @@ def each(function: Any, matrices: Any, at_once: Any = None) -> Any:
         out = jax.lax.map(function, flat)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), out)
 
-    return jax.lax.platform_dependent(matrices, cpu=in_turn, default=at_once or function)
+    return jax.lax.platform_dependent(matrices, cpu=in_turn, default=at_once)
+
+
+_each_compiled = compiled(_each)
 
 
 def _in_turn_under_vmap(function: Any) -> Any:
@@ -207,6 +219,7 @@ def _in_turn_under_vmap(function: Any) -> Any:
 def _solver_under_vmap(function: Any) -> Any:
     """The same for a solve, of a matrix and right-hand sides."""
     wrapped = custom_vmap(function)
+    pairs, pairs_at_once = _of_pair(wrapped), _of_pair(function)
 
     @wrapped.def_vmap
     def _(axis_size: int, in_batched: Any, tril: Any, b: Any) -> Any:
@@ -216,10 +229,14 @@ def _solver_under_vmap(function: Any) -> Any:
             return jnp.moveaxis(out, 1, 0), True
         if not in_batched[1]:
             b = jnp.broadcast_to(b, (axis_size, *b.shape))
-        out = each(lambda pair: wrapped(*pair), (tril, b), lambda pair: function(*pair))
+        out = each(pairs, (tril, b), pairs_at_once)
         return out, True
 
     return wrapped
+
+
+def _of_pair(function: Any) -> Any:
+    return lambda pair: function(*pair)
 
 
 def _lapack_cholesky(matrices: jax.Array) -> jax.Array:
@@ -236,5 +253,7 @@ _LAPACK_SOLVERS = [
     for transposed in (False, True)
 ]
 _SOLVERS = [_solver_under_vmap(solve) for solve in _LAPACK_SOLVERS]
+_PAIR_SOLVERS = list(map(_of_pair, _SOLVERS))
+_LAPACK_PAIR_SOLVERS = list(map(_of_pair, _LAPACK_SOLVERS))
 _cholesky = _in_turn_under_vmap(_lapack_cholesky)
 _eigh = _in_turn_under_vmap(_lapack_eigh)

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ._batched import cholesky_each
+from ._eager import compiled
 
 RUNGS = 3  # the jitter grows by ten that often before giving up
+FINE_GROWTH = 30  # of the finer search, from some roundings up to 1e-5, in float32 to 1e-2
 
 
 class Factor(NamedTuple):
@@ -40,8 +42,39 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
     """
     if jitter is None:
         jitter = 1e-6 if matrix.dtype == jnp.float64 else 1e-4
-    step = jitter * jnp.mean(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
-    step = jax.lax.stop_gradient(step)
+    mean = jnp.mean(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
+    return _factor(matrix, jitter * mean)
+
+
+def needed_jitter(matrix: jax.Array, scale: jax.Array) -> jax.Array:
+    """What has to be added to the diagonal of a difference of matrices for a Cholesky factor.
+
+    What is left of a prior covariance after data may be no larger than its rounding, so that its
+    own diagonal says nothing of how much it takes: the scale does. Tries 0, then a hundred
+    roundings of the scale and so on, by factors of thirty; constant in derivatives.
+
+    Args:
+        matrix: symmetric, shape `(n, n)`; only its lower triangle is read.
+        scale: size of the numbers that were subtracted, such as the mean prior variance, scalar.
+
+    Returns:
+        Scalar; 0 if nothing is needed.
+    """
+    step = 100 * jnp.finfo(matrix.dtype).eps * jnp.asarray(scale, matrix.dtype)
+    return _search(matrix, step, FINE_GROWTH, 7 if matrix.dtype == jnp.float64 else 3)
+
+
+@compiled
+def _factor(matrix: jax.Array, step: jax.Array) -> Factor:
+    added = _search(matrix, step, 10, RUNGS)
+    # The search is done without derivatives; the factor is computed once more with them.
+    eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    return Factor(cholesky_each(matrix + added[..., None, None] * eye), added)
+
+
+@compiled
+def _search(matrix: jax.Array, step: jax.Array, growth: int, rungs: int) -> jax.Array:
+    fixed, step = jax.lax.stop_gradient((matrix, step))
     eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
 
     def failed(added: jax.Array) -> jax.Array:
@@ -50,16 +83,13 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
 
     def climb(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         rung, added, bad = carry
-        added = jnp.where(bad, step * 10.0**rung, added).astype(matrix.dtype)
+        added = jnp.where(bad, step * float(growth) ** rung, added).astype(matrix.dtype)
         return rung + 1, added, bad & failed(added)
 
     def go_on(carry: tuple[Any, Any, Any]) -> jax.Array:
         rung, _, bad = carry
-        return (rung < RUNGS) & jnp.any(bad)
+        return (rung < rungs) & jnp.any(bad)
 
-    # The search is done without derivatives; the factor is computed once more with them.
-    fixed = jax.lax.stop_gradient(matrix)
     none = jnp.zeros_like(step)
     _, added, _ = jax.lax.while_loop(go_on, climb, (jnp.asarray(0), none, failed(none)))
-    added = jax.lax.stop_gradient(added)
-    return Factor(cholesky_each(matrix + added[..., None, None] * eye), added)
+    return jax.lax.stop_gradient(added)

@@ -23,6 +23,7 @@ from ..ops import (
     ScaledIdentity,
     Toeplitz,
 )
+from ..ops._dense import left_of
 
 
 class StructuredNormal(Distribution):
@@ -209,7 +210,7 @@ def schur(
     half = solve_triangular(tril, columns[rest].T, lower=True)
     move = half.T @ solve_triangular(tril, shift, lower=True)
     own = principal.dispatch(AbstractOperator)(operator, rest).as_matrix()
-    return move, Dense(own - half.T @ half, psd)
+    return move, left_of(own - half.T @ half, jnp.mean(jnp.diag(own)))
 
 
 @schur.register(Diag)

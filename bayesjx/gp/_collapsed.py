@@ -12,6 +12,7 @@ from .. import ops
 from .._core import failures_are_nan, refuse_where
 from ..distributions import CollapsedNormal
 from ..kernels import AbstractKernel
+from ._arguments import integer
 from ._process import GP
 from ._sparse import diagonal_noise, features_at
 from ._structure import all_points
@@ -71,8 +72,8 @@ def sgpr(
     if blocks is not None and not tight:
         raise ValueError("sgpr: blocks are for the tightened bound; leave tight=True")
     x = all_points(x)
-    if blocks is not None and not 1 <= blocks <= len(x):
-        raise ValueError(f"sgpr: blocks must be in 1, ..., {len(x)}, got {blocks}")
+    if blocks is not None:
+        integer("sgpr: blocks", blocks, 1, len(x))
     if not tight:
         return power_ep(prior, points, x, 0.0, jitter=jitter)
     noise = diagonal_noise(prior, x)

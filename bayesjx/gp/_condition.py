@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
+from ._arguments import real_array
 from ._exact import exact_posterior
 from ._grid_posterior import grid_posterior
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
-from ._process import GP, known_mask
+from ._process import check_prior, GP, known_mask
+from ._structure import all_points
 from ._time_inputs import Times
 from ._times import times_posterior
+
+OPTIONS = frozenset({"solver", "logdet", "key", "rtol", "max_steps"})  # of `ops.Masked`
 
 
 def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> AbstractPosterior:
@@ -35,6 +41,12 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
         RuntimeError: the covariance of the observations is not positive definite even with
             jitter, or holds NaN.
     """
+    check_prior(prior)
+    if unknown := sorted(solver.keys() - OPTIONS):
+        raise ValueError(
+            f"condition: {', '.join(unknown)} is no option of ops.Masked; those are "
+            f"{', '.join(sorted(OPTIONS))}"
+        )
     if isinstance(x, Grid):
         return grid_posterior(prior, x, y, mask, **solver)
     if isinstance(x, Times) and not solver:
@@ -42,15 +54,15 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
     if solver:
         raise ValueError(f"condition: {', '.join(solver)} is for a Grid with a mask")
     if mask is not None:
-        x, y = _observed(x, y, known_mask(mask))
+        x, y = _observed(all_points(x), real_array("y", y), known_mask(mask))
     return exact_posterior(prior, x, y)
 
 
 def _observed(x: Any, y: Any, mask: Any) -> tuple[Any, Any]:
     if mask.shape != (len(x),):
         raise ValueError(f"condition: mask must have shape ({len(x)},), got {mask.shape}")
-    if len(y) != len(x):
-        raise ValueError(f"condition: y must have {len(x)} elements, as x has; got {len(y)}")
+    if jnp.shape(y) != (len(x),):
+        raise ValueError(f"condition: y must have shape ({len(x)},), as x; got {jnp.shape(y)}")
     if not mask.any():
         raise ValueError("condition: mask is all false, so nothing is observed")
     return x[mask], y[mask]

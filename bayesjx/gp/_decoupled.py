@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import block_diag
 
 from ..distributions._likelihood import Likelihood
+from ._arguments import checked_jitter
 from ._inducing_features import inducing_features
 from ._inverse_factor import inverse_factor, product, written_out
+from ._predictive import held
 from ._process import GP
 from ._sparse_posterior import SparsePosterior
 from ._structure import all_points
@@ -20,6 +22,7 @@ from ._svgp import (
     check_observed,
     first_jitter,
     mean_at,
+    num_latents,
     of_latent,
     Projection,
     start,
@@ -80,8 +83,9 @@ class DecoupledSVGP(AbstractSVGP):
         jitter: float | None = None,
     ):
         check_observed(prior, likelihood, tight)
-        self.prior, self.points, self.likelihood = prior, all_points(points), likelihood
-        self.orthogonal = all_points(orthogonal).astype(self.points.dtype)
+        self.prior, self.likelihood = prior, likelihood
+        self.points = all_points(points, "points")
+        self.orthogonal = all_points(orthogonal, "orthogonal").astype(self.points.dtype)
         if self.points.shape[1] != self.orthogonal.shape[1]:
             raise ValueError(
                 f"points have {self.points.shape[1]} coordinates and orthogonal ones "
@@ -92,7 +96,8 @@ class DecoupledSVGP(AbstractSVGP):
             start(law, name, len(points), num_latents, points.dtype)
             for name, (law, points) in given.items()
         )
-        self.tight, self.jitter = tight, jitter
+        self.tight = tight
+        self.jitter = None if jitter is None else checked_jitter(jitter, self.points.dtype)
 
     @property
     def q(self) -> WhitenedNormal:
@@ -129,4 +134,6 @@ class DecoupledSVGP(AbstractSVGP):
         laws = [of_latent(block, latent) for block in self.blocks]
         mean = jnp.concatenate([law.mean for law in laws])
         tril = block_diag(*[jnp.tril(law.scale_tril) for law in laws])
-        return SparsePosterior(self.prior, features, mean, tril)
+        return SparsePosterior(
+            self.prior, features, mean, tril, held(self.likelihood), num_latents(self.q)
+        )

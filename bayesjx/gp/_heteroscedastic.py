@@ -11,10 +11,10 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import safe_cholesky, solve_triangular
+from .._core import refuse_where, safe_cholesky, solve_triangular
 from ._exact import exact_posterior, ExactPosterior
 from ._posterior import AbstractPosterior, clipped
-from ._process import GP, observations
+from ._process import check_prior, GP, observations
 from ._structure import all_points
 
 NODES = 32  # of the quadrature over the log variance of the noise
@@ -161,6 +161,9 @@ class _LawOfLogNoise(NamedTuple):
 def _law_of_log_noise(prior_f: GP, prior_g: GP, log_lambda: Any, x: jax.Array) -> _LawOfLogNoise:
     if jnp.shape(log_lambda) != (len(x),):
         raise ValueError(f"log_lambda must have shape ({len(x)},), got {jnp.shape(log_lambda)}")
+    if not isinstance(log_lambda, jax.core.Tracer):  # else the bound is NaN
+        refuse_where(log_lambda, np.isnan, "log_lambda holds NaN")
+    check_prior(prior_g, "prior_g")
     _refuse_noise(prior_g)
     if isinstance(prior_f.noise, ops.AbstractOperator):
         raise ValueError("prior_f: the noise must be a scalar or (n,), not an operator")

@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from .._core import check_key
 from ..kernels import AbstractKernel
+from ._arguments import integer
 from ._structure import all_points
 
 LARGEST = 10_000  # points that k-means looks at
@@ -79,6 +81,7 @@ def kmeans_points(key: jax.Array, x: Any, num: int) -> jax.Array:
         Arthur and Vassilvitskii (2007), "k-means++: the advantages of careful seeding", SODA;
         Lloyd (1982), "Least squares quantization in PCM".
     """
+    check_key(key)
     x = _checked("kmeans_points", x, num)
     part, key = random.split(key)
     if len(x) > max(LARGEST, num):
@@ -135,6 +138,5 @@ def _kmeans(key: jax.Array, x: jax.Array, num: int) -> jax.Array:
 
 def _checked(name: str, x: Any, num: int) -> jax.Array:
     x = all_points(x)
-    if not 1 <= num <= len(x):
-        raise ValueError(f"{name}: num must be in 1, ..., {len(x)}, the number of x; got {num}")
+    integer(f"{name}: num", num, 1, len(x))
     return x

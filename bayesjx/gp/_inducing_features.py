@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from .._core import safe_cholesky, solve_triangular
 from ..kernels import AbstractKernel
+from ._arguments import checked_jitter
 from ._structure import all_points
 
 
@@ -51,12 +52,11 @@ def inducing_features(
             and grows by `safe_cholesky` only where it does not suffice.
 
     Raises:
-        ValueError: points of the wrong rank, none, or NaN.
+        ValueError: points of the wrong rank, none, or NaN; a negative `jitter`.
         RuntimeError: no jitter helped, or lengthscales or variances are not positive.
     """
-    points = all_points(points)
-    if jitter is None:
-        jitter = 1e-6 if points.dtype == jnp.float64 else 1e-4
+    points = all_points(points, "points")
+    jitter = checked_jitter(jitter, points.dtype)
     matrix = kernel.gram(points)
     start = jitter * jax.lax.stop_gradient(jnp.mean(jnp.diag(matrix)))
     factor = safe_cholesky(matrix + start * jnp.eye(len(points), dtype=points.dtype))

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._core import cholesky_each, inverse_tril, safe_cholesky
+from .._core import cholesky_each, compiled, inverse_tril, safe_cholesky
 
 
 @jax.custom_jvp
@@ -28,14 +28,19 @@ def inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     References:
         Murray (2016), "Differentiation of the Cholesky decomposition", equation 8.
     """
+    tril, jitter = _factor(matrix)
+    return inverse_tril(tril), jitter
+
+
+@compiled
+def _factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     tril = cholesky_each(matrix)
     none = jnp.zeros((), matrix.dtype)
-    tril, jitter = jax.lax.cond(
+    return jax.lax.cond(
         jnp.all(jnp.isfinite(jnp.diagonal(tril))),
         lambda: (tril, none),
         lambda: tuple(safe_cholesky(matrix)),
     )
-    return inverse_tril(tril), jitter
 
 
 @inverse_factor.defjvp

@@ -19,6 +19,7 @@ from .. import ops
 from .._core import Algorithm, from_real, refuse_where, safe_cholesky, solve_triangular, to_real
 from ..distributions._likelihood import expected_log_prob, Likelihood
 from ..ops._kron import kron_mm, outer
+from ._arguments import check_draws, check_optimizer, real_array
 from ._grid_posterior import (
     cell_values,
     checked_mask,
@@ -29,6 +30,7 @@ from ._grid_posterior import (
 )
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
+from ._predictive import held, predictive
 from ._process import GP
 from ._structure import all_points, axis_factors
 from ._svgp import check_observed
@@ -120,9 +122,9 @@ class KronVariational(eqx.Module):
             RuntimeError: under `jit`, the same of values.
         """
         del key
-        cells = self._checked_cells(cells)
+        cells, y = self._checked_cells(cells), real_array("y", y)
         num_data = cells.size if num_data is None else num_data
-        if num_data < cells.size:
+        if not num_data >= cells.size:
             raise ValueError(f"num_data is {num_data}, less than the {cells.size} of the batch")
         mean, rows = self._mean_and_rows(self._trils()[0])
         where = jnp.unravel_index(cells, self.grid.shape)
@@ -136,7 +138,13 @@ class KronVariational(eqx.Module):
         """The approximate posterior of the function, anywhere."""
         trils, jitter = self._trils()
         return KronVariationalPosterior(
-            self.prior, self.grid, trils, self.whitened_mean, self.spread(), jitter
+            self.prior,
+            self.grid,
+            trils,
+            self.whitened_mean,
+            self.spread(),
+            jitter,
+            held(self.likelihood),
         )
 
     def trained(self, state: KronVIState) -> KronVariational:
@@ -169,6 +177,7 @@ class KronVariational(eqx.Module):
         return mean, [jnp.sum((tril @ own) ** 2, axis=1) for tril, own in pairs]
 
     def _checked_cells(self, cells: Any) -> jax.Array:
+        cells = cells if hasattr(cells, "dtype") else np.asarray(cells)
         if jnp.ndim(cells) != 1 or not jnp.issubdtype(jnp.result_type(cells), jnp.integer):
             raise ValueError(
                 "cells must be flat indices, integers of shape (b,), got "
@@ -188,6 +197,7 @@ class KronVariationalPosterior(AbstractPosterior):
         whitened_mean: $\nu$, shape `(N,)`.
         spread: $R_d$, shape `(n_d, n_d)`.
         jitter: the largest that was added to an axis, relative to the mean of its diagonal.
+        likelihood: of the observations.
     """
 
     prior: GP
@@ -196,6 +206,7 @@ class KronVariationalPosterior(AbstractPosterior):
     whitened_mean: jax.Array
     spread: tuple[jax.Array, ...]
     jitter: jax.Array
+    likelihood: Likelihood
 
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
         rows = self._rows(x)
@@ -218,10 +229,23 @@ class KronVariationalPosterior(AbstractPosterior):
         known = rows.dense()
         return self.prior.kernel.gram(points) - known @ known.T + own @ own.T
 
+    def predict(self, x: Any) -> Any:
+        """The distribution of a new observation at each point, batch shape `(m,)`.
+
+        A normal for `gp.Gaussian`; else a mixture of the likelihood's distributions, by quadrature
+        over the function.
+
+        Raises:
+            ValueError: the likelihood holds data of each observation, so that of new ones is not
+                known.
+        """
+        return predictive(self.likelihood, *self.moments(x))
+
     def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
         """Joint draws of the function, shape `(*shape, m)`: on a `Grid` by Matheron's rule."""
         if not isinstance(x, Grid):
             return super().sample(key, x, shape)
+        check_draws(key, shape)
         num, size = math.prod(shape), self.grid.size
         law, function = random.split(key)
         white = random.normal(law, (size, num), self.whitened_mean.dtype)
@@ -282,6 +306,7 @@ def kron_vi(
     Raises:
         ValueError: when traced, what `elbo` raises.
     """
+    check_optimizer(optimizer)
     if trainable is None:
         spec = jax.tree.map(eqx.is_inexact_array, q)
         spec = eqx.tree_at(lambda s: s.grid, spec, jax.tree.map(lambda _: False, q.grid))

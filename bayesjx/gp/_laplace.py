@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite
+from .._core import checked_finite, while_known
 from ..distributions._likelihood import in_support, Likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import Grid
@@ -174,7 +174,7 @@ def _find_mode(
             return ~(value(t) >= carry.objective) & (halvings < HALVINGS)  # NaN is lower
 
         start = jnp.zeros((), int), jnp.ones((), mean.dtype)
-        halvings, t = jax.lax.while_loop(lower, lambda s: (s[0] + 1, s[1] / 2), start)
+        halvings, t = while_known(lower, lambda s: (s[0] + 1, s[1] / 2), start)
         # Near the mode rounding decides which of two values is the lower one; a full step is best.
         stuck = halvings == HALVINGS
         there = (scaled <= tolerance) | (stuck & (scaled <= tolerance**0.5))
@@ -186,7 +186,7 @@ def _find_mode(
     none = jnp.zeros((), int)
     zero = jnp.zeros_like(mean)
     first = _Carry(zero, mean, problem.objective(zero, mean), none, none)
-    last = jax.lax.while_loop(lambda c: (c.state == 0) & (c.steps < max_steps), step, first)
+    last = while_known(lambda c: (c.state == 0) & (c.steps < max_steps), step, first)
     return last.alpha, last.state == 1, last.steps
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.tree_util import Partial
 from numpyro import distributions as dist
 
 from .. import ops
@@ -144,14 +145,10 @@ class LaplacePosterior(AbstractPosterior):
         return jnp.zeros((), self.mode.dtype)
 
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        cross, half = self._cross(x), self.curvature.half[:, None]
-
-        def explained(rows: jax.Array) -> jax.Array:
-            rows = half * (rows if self.observed is None else rows[self.observed])
-            return jnp.sum(rows * self.curvature._solve(rows), axis=0)
-
+        cross = self._cross(x)
         mean = self.prior.mean_at(checked_points(x)) + cross @ self.weights
-        return mean, clipped(prior_variance(self.prior, x), by_rows(cross, explained))
+        explained = by_rows(cross, Partial(_explained, self.curvature, self.observed))
+        return mean, clipped(prior_variance(self.prior, x), explained)
 
     def mean(self, x: Any) -> jax.Array:
         return self.prior.mean_at(checked_points(x)) + self._cross(x) @ self.weights
@@ -272,3 +269,9 @@ class LaplacePosterior(AbstractPosterior):
         if isinstance(self.x, Grid):
             return grid_cross(self.prior, x, self.x)
         return self.prior.kernel.gram(all_points(x), self.x)
+
+
+def _explained(curvature: Curvature, observed: Any, rows: jax.Array) -> jax.Array:
+    """What the data explain of the variances of some points, whose covariances are columns."""
+    rows = curvature.half[:, None] * (rows if observed is None else rows[observed])
+    return jnp.sum(rows * curvature._solve(rows), axis=0)

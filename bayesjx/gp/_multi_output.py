@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
 from .. import ops
 from .._core import refuse_where
 from ..kernels import AbstractKernel, Coregion
 from ..kernels._kernel import points
+from ._arguments import check_kernel, integer, real_array
 from ._inputs import Grid
 from ._structure import all_points
 
@@ -33,6 +35,7 @@ def icm(kernel: AbstractKernel, factor: Any, diagonal: Any) -> AbstractKernel:
     References:
         Bonilla, Chai and Williams (2007), "Multi-task Gaussian process prediction", NeurIPS.
     """
+    check_kernel(kernel)
     return kernel.on(slice(0, -1)) * Coregion(factor, diagonal).on(-1)
 
 
@@ -55,7 +58,7 @@ def lcm(
     """
     if not len(kernels) == len(factors) == len(diagonals) or not kernels:
         raise ValueError(
-            "lcm needs a kernel, a factor and a diagonal for each term, got "
+            "lcm: kernels, factors and diagonals must hold one for each term, got "
             f"{len(kernels)}, {len(factors)} and {len(diagonals)}"
         )
     outputs = {jnp.shape(factor)[0] for factor in factors if jnp.ndim(factor) == 2}
@@ -77,7 +80,8 @@ def at_output(x: Any, output: int) -> jax.Array:
     Returns:
         Shape `(n, d + 1)`.
     """
-    x = points("x", x)
+    integer("output", output, 0)
+    x = points("x", real_array("x", x))
     return jnp.concatenate([x, jnp.full((len(x), 1), output, x.dtype)], axis=1)
 
 
@@ -128,6 +132,8 @@ def output_noise(variances: Any, x: Any) -> Any:
     if jnp.ndim(variances) != 1:
         raise ValueError(f"variances must have shape (p,), got {jnp.shape(variances)}")
     last = x.axes[-1][:, -1] if isinstance(x, Grid) else all_points(x)[:, -1]
+    if not isinstance(variances, jax.core.Tracer):  # else densities are NaN
+        refuse_where(variances, lambda v: ~(v >= 0), "variances must not be negative or NaN")
     variances = jnp.asarray(variances).astype(last.dtype)
     count = len(variances)
     refuse_where(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from .._core import Algorithm, from_real, inverse_tril, to_real
+from ._arguments import check_optimizer
 from ._inverse_factor import root_of_inverse
 from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
 
@@ -77,9 +78,10 @@ def svgp_adam(
     Raises:
         ValueError: nothing to train; when traced, what `elbo` of the process raises.
     """
+    check_optimizer(optimizer)
     free, fixed = eqx.partition(to_real(svgp), _trainable(svgp, trainable, q=True))
     if not jax.tree.leaves(free):
-        raise ValueError("svgp_adam: nothing to train was chosen")
+        raise ValueError("svgp_adam: trainable chose nothing to train")
 
     def init() -> SVGPState:
         return SVGPState(free, optimizer.init(free), (), (), jnp.zeros((), jnp.int32))
@@ -138,6 +140,8 @@ def svgp_natgrad(
     """
     if not callable(gamma) and not 0 < gamma <= 1:
         raise ValueError(f"svgp_natgrad: gamma must be in (0, 1], got {gamma}")
+    if optimizer is not None:
+        check_optimizer(optimizer)
     spec = _trainable(svgp, trainable, q=False)
     if optimizer is None:
         spec = jax.tree.map(lambda _: False, spec)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import cho_solve, solve_triangular
+from .._core import check_key, cho_solve, in_chunks, solve_triangular
+from ._arguments import integer
 from ._exact import ExactPosterior
 from ._fourier import fourier_features, FourierFeatures
 from ._grid_posterior import _on_grid, checked_points, grid_cross, GridPosterior
@@ -81,8 +82,9 @@ def pathwise(
         functions from Gaussian process posteriors", ICML; (2021), "Pathwise conditioning of
         Gaussian processes", JMLR 22.
     """
-    if num < 1:
-        raise ValueError(f"num must be positive, got {num}")
+    check_key(key)
+    num = integer("num: a positive number of functions", num, 1)
+    features = integer("features", features, 2)
     posterior, centres = _anchored(posterior)
     seen = all_points(centres)
     if isinstance(posterior, GridPosterior):
@@ -91,9 +93,7 @@ def pathwise(
     phi = fourier_features(from_spectrum, posterior.prior.kernel, features, seen.shape[1])
     weights = random.normal(from_weights, (num, phi.size), seen.dtype)
     # Of many points the features would take more memory than the data: some points at a time.
-    drawn = jax.lax.map(
-        lambda point: weights @ phi(point[None])[0], seen, batch_size=min(CHUNK, len(seen))
-    )
+    drawn = in_chunks(lambda some: phi(some) @ weights.T, seen, CHUNK)
     updates = _updates(posterior, from_data, drawn.T)
     return PathwiseSamples(posterior.prior, phi, weights, centres, updates)
 
@@ -101,7 +101,10 @@ def pathwise(
 @functools.singledispatch
 def _anchored(posterior: Any) -> tuple[Any, Any]:
     """The posterior of a process, and the points or the grid where data or variables are."""
-    raise NotImplementedError(f"pathwise: draws of {type(posterior).__name__} are not known")
+    raise NotImplementedError(
+        "pathwise: posterior must be an exact or a sparse one, one on a grid, or a heteroscedastic "
+        f"one; draws of {type(posterior).__name__} as functions are not known"
+    )
 
 
 @functools.singledispatch

@@ -12,7 +12,10 @@ from numpyro import distributions as dist
 
 from .. import ops
 from ..distributions import StructuredNormal
+from ..ops._dense import left_of
+from ._arguments import check_draws
 from ._process import GP
+from ._structure import all_points
 
 
 class AbstractPosterior(eqx.Module):
@@ -61,14 +64,23 @@ class AbstractPosterior(eqx.Module):
         return dist.Normal(mean, jnp.sqrt(variance + noise.astype(mean.dtype)))
 
     def __call__(self, x: Any) -> StructuredNormal:
-        """The joint law of the function at the points, with a dense covariance."""
-        return StructuredNormal(self.mean(x), ops.Dense(self.covariance(x), ops.psd))
+        """The joint law of the function at the points, with a dense covariance.
+
+        Where data leave no more of the function than rounding, as at noise-free observations, the
+        covariance is singular: a jitter relative to the prior's variance, from some roundings of it
+        on, gives it a Cholesky factor. `posterior(x).covariance.jitter` says how much.
+        """
+        points = all_points(x)
+        prior = jnp.mean(self.prior.kernel.diag(points))
+        return StructuredNormal(self.mean(points), left_of(self.covariance(points), prior))
 
     def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
         """Joint draws of the function at the points, shape `(*shape, m)`.
 
-        Takes $O(m^3)$; `pathwise` gives draws as functions, in $O(m)$.
+        Where the covariance is singular a jitter is added, see `__call__`, which is noise of the
+        draws. Takes $O(m^3)$; `pathwise` gives draws as functions, in $O(m)$.
         """
+        check_draws(key, shape)
         return self(x).sample(key, shape)
 
     def pathwise(self, key: jax.Array, num: int, features: int = 2000) -> Any:

@@ -9,10 +9,10 @@ import jax.core
 import jax.numpy as jnp
 
 from .. import ops
-from .._core import checked_finite, refuse_where
-from ..kernels._kernel import points as as_points
+from .._core import refuse_where
 from ._inducing_features import inducing_features, InducingFeatures
-from ._process import GP
+from ._process import check_prior, GP
+from ._structure import all_points
 
 
 def features_at(
@@ -23,7 +23,7 @@ def features_at(
     Raises:
         ValueError: points of the wrong rank or dimension, none, NaN, or more of them than data.
     """
-    points = checked_finite("points", as_points("points", points)).astype(x.dtype)
+    points = all_points(points, "points").astype(x.dtype)
     if points.shape[1] != x.shape[1]:
         raise ValueError(
             f"points and x must have the same dimension, got {points.shape[1]} and {x.shape[1]}"
@@ -43,6 +43,7 @@ def diagonal_noise(prior: GP, x: jax.Array) -> jax.Array:
     Raises:
         ValueError: it is correlated, of another number of observations, or known and not positive.
     """
+    check_prior(prior)
     operator = prior.noise_operator(x)
     if not isinstance(operator, ops.Diag | ops.ScaledIdentity):
         raise ValueError(

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 
 from .. import ops
 from .._core import refuse_where, solve_triangular
+from ..distributions._likelihood import Likelihood
 from ._inducing_features import InducingFeatures
 from ._posterior import AbstractPosterior
+from ._predictive import predictive
 from ._process import GP, observations
 from ._sparse import diagonal_noise, features_at
 from ._structure import all_points
@@ -29,6 +31,8 @@ class SparsePosterior(AbstractPosterior):
         features: those of `m` inducing points.
         whitened_mean: mean of $v = L_u^{-1} u$, shape `(m,)`.
         scale_tril: $R$, lower triangular, shape `(m, m)`.
+        likelihood: of the observations; None for the noise of the prior.
+        num_latents: functions that the likelihood is of, of which this is one.
 
     References:
         Titsias (2009), "Variational learning of inducing variables in sparse Gaussian processes",
@@ -39,6 +43,8 @@ class SparsePosterior(AbstractPosterior):
     features: InducingFeatures
     whitened_mean: jax.Array
     scale_tril: jax.Array
+    likelihood: Likelihood | None = None
+    num_latents: int = eqx.field(static=True, default=1)
 
     @property
     def jitter(self) -> jax.Array:
@@ -61,6 +67,26 @@ class SparsePosterior(AbstractPosterior):
         phi = self.features(x)
         own = self.scale_tril.T @ phi
         return self.prior.kernel.gram(x) - phi.T @ phi + own.T @ own
+
+    def predict(self, x: Any) -> Any:
+        """The distribution of a new observation at each point, batch shape `(m,)`.
+
+        A normal where the noise is; else a mixture of the likelihood's distributions, by
+        quadrature over the function.
+
+        Raises:
+            ValueError: the likelihood is of several functions, of which this posterior is one, or
+                holds data of each observation; or the noise differs between observations.
+        """
+        if self.num_latents > 1:
+            raise ValueError(
+                f"predict: the likelihood is of {self.num_latents} functions and this is the "
+                "posterior of one; stack the moments of all posterior(latent), shape (m, l), and "
+                "use gp.log_predictive_prob(likelihood, y, mean, variance), or draws of them"
+            )
+        if self.likelihood is None:
+            return super().predict(x)
+        return predictive(self.likelihood, *self.moments(x))
 
 
 def sparse_posterior(

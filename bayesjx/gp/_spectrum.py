@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import random
 
 from .. import kernels
+from .._core import compiled
 from ..kernels._stationary import valid
 
 HARMONICS = 256  # of a periodic kernel; with ten standard deviations they reach ℓ > 0.04
@@ -185,8 +186,11 @@ def harmonics(lengthscale: jax.Array) -> jax.Array:
         f"fourier_features: a lengthscale of Periodic is below {SHORTEST}, where more than "
         f"{HARMONICS} harmonics are needed",
     )
-    z = valid(lengthscale) ** -2
+    return _harmonics(valid(lengthscale) ** -2)
 
+
+@compiled
+def _harmonics(z: jax.Array) -> jax.Array:
     def before(ratio: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
         ratio = 1 / (2 * k / z + ratio)  # of I_k to I_{k-1}
         return ratio, ratio

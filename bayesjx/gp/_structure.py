@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .. import kernels, ops
 from .._core import checked_finite
 from ..kernels._kernel import points
+from ._arguments import real_array
 from ._inputs import Grid
 from ._time_inputs import Times
 
@@ -42,13 +43,15 @@ def cross_covariance(kernel: kernels.AbstractKernel, x: Any, y: Any) -> ops.Abst
     return ops.Dense(kernel.gram(all_points(x), all_points(y)))
 
 
-def all_points(x: Any) -> jax.Array:
+def all_points(x: Any, name: str = "x") -> jax.Array:
     """Points as `(n, d)`, those of a grid and times too.
 
     Raises:
-        ValueError: not one or two axes, empty, or NaN.
+        ValueError: not numbers, not one or two axes, empty, or NaN.
     """
-    return x.points() if isinstance(x, Grid | Times) else checked_finite("x", points("x", x))
+    if isinstance(x, Grid | Times):
+        return x.points()
+    return checked_finite(name, points(name, real_array(name, x)))
 
 
 def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.Array]:
@@ -58,7 +61,7 @@ def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.A
         ValueError: the axes differ, or the kernel is no product over them.
     """
     if x.dims != y.dims:
-        raise ValueError(f"grids of the same axes are needed, got coordinates {x.dims}, {y.dims}")
+        raise ValueError(f"x must be a grid of the coordinates {y.dims} of each axis, got {x.dims}")
     factors = _factors(kernel, x, y)
     if factors is None:
         raise ValueError(

@@ -15,9 +15,11 @@ from .._core import checked_finite, from_real, refuse_where, to_real
 from ..distributions._likelihood import expectation, Gaussian, in_support, Likelihood
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
+from ._arguments import checked_jitter, integer
 from ._inducing_features import inducing_features
 from ._inverse_factor import inverse_factor, product, written_out
-from ._process import GP
+from ._predictive import held
+from ._process import check_prior, GP
 from ._sparse_posterior import SparsePosterior
 from ._structure import all_points
 
@@ -165,7 +167,7 @@ class AbstractSVGP(eqx.Module):
         at = jnp.zeros((len(x), *latents), x.dtype)
         y, guard = in_support(self.observed, y, at, guard)
         num_data = len(x) if num_data is None else num_data
-        if num_data < len(x):
+        if not num_data >= len(x):
             raise ValueError(f"num_data is {num_data}, less than the {len(x)} of the batch")
         for block in self.blocks:
             if num_data < block.mean.shape[-1]:
@@ -232,9 +234,11 @@ class SVGP(AbstractSVGP):
         jitter: float | None = None,
     ):
         check_observed(prior, likelihood, tight)
-        self.prior, self.points, self.likelihood = prior, all_points(points), likelihood
+        self.prior, self.likelihood = prior, likelihood
+        self.points = all_points(points, "points")
+        self.jitter = None if jitter is None else checked_jitter(jitter, self.points.dtype)
         self.blocks = (start(q, "q", len(self.points), num_latents, self.points.dtype),)
-        self.tight, self.jitter = tight, jitter
+        self.tight = tight
 
     @property
     def q(self) -> WhitenedNormal:
@@ -253,7 +257,9 @@ class SVGP(AbstractSVGP):
     def posterior(self, latent: int | None = None) -> SparsePosterior:
         features = inducing_features(self.prior.kernel, self.points, self.jitter)
         q = of_latent(self.q, latent)
-        return SparsePosterior(self.prior, features, q.mean, jnp.tril(q.scale_tril))
+        tril = jnp.tril(q.scale_tril)
+        count = num_latents(self.q)
+        return SparsePosterior(self.prior, features, q.mean, tril, held(self.likelihood), count)
 
 
 def mean_at(prior: GP, x: jax.Array) -> jax.Array:
@@ -283,8 +289,7 @@ def start(
     q: WhitenedNormal | None, name: str, m: int, num_latents: int, dtype: Any
 ) -> WhitenedNormal:
     """The law that was given, checked, or that of the prior."""
-    if num_latents < 1:
-        raise ValueError(f"num_latents must be at least 1, got {num_latents}")
+    integer("num_latents", num_latents, 1)
     lead = () if num_latents == 1 else (num_latents,)
     if q is None:
         eye = jnp.broadcast_to(jnp.eye(m, dtype=dtype), (*lead, m, m))
@@ -296,6 +301,11 @@ def start(
             f"{(*lead, m, m)}, got {mean.shape} and {tril.shape}"
         )
     return WhitenedNormal(checked_finite(f"{name}.mean", mean), tril)
+
+
+def num_latents(q: WhitenedNormal) -> int:
+    """How many functions the law is of."""
+    return 1 if q.mean.ndim == 1 else len(q.mean)
 
 
 def of_latent(q: WhitenedNormal, latent: int | None) -> WhitenedNormal:
@@ -317,8 +327,14 @@ def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
     Raises:
         ValueError: they do not.
     """
+    check_prior(prior)
     noise = prior.noise
     if likelihood is not None:
+        if not callable(likelihood):
+            raise ValueError(
+                "likelihood must be a function from f to a NumPyro distribution, got "
+                f"{type(likelihood).__name__}"
+            )
         if isinstance(noise, ops.AbstractOperator) or _known(noise, lambda v: v != 0):
             raise ValueError("a likelihood was given: the noise of the prior would not be used")
         if tight and not isinstance(likelihood, Gaussian):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._core import positive_field
+from .._core import compiled, positive_field
 from ._kernel import AbstractKernel, floating
 
 
@@ -40,7 +40,7 @@ class SpectralMixture(AbstractKernel):
         )
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, self.rates, lambda lag, rate: jnp.exp(-rate * lag**2))
+        return _mixture(self, x, y, self.rates, _normal_decay)
 
     def variances(self, x: jax.Array) -> jax.Array:
         return jnp.full(len(x), jnp.sum(self.weights), x.dtype)
@@ -75,14 +75,19 @@ class StudentMixture(AbstractKernel):
         )
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        def decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
-            z = 5**0.5 * rate * jnp.abs(lag)
-            return (1 + z + z**2 / 3) * jnp.exp(-z)
-
-        return _mixture(self, x, y, self.rates, decay)
+        return _mixture(self, x, y, self.rates, _student_decay)
 
     def variances(self, x: jax.Array) -> jax.Array:
         return jnp.full(len(x), jnp.sum(self.weights), x.dtype)
+
+
+def _normal_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
+    return jnp.exp(-rate * lag**2)
+
+
+def _student_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
+    z = 5**0.5 * rate * jnp.abs(lag)
+    return (1 + z + z**2 / 3) * jnp.exp(-z)
 
 
 def _mixture(kernel: Any, x: jax.Array, y: jax.Array, rates: jax.Array, decay: Any) -> jax.Array:
@@ -91,14 +96,17 @@ def _mixture(kernel: Any, x: jax.Array, y: jax.Array, rates: jax.Array, decay: A
             f"{type(kernel).__name__} is of one coordinate and points have {x.shape[1]}; multiply "
             "one for each, by .on(dim)"
         )
-    lag = x - y[:, 0]
+    components = tuple(c.astype(x.dtype) for c in (kernel.weights, rates, kernel.frequencies))
+    return _waves(x - y[:, 0], components, decay)
 
+
+@compiled
+def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax.Array:
     def add(total: jax.Array, component: Any) -> tuple[jax.Array, None]:
         weight, rate, frequency = component
         wave = jnp.cos(2 * jnp.pi * frequency * lag)
         return total + weight * decay(lag, rate) * wave, None
 
-    components = tuple(c.astype(x.dtype) for c in (kernel.weights, rates, kernel.frequencies))
     return jax.lax.scan(add, jnp.zeros_like(lag), components)[0]  # no (Q, n, m) array
 
 

@@ -115,7 +115,7 @@ class BlockDiag(AbstractOperator):
 
             return symmetric_solve(self._mm, solve, b)
         else:
-            out = each(lambda pair: jnp.linalg.solve(*pair), (self.blocks, rows))
+            out = each(_solve_pair, (self.blocks, rows))
         return out.reshape(b.shape)
 
     def _logdet(self) -> jax.Array:
@@ -204,6 +204,10 @@ def _split(x: jax.Array, sizes: list[int]) -> list[jax.Array]:
 
 def _diagonals(blocks: jax.Array) -> jax.Array:
     return jnp.diagonal(blocks, axis1=-2, axis2=-1)
+
+
+def _solve_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+    return jnp.linalg.solve(*pair)
 
 
 def _log_abs_det(blocks: jax.Array) -> jax.Array:

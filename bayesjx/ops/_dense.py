@@ -13,6 +13,7 @@ from .._core import (
     cho_solve,
     cholesky_each,
     inverse_tril,
+    needed_jitter,
     on_failure,
     safe_cholesky,
     solve_triangular,
@@ -92,7 +93,7 @@ class Dense(AbstractOperator):
     def _root(self) -> Dense:
         factor = safe_cholesky(self.matrix)
         tril = _finite(factor.tril, self.matrix, "root")
-        return Dense(tril, lx.lower_triangular_tag, factor.jitter)
+        return Dense(tril, lx.lower_triangular_tag, self.jitter + factor.jitter)
 
     def _plus(self, other: Any) -> AbstractOperator | None:
         if isinstance(other, ScaledIdentity) and not other.size:
@@ -107,6 +108,17 @@ class Dense(AbstractOperator):
 
     def _tril(self, what: str) -> jax.Array:
         return _tril_of(self.matrix, what)
+
+
+def left_of(matrix: jax.Array, scale: jax.Array) -> Dense:
+    """A covariance after data, tagged `psd`, with the jitter that its rounding needs.
+
+    Args:
+        matrix: a covariance less what data explain of it, shape `(n, n)`.
+        scale: the mean variance before data, scalar.
+    """
+    jitter = needed_jitter(matrix, scale)
+    return Dense(matrix + jitter * jnp.eye(len(matrix), dtype=matrix.dtype), psd, jitter)
 
 
 class Diag(AbstractOperator):

@@ -9,7 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jax.tree_util import Partial
 
+from .._core import compiled
 from ._kron import Kron
 from ._operator import AbstractOperator, checked_arrays
 
@@ -70,14 +72,7 @@ class KhatriRao(AbstractOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         m, first = self.factors[0].shape
         if m > CHUNK and m * x.size // first > LARGEST:
-
-            @jax.checkpoint
-            def some(factors: tuple[jax.Array, ...]) -> jax.Array:
-                return KhatriRao(*factors)._at_once(x)
-
-            padded = [jnp.pad(f, ((0, -m % CHUNK), (0, 0))) for f in self.factors]
-            chunks = tuple(f.reshape(-1, CHUNK, f.shape[1]) for f in padded)
-            return jax.lax.map(some, chunks).reshape(-1, x.shape[1])[:m]
+            return _mm_by_rows(self, x)
         return self._at_once(x)
 
     def _at_once(self, x: jax.Array) -> jax.Array:
@@ -86,6 +81,18 @@ class KhatriRao(AbstractOperator):
         for factor in others:
             z = jnp.einsum("ja,jar->jr", factor, z.reshape(*factor.shape, -1))
         return z
+
+
+@compiled
+def _mm_by_rows(operator: KhatriRao, x: jax.Array) -> jax.Array:
+    @jax.checkpoint
+    def some(factors: tuple[jax.Array, ...]) -> jax.Array:
+        return KhatriRao(*factors)._at_once(x)
+
+    m = operator.shape[0]
+    padded = [jnp.pad(f, ((0, -m % CHUNK), (0, 0))) for f in operator.factors]
+    chunks = tuple(f.reshape(-1, CHUNK, f.shape[1]) for f in padded)
+    return jax.lax.map(some, chunks).reshape(-1, x.shape[1])[:m]
 
 
 class _Transposed(AbstractOperator):
@@ -123,12 +130,14 @@ def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
     return KhatriRao(*(f[i] for f, i in zip(cross.factors, where, strict=True))).dense()
 
 
+@compiled
 def by_rows(cross: Any, some: Any) -> jax.Array:
     """A function of columns `(n, k)` to `(k,)`, of all rows of `cross`, some at a time.
 
     Args:
         cross: a `Kron`, a `KhatriRao` or an array, shape `(m, n)`.
-        some: of rows made columns; its intermediate results are not kept for derivatives.
+        some: of rows made columns, a `jax.tree_util.Partial` of a function of a module with its
+            data; its intermediate results are not kept for derivatives.
     """
     m = cross.shape[0]
     chunk = min(CHUNK, m)
@@ -151,9 +160,9 @@ def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ..
         cross: $C$, shape `(m, n)`.
         observed: those cells.
     """
+    return by_rows(cross, Partial(_explained, operator, observed))
 
-    def some(rows: jax.Array) -> jax.Array:
-        rows = rows[observed]
-        return jnp.sum(rows * operator._solve(rows), axis=0)
 
-    return by_rows(cross, some)
+def _explained(operator: AbstractOperator, observed: Any, rows: jax.Array) -> jax.Array:
+    rows = rows[observed]
+    return jnp.sum(rows * operator._solve(rows), axis=0)

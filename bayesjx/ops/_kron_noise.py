@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from .._core import eigh, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
@@ -223,14 +224,14 @@ def _explained_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         if d_factor is not None:
             total += 2 * _explained_with(operator, cross, spectrum, axis, d_factor)
     if change is not None and jax.tree.leaves((change.signal, change.noise)):
-
-        def moved(columns: jax.Array) -> jax.Array:
-            solved = operator._solve(columns)
-            times = lambda op: op._mm(solved)  # noqa: E731
-            return jnp.sum(solved * eqx.filter_jvp(times, (operator,), (change,))[1], axis=0)
-
-        total -= by_rows(cross, moved)
+        total -= by_rows(cross, Partial(_moved, operator, change))
     return value, total
+
+
+def _moved(operator: KronPlusNoise, change: Any, columns: jax.Array) -> jax.Array:
+    solved = operator._solve(columns)
+    times = lambda op: op._mm(solved)  # noqa: E731
+    return jnp.sum(solved * eqx.filter_jvp(times, (operator,), (change,))[1], axis=0)
 
 
 def _explained_with(

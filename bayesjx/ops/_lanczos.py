@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from .._core import compiled
 from ._operator import AbstractOperator, symmetric_solve
 
 
@@ -152,6 +153,7 @@ def _quadrature_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return (values, solved), (d_values, -symmetric_solve(operator._mm, solve, d_solved))
 
 
+@compiled
 def _lanczos(problem: _Problem, probes: jax.Array) -> _Lanczos:
     num_steps, (size, num) = problem.num_steps, probes.shape
     tiny = 100 * jnp.finfo(probes.dtype).eps

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import cho_solve, solve_triangular
+from .._core import cho_solve, compiled, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import kept
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
@@ -142,7 +142,7 @@ class Masked(AbstractOperator):
         """
         if self.solver == "cg":
             return prior - explained_by_rows(self, cross, self.observed)
-        return self.full.marginal_variance(cross, prior) + self._lost(cross._mm)
+        return self.full.marginal_variance(cross, prior) + self._lost(cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return Submatrix(self.full, self.observed)._mm(x)
@@ -183,7 +183,7 @@ class Masked(AbstractOperator):
     def _inverse_diag(self) -> jax.Array:
         if self.solver == "cg":
             return super()._inverse_diag()
-        return (self.full._inverse_diag() - self._lost(lambda x: x))[self.observed]
+        return (self.full._inverse_diag() - self._lost(None))[self.observed]
 
     def _sample(self, key: jax.Array, num: int) -> jax.Array:
         return self.full._sample(key, num)[self.observed]
@@ -193,30 +193,16 @@ class Masked(AbstractOperator):
         again = functools.partial(_precision, missing=self.missing)
         return kept((self.full,), self.missing_precision, factorise=again)
 
-    def _lost(self, project: Any) -> jax.Array:
+    def _lost(self, cross: Kron | KhatriRao | None) -> jax.Array:
         r"""Diagonal of $C P_{:m} P_{mm}^{-1} P_{m:} C^\top$, what missing cells do not explain.
 
         Args:
-            project: product with $C$, `(n, k)` to `(m, k)`.
+            cross: $C$, shape `(m, n)`, or None for the identity.
         """
-        size, count = self.full.shape[0], self.missing.size
-        if not count:
+        if not self.missing.size:
             return jnp.zeros((), self.dtype)
         tril = Dense(self._kept_precision(), psd)._tril("Masked, missing cells")
-        chunk = min(CHUNK, count)
-
-        @jax.checkpoint
-        def some(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
-            index = start + jnp.arange(chunk)
-            unit = jnp.zeros((count, chunk), self.dtype)
-            unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
-            columns = solve_triangular(tril, unit, lower=True, trans=1)
-            spread = project(self.full._solve(scatter(columns, self.missing, size)))
-            return total + jnp.sum(spread**2, axis=1), None
-
-        shape = jax.eval_shape(project, jax.ShapeDtypeStruct((size, 1), self.dtype)).shape
-        start = jnp.zeros(shape[:1], self.dtype)
-        return jax.lax.scan(some, start, jnp.arange(0, count, chunk))[0]
+        return _lost(self.full, self.missing, tril, cross)
 
     def _scaled_logdet(self) -> jax.Array:
         if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(
@@ -313,6 +299,26 @@ class KronPlusDiag(AbstractOperator):
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
 
 
+@compiled
+def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: Any) -> jax.Array:
+    size, count = full.shape[0], missing.size
+    chunk = min(CHUNK, count)
+
+    @jax.checkpoint
+    def some(total: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
+        index = start + jnp.arange(chunk)
+        unit = jnp.zeros((count, chunk), full.dtype)
+        unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
+        columns = solve_triangular(tril, unit, lower=True, trans=1)
+        spread = full._solve(scatter(columns, missing, size))
+        spread = spread if cross is None else cross._mm(spread)
+        return total + jnp.sum(spread**2, axis=1), None
+
+    start = jnp.zeros(size if cross is None else cross.shape[0], full.dtype)
+    return jax.lax.scan(some, start, jnp.arange(0, count, chunk))[0]
+
+
+@compiled
 def _precision(full: AbstractOperator, missing: jax.Array) -> jax.Array:
     """$P_{mm}$, some columns at a time; the backward pass solves again instead of storing."""
     padded = jnp.pad(missing, (0, -missing.size % CHUNK), mode="edge").reshape(-1, CHUNK)

@@ -13,6 +13,8 @@ import lineax as lx
 import numpy as np
 from jax import random
 
+from .._core import compiled
+
 psd = lx.positive_semidefinite_tag
 symmetric = lx.symmetric_tag
 CHUNK = 64  # columns that are solved for together where all are needed
@@ -78,14 +80,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
 
     def _inverse_diag(self) -> jax.Array:
         """By solves, some unit vectors at a time."""
-        size = self.shape[0]
-
-        def some(start: jax.Array) -> jax.Array:
-            index = start + jnp.arange(CHUNK)
-            unit = jnp.zeros((size, CHUNK), self.dtype).at[index, jnp.arange(CHUNK)].set(1.0)
-            return self._solve(unit).at[index, jnp.arange(CHUNK)].get(mode="clip")
-
-        return jax.lax.map(some, jnp.arange(0, size, CHUNK)).reshape(-1)[:size]
+        return _inverse_diag_by_solves(self)
 
     def _root(self) -> AbstractOperator:
         raise self._unknown("root")
@@ -250,6 +245,18 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return ValueError(
             f"{type(self).__name__} has no {what} of its own; {hint + ', ' if hint else ''}{dense}"
         )
+
+
+@compiled
+def _inverse_diag_by_solves(operator: AbstractOperator) -> jax.Array:
+    size = operator.shape[0]
+
+    def some(start: jax.Array) -> jax.Array:
+        index = start + jnp.arange(CHUNK)
+        unit = jnp.zeros((size, CHUNK), operator.dtype).at[index, jnp.arange(CHUNK)].set(1.0)
+        return operator._solve(unit).at[index, jnp.arange(CHUNK)].get(mode="clip")
+
+    return jax.lax.map(some, jnp.arange(0, size, CHUNK)).reshape(-1)[:size]
 
 
 @eqx.filter_custom_jvp

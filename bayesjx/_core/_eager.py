@@ -1,0 +1,73 @@
+"""Loops in functions that users call outside of `jit`: compiled once, or run in Python.
+
+JAX compiles the body of `lax.scan`, `map`, `while_loop` and `cond` anew at every call outside of
+`jit` where the body is made anew, as a closure over the data is, and keeps each program. What the
+library calls there is either `compiled`, with all data as arguments, or, where it runs a user's
+function, which may read anything from anywhere, a loop of Python: `while_known`, `in_chunks`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+
+from ._failures import on_failure
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of a module, compiled once for each structure and shapes of its arguments.
+
+    Arrays within its arguments, also those of operators and kernels, are data of the program; all
+    else must be hashable and is part of it. Derivatives, `vmap` and tracing go through it. Not for
+    what runs functions of a user: what they read beside their arguments would be kept.
+
+    Args:
+        function: defined in a module or decorated there, never within a function.
+    """
+
+    @eqx.filter_jit
+    def run(failures: str, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        del failures  # what `error_if` does in the program is part of what it is known by
+        return function(*args, **options)
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        return run(on_failure(), args, options)
+
+    return call
+
+
+def while_known(goes_on: Callable[[Any], Any], step: Callable[[Any], Any], carry: Any) -> Any:
+    """`lax.while_loop`, run in Python where the condition is known.
+
+    Args:
+        goes_on: from the carry to a boolean scalar.
+        step: from the carry to the next one.
+        carry: a pytree of arrays.
+    """
+    while not isinstance(more := goes_on(carry), jax.core.Tracer):
+        if not more:
+            return carry
+        carry = step(carry)
+    return jax.lax.while_loop(goes_on, step, carry)
+
+
+def in_chunks(function: Callable[[jax.Array], jax.Array], rows: jax.Array, size: int) -> jax.Array:
+    """A function of rows, of some rows at a time, in Python where they are known.
+
+    Args:
+        function: from `(k, ...)` to `(k, ...)`, row by row.
+        rows: shape `(n, ...)`.
+        size: how many at a time.
+    """
+    if len(rows) <= size:
+        return function(rows)
+    if isinstance(rows, jax.core.Tracer):
+        return jax.lax.map(lambda row: function(row[None])[0], rows, batch_size=size)
+    return jnp.concatenate([function(rows[i : i + size]) for i in range(0, len(rows), size)])

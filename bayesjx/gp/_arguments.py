@@ -1,0 +1,103 @@
+"""Checks of arguments that several functions of this package share."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._core import check_key
+from ..kernels import AbstractKernel
+
+
+def real_array(name: str, value: Any) -> jax.Array | np.ndarray:
+    """An array of real numbers, or what can be made one.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not hasattr(value, "dtype"):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
+        raise ValueError(f"{name} must be an array of real numbers, got {value.dtype}")
+    if jnp.issubdtype(value.dtype, np.complexfloating):
+        raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
+    return value
+
+
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An integer, as Python's.
+
+    Raises:
+        ValueError: it is none, or out of range.
+    """
+    try:
+        found = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be an integer, got {value!r}") from None
+    if found < least or (most is not None and found > most):
+        wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
+        raise ValueError(f"{name} must be {wanted}, got {found}")
+    return found
+
+
+def check_draws(key: Any, shape: Any) -> None:
+    """The arguments of draws.
+
+    Raises:
+        ValueError: no PRNG key, or no shape.
+    """
+    check_key(key)
+    if not isinstance(shape, tuple):
+        raise ValueError(f"shape must be a tuple of integers such as (100,), got {shape!r}")
+    for size in shape:
+        integer(f"shape {shape}: each size", size, 0)
+
+
+def checked_jitter(jitter: Any, dtype: Any) -> float:
+    """A relative jitter, the default of its precision for None.
+
+    Raises:
+        ValueError: it is negative or no number.
+    """
+    if jitter is None:
+        return 1e-6 if dtype == jnp.float64 else 1e-4
+    if not isinstance(jitter, int | float) or not 0 <= jitter < math.inf:
+        raise ValueError(f"jitter must be a number, 0 or more, got {jitter!r}")
+    return float(jitter)
+
+
+def check_kernel(kernel: Any) -> None:
+    """Whether it is a covariance function.
+
+    Raises:
+        ValueError: it is something else, perhaps a class of them.
+    """
+    if isinstance(kernel, type) and issubclass(kernel, AbstractKernel):
+        name = kernel.__name__
+        raise ValueError(f"kernel must be an instance, as kernels.{name}(), got the class {name}")
+    if not isinstance(kernel, AbstractKernel):
+        raise ValueError(
+            "kernel must be a covariance function, an AbstractKernel such as kernels.RBF(), got "
+            f"{type(kernel).__name__}"
+        )
+
+
+def check_optimizer(optimizer: Any) -> None:
+    """Whether it is a gradient transformation of Optax.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise ValueError(
+            "optimizer must be a gradient transformation of Optax such as optax.adam(1e-2), got "
+            f"{optimizer!r}"
+        )
