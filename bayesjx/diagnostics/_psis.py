@@ -52,6 +52,13 @@ def psis(log_weights: jax.Array, relative_efficiency: float = 1.0) -> PSIS:
       weights normalised but not smoothed;
     - the whole tail (or everything) has one weight: `k_hat` -inf, nothing to smooth.
 
+    Ties at the cutoff of the tail, of rounded weights or repeated draws, would all be excesses of
+    exactly zero, which no Pareto law has: they make the fit depend on how many of them the tail
+    happens to hold, and its first quartile 0 if there are many. The tail is then what lies strictly
+    above them, and the cutoff halfway to its smallest weight, as for a histogram: `k_hat` of
+    weights rounded to 0.1 in the logarithm is that of the weights themselves, to its own noise.
+    ArviZ (arviz-stats 0.8) and R's loo keep the zeros; without ties the results agree.
+
     Args:
         log_weights: shape `(..., s)`, unnormalised, $\log p - \log q$ at draws of $q$.
         relative_efficiency: effective over actual number of draws, for correlated draws.
@@ -126,6 +133,10 @@ def _smooth(log_weights: jax.Array, tail: int) -> tuple[jax.Array, jax.Array]:
     excess = -jnp.exp(largest) * jnp.expm1(jnp.where(above, cutoff - largest, 0.0))
     used = excess > 100 * jnp.finfo(log_weights.dtype).tiny
     number = jnp.sum(used)
+    tied = jnp.sum(log_weights == cutoff) > 1
+    raised = jnp.where(tied, jnp.min(jnp.where(used, excess, jnp.inf)) / 2, 0.0)
+    raised = jnp.where(number > 0, raised, 0.0)
+    excess = excess - raised
     k_hat, scale = _fit_pareto(jnp.where(used, excess, 1.0), used, number)
     fitted = (number >= _FEWEST) & jnp.isfinite(k_hat) & jnp.isfinite(scale) & (scale > 0) & ~flat
     k_hat, scale = jnp.where(fitted, k_hat, 1.0), jnp.where(fitted, scale, 1.0)
@@ -135,7 +146,7 @@ def _smooth(log_weights: jax.Array, tail: int) -> tuple[jax.Array, jax.Array]:
     small = jnp.abs(k_hat) < 1e-6
     shape = jnp.where(small, 1.0, k_hat)
     quantile = scale * jnp.where(small, exponent, jnp.expm1(shape * exponent) / shape)
-    smoothed = jnp.minimum(jnp.log(quantile + jnp.exp(cutoff)), 0.0)
+    smoothed = jnp.minimum(jnp.log(quantile + (jnp.exp(cutoff) + raised)), 0.0)
     largest = jnp.where(used & fitted, smoothed, largest)
     k_hat = jnp.where(fitted, k_hat, jnp.where(flat, -jnp.inf, jnp.inf))
     return log_weights.at[order[1:]].set(largest), k_hat

@@ -5,6 +5,7 @@ from ._nested_normal import (
     NestedGroup as NestedGroup,
     NestedLayout as NestedLayout,
     NestedNormal as NestedNormal,
+    noise_log_prob as noise_log_prob,
 )
 from ._one_hot import OneHotCategorical as OneHotCategorical
 from ._repair import (

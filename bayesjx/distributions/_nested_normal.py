@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -49,6 +50,12 @@ class NestedLayout:
         return np.argsort(np.concatenate([group.index.reshape(-1) for group in self.groups]))
 
 
+def noise_log_prob(noise: jax.Array) -> jax.Array:
+    """Log density of standard normal noise, summed over the last axis."""
+    constant = 0.5 * noise.shape[-1] * math.log(2 * math.pi)
+    return -0.5 * jnp.sum(noise**2, -1) - constant
+
+
 class NestedNormal(Distribution):
     r"""Normal law of $m + C u$ with $C$ lower triangular and as sparse as a hierarchy of plates.
 
@@ -79,13 +86,19 @@ class NestedNormal(Distribution):
         super().__init__((), (layout.dim,), validate_args=False)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         noise = jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype)
-        return self.loc + jnp.vectorize(self._times, signature="(d)->(d)")(noise)
+        return self.loc + jnp.vectorize(self._times, signature="(d)->(d)")(noise), [noise]
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        noise = jnp.vectorize(self._solve, signature="(d)->(d)")(value - self.loc)
-        constant = 0.5 * self.loc.size * jnp.log(2 * jnp.pi) + jnp.sum(jnp.log(self.scale))
-        return -0.5 * jnp.sum(noise**2, -1) - constant
+        # The noise of an own draw is known; a solve has an error of any size as scales collapse.
+        if intermediates:
+            noise = intermediates[0]
+        else:
+            noise = jnp.vectorize(self._solve, signature="(d)->(d)")(value - self.loc)
+        return noise_log_prob(noise) - jnp.sum(jnp.log(self.scale))
 
     def entropy(self) -> jax.Array:
         return 0.5 * self.loc.size * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(self.scale))

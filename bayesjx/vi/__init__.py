@@ -73,7 +73,10 @@ from ._optimise import (
     VIResult as VIResult,
 )
 from ._particles import log_mean_exp as log_mean_exp, particles as particles
-from ._pathfinder import PathfinderResult as PathfinderResult
+from ._pathfinder import (
+    PathfinderResult as PathfinderResult,
+    PathfinderWarning as PathfinderWarning,
+)
 from ._pathfinder_guide import (
     init_from_pathfinder as init_from_pathfinder,
     PathfinderGuide as PathfinderGuide,

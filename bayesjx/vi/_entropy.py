@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from numpyro import handlers
 
 from ._context import current
-from ._cost import Cost, Term
+from ._cost import Cost, site_name, Term
 from ._detached import frozen
 from ._handlers import DensityHandler, named, SimulateHandler
 from ._law import elementwise_family, split
@@ -63,6 +63,22 @@ def path_log_density(program: Callable[..., Any], trace: Trace, args: Any, kwarg
                 f'or flow of this guide has none ({error}); use entropy="mc"'
             ) from error
     return Cost(tuple(handler.terms))
+
+
+def with_values_of(drawn: Cost, path: Cost) -> Cost:
+    """`path` with the values of the same sites in `drawn`, and its own gradients.
+
+    A guide knows the density of its own draw exactly; computed from the value, it loses all digits
+    where the guide has collapsed, and a bound of any size comes out.
+    """
+    known = {site_name(term.label): term.value for term in drawn.terms}
+
+    def valued(term: Term) -> Term:
+        value = known.get(site_name(term.label), term.value)
+        slope = term.value - jax.lax.stop_gradient(term.value)
+        return dataclasses.replace(term, value=jax.lax.stop_gradient(value) + slope)
+
+    return Cost(tuple(valued(term) for term in path.terms))
 
 
 class _EntropyHandler(SimulateHandler):

@@ -12,10 +12,11 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine
+from numpyro.distributions.util import tri_logabsdet
 from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
-from ..distributions import NestedLayout, NestedNormal
+from ..distributions import NestedLayout, NestedNormal, noise_log_prob
 from ._layout import nested_layout
 
 SCALES = ("meanfield", "fullrank", "lowrank", "structured")
@@ -123,7 +124,7 @@ class GaussianGuide(AutoContinuous):
             return dist.Normal(loc, scale).to_event(1)
         if self.scale == "fullrank":
             lower = self._param("lower", jnp.zeros((d, d), loc.dtype))
-            return dist.MultivariateNormal(loc, scale_tril=jnp.tril(lower, -1) + jnp.diag(scale))
+            return _FullRankNormal(loc, scale_tril=jnp.tril(lower, -1) + jnp.diag(scale))
         if self.scale == "lowrank":
             # Not zero, where the gradient's mean is zero as well.
             def start(key: jax.Array) -> jax.Array:
@@ -208,6 +209,23 @@ class GaussianGuide(AutoContinuous):
         marginal = dist.Normal(posterior.mean, jnp.sqrt(posterior.variance))
         latent = marginal.icdf(jnp.asarray(quantiles)[..., None])
         return self._unpack_and_constrain(latent, params)
+
+
+class _FullRankNormal(dist.MultivariateNormal):
+    """Scores its own draws by their noise: a solve has an error of any size as scales collapse."""
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return self.sample_with_intermediates(key, sample_shape)[0]
+
+    def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        noise = jax.random.normal(key, shape, self.loc.dtype)
+        return self.loc + jnp.einsum("...ij,...j->...i", self.scale_tril, noise), [noise]
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> Any:
+        if not intermediates:
+            return super().log_prob(value)
+        return noise_log_prob(intermediates[0]) - tri_logabsdet(self.scale_tril)
 
 
 def check_continuous(caller: str, model: Callable[..., Any], args: Any, kwargs: Any) -> None:

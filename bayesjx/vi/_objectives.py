@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._cost import Cost
-from ._entropy import ENTROPIES, path_log_density, simulate_with_entropy
+from ._entropy import ENTROPIES, path_log_density, simulate_with_entropy, with_values_of
 from ._expectation import Expectation, expectation
 from ._programs import log_density, simulate
 
@@ -47,9 +47,9 @@ def elbo(
         if entropy == "mc":
             return _log_weight(model, guide, args, kwargs)
         if entropy == "stl":
-            trace, _ = simulate(guide, *args, **kwargs)
+            trace, log_q = simulate(guide, *args, **kwargs)
             log_p = log_density(model, trace, *args, **kwargs)
-            return log_p - path_log_density(guide, trace, args, kwargs)
+            return log_p - with_values_of(log_q, path_log_density(guide, trace, args, kwargs))
         trace, log_q = simulate_with_entropy(guide, args, kwargs, entropy == "proximal")
         return log_density(model, trace, *args, **kwargs) - log_q
 

@@ -124,15 +124,29 @@ def optimise(
         averaged = state.average
         if average is not None:
             averaged = jax.tree.map(lambda a, p: average * a + (1 - average) * p, averaged, new)
+        value = jnp.where(_without_digits(value, objective.maximise), jnp.nan, value)
         info = OptimiseInfo(value, optax.tree.norm(gradient))
         return OptimiseState(new, opt_state, records, averaged), info
 
     def diagnose(key: jax.Array, state: OptimiseState, *batch: Any) -> str:
         full = eqx.combine(state.params, static)
         report = objective.diagnose(key, full, *batch)
-        return report or "all sites are finite at this draw; the gradient or the update is not"
+        if report:
+            return report
+        value = objective.estimate(key, full, *batch)
+        if _without_digits(value, objective.maximise):
+            return (
+                f"the objective of {value:.3g} is better than any could be and has no correct "
+                "digit: the scale of a guide has collapsed to a point. Start it elsewhere"
+            )
+        return "all sites are finite at this draw; the gradient or the update is not"
 
     return Algorithm(init, step, diagnose)
+
+
+def _without_digits(value: jax.Array, maximise: bool) -> jax.Array:
+    """Whether an objective is so good that only rounding errors can have made it."""
+    return (value if maximise else -value) > jnp.finfo(value.dtype).eps ** -2.0
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

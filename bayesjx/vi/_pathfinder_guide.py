@@ -18,7 +18,7 @@ from .._core import cholesky_each
 from ..diagnostics import psis
 from ..distributions import NestedLayout, SubspaceNormal
 from ._families import check_continuous, GaussianGuide
-from ._pathfinder import pathfinder, PathfinderResult
+from ._pathfinder import pathfinder, PathfinderResult, warn_of_paths
 
 
 def init_from_pathfinder(
@@ -27,7 +27,7 @@ def init_from_pathfinder(
     *args: Any,
     num_paths: int = 4,
     num_samples: int = 200,
-    max_steps: int = 30,
+    max_steps: int = 100,
     memory: int = 10,
     **kwargs: Any,
 ) -> dict[str, jax.Array]:
@@ -44,7 +44,7 @@ def init_from_pathfinder(
         *args: arguments of the model, as are **kwargs**.
         num_paths: independent starts; the path with the largest bound wins.
         num_samples: draws for each bound along the path.
-        max_steps: of L-BFGS per path.
+        max_steps: of L-BFGS per path, at most; a path ends when it has converged.
         memory: pairs that L-BFGS remembers.
 
     Returns:
@@ -75,7 +75,7 @@ class PathfinderGuide(AutoContinuous):
         model: NumPyro model with continuous latent sites.
         num_paths: independent starts; the path with the largest bound wins.
         num_samples: draws for each bound along the path.
-        max_steps: of L-BFGS per path.
+        max_steps: of L-BFGS per path, at most; a path ends when it has converged.
         memory: pairs that L-BFGS remembers.
         prefix: of the auxiliary site.
         init_loc_fn: NumPyro's initialisation: the start of the first path. The others start
@@ -97,7 +97,7 @@ class PathfinderGuide(AutoContinuous):
         *,
         num_paths: int = 4,
         num_samples: int = 200,
-        max_steps: int = 30,
+        max_steps: int = 100,
         memory: int = 10,
         prefix: str = "auto",
         init_loc_fn: Callable[..., Any] = init_to_uniform,
@@ -210,9 +210,12 @@ def _run(
     result = pathfinder(path_key, _log_density(guide, args, kwargs), starts, **options)
     if is_concrete(result.bound) and not jnp.isfinite(result.bound):
         raise ValueError(
-            f"Pathfinder found no Gaussian with a finite bound on {num_paths} paths; try more "
-            "paths, another init_loc_fn, or a longer path (max_steps)"
+            f"Pathfinder found no Gaussian with a finite bound on {num_paths} paths: the density "
+            "is not finite there, or all have collapsed to a point; try more paths (num_paths), "
+            "another init_loc_fn, or a longer path (max_steps)"
         )
+    if is_concrete(result.bound):
+        warn_of_paths(result, options["max_steps"])
     return result
 
 

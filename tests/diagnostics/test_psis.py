@@ -49,6 +49,16 @@ def reference(log_weights):
     order = np.argsort(log_weights)
     cutoff = np.exp(log_weights[order[-tail - 1]])
     x = np.exp(log_weights[order[-tail:]]) - cutoff
+    scale, k = reference_fit(x)
+    p = (np.arange(tail) + 0.5) / tail
+    smooth = cutoff + scale * ((1 - p) ** -k - 1) / k
+    log_weights[order[-tail:]] = np.minimum(np.log(smooth), 0)
+    return log_weights - logsumexp(log_weights), k
+
+
+def reference_fit(x):
+    """Scale and shape of a generalised Pareto law for ascending excesses."""
+    tail = len(x)
     points = 30 + int(tail**0.5)
     theta = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (
         3 * x[int(tail / 4 + 0.5) - 1]
@@ -59,12 +69,7 @@ def reference(log_weights):
     weight[weight < 10 * np.finfo(float).eps] = 0
     theta = np.sum(theta * weight) / np.sum(weight)
     k = np.mean(np.log1p(-theta * x))
-    scale = -k / theta
-    k = (tail * k + 5) / (tail + 10)
-    p = (np.arange(tail) + 0.5) / tail
-    smooth = cutoff + scale * ((1 - p) ** -k - 1) / k
-    log_weights[order[-tail:]] = np.minimum(np.log(smooth), 0)
-    return log_weights - logsumexp(log_weights), k
+    return -k / theta, (tail * k + 5) / (tail + 10)
 
 
 @pytest.mark.parametrize("name", ARVIZ)
@@ -108,6 +113,28 @@ def test_mean_of_heavy_weights_is_steadier_after_smoothing(getkey):
     smooth = jnp.sum(jnp.exp(psis(log_weights).log_weights) * value, axis=1)
     raw = jnp.sum(jax.nn.softmax(log_weights) * value, axis=1)
     assert jnp.std(smooth) < 0.8 * jnp.std(raw)
+
+
+@pytest.mark.parametrize(("step", "bias", "noise"), [(0.1, 0.01, 0.06), (0.01, 0.005, 0.03)])
+@pytest.mark.parametrize("efficiency", [1.0, 0.7, 0.3])
+def test_rounded_weights_have_the_shape_of_the_exact_ones(step, bias, noise, efficiency):
+    # Ties are all over; the reference is the same fit of the weights before they were rounded.
+    exact = np.random.default_rng(0).normal(size=(100, 1000))
+    rounded = step * np.round(exact / step)
+    run = jax.jit(lambda x: psis(x, efficiency).k_hat)
+    error = np.asarray(run(jnp.asarray(rounded)) - run(jnp.asarray(exact)))
+    assert abs(error.mean()) < bias + 5 * error.std() / len(error) ** 0.5
+    assert error.std() < noise
+
+
+def test_repeated_draws_at_the_cutoff_do_not_count_as_excesses():
+    # Eight of each, as of a chain that stays where it is: more than a quarter of the tail is tied.
+    distinct = np.sort(np.random.default_rng(1).normal(size=60))
+    repeated = psis(jnp.asarray(np.repeat(distinct, 8)))
+    above = np.exp(distinct[-(65 // 8) :])  # the tail has 65 draws, of which one is at the cutoff
+    cutoff = (above[0] + np.exp(distinct[-(65 // 8) - 1])) / 2
+    _, want = reference_fit(np.repeat(above, 8) - cutoff)
+    np.testing.assert_allclose(repeated.k_hat, want, rtol=1e-9)
 
 
 INF = np.inf

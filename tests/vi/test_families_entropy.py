@@ -210,3 +210,30 @@ def test_our_gaussians_in_both_precisions(law, dtype, tol):
     if law == "subspace":
         precision = jnp.diag(jnp.linalg.inv(want.covariance_matrix))
         np.testing.assert_allclose(posterior.precision_diagonal, precision, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", ["fullrank", "structured"])
+@pytest.mark.parametrize("entropy", ["mc", "stl"])
+def test_no_bound_of_a_collapsed_guide_lies_above_the_evidence(scale, entropy):
+    # Scales of 1e-45 beside links of 0.01: a solve turns rounding errors of the draw into 1e70.
+    guide, problem = prepared(gaussian, scale=scale)
+    lower = "auto_lower" if scale == "fullrank" else "auto_lower_0"
+    given = {"auto_loc": MEAN, "auto_scale": jnp.full(D, 1e-45), lower: jnp.full((D, D), 0.01)}
+    bound = vi.elbo(problem.model, problem.guide, entropy=entropy)
+    run = jax.jit(lambda key: bound.estimate(key, problem.unconstrain(given)))
+    log_det = D * jnp.log(jnp.finfo(float).eps)  # where the guide stops the scales
+    highest = log_det + 0.5 * jnp.linalg.slogdet(jnp.linalg.inv(covariance()))[1] + 40
+    values = jnp.array([run(jax.random.key(i)) for i in range(5)])
+    assert (values < highest).all() and (values > 2 * log_det).all()  # the log evidence is 0
+
+
+@pytest.mark.errors
+def test_a_fit_with_an_impossible_bound_is_not_ok():
+    def collapsed(params):
+        tril = jnp.tril(params["lower"], -1) + jnp.diag(jnp.exp(params["log_scale"]))
+        numpyro.sample("z", dist.MultivariateNormal(MEAN, scale_tril=tril))
+
+    start = {"log_scale": jnp.full(D, -60.0), "lower": jnp.full((D, D), 1e-3)}
+    bound = vi.elbo(lambda params: gaussian(), collapsed)
+    result = vi.fit(jax.random.key(0), bound, start, optax.adam(1e-9), 3, throw=False)
+    assert not result.ok and "collapsed to a point" in result.message
