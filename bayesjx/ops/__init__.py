@@ -1,5 +1,7 @@
 """Structured matrices: products, solves, determinants and draws that never form the matrix."""
 
+from .._core import failures_are_nan as failures_are_nan
+from . import _queries as _queries
 from ._block_diag import BlockDiag as BlockDiag
 from ._block_sparse import block_product as block_product, BlockSparse as BlockSparse
 from ._block_tridiag import (
@@ -25,10 +27,10 @@ from ._masked import KronPlusDiag as KronPlusDiag, Masked as Masked
 from ._operator import (
     AbstractOperator as AbstractOperator,
     InvQuadLogdet as InvQuadLogdet,
-    psd as psd,
-    symmetric as symmetric,
 )
 from ._primitive import kernel_mode as kernel_mode
+from ._scaled import Scaled as Scaled
 from ._sparse_operator import AbstractSparse as AbstractSparse
 from ._subspace_linear import SubspaceLinear as SubspaceLinear
+from ._tags import psd as psd, symmetric as symmetric
 from ._toeplitz import Toeplitz as Toeplitz

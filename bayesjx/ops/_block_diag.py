@@ -12,24 +12,11 @@ import lineax as lx
 from jax import random
 
 from .._core import cholesky_each, each, safe_cholesky, solve_tril_each
+from ._arithmetic import checked_parts
+from ._dense import Diag, ScaledIdentity
 from ._factors import check_each
-from ._operator import (
-    AbstractOperator,
-    checked_arrays,
-    checked_size,
-    checked_tags,
-    psd,
-    symmetric_solve,
-)
-
-# What holds for the whole if it holds for every block, and how to ask a block.
-_SHARED = {
-    psd: lx.is_positive_semidefinite,
-    lx.symmetric_tag: lx.is_symmetric,
-    lx.diagonal_tag: lx.is_diagonal,
-    lx.lower_triangular_tag: lx.is_lower_triangular,
-    lx.upper_triangular_tag: lx.is_upper_triangular,
-}
+from ._operator import AbstractOperator, checked_arrays, checked_size, symmetric_solve
+from ._tags import checked_tags, psd, scaled_tags, shared_tags
 
 
 class BlockDiag(AbstractOperator):
@@ -58,8 +45,7 @@ class BlockDiag(AbstractOperator):
     def __init__(self, blocks: Any, tags: object = ()):
         if isinstance(blocks, (tuple, list)):
             self.blocks = _checked_operators(tuple(blocks), tags)
-            shared = (tag for tag, holds in _SHARED.items() if all(map(holds, self.blocks)))
-            self.tags = frozenset(shared)
+            self.tags = shared_tags(*self.blocks)
         else:
             if jnp.ndim(blocks) != 3 or jnp.shape(blocks)[0] == 0:
                 raise ValueError(
@@ -67,7 +53,7 @@ class BlockDiag(AbstractOperator):
                     f"operators; got shape {jnp.shape(blocks)}"
                 )
             (self.blocks,) = checked_arrays("BlockDiag", {"blocks": blocks})
-            self.tags = checked_tags(tags)
+            self.tags = checked_tags("BlockDiag", tags)
         checked_size("BlockDiag", max(self.shape))
 
     @property
@@ -128,6 +114,11 @@ class BlockDiag(AbstractOperator):
             return 2 * jnp.sum(jnp.log(_diagonals(self._tril("logdet"))))
         return jnp.sum(each(_log_abs_det, self.blocks))
 
+    def _psd_logdet(self) -> jax.Array:
+        if isinstance(self.blocks, tuple):
+            return jnp.sum(jnp.stack([block._psd_logdet() for block in self.blocks]))
+        return self._logdet()
+
     def _diag(self) -> jax.Array:
         if isinstance(self.blocks, tuple):
             self._need_square_blocks("diag")
@@ -167,6 +158,40 @@ class BlockDiag(AbstractOperator):
         noise = random.normal(key, (self.shape[0], num), self.dtype)
         return self._root().transpose()._solve(noise)
 
+    def _plus(self, other: Any) -> BlockDiag | None:
+        if isinstance(self.blocks, tuple):
+            return self._plus_by_block(other)
+        tags, rows, columns = shared_tags(self, other), *self.blocks.shape[1:]
+        if isinstance(other, (Diag, ScaledIdentity)) and rows == columns:
+            i = jnp.arange(rows)
+            entries = other._diag().reshape(-1, rows)
+            return BlockDiag(self.blocks.at[:, i, i].add(entries), tags)
+        if isinstance(other, BlockDiag) and jnp.shape(other.blocks) == self.blocks.shape:
+            return BlockDiag(self.blocks + other.blocks, tags)
+        return None
+
+    def _plus_by_block(self, other: Any) -> BlockDiag | None:
+        shapes = [block.shape for block in self.blocks]
+        if isinstance(other, (Diag, ScaledIdentity)) and all(a == b for a, b in shapes):
+            parts = _split(other._diag(), [rows for rows, _ in shapes])
+            terms = [Diag(part, other.tags) for part in parts]
+            if isinstance(other, ScaledIdentity):
+                terms = [ScaledIdentity(other.scale, n, other.tags) for n, _ in shapes]
+        elif isinstance(other, BlockDiag) and isinstance(other.blocks, tuple):
+            terms = list(other.blocks)
+            if [block.shape for block in terms] != shapes:
+                return None
+        else:
+            return None
+        sums = [block + term for block, term in zip(self.blocks, terms, strict=True)]
+        kept = all(isinstance(total, AbstractOperator) for total in sums)
+        return BlockDiag(tuple(sums)) if kept else None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> BlockDiag:
+        if isinstance(self.blocks, tuple):
+            return BlockDiag(tuple(block._multiple(factor, sign) for block in self.blocks))
+        return BlockDiag(factor * self.blocks, scaled_tags(self.tags, sign))
+
     def _rows(self, x: jax.Array) -> jax.Array:
         return x.reshape(self.blocks.shape[0], -1, x.shape[1])  # ty: ignore
 
@@ -190,12 +215,9 @@ def _checked_operators(blocks: tuple[Any, ...], tags: object) -> tuple[AbstractO
             f"BlockDiag: blocks must be one array of shape (T, m, n) or operators, got {kinds}; "
             "a list of equal arrays is jnp.stack(list), unequal ones are ops.Dense each"
         )
-    if checked_tags(tags):
+    if checked_tags("BlockDiag", tags):
         raise ValueError("BlockDiag: tag the operators themselves, tags= is for an array of blocks")
-    types = [str(block.dtype) for block in blocks]
-    if len(set(types)) > 1:
-        raise ValueError(f"BlockDiag: all blocks must have one type, got {types}")
-    return blocks
+    return checked_parts("BlockDiag", blocks, None)
 
 
 def _split(x: jax.Array, sizes: list[int]) -> list[jax.Array]:

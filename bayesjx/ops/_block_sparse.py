@@ -7,10 +7,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ._operator import checked_arrays, checked_tags
+from ._operator import checked_arrays
 from ._primitive import kernel_mode, kernel_of
-from ._sparse_operator import AbstractSparse, checked_distinct, checked_index, checked_shape, listed
+from ._sparse_operator import (
+    AbstractSparse,
+    checked_distinct,
+    checked_index,
+    checked_shape,
+    known_index,
+    listed,
+)
 from ._sparse_products import (
     add_rows,
     chunk,
@@ -22,6 +30,7 @@ from ._sparse_products import (
     sparse_products,
     sum_chunks,
 )
+from ._tags import checked_tags
 
 
 class BlockSparse(AbstractSparse):
@@ -32,8 +41,8 @@ class BlockSparse(AbstractSparse):
 
     Attributes:
         values: shape `(S, bk, bn)`.
-        rows: place of each block on the grid, counted in blocks, shape `(S,)`; not checked, see
-            `from_indices`.
+        rows: place of each block on the grid, counted in blocks, shape `(S,)`. Those that are
+            traced are not checked here, nor whether places repeat; see `from_indices`.
         cols: as `rows`.
         size: `(K, N)`.
         transposed: whether this is the transpose of the matrix described.
@@ -60,8 +69,14 @@ class BlockSparse(AbstractSparse):
         transposed: bool = False,
         tags: object = (),
     ):
-        self.values, self.rows, self.cols, self.size = values, rows, cols, size
-        self.transposed, self.tags = transposed, checked_tags(tags)
+        self.size = checked_shape("BlockSparse", size)
+        (self.values,) = checked_arrays("BlockSparse", {"values": values})
+        rows, cols = listed(rows), listed(cols)
+        _check_shapes("BlockSparse", self.values, rows, cols, self.size)
+        _, bk, bn = self.values.shape
+        self.rows = known_index("BlockSparse", "rows", rows, self.size[0] // bk)
+        self.cols = known_index("BlockSparse", "cols", cols, self.size[1] // bn)
+        self.transposed, self.tags = transposed, checked_tags("BlockSparse", tags)
 
     @classmethod
     def from_indices(
@@ -84,7 +99,7 @@ class BlockSparse(AbstractSparse):
         size = checked_shape("BlockSparse", shape)
         (values,) = checked_arrays("BlockSparse", {"values": values})
         rows, cols = listed(rows), listed(cols)
-        _check_shapes(values, rows, cols, size)
+        _check_shapes("BlockSparse", values, rows, cols, size)
         _, bk, bn = values.shape
         rows = checked_index("BlockSparse", "rows", rows, size[0] // bk)
         cols = checked_index("BlockSparse", "cols", cols, size[1] // bn)
@@ -121,7 +136,7 @@ def block_product(
     *,
     kernels: str | None = None,
 ) -> jax.Array:
-    r"""$W^\top x$ for a block-sparse matrix; places are not checked, repeated ones are summed.
+    r"""$W^\top x$ for a block-sparse matrix; places that repeat are summed.
 
     Args:
         values: the blocks, shape `(S, bk, bn)`.
@@ -135,30 +150,36 @@ def block_product(
         Shape `(N, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, or types differ.
+        ValueError: the shapes do not fit, types differ, or a place is out of range.
+        RuntimeError: a place is out of range, found when a jitted function runs.
     """
     values, x = checked_arrays("block_product", {"values": values, "x": x})
     if x.ndim != 2:
         raise ValueError(f"block_product: x must have shape (K, M), got {x.shape}")
-    _check_shapes(values, rows, cols, (x.shape[0], num_cols))
-    rows, cols = jnp.asarray(rows, jnp.int32), jnp.asarray(cols, jnp.int32)
-    params = {"shape": (x.shape[0], num_cols), "block": values.shape[1:]}
+    if not isinstance(num_cols, (int, np.integer)) or num_cols < 1:
+        raise ValueError(f"block_product: num_cols must be a positive integer, got {num_cols!r}")
+    size, (rows, cols) = (x.shape[0], int(num_cols)), (listed(rows), listed(cols))
+    _check_shapes("block_product", values, rows, cols, size)
+    rows = checked_index("block_product", "rows", rows, size[0] // values.shape[1])
+    cols = checked_index("block_product", "cols", cols, size[1] // values.shape[2])
+    params = {"shape": size, "block": values.shape[1:]}
     return _PRODUCTS.forward.bind(values, rows, cols, x, mode=kernel_mode(kernels), **params)
 
 
-def _check_shapes(values: Any, rows: Any, cols: Any, size: tuple[int, int]) -> None:
+def _check_shapes(owner: str, values: Any, rows: Any, cols: Any, size: tuple[int, int]) -> None:
     count = values.shape[:1] if values.ndim == 3 else None
     if count is None or jnp.shape(rows) != count or jnp.shape(cols) != count or not values.size:
         raise ValueError(
-            "BlockSparse takes rows (S,), cols (S,) and values (S, bk, bn), with at least one "
+            f"{owner} takes rows (S,), cols (S,) and values (S, bk, bn), with at least one "
             f"block; got {jnp.shape(rows)}, {jnp.shape(cols)} and {values.shape}"
         )
     for name, array in (("rows", rows), ("cols", cols)):
         if not jnp.issubdtype(jnp.result_type(array), jnp.integer):
-            raise ValueError(f"{name} must hold integers, got {jnp.result_type(array)}")
+            raise ValueError(f"{owner}: {name} must hold integers, got {jnp.result_type(array)}")
     if size[0] % values.shape[1] or size[1] % values.shape[2]:
         raise ValueError(
-            f"shape {size} is not a whole number of blocks of {values.shape[1:]}; pad the matrix"
+            f"{owner}: shape {size} of the matrix is not a whole number of blocks as of values, "
+            f"{values.shape[1:]}; pad the matrix"
         )
 
 

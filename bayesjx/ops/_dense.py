@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 
 from .._core import (
     cho_solve,
@@ -18,7 +19,8 @@ from .._core import (
     safe_cholesky,
     solve_triangular,
 )
-from ._operator import AbstractOperator, checked_arrays, checked_tags, psd, symmetric
+from ._operator import AbstractOperator, checked_arrays
+from ._tags import checked_tags, psd, scaled_tags, shared_tags, symmetric
 
 LEAF = 128  # rows up to which zeros are multiplied too
 
@@ -47,7 +49,7 @@ class Dense(AbstractOperator):
         if jnp.ndim(matrix) != 2:
             raise ValueError(f"Dense: matrix must have two axes, got shape {jnp.shape(matrix)}")
         (self.matrix,) = checked_arrays("Dense", {"matrix": matrix})
-        self.tags = checked_tags(tags)
+        self.tags = checked_tags("Dense", tags)
         self.jitter = jnp.asarray(jitter, self.matrix.dtype)
 
     @property
@@ -96,15 +98,16 @@ class Dense(AbstractOperator):
         return Dense(tril, lx.lower_triangular_tag, self.jitter + factor.jitter)
 
     def _plus(self, other: Any) -> AbstractOperator | None:
-        if isinstance(other, ScaledIdentity) and not other.size:
-            other = ScaledIdentity(other.scale, self.shape[0])
-        if not isinstance(other, (Dense, Diag, ScaledIdentity)) or other.shape != self.shape:
+        if not isinstance(other, AbstractOperator):
             return None
-        both = self.tags & other.tags & {psd, symmetric}
-        if isinstance(other, Dense):
-            return Dense(self.matrix + other.matrix, both)
-        n = jnp.arange(self.shape[0])
-        return Dense(self.matrix.at[n, n].add(other._diag()), both | self.tags & {symmetric})
+        tags = shared_tags(self, other)
+        if isinstance(other, (Diag, ScaledIdentity)):
+            n = jnp.arange(self.shape[0])
+            return Dense(self.matrix.at[n, n].add(other._diag()), tags)
+        return Dense(self.matrix + other.as_matrix(), tags)
+
+    def _multiple(self, factor: jax.Array, sign: int) -> Dense:
+        return Dense(factor * self.matrix, scaled_tags(self.tags, sign), factor * self.jitter)
 
     def _tril(self, what: str) -> jax.Array:
         return _tril_of(self.matrix, what)
@@ -139,7 +142,7 @@ class Diag(AbstractOperator):
         if jnp.ndim(entries) != 1:
             raise ValueError(f"Diag: entries must have one axis, got shape {jnp.shape(entries)}")
         (self.entries,) = checked_arrays("Diag", {"entries": entries})
-        self.tags = checked_tags(tags) | {lx.diagonal_tag}
+        self.tags = checked_tags("Diag", tags) | {lx.diagonal_tag}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,12 +170,16 @@ class Diag(AbstractOperator):
     def _root(self) -> Diag:
         return Diag(jnp.sqrt(self.entries), psd)
 
+    def _psd_logdet(self) -> jax.Array:
+        return jnp.sum(jnp.log(self.entries))
+
     def _plus(self, other: Any) -> AbstractOperator | None:
-        if isinstance(other, ScaledIdentity):
-            return Diag(self.entries + other.scale, self.tags & other.tags)
-        if isinstance(other, Diag) and other.shape == self.shape:
-            return Diag(self.entries + other.entries, self.tags & other.tags)
+        if isinstance(other, (Diag, ScaledIdentity)):
+            return Diag(self.entries + other._diag(), shared_tags(self, other))
         return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> Diag:
+        return Diag(factor * self.entries, scaled_tags(self.tags, sign))
 
 
 class ScaledIdentity(AbstractOperator):
@@ -181,22 +188,25 @@ class ScaledIdentity(AbstractOperator):
     Args:
         scale: the multiple, scalar; a variance when it stands for noise.
         size: number of rows; 0, the default, stands for that of the operator it is added to, as in
-            `K + ops.ScaledIdentity(0.1)`.
+            `K + ops.ScaledIdentity(0.1)`. A number that was no array takes its type, too.
+        tags: `ops.psd`, the default, for a variance; none for a shift that may be negative.
 
     Raises:
-        ValueError: `scale` is not a scalar.
+        ValueError: `scale` is not a scalar of floating-point type, or `size` is no size.
     """
 
     scale: jax.Array
     size: int = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
 
-    def __init__(self, scale: Any, size: int = 0):
+    def __init__(self, scale: Any, size: int = 0, tags: object = psd):
         if jnp.ndim(scale) != 0:
             raise ValueError(f"ScaledIdentity: scale must be a scalar, got {jnp.shape(scale)}")
         (self.scale,) = checked_arrays("ScaledIdentity", {"scale": scale})
-        self.size = size
-        self.tags = frozenset([psd, lx.diagonal_tag])
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
+            raise ValueError(f"ScaledIdentity: size must be an integer, 0 or more, got {size!r}")
+        self.size = int(size)
+        self.tags = checked_tags("ScaledIdentity", tags) | {lx.diagonal_tag, symmetric}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -221,8 +231,31 @@ class ScaledIdentity(AbstractOperator):
     def _diag(self) -> jax.Array:
         return jnp.full(self.shape[0], self.scale)
 
+    def _psd_logdet(self) -> jax.Array:
+        return self.shape[0] * jnp.log(self.scale)
+
     def _root(self) -> ScaledIdentity:
         return ScaledIdentity(jnp.sqrt(self.scale), self.size)
+
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if isinstance(other, ScaledIdentity):
+            return ScaledIdentity(self.scale + other.scale, self.size, shared_tags(self, other))
+        return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> ScaledIdentity:
+        tags = scaled_tags(self.tags, sign)
+        return ScaledIdentity(factor * self.scale, self.size, tags)
+
+    def _need_size(self, what: str) -> None:
+        if not self.size:
+            raise ValueError(
+                f"{what}: this ScaledIdentity leaves its size open, which only a sum or a product "
+                "with another operator gives it; say size=n"
+            )
+
+    def _fitted(self, size: int, dtype: Any) -> ScaledIdentity:
+        scale = self.scale.astype(dtype) if self.scale.weak_type else self.scale
+        return ScaledIdentity(scale, self.size or size, self.tags)
 
 
 @jax.custom_jvp

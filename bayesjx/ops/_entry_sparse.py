@@ -11,9 +11,16 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from ._operator import checked_arrays, checked_tags
+from ._operator import checked_arrays
 from ._primitive import kernel_mode, kernel_of
-from ._sparse_operator import AbstractSparse, checked_distinct, checked_index, checked_shape, listed
+from ._sparse_operator import (
+    AbstractSparse,
+    checked_distinct,
+    checked_index,
+    checked_shape,
+    known_index,
+    listed,
+)
 from ._sparse_products import (
     add_rows,
     chunk,
@@ -24,6 +31,7 @@ from ._sparse_products import (
     sparse_products,
     sum_chunks,
 )
+from ._tags import checked_tags
 
 # Gathered elements at a time where a gathered row is used only once: they stay in cache.
 _CACHED = 2**17
@@ -37,8 +45,8 @@ class EntrySparse(AbstractSparse):
 
     Attributes:
         values: shape `(E, N)`; those that are padding are ignored.
-        index: the row of each entry, shape `(E, N)`, not checked; see `from_indices`. Repeated rows
-            are summed.
+        index: the row of each entry, shape `(E, N)`; traced ones are not checked here, see
+            `from_columns`. Repeated rows are summed.
         active: which of the values are not padding, shape `(E, N)`; None if all are.
         size: `(K, N)`.
         transposed: whether this is the transpose of the matrix described.
@@ -61,8 +69,20 @@ class EntrySparse(AbstractSparse):
         transposed: bool = False,
         tags: object = (),
     ):
-        self.values, self.index, self.active, self.size = values, index, active, size
-        self.transposed, self.tags = transposed, checked_tags(tags)
+        self.size = checked_shape("EntrySparse", size)
+        (self.values,) = checked_arrays("EntrySparse", {"values": values})
+        _check_shapes("EntrySparse", self.values, index, self.size[1])
+        self.index = known_index("EntrySparse", "index", listed(index), self.size[0])
+        if active is not None and (
+            jnp.shape(active) != self.values.shape
+            or not jnp.issubdtype(jnp.result_type(active), jnp.bool_)
+        ):
+            raise ValueError(
+                f"EntrySparse: active must hold booleans of shape {self.values.shape} or be None, "
+                f"got {jnp.result_type(active)} of shape {jnp.shape(active)}"
+            )
+        self.active = None if active is None else jnp.asarray(active)
+        self.transposed, self.tags = transposed, checked_tags("EntrySparse", tags)
 
     @classmethod
     def from_indices(
@@ -138,12 +158,7 @@ class EntrySparse(AbstractSparse):
         size = checked_shape("EntrySparse", shape)
         (values,) = checked_arrays("EntrySparse", {"values": values})
         index = listed(index)
-        fits = values.ndim == 2 and values.shape[1] == size[1] and values.size
-        if not fits or jnp.shape(index) != values.shape:
-            raise ValueError(
-                f"EntrySparse.from_columns takes index and values of shape (E, {size[1]}) with at "
-                f"least one entry a column; got {jnp.shape(index)} and {values.shape}"
-            )
+        _check_shapes("EntrySparse.from_columns", values, index, size[1])
         index = checked_index("EntrySparse", "index", index, size[0])
         (by_column,) = checked_distinct("EntrySparse", "a column has a row twice", (index.T,))
         return cls(values, by_column.T, None, size, tags=tags)
@@ -171,7 +186,7 @@ class EntrySparse(AbstractSparse):
 def entry_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
 ) -> jax.Array:
-    r"""$W^\top x$ for entries in columns; the indices are not checked, repeated ones are summed.
+    r"""$W^\top x$ for entries in columns; rows that repeat in a column are summed.
 
     Args:
         values: shape `(E, N)`.
@@ -184,17 +199,29 @@ def entry_product(
         Shape `(N, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, or types differ.
+        ValueError: the shapes do not fit, types differ, or a row is out of range.
+        RuntimeError: a row is out of range, found when a jitted function runs.
     """
     values, x = checked_arrays("entry_product", {"values": values, "x": x})
+    index = listed(index)
     fits = values.ndim == x.ndim == 2 and jnp.shape(index) == values.shape and values.size
     if not fits or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
         raise ValueError(
             "entry_product takes values (E, N), integers index (E, N) and x (K, M); got "
             f"{values.shape}, {jnp.shape(index)} of {jnp.result_type(index)} and {x.shape}"
         )
+    index = checked_index("entry_product", "index", index, x.shape[0])
     params = {"shape": (x.shape[0], values.shape[1]), "block": (1, 1), "mode": kernel_mode(kernels)}
-    return _PRODUCTS.forward.bind(values, jnp.asarray(index, jnp.int32), x, **params)
+    return _PRODUCTS.forward.bind(values, index, x, **params)
+
+
+def _check_shapes(owner: str, values: Any, index: Any, columns: int) -> None:
+    fits = values.ndim == 2 and values.shape[1] == columns and values.size
+    if not fits or jnp.shape(index) != values.shape:
+        raise ValueError(
+            f"{owner} takes index and values of shape (E, {columns}) with at least one entry a "
+            f"column; got {jnp.shape(index)} and {values.shape}"
+        )
 
 
 # The twins of the kernels.

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad
 
-from ._operator import checked_arrays, checked_tags
+from ._operator import checked_arrays
 from ._primitive import kernel_mode, kernel_of, no_tangent, primitive
 from ._sparse_operator import (
     AbstractSparse,
     checked_distinct,
     checked_index,
     checked_shape,
+    known_index,
     listed,
 )
 from ._sparse_products import (
@@ -30,6 +31,7 @@ from ._sparse_products import (
     sparse_products,
     sum_chunks,
 )
+from ._tags import checked_tags
 
 
 class GroupedColumns(AbstractSparse):
@@ -41,7 +43,8 @@ class GroupedColumns(AbstractSparse):
 
     Attributes:
         values: shape `(N / g, k, g)`.
-        index: the rows that each group reads, shape `(N / g, k)`, not checked; see `from_indices`.
+        index: the rows that each group reads, shape `(N / g, k)`. Those that are traced are not
+            checked here, nor whether rows repeat; see `from_indices`.
         size: `(K, N)`.
         transposed: whether this is the transpose of the matrix described.
         tags: what is known of the matrix, see Lineax.
@@ -56,8 +59,12 @@ class GroupedColumns(AbstractSparse):
     def __init__(
         self, values: Any, index: Any, size: Any, transposed: bool = False, tags: object = ()
     ):
-        self.values, self.index, self.size = values, index, size
-        self.transposed, self.tags = transposed, checked_tags(tags)
+        self.size = checked_shape("GroupedColumns", size)
+        (self.values,) = checked_arrays("GroupedColumns", {"values": values})
+        index = listed(index)
+        _check_shapes(self.values, index, self.size)
+        self.index = known_index("GroupedColumns", "index", index, self.size[0])
+        self.transposed, self.tags = transposed, checked_tags("GroupedColumns", tags)
 
     @classmethod
     def from_indices(
@@ -80,17 +87,7 @@ class GroupedColumns(AbstractSparse):
         size = checked_shape("GroupedColumns", shape)
         (values,) = checked_arrays("GroupedColumns", {"values": values})
         index = listed(index)
-        groups = values.shape[0] if values.ndim == 3 else 0
-        if values.ndim != 3 or jnp.shape(index) != values.shape[:2] or not values.size:
-            raise ValueError(
-                "GroupedColumns takes index (groups, k) and values (groups, k, g), none of them 0; "
-                f"got {jnp.shape(index)} and {values.shape}"
-            )
-        if groups * values.shape[2] != size[1]:
-            raise ValueError(
-                f"GroupedColumns: {groups} groups of {values.shape[2]} columns are not the "
-                f"{size[1]} columns of shape {size}"
-            )
+        _check_shapes(values, index, size)
         index = checked_index("GroupedColumns", "index", index, size[0])
         (index,) = checked_distinct("GroupedColumns", "a group reads a row twice", (index,))
         return cls(values, index, size, tags=tags)
@@ -119,7 +116,7 @@ class GroupedColumns(AbstractSparse):
         if jnp.ndim(x) == 0 or jnp.shape(x)[-1] != self.size[0]:
             raise ValueError(f"x must have shape (..., {self.size[0]}), got {jnp.shape(x)}")
         columns = jnp.reshape(x, (-1, self.size[0])).T
-        moments = grouped_moments(self.values, variances, self.index, columns)
+        moments = _bind_moments(*_checked_moments(self.values, variances, self.index, columns))
         mean, var = (m.T.reshape(*jnp.shape(x)[:-1], self.size[1]) for m in moments)
         return mean, var
 
@@ -143,7 +140,7 @@ class GroupedColumns(AbstractSparse):
 def grouped_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
 ) -> jax.Array:
-    r"""$W^\top x$ for grouped columns; the indices are not checked.
+    r"""$W^\top x$ for grouped columns.
 
     Args:
         values: shape `(groups, k, g)`.
@@ -155,12 +152,14 @@ def grouped_product(
         Shape `(groups * g, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, or types differ.
+        ValueError: the shapes do not fit, types differ, or a row is out of range.
+        RuntimeError: a row is out of range, found when a jitted function runs.
     """
-    values, x = _checked(values, index, x)
+    values, index, x = _checked(values, index, x)
+    index = checked_index("grouped columns", "index", index, x.shape[0])
     groups, _, g = values.shape
     params = {"shape": (x.shape[0], groups * g), "block": (1, g), "mode": kernel_mode(kernels)}
-    return _PRODUCTS.forward.bind(values, jnp.asarray(index, jnp.int32), x, **params)
+    return _PRODUCTS.forward.bind(values, index, x, **params)
 
 
 def grouped_moments(
@@ -173,7 +172,7 @@ def grouped_moments(
 ) -> tuple[jax.Array, jax.Array]:
     r"""$M^\top x$ and $V^\top x^2$ for grouped columns, with one gathering of `x`.
 
-    Mean and variance of $W^\top x$ for independent entries. The indices are not checked.
+    Mean and variance of $W^\top x$ for independent entries.
 
     Args:
         mean: shape `(groups, k, g)`.
@@ -186,29 +185,57 @@ def grouped_moments(
         Two arrays of shape `(groups * g, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, or types differ.
+        ValueError: the shapes do not fit, types differ, or a row is out of range.
+        RuntimeError: a row is out of range, found when a jitted function runs.
     """
-    mean, x = _checked(mean, index, x)
+    mean, var, index, x = _checked_moments(mean, var, index, x)
+    index = checked_index("grouped columns", "index", index, x.shape[0])
+    return _bind_moments(mean, var, index, x, kernels)
+
+
+def _checked_moments(mean: Any, var: Any, index: Any, x: Any) -> tuple[Any, ...]:
+    mean, index, x = _checked(mean, index, x)
     if jnp.shape(var) != mean.shape or jnp.result_type(var) != mean.dtype:
         raise ValueError(
             f"var must be as mean, {mean.shape} of {mean.dtype}; got {jnp.shape(var)} of "
             f"{jnp.result_type(var)}"
         )
+    return mean, jnp.asarray(var), index, x
+
+
+def _bind_moments(
+    mean: Any, var: Any, index: Any, x: Any, kernels: str | None = None
+) -> tuple[jax.Array, jax.Array]:
     groups, _, g = mean.shape
     params = {"shape": (x.shape[0], groups * g), "block": (1, g), "mode": kernel_mode(kernels)}
-    one, two = _moments_p.bind(mean, jnp.asarray(var), jnp.asarray(index, jnp.int32), x, **params)
+    one, two = _moments_p.bind(mean, var, index, x, **params)
     return one, two
 
 
 def _checked(values: Any, index: Any, x: Any) -> tuple[jax.Array, ...]:
     values, x = checked_arrays("grouped columns", {"values": values, "x": x})
+    index = listed(index)
     fits = values.ndim == 3 and jnp.shape(index) == values.shape[:2] and x.ndim == 2
     if not fits or not values.size or not jnp.issubdtype(jnp.result_type(index), jnp.integer):
         raise ValueError(
             "grouped columns are values (groups, k, g), integers index (groups, k) and x (K, M); "
             f"got {values.shape}, {jnp.shape(index)} of {jnp.result_type(index)} and {x.shape}"
         )
-    return values, x
+    return values, index, x
+
+
+def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
+    if values.ndim != 3 or jnp.shape(index) != values.shape[:2] or not values.size:
+        raise ValueError(
+            "GroupedColumns takes index (groups, k) and values (groups, k, g), none of them 0; "
+            f"got {jnp.shape(index)} and {values.shape}"
+        )
+    groups, _, g = values.shape
+    if groups * g != size[1]:
+        raise ValueError(
+            f"GroupedColumns: {groups} groups of {g} columns of values are not the {size[1]} "
+            f"columns of shape {size}"
+        )
 
 
 # The twins of the kernels.

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 
-from ._operator import AbstractOperator, psd, symmetric
+from .._core import on_failure
+from ._operator import AbstractOperator
+from ._tags import psd, symmetric
 
 
 class CGSolve(NamedTuple):
@@ -66,6 +68,7 @@ def checked(solve: CGSolve, owner: str) -> jax.Array:
         ~jnp.all(solve.converged),
         f"{owner}: conjugate gradients did not converge; allow more max_steps, a larger rtol or "
         "more noise, or use the exact solver where there is one",
+        on_error=on_failure(),
     )
 
 

@@ -75,6 +75,9 @@ class KhatriRao(AbstractOperator):
             return _mm_by_rows(self, x)
         return self._at_once(x)
 
+    def _multiple(self, factor: jax.Array, sign: int) -> KhatriRao:
+        return KhatriRao(factor * self.factors[0], *self.factors[1:])
+
     def _at_once(self, x: jax.Array) -> jax.Array:
         first, *others = self.factors
         z = first @ x.reshape(first.shape[1], -1)

@@ -13,15 +13,11 @@ import jax.numpy as jnp
 import lineax as lx
 
 from .._core import eigh
+from ._arithmetic import checked_parts
 from ._dense import Dense, ScaledIdentity
 from ._kron_pair import kron_pair
-from ._operator import (
-    AbstractOperator,
-    checked_arrays,
-    checked_size,
-    checked_tags,
-    psd,
-)
+from ._operator import AbstractOperator, checked_arrays, checked_size
+from ._tags import checked_tags, negative, psd, scaled_tags, shared_tags, symmetric
 
 
 class Kron(AbstractOperator):
@@ -38,11 +34,12 @@ class Kron(AbstractOperator):
     Args:
         *factors: matrices, shape `(m_d, n_d)` each, or operators, which are made dense.
         tags: properties of every factor, such as `ops.psd`; by default those that all factors
-            given as operators share.
+            given as operators share. Factors that are negative semi-definite, in an even number,
+            have a product that is known as symmetric only.
 
     Raises:
-        ValueError: no factor, a factor that is no matrix, integer or mixed types, or more than
-            2³¹ rows or columns.
+        ValueError: no factor, a factor that is no matrix, integer or mixed types, more than
+            2³¹ rows or columns, or a tag that a product does not inherit.
 
     References:
         Saatçi (2011), "Scalable inference for structured Gaussian process models", chapter 5.
@@ -52,10 +49,7 @@ class Kron(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any, tags: object = ()):
-        given = [f for f in factors if isinstance(f, lx.AbstractLinearOperator)]
-        arrays = [f.as_matrix() if isinstance(f, lx.AbstractLinearOperator) else f for f in factors]
-        if not arrays:
-            raise ValueError("Kron: at least one factor is needed")
+        arrays, shared = _as_arrays("Kron", factors)
         for d, factor in enumerate(arrays):
             if jnp.ndim(factor) != 2 or 0 in jnp.shape(factor):
                 raise ValueError(
@@ -63,9 +57,7 @@ class Kron(AbstractOperator):
                     f"shape {jnp.shape(factor)}"
                 )
         self.factors = checked_arrays("Kron", {f"factor {d}": f for d, f in enumerate(arrays)})
-        self.tags = checked_tags(tags)
-        if len(given) == len(arrays):
-            self.tags |= _shared_tags(given)
+        self.tags = _tags_of_product(checked_tags("Kron", tags), len(arrays)) | shared
         for axis in (0, 1):
             checked_size("Kron", math.prod(f.shape[axis] for f in self.factors))
         if lx.is_symmetric(self):
@@ -154,21 +146,18 @@ class Kron(AbstractOperator):
             shapes = ", ".join(str(f.shape) for f in self.factors)
             raise ValueError(f"{what} of a Kron needs square factors, got {shapes}")
 
-    def __matmul__(self, other: Any) -> Any:
+    def _times(self, other: Any) -> Kron | None:
         if isinstance(other, Kron):
             inner = [f.shape[1] for f in self.factors], [f.shape[0] for f in other.factors]
             if inner[0] == inner[1]:
                 return Kron(*(a @ b for a, b in zip(self.factors, other.factors, strict=True)))
-        return super().__matmul__(other)
+        return None
 
-    def __mul__(self, other: Any) -> Kron:
-        if jnp.ndim(other) != 0:
-            raise ValueError(f"Kron: can be scaled by a scalar, got shape {jnp.shape(other)}")
-        tags = self.tags - {lx.unit_diagonal_tag}
-        if not (isinstance(other, (int, float)) and other >= 0):
-            tags = tags - {psd} | ({lx.symmetric_tag} if psd in tags else set())
-        first = jnp.asarray(other, self.dtype) * self.factors[0]
-        return Kron(first, *self.factors[1:], tags=tags)
+    def _multiple(self, factor: jax.Array, sign: int) -> Kron:
+        tags = scaled_tags(self.tags, sign)
+        if negative in tags | self.tags:  # tags are of factors, and here one differs from the rest
+            tags = tags - {negative, psd} | {symmetric}
+        return Kron(factor * self.factors[0], *self.factors[1:], tags=tags)
 
     def _plus(self, other: Any) -> AbstractOperator | None:
         from ._kron_noise import add_noise
@@ -183,8 +172,9 @@ class KronSum(AbstractOperator):
     take $\sum_d n_d^3 + N \sum_d n_d$, with derivatives that are finite for equal eigenvalues.
 
     Args:
-        *factors: symmetric matrices, shape `(n_d, n_d)`.
-        tags: `ops.psd` if all factors are positive semi-definite; they are taken as symmetric.
+        *factors: symmetric matrices, shape `(n_d, n_d)`, or operators, which are made dense.
+        tags: `ops.psd` if all factors are positive semi-definite; they are taken as symmetric. By
+            default those that all factors given as operators share.
 
     Raises:
         ValueError: no factor, or one that is not square; integer or mixed types.
@@ -194,15 +184,15 @@ class KronSum(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any, tags: object = ()):
-        for d, factor in enumerate(factors):
+        arrays, shared = _as_arrays("KronSum", factors)
+        for d, factor in enumerate(arrays):
             shape = jnp.shape(factor)
             if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
                 raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
-        if not factors:
-            raise ValueError("KronSum: at least one factor is needed")
-        named = {f"factor {d}": f for d, f in enumerate(factors)}
+        named = {f"factor {d}": f for d, f in enumerate(arrays)}
         self.factors = checked_arrays("KronSum", named)
-        self.tags = checked_tags(tags) | {lx.symmetric_tag}
+        self.tags = checked_tags("KronSum", tags) | shared | {symmetric}
+        _refuse_tags("KronSum", self.tags, {lx.tridiagonal_tag, lx.unit_diagonal_tag}, len(arrays))
         checked_size("KronSum", self.shape[0])
 
     @property
@@ -250,7 +240,14 @@ class KronSum(AbstractOperator):
     def _plus(self, other: Any) -> AbstractOperator | None:
         from ._kron_noise import add_noise
 
+        if isinstance(other, KronSum) and other.grid == self.grid:
+            pairs = zip(self.factors, other.factors, strict=True)
+            return KronSum(*(a + b for a, b in pairs), tags=shared_tags(self, other))
         return add_noise(self, other)
+
+    def _multiple(self, factor: jax.Array, sign: int) -> KronSum:
+        tags = scaled_tags(self.tags, sign)
+        return KronSum(*(factor * f for f in self.factors), tags=tags)
 
     def _spectrum(self) -> Any:
         from ._kron_noise import KronPlusNoise
@@ -265,17 +262,14 @@ class HStack(AbstractOperator):
         *parts: operators with the same number of rows.
 
     Raises:
-        ValueError: numbers of rows differ.
+        ValueError: no parts, one that is no operator, or numbers of rows or types differ.
     """
 
     parts: tuple[AbstractOperator, ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *parts: AbstractOperator):
-        rows = [part.shape[0] for part in parts]
-        if len(set(rows)) != 1:
-            raise ValueError(f"HStack: parts must have the same number of rows, got {rows}")
-        self.parts = parts
+        self.parts = checked_parts("HStack", parts, 0)
         self.tags = frozenset()
 
     @property
@@ -296,6 +290,9 @@ class HStack(AbstractOperator):
             jnp.add, [p._mm(x) for p, x in zip(self.parts, pieces, strict=True)]
         )
 
+    def _multiple(self, factor: jax.Array, sign: int) -> HStack:
+        return HStack(*(part._multiple(factor, sign) for part in self.parts))
+
 
 class VStack(AbstractOperator):
     """Operators on top of each other, the transpose of `HStack`.
@@ -304,17 +301,14 @@ class VStack(AbstractOperator):
         *parts: operators with the same number of columns.
 
     Raises:
-        ValueError: numbers of columns differ.
+        ValueError: no parts, one that is no operator, or numbers of columns or types differ.
     """
 
     parts: tuple[AbstractOperator, ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *parts: AbstractOperator):
-        columns = [part.shape[1] for part in parts]
-        if len(set(columns)) != 1:
-            raise ValueError(f"VStack: parts must have the same number of columns, got {columns}")
-        self.parts = parts
+        self.parts = checked_parts("VStack", parts, 1)
         self.tags = frozenset()
 
     @property
@@ -330,6 +324,9 @@ class VStack(AbstractOperator):
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return jnp.concatenate([part._mm(x) for part in self.parts])
+
+    def _multiple(self, factor: jax.Array, sign: int) -> VStack:
+        return VStack(*(part._multiple(factor, sign) for part in self.parts))
 
 
 def kron_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
@@ -378,10 +375,30 @@ def _product(values: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.multiply, values)
 
 
-def _shared_tags(operators: list[Any]) -> frozenset[object]:
-    tags: set[object] = set()
-    if all(lx.is_positive_semidefinite(op) for op in operators):
-        tags.add(psd)
-    elif all(lx.is_symmetric(op) for op in operators):
-        tags.add(lx.symmetric_tag)
-    return frozenset(tags)
+def _as_arrays(owner: str, factors: tuple[Any, ...]) -> tuple[list[Any], frozenset[object]]:
+    """Dense factors, and what all of them are known to be if all were given as operators."""
+    if not factors:
+        raise ValueError(f"{owner}: at least one factor is needed")
+    given = [f for f in factors if isinstance(f, lx.AbstractLinearOperator)]
+    for factor in given:
+        if isinstance(factor, AbstractOperator):
+            factor._need_size(owner)
+    arrays = [f.as_matrix() if isinstance(f, lx.AbstractLinearOperator) else f for f in factors]
+    shared = shared_tags(*given) if len(given) == len(arrays) else frozenset()
+    return arrays, shared - {lx.tridiagonal_tag, negative}
+
+
+def _tags_of_product(tags: frozenset[object], count: int) -> frozenset[object]:
+    """What holds for a product if the tags hold for every factor."""
+    _refuse_tags("Kron", tags, {lx.tridiagonal_tag}, count)
+    if negative in tags and count % 2 == 0:
+        return tags - {negative} | {symmetric}
+    return tags
+
+
+def _refuse_tags(owner: str, tags: frozenset[object], bad: set[object], count: int) -> None:
+    if tags & bad and count > 1:
+        raise ValueError(
+            f"{owner}: tags must hold for the whole matrix, and {set(tags & bad)} does not if it "
+            "holds for every factor; leave it out"
+        )

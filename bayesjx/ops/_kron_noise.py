@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import lineax as lx
 from jax.tree_util import Partial
 
-from .._core import eigh, solve_triangular
+from .._core import eigh, on_failure, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._khatri_rao import by_rows, KhatriRao
 from ._kron import HStack, Kron, kron_mm, KronSum, outer
-from ._operator import AbstractOperator, psd, symmetric_solve
+from ._operator import AbstractOperator, symmetric_solve
+from ._tags import psd, shared_tags, symmetric
 
 
 class Spectrum(NamedTuple):
@@ -42,12 +44,15 @@ class KronPlusNoise(AbstractOperator):
     where those of an eigendecomposition are infinite; the decomposition itself is kept without.
 
     Args:
-        signal: `Kron` tagged `ops.psd`, or `KronSum`.
+        signal: `Kron` tagged `ops.psd` or `ops.symmetric`, or `KronSum`.
         noise: `ScaledIdentity`, or a `Kron` tagged `ops.psd` of the same grid.
 
+    The sum is positive semi-definite if both terms are tagged so. If not, as for
+    `Kron + ScaledIdentity(-0.1, tags=())`, it has products, `solve` and `logdet`.
+
     Raises:
-        ValueError: `signal` is a `Kron` not tagged as positive semi-definite, the noise is, or
-            the sizes or types differ.
+        ValueError: `signal` is a `Kron` not tagged as symmetric, the noise a `Kron` not tagged
+            as positive semi-definite, or the sizes or types differ.
         RuntimeError: a factor has a negative eigenvalue beyond rounding.
 
     References:
@@ -63,10 +68,12 @@ class KronPlusNoise(AbstractOperator):
 
     def __init__(self, signal: Kron | KronSum, noise: ScaledIdentity | Kron):
         product = isinstance(signal, Kron)
-        if product and psd not in signal.tags:
-            raise ValueError("Kron + noise needs positive semi-definite factors: tags=ops.psd")
-        if isinstance(noise, ScaledIdentity) and not noise.size:
-            noise = ScaledIdentity(noise.scale.astype(signal.dtype), signal.shape[0])
+        if product and not lx.is_symmetric(signal):
+            raise ValueError(
+                "Kron + noise needs positive semi-definite factors: tags=ops.psd, or symmetric "
+                "ones: tags=ops.symmetric"
+            )
+        noise = noise._fitted(signal.shape[0], signal.dtype)  # ty: ignore
         if isinstance(noise, Kron):
             _check_noise(signal, noise)
         if noise.dtype != signal.dtype:
@@ -77,7 +84,7 @@ class KronPlusNoise(AbstractOperator):
             raise ValueError(f"Kron {signal.shape} + noise {noise.shape}: the sizes differ")
         self.signal = signal
         self.noise = noise
-        self.tags = frozenset([psd]) if product or psd in signal.tags else signal.tags
+        self.tags = frozenset([psd if psd in signal.tags & noise.tags else symmetric])
         self.spectrum = _decompose(*jax.lax.stop_gradient((signal, noise)), check=True)
 
     @property
@@ -132,11 +139,20 @@ class KronPlusNoise(AbstractOperator):
 
     def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         if y.ndim == 1:
-            return _evidence(self, y)
-        return jax.vmap(_evidence, (None, 1), (0, None))(self, y)
+            quad, logdet = _evidence(self, y)
+        else:
+            quad, logdet = jax.vmap(_evidence, (None, 1), (0, None))(self, y)
+        return quad, logdet + self._indefinite()
 
     def _logdet(self) -> jax.Array:
         return _logdet(self)
+
+    def _psd_logdet(self) -> jax.Array:
+        return _logdet(self) + self._indefinite()
+
+    def _indefinite(self) -> jax.Array:
+        """NaN if an eigenvalue is negative, else 0."""
+        return jnp.where(jnp.any(self.eigenvalues() < 0), jnp.nan, 0).astype(self.dtype)
 
     def _inverse_diag(self) -> jax.Array:
         return _explained(self, Kron(*(jnp.eye(n, dtype=self.dtype) for n in self.grid)))
@@ -147,13 +163,29 @@ class KronPlusNoise(AbstractOperator):
     def _root(self) -> HStack:
         return HStack(self.signal._root(), self.noise._root())
 
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if not isinstance(self.noise, ScaledIdentity):
+            return None
+        if isinstance(other, ScaledIdentity):
+            scale, tags = self.noise.scale + other.scale, shared_tags(self.noise, other)
+            return KronPlusNoise(self.signal, ScaledIdentity(scale, self.shape[0], tags))
+        if isinstance(other, Diag) and psd in self.tags & other.tags:
+            return add_noise(self.signal, Diag(self.noise._diag() + other.entries, psd))
+        return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if sign < 1:
+            return super()._multiple(factor, sign)
+        parts = (part._multiple(factor, sign) for part in (self.signal, self.noise))
+        return KronPlusNoise(*parts)  # ty: ignore
+
 
 def add_noise(signal: Any, other: Any) -> AbstractOperator | None:
     """The structured sum of a Kronecker product or sum and some noise, if there is one."""
     from ._masked import KronPlusDiag
 
-    if isinstance(other, (ScaledIdentity, Kron)):
-        return KronPlusNoise(signal, other)
+    if isinstance(other, ScaledIdentity) or isinstance(signal, Kron) and isinstance(other, Kron):
+        return KronPlusNoise(signal, other) if signal.shape[0] == signal.shape[1] else None
     if isinstance(other, Diag) and isinstance(signal, Kron):
         return KronPlusDiag(signal, other.entries)
     return None
@@ -289,7 +321,7 @@ def _weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
 
 def _log_weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
     """The sum of the logarithms of the weights, and the determinants of the whitening."""
-    total = jnp.sum(jnp.log(_weights(signal, noise, spectrum)))
+    total = jnp.sum(jnp.log(jnp.abs(_weights(signal, noise, spectrum))))
     if isinstance(noise, Kron):
         n = signal.shape[0]
         for p in spectrum.inverse:
@@ -338,6 +370,7 @@ def _not_negative(values: jax.Array, axis: int) -> jax.Array:
         jnp.min(values) < -rounding,
         f"Kron + noise: factor {axis} has a negative eigenvalue, so it is not positive "
         "semi-definite",
+        on_error=on_failure(),
     )
     return values
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import compiled
+from .._core import compiled, on_failure
 from ._operator import AbstractOperator, symmetric_solve
 
 
@@ -128,6 +128,7 @@ def _quadrature(problem: _Problem, probes: jax.Array) -> tuple[jax.Array, jax.Ar
         jnp.any(values <= 0),
         "stochastic_logdet: the operator is not positive definite, or too ill-conditioned for its "
         "precision; add a multiple of the identity",
+        on_error=on_failure(),
     )
     quadratic = jnp.sum(vectors[:, 0] ** 2 * jnp.log(values), axis=1)
     inside = jnp.einsum("pij,pj->pi", vectors, vectors[:, 0] / values) * lanczos.norm[:, None]

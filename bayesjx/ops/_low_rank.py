@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import random
 
 from .._core import cho_solve, cholesky_each, solve_triangular
-from ._dense import Dense, Diag
+from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import check_each, kept
 from ._kron import HStack
 from ._operator import (
@@ -18,9 +18,9 @@ from ._operator import (
     checked_arrays,
     checked_size,
     inv_quad,
-    psd,
     symmetric_solve,
 )
+from ._tags import psd
 
 
 class LowRankPlusDiag(AbstractOperator):
@@ -128,6 +128,23 @@ class LowRankPlusDiag(AbstractOperator):
         inside = cho_solve((self._tril(), True), scaled.T @ outer + inner)
         return (outer - scaled @ inside) / scale[:, None]
 
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if not isinstance(other, AbstractOperator) or psd not in other.tags:
+            return None
+        if isinstance(other, (Diag, ScaledIdentity)):
+            return LowRankPlusDiag(self.factor, self.diagonal + other._diag())
+        if isinstance(other, LowRank):
+            return LowRankPlusDiag(_beside(self.factor, other.left), self.diagonal)
+        if isinstance(other, LowRankPlusDiag):
+            both = _beside(self.factor, other.factor)
+            return LowRankPlusDiag(both, self.diagonal + other.diagonal)
+        return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if sign < 1:
+            return super()._multiple(factor, sign)
+        return LowRankPlusDiag(jnp.sqrt(factor) * self.factor, factor * self.diagonal)
+
     def _least_squares(self, scaled: jax.Array, unit: jax.Array) -> jax.Array:
         r"""$C^{-1} V^\top$ times `unit`; corrected once in float32, as QR deserves."""
         inside = cho_solve((self.inner_tril, True), scaled.T @ unit)
@@ -148,6 +165,8 @@ class LowRankPlusDiag(AbstractOperator):
 
 class LowRank(AbstractOperator):
     r"""$U V^\top$, or $U U^\top$ if only one factor is given; it has products but no inverse.
+
+    $U U^\top$ plus `ScaledIdentity` or a positive `Diag` is a `LowRankPlusDiag`, which has one.
 
     Args:
         left: $U$, shape `(n, r)`.
@@ -193,9 +212,31 @@ class LowRank(AbstractOperator):
     def _root(self) -> Dense:
         return Dense(self.left)
 
+    def _plus(self, other: Any) -> AbstractOperator | None:
+        if isinstance(other, LowRank):
+            left = _beside(self.left, other.left)
+            if self.right is None and other.right is None:
+                return LowRank(left)
+            return LowRank(left, _beside(self._other, other._other))
+        noise = isinstance(other, (Diag, ScaledIdentity)) and psd in other.tags
+        if noise and self.right is None:
+            return LowRankPlusDiag(self.left, other._diag())
+        return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if self.right is not None:
+            return LowRank(factor * self.left, self.right)
+        if sign < 1:
+            return super()._multiple(factor, sign)
+        return LowRank(jnp.sqrt(factor) * self.left)
+
     @property
     def _other(self) -> jax.Array:
         return self.left if self.right is None else self.right
+
+
+def _beside(left: jax.Array, right: jax.Array) -> jax.Array:
+    return jnp.concatenate([left, right], axis=1)
 
 
 @eqx.filter_custom_jvp

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import cho_solve, compiled, solve_triangular
+from .._core import cho_solve, compiled, on_failure, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import kept
 from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
@@ -18,7 +18,8 @@ from ._khatri_rao import explained_by_rows, KhatriRao
 from ._kron import HStack, Kron
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
-from ._operator import AbstractOperator, checked_arrays, psd, symmetric_solve
+from ._operator import AbstractOperator, checked_arrays, symmetric_solve
+from ._tags import psd
 
 SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
 CHUNK = 64  # columns that are solved for together
@@ -86,6 +87,7 @@ class Masked(AbstractOperator):
                 f"Masked: full must be a Kron plus noise, got {type(full).__name__}; add "
                 "ops.ScaledIdentity(noise) to the Kron"
             )
+        full._need_psd("Masked: full")
         seen = _checked_mask(mask, full.grid)
         if solver not in ("auto", "schur", "cg"):
             raise ValueError(f'Masked: solver must be "auto", "schur" or "cg", got {solver!r}')
@@ -188,6 +190,26 @@ class Masked(AbstractOperator):
     def _sample(self, key: jax.Array, num: int) -> jax.Array:
         return self.full._sample(key, num)[self.observed]
 
+    def _plus(self, other: Any) -> Masked | None:
+        if not isinstance(other, ScaledIdentity) or psd not in other.tags:
+            return None
+        full = self.full._plus(ScaledIdentity(other.scale, self.full.shape[0]))
+        return None if full is None else self._with(full)
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if sign < 1:
+            return super()._multiple(factor, sign)
+        return self._with(self.full._multiple(factor, sign))
+
+    def _with(self, full: AbstractOperator) -> Masked:
+        """The same cells of another sum."""
+        precision = self.missing_precision
+        if precision is not None:
+            precision = _precision(jax.lax.stop_gradient(full), self.missing)
+        parts = lambda masked: (masked.full, masked.missing_precision)  # noqa: E731
+        none = lambda x: x is None  # noqa: E731
+        return eqx.tree_at(parts, self, (full, precision), is_leaf=none)
+
     def _kept_precision(self) -> jax.Array:
         """$P_{mm}$ with its derivatives."""
         again = functools.partial(_precision, missing=self.missing)
@@ -253,7 +275,10 @@ class KronPlusDiag(AbstractOperator):
         _, noise = checked_arrays("Kron + Diag", {"factors": signal.factors[0], "noise": noise})
         self.signal = signal
         self.noise = eqx.error_if(
-            noise, jnp.any(noise <= 0), "Kron + Diag: the variances must be positive"
+            noise,
+            jnp.any(noise <= 0),
+            "Kron + Diag: the variances must be positive",
+            on_error=on_failure(),
         )
         self.rtol = rtol
         self.max_steps = max_steps
@@ -297,6 +322,19 @@ class KronPlusDiag(AbstractOperator):
 
     def _root(self) -> HStack:
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
+
+    def _plus(self, other: Any) -> KronPlusDiag | None:
+        if not isinstance(other, (Diag, ScaledIdentity)) or psd not in other.tags:
+            return None
+        return self._with(self.signal, self.noise + other._diag())
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if sign < 1:
+            return super()._multiple(factor, sign)
+        return self._with(self.signal._multiple(factor, sign), factor * self.noise)
+
+    def _with(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
+        return KronPlusDiag(signal, noise, rtol=self.rtol, max_steps=self.max_steps)
 
 
 @compiled

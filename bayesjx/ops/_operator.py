@@ -14,9 +14,9 @@ import numpy as np
 from jax import random
 
 from .._core import compiled
+from ._arithmetic import checked_scalar, fitted
+from ._tags import psd, scaled_tags
 
-psd = lx.positive_semidefinite_tag
-symmetric = lx.symmetric_tag
 CHUNK = 64  # columns that are solved for together where all are needed
 
 
@@ -72,8 +72,12 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def _inv_quad(self, y: jax.Array) -> jax.Array:
         return inv_quad(self, y)
 
+    def _psd_logdet(self) -> jax.Array:
+        """The log-determinant for a density: NaN or an error if it is not positive definite."""
+        return self._logdet()
+
     def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return self._inv_quad(y), self._logdet()
+        return self._inv_quad(y), self._psd_logdet()
 
     def _diag(self) -> jax.Array:
         raise self._unknown("diag")
@@ -95,7 +99,24 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return self._solve(self._sample(key, num))
 
     def _plus(self, other: Any) -> AbstractOperator | None:
-        """The sum, where it has a structure."""
+        """The sum with an operator of the same shape and type, where it has a structure."""
+
+    def _times(self, other: Any) -> AbstractOperator | None:
+        """The product with an operator that fits, where it has a structure."""
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        """The multiple, of the same kind where it can be; the sign is 0 if it is not known."""
+        from ._scaled import Scaled
+
+        return Scaled(self, factor, scaled_tags(self.tags, sign))
+
+    def _need_size(self, what: str) -> None:
+        """Refuses what leaves its size open, which few do."""
+
+    def _fitted(self, size: int, dtype: Any) -> AbstractOperator:
+        """The operator beside one of this size and type, which some leave open."""
+        del size, dtype
+        return self
 
     def mv(self, vector: jax.Array) -> jax.Array:
         """The product with a vector of shape `(n,)`."""
@@ -197,24 +218,54 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return jax.ShapeDtypeStruct((self.shape[0],), self.dtype)
 
     def __add__(self, other: Any) -> Any:
-        total = self._plus(other)
-        if total is None and isinstance(other, AbstractOperator):
-            total = other._plus(self)
-        return super().__add__(other) if total is None else total
+        left, right = fitted(self, other, "+")
+        total = left._plus(right)
+        if total is None and isinstance(right, AbstractOperator):
+            total = right._plus(left)
+        return lx.AddLinearOperator(left, right) if total is None else total
+
+    def __sub__(self, other: Any) -> Any:
+        left, right = fitted(self, other, "-")
+        return left + -right
+
+    def __neg__(self) -> AbstractOperator:
+        return self * -1.0
+
+    def __mul__(self, other: Any) -> AbstractOperator:
+        """The multiple, of the same kind where it can be, with `solve` and `logdet`.
+
+        The sign of a number decides about `ops.psd`. That of an array in a traced function is not
+        known; it is taken for a variance, and one that is negative makes the operator NaN.
+        """
+        factor, sign = checked_scalar(self, other, "*")
+        return self._multiple(factor, sign)
+
+    def __truediv__(self, other: Any) -> AbstractOperator:
+        factor, sign = checked_scalar(self, other, "/")
+        return self._multiple(1 / factor, sign)
 
     def __matmul__(self, other: Any) -> Any:
         if isinstance(other, lx.AbstractLinearOperator):
-            return super().__matmul__(other)
+            left, right = fitted(self, other, "@")
+            product = left._times(right)
+            return lx.ComposedLinearOperator(left, right) if product is None else product
         return self.mv(other) if jnp.ndim(other) == 1 else self.mm(other)
 
     def __rmatmul__(self, other: Any) -> jax.Array:
-        flat = jnp.reshape(jnp.asarray(other), (-1, jnp.shape(other)[-1]))
+        shape = jnp.shape(other)
+        if not shape or shape[-1] != self.shape[0]:
+            raise ValueError(
+                f"x @ {type(self).__name__} of shape {self.shape}: x must have shape "
+                f"(..., {self.shape[0]}), got {shape}"
+            )
+        flat = jnp.reshape(jnp.asarray(other), (-1, shape[-1]))
         out = self.transpose().mm(flat.T).T
-        return out.reshape(*jnp.shape(other)[:-1], self.shape[1])
+        return out.reshape(*shape[:-1], self.shape[1])
 
     __array_priority__ = 1000  # so that NumPy arrays leave `x @ A` to us
 
     def _checked(self, x: Any, ndim: int, name: str, size: int) -> jax.Array:
+        self._need_size(name)
         if ndim not in (1, 2) or jnp.ndim(x) != ndim or jnp.shape(x)[0] != size:
             want = f"({size},)" if ndim == 1 else f"({size}, k)"
             raise ValueError(
@@ -229,6 +280,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return jnp.asarray(x)
 
     def _need_square(self, what: str) -> None:
+        self._need_size(what)
         if self.shape[0] != self.shape[1]:
             raise ValueError(f"{what} needs a square operator, this one is {self.shape}")
 
@@ -295,13 +347,6 @@ def symmetric_solve(multiply: Any, solve: Any, b: jax.Array) -> jax.Array:
     return jax.lax.custom_linear_solve(multiply, b, lambda _, rhs: solve(rhs), symmetric=True)
 
 
-def checked_tags(tags: object) -> frozenset[object]:
-    """Tags as Lineax keeps them: one tag or an iterable of tags becomes a set."""
-    if isinstance(tags, (frozenset, set, tuple, list)):
-        return frozenset(tags)
-    return frozenset([tags])
-
-
 def checked_arrays(owner: str, arrays: dict[str, Any]) -> tuple[jax.Array, ...]:
     """The arrays, if all have one floating-point type.
 
@@ -329,63 +374,3 @@ def checked_size(owner: str, size: int) -> None:
             f"{owner}: vectors of {size} elements are beyond 32-bit indexing (2³¹ - 1); split one "
             "axis and treat the parts one after the other"
         )
-
-
-@lx.is_symmetric.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return bool(operator.tags & {psd, symmetric, lx.diagonal_tag})
-
-
-@lx.is_positive_semidefinite.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return psd in operator.tags
-
-
-@lx.is_negative_semidefinite.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return lx.negative_semidefinite_tag in operator.tags
-
-
-@lx.is_diagonal.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return lx.diagonal_tag in operator.tags
-
-
-@lx.is_tridiagonal.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return bool(operator.tags & {lx.diagonal_tag, lx.tridiagonal_tag})
-
-
-@lx.has_unit_diagonal.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return lx.unit_diagonal_tag in operator.tags
-
-
-@lx.is_lower_triangular.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return bool(operator.tags & {lx.diagonal_tag, lx.lower_triangular_tag})
-
-
-@lx.is_upper_triangular.register(AbstractOperator)
-def _(operator: AbstractOperator) -> bool:
-    return bool(operator.tags & {lx.diagonal_tag, lx.upper_triangular_tag})
-
-
-@lx.linearise.register(AbstractOperator)
-def _(operator: AbstractOperator) -> AbstractOperator:
-    return operator
-
-
-@lx.materialise.register(AbstractOperator)
-def _(operator: AbstractOperator) -> lx.MatrixLinearOperator:
-    return lx.MatrixLinearOperator(operator.as_matrix(), operator.tags)
-
-
-@lx.diagonal.register(AbstractOperator)
-def _(operator: AbstractOperator) -> jax.Array:
-    return operator.diag()
-
-
-@lx.conj.register(AbstractOperator)
-def _(operator: AbstractOperator) -> AbstractOperator:
-    return jax.tree.map(lambda x: jnp.conj(x) if eqx.is_inexact_array(x) else x, operator)

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from ._operator import AbstractOperator, checked_size
 from ._primitive import kernel_mode
 from ._sparse_products import Products
+from ._tags import scaled_tags
 
 _Sparse = TypeVar("_Sparse", bound="AbstractSparse")
 
@@ -63,7 +64,19 @@ class AbstractSparse(AbstractOperator):
     def transpose(self: _Sparse) -> _Sparse:
         """The transpose, which shares the arrays."""
         tags = frozenset(lx.transpose_tags(self.tags))
-        return dataclasses.replace(self, transposed=not self.transposed, tags=tags)
+        return self._replaced(transposed=not self.transposed, tags=tags)
+
+    def _multiple(self: _Sparse, factor: jax.Array, sign: int) -> _Sparse:
+        tags = scaled_tags(self.tags, sign)
+        return self._replaced(values=factor * self.values, tags=tags)
+
+    def _replaced(self: _Sparse, **changes: Any) -> _Sparse:
+        """The same with other fields, without checks, as JAX makes it from leaves."""
+        new = object.__new__(type(self))
+        for field in dataclasses.fields(self):
+            value = changes.get(field.name, getattr(self, field.name))
+            object.__setattr__(new, field.name, value)
+        return new
 
     def _mm(self, x: jax.Array) -> jax.Array:
         products = self._products()
@@ -78,10 +91,22 @@ def checked_shape(owner: str, shape: Any) -> tuple[int, int]:
     Raises:
         ValueError: it is not.
     """
-    if not (isinstance(shape, (tuple, list)) and len(shape) == 2 and min(shape) > 0):
+    pair = isinstance(shape, (tuple, list)) and len(shape) == 2
+    if not pair or not all(isinstance(s, (int, np.integer)) and s > 0 for s in shape):
         raise ValueError(f"{owner}: shape must be two positive integers (K, N), got {shape!r}")
     checked_size(owner, max(shape))
     return int(shape[0]), int(shape[1])
+
+
+def known_index(owner: str, name: str, index: Any, limit: int) -> jax.Array:
+    """The indices as 32-bit integers, checked to lie in `[0, limit)` if they are known.
+
+    Raises:
+        ValueError: they are not integers, or known and out of range.
+    """
+    if isinstance(index, Tracer) and jnp.issubdtype(index.dtype, jnp.integer):
+        return index.astype(jnp.int32)
+    return jnp.asarray(checked_index(owner, name, index, limit))
 
 
 def listed(index: Any) -> Any:

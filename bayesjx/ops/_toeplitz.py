@@ -12,16 +12,15 @@ import lineax as lx
 from jax.experimental.layout import Layout, with_layout_constraint
 from scipy.fft import next_fast_len
 
+from ._dense import ScaledIdentity
 from ._factors import check_each
 from ._operator import (
     AbstractOperator,
     checked_arrays,
     checked_size,
-    checked_tags,
-    psd,
-    symmetric,
     symmetric_solve,
 )
+from ._tags import checked_tags, psd, scaled_tags, shared_tags, symmetric
 
 REFINEMENTS = 2  # of a solve; they take the residual from 1e-7 to rounding at condition 1e11
 
@@ -69,7 +68,7 @@ class Toeplitz(AbstractOperator):
             )
         (self.column,) = checked_arrays("Toeplitz", {"column": column})
         checked_size("Toeplitz", 4 * self.column.size)  # with the padding of its Fourier transforms
-        self.tags = checked_tags(tags) | {symmetric}
+        self.tags = checked_tags("Toeplitz", tags) | {symmetric}
         self.recursion = None
         if psd in self.tags:
             recursion = _durbin(jax.lax.stop_gradient(self.column))
@@ -77,7 +76,8 @@ class Toeplitz(AbstractOperator):
                 recursion,
                 ~(recursion.errors > 0),
                 "Toeplitz is not positive definite: its first {} rows and columns are, one more "
-                "is too many; add a multiple of the identity, or tag it ops.symmetric",
+                "is too many; add noise to the column's first element, column.at[0].add(noise), or "
+                "tag it ops.symmetric",
             )
 
     @property
@@ -122,6 +122,18 @@ class Toeplitz(AbstractOperator):
 
     def _root(self) -> ToeplitzRoot:
         return ToeplitzRoot(self.column)
+
+    def _plus(self, other: Any) -> Toeplitz | None:
+        if isinstance(other, ScaledIdentity):
+            return Toeplitz(self.column.at[0].add(other.scale), shared_tags(self, other))
+        if isinstance(other, Toeplitz):
+            return Toeplitz(self.column + other.column, shared_tags(self, other))
+        return None
+
+    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
+        if psd in self.tags and sign < 1:
+            return super()._multiple(factor, sign)
+        return Toeplitz(factor * self.column, scaled_tags(self.tags, sign))
 
     def _inverse_column(self) -> jax.Array:
         """The first column of the inverse, with its derivatives."""
@@ -346,4 +358,8 @@ def _back(x: jax.Array, size: int, keep: int) -> jax.Array:
 def _row_major(x: jax.Array) -> jax.Array:
     # XLA on CPU (jax 0.10.2) may lay out a single row otherwise, which its transforms then refuse:
     # "RET_CHECK failure ... IsMonotonicWithDim0Major"; test_single_column_made_inside_a_program.
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    # Elsewhere there is no need, and `jax.export` has no place for what says so.
+    def constrained(x: jax.Array) -> jax.Array:
+        return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+    return jax.lax.platform_dependent(x, cpu=constrained, default=lambda x: x)

@@ -17,7 +17,7 @@ from bayesjx.ops._block_diag import BlockDiag
 from bayesjx.ops._block_tridiag import BlockTridiag
 from bayesjx.ops._dense import Dense, Diag, ScaledIdentity
 from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._operator import psd
+from bayesjx.ops._tags import psd
 from bayesjx.ops._toeplitz import Toeplitz
 
 N = 6  # three blocks of two

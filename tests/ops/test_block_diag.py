@@ -19,7 +19,7 @@ from jax.scipy.linalg import block_diag
 from bayesjx.ops._block_diag import BlockDiag
 from bayesjx.ops._dense import Dense, Diag
 from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._operator import psd
+from bayesjx.ops._tags import psd
 
 T, B = 5, 3
 

@@ -9,7 +9,7 @@ from dense_twin import jit, peak_bytes
 from bayesjx.ops._dense import Dense, Diag
 from bayesjx.ops._lanczos import stochastic_logdet
 from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._operator import psd
+from bayesjx.ops._tags import psd
 
 N = 7
 NUM_PROBES = 500

@@ -1,0 +1,135 @@
+"""What operators must have in common to be added, multiplied, stacked or scaled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+
+SIGNS = {
+    "+": "added to",
+    "-": "subtracted from",
+    "@": "multiplied with",
+}
+
+
+def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
+    """Both operands, where one that leaves its size or type open has that of the other.
+
+    Raises:
+        ValueError: `right` is no operator, or sizes or types differ.
+    """
+    if not isinstance(right, lx.AbstractLinearOperator):
+        raise ValueError(
+            f"{_name(left)} {sign} {_name(right)}: only an operator can be {SIGNS[sign]} an "
+            "operator; a matrix is ops.Dense(matrix), a diagonal is ops.Diag(entries), noise is "
+            "ops.ScaledIdentity(variance)"
+        )
+    right_of = getattr(right, "_fitted", None)
+    if right_of is not None:
+        right = right_of(left.shape[1], left.dtype)
+    rows, columns = _structures(right)
+    if len(rows) == 1 and len(rows[0].shape) == 1:
+        left = left._fitted(rows[0].shape[0], rows[0].dtype)
+    own = jax.ShapeDtypeStruct((left.shape[0],), left.dtype), left.in_structure()
+    pairs = [(own[1], rows)] if sign == "@" else [(own[0], rows), (own[1], columns)]
+    if any(len(found) != 1 or found[0].shape != wanted.shape for wanted, found in pairs):
+        rule = "columns and rows differ" if sign == "@" else "the sizes differ"
+        raise ValueError(f"{_described(left)} {sign} {_described(right)}: {rule}")
+    if any(np.dtype(found[0].dtype) != np.dtype(wanted.dtype) for wanted, found in pairs):
+        raise ValueError(
+            f"{_name(left)} {sign} {_name(right)}: the types differ, {np.dtype(left.dtype)} and "
+            f"{np.dtype(rows[0].dtype)}; convert one of them, nothing is converted silently"
+        )
+    return left, right
+
+
+def checked_parts(owner: str, parts: tuple[Any, ...], axis: int | None) -> tuple[Any, ...]:
+    """Operators that can stand side by side.
+
+    Args:
+        owner: whose parts they are.
+        parts: the operators.
+        axis: the axis along which all must be equally long, if any.
+
+    Raises:
+        ValueError: none, one that is no operator of ours or has no size, or sizes or types differ.
+    """
+    from ._operator import AbstractOperator
+
+    if not parts or not all(isinstance(part, AbstractOperator) for part in parts):
+        kinds = [type(part).__name__ for part in parts]
+        raise ValueError(
+            f"{owner}: parts must be at least one operator of bayesjx.ops, got {kinds}; a matrix "
+            "is ops.Dense(matrix)"
+        )
+    for part in parts:
+        part._need_size(owner)
+    if axis is not None:
+        sizes = [part.shape[axis] for part in parts]
+        if len(set(sizes)) != 1:
+            what = ("rows", "columns")[axis]
+            raise ValueError(f"{owner}: parts must have the same number of {what}, got {sizes}")
+    types = [str(np.dtype(part.dtype)) for part in parts]
+    if len(set(types)) > 1:
+        raise ValueError(
+            f"{owner}: all parts must have one type, got {types}; nothing is converted silently"
+        )
+    return parts
+
+
+def checked_scalar(operator: Any, scalar: Any, sign: str) -> tuple[jax.Array, int]:
+    """A scalar in the operator's type and its sign; 0 if that is not known while tracing.
+
+    An operator that is tagged as definite has it taken for positive; a negative one becomes NaN.
+
+    Raises:
+        ValueError: it is no real scalar, is an array of another type, or divides by zero.
+    """
+    where = f"{_name(operator)} {sign} scalar"
+    if isinstance(scalar, lx.AbstractLinearOperator):
+        raise ValueError(f"{where}: got an operator; the product of operators is A @ B")
+    try:
+        array = jnp.asarray(scalar)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where}: must be a number, got {type(scalar).__name__}") from None
+    if array.ndim or not (jnp.issubdtype(array.dtype, jnp.floating) or array.weak_type):
+        raise ValueError(
+            f"{where}: must be a real number or a floating-point array of shape (), got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
+        raise ValueError(f"{where}: must be a real number, got {array.dtype}")
+    if not array.weak_type and array.dtype != operator.dtype:
+        raise ValueError(
+            f"{where}: the types differ, {np.dtype(operator.dtype)} and {array.dtype}; convert "
+            "one of them, nothing is converted silently"
+        )
+    factor = 1.0 * array  # of a number it stays weakly typed, so that it takes any type
+    if not isinstance(scalar, jax.core.Tracer):
+        value = float(np.asarray(scalar))
+        if sign == "/" and value == 0:
+            raise ValueError(f"{where}: division by zero")
+        return factor, -1 if value < 0 else 1
+    definite = operator.tags & {lx.positive_semidefinite_tag, lx.negative_semidefinite_tag}
+    return (jnp.where(factor < 0, jnp.nan, factor), 1) if definite else (factor, 0)
+
+
+def _structures(operator: Any) -> tuple[list[Any], list[Any]]:
+    """Leaves of what the operator returns and of what it takes."""
+    found = operator.out_structure(), operator.in_structure()
+    return jax.tree.leaves(found[0]), jax.tree.leaves(found[1])
+
+
+def _name(operator: Any) -> str:
+    return type(operator).__name__
+
+
+def _described(operator: Any) -> str:
+    rows, columns = _structures(operator)
+    count = lambda leaves: sum(int(np.prod(leaf.shape)) for leaf in leaves)  # noqa: E731
+    return f"{_name(operator)} {(count(rows), count(columns))}"
