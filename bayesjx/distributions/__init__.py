@@ -1,5 +1,6 @@
 """Distributions that NumPyro lacks, as `numpyro.distributions.Distribution` subclasses."""
 
+from . import _kl as _kl  # registers divergences
 from ._collapsed_normal import CollapsedNormal as CollapsedNormal
 from ._nested_normal import (
     NestedGroup as NestedGroup,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
 from ..ops import AbstractOperator
 from ._structured_normal import StructuredNormal
@@ -29,15 +30,23 @@ class CollapsedNormal(StructuredNormal):
         ValueError: as `StructuredNormal`, or a correction that is not a scalar.
     """
 
+    arg_constraints = {**StructuredNormal.arg_constraints, "correction": constraints.real}
     pytree_data_fields = ("correction",)
 
-    def __init__(self, loc: Any, covariance: AbstractOperator, correction: Any = 0.0):
+    def __init__(
+        self,
+        loc: Any,
+        covariance: AbstractOperator,
+        correction: Any = 0.0,
+        *,
+        validate_args: bool | None = None,
+    ):
         if jnp.ndim(correction) != 0:
             raise ValueError(
                 f"CollapsedNormal: correction must be a scalar, got shape {jnp.shape(correction)}"
             )
-        super().__init__(loc, covariance)
-        self.correction = jnp.asarray(correction, self.loc.dtype)
+        self.correction = jnp.asarray(correction, jnp.result_type(loc))
+        super().__init__(loc, covariance, validate_args=validate_args)
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        return super().log_prob(value, intermediates) + self.correction
+    def _log_prob(self, value: jax.Array) -> jax.Array:
+        return super()._log_prob(value) + self.correction

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from .._core import positive_field, refuse_where
+from .._core import check_key, positive_field, refuse_where
+from ._repair import repaired
 
 NODES = {1: 20, 2: 10}  # of Gauss-Hermite quadrature along each latent, by their number
 
@@ -109,16 +110,18 @@ def expected_log_prob(
         Shape `(n,)`.
 
     Raises:
-        ValueError: shapes that disagree; `y` known and outside of the law's support; three latents
-            without a key.
+        ValueError: shapes that disagree; moments that are not floating-point numbers; a mean that
+            is not finite, a variance that is negative or not finite, or `y` outside of the law's
+            support, where they are known; three latents without a key, or no draws.
         TypeError: the likelihood does not return a NumPyro distribution.
-        RuntimeError: under `jit`, `y` outside of the support.
+        RuntimeError: under `jit`, such values.
 
     References:
         Hensman, Matthews and Ghahramani (2015), "Scalable variational Gaussian process
         classification", AISTATS, section 4 (quadrature).
     """
-    y, mean, variance, guard = _checked(likelihood, y, mean, variance)
+    y, mean, variance, guard = _checked("expected_log_prob", likelihood, y, mean, variance)
+    _check_draws("expected_log_prob", mean, key, num_samples)
     return guard * expectation(likelihood, y, mean, variance, key, num_samples)
 
 
@@ -134,8 +137,16 @@ def expectation(
     if isinstance(likelihood, AbstractLikelihood):
         return likelihood.expected_log_prob(y, mean, variance)
     f, weights = _nodes(mean, variance, key, num_samples)
-    log_prob = likelihood(f).log_prob(y).astype(f.dtype)  # plain numbers make NumPyro use float64
-    return jnp.tensordot(weights, log_prob, axes=1)
+    return jnp.tensordot(weights, log_likelihood(likelihood, f, y), axes=1)
+
+
+def log_likelihood(likelihood: Likelihood, f: jax.Array, y: jax.Array) -> jax.Array:
+    """The log density of each observation where the function is `f`, in the precision of `f`.
+
+    All densities of likelihoods are taken here, with NumPyro's derivatives mended.
+    """
+    log_prob = repaired(likelihood(f)).log_prob(y)
+    return log_prob.astype(f.dtype)  # plain numbers make NumPyro use float64
 
 
 def log_predictive_prob(
@@ -152,12 +163,13 @@ def log_predictive_prob(
     Exact for `gp.Gaussian`; else by the same quadrature as `expected_log_prob`, whose arguments and
     errors it shares. Shape `(n,)`.
     """
-    y, mean, variance, guard = _checked(likelihood, y, mean, variance)
+    y, mean, variance, guard = _checked("log_predictive_prob", likelihood, y, mean, variance)
+    _check_draws("log_predictive_prob", mean, key, num_samples)
     if isinstance(likelihood, Gaussian):
         noise = likelihood.noise.astype(mean.dtype)
         return guard * dist.Normal(mean, jnp.sqrt(variance + noise)).log_prob(y)
     f, weights = _nodes(mean, variance, key, num_samples)
-    log_prob = likelihood(f).log_prob(y).astype(f.dtype)
+    log_prob = log_likelihood(likelihood, f, y)
     return guard * jax.nn.logsumexp(log_prob, axis=0, b=weights[:, None])
 
 
@@ -189,16 +201,43 @@ def _hermite(latents: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(
-    likelihood: Likelihood, y: Any, mean: Any, variance: Any
+    name: str, likelihood: Likelihood, y: Any, mean: Any, variance: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     mean = jnp.asarray(mean)
-    if mean.ndim not in (1, 2) or jnp.shape(variance) != mean.shape:
+    if mean.ndim not in (1, 2) or jnp.shape(variance) != mean.shape or mean.size == 0:
         raise ValueError(
-            "expected_log_prob: mean and variance must both be (n,), or (n, l) for l latents; got "
+            f"{name}: mean and variance must both be (n,), or (n, l) for l latents; got "
             f"{mean.shape} and {jnp.shape(variance)}"
         )
+    for argument, value in (("mean", mean), ("variance", variance)):
+        if jnp.issubdtype(jnp.result_type(value), jnp.complexfloating):
+            raise ValueError(f"{name}: {argument} must be real, got {jnp.result_type(value)}")
+    mean = mean if jnp.issubdtype(mean.dtype, jnp.floating) else mean.astype(float)
+    mean = refuse_where(mean, _not_finite, f"{name}: mean must be finite, got NaN or infinity")
+    variance = refuse_where(
+        jnp.asarray(variance, mean.dtype),
+        lambda v: ~((v >= 0) & (v < np.inf)),
+        f"{name}: variance must be finite and not negative",
+    )
     y, guard = in_support(likelihood, y, mean, jnp.ones((), mean.dtype))
-    return y, mean, jnp.asarray(variance, mean.dtype), guard
+    return y, mean, variance, guard
+
+
+def _not_finite(x: Any) -> Any:
+    return ~(abs(x) < np.inf)
+
+
+def _check_draws(name: str, mean: jax.Array, key: Any, num_samples: Any) -> None:
+    latents = 1 if mean.ndim == 1 else mean.shape[1]
+    if latents in NODES:
+        return
+    if key is None:
+        raise ValueError(f"{name}: {latents} latents need a key, as draws are taken")
+    check_key(key)
+    if isinstance(num_samples, bool) or not isinstance(num_samples, (int, np.integer)):
+        raise ValueError(f"{name}: num_samples must be an integer, got {num_samples!r}")
+    if num_samples < 1:
+        raise ValueError(f"{name}: num_samples must be at least 1, got {num_samples}")
 
 
 def in_support(

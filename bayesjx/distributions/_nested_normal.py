@@ -9,9 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints, Distribution
+from numpyro.distributions import constraints
 
 from .._core import solve_tril_each
+from ._vector_normal import AbstractVectorNormal
+
+_POSITIVE = constraints.independent(constraints.positive, 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ def noise_log_prob(noise: jax.Array) -> jax.Array:
     return -0.5 * jnp.sum(noise**2, -1) - constant
 
 
-class NestedNormal(Distribution):
+class NestedNormal(AbstractVectorNormal):
     r"""Normal law of $m + C u$ with $C$ lower triangular and as sparse as a hierarchy of plates.
 
     A block $b$ of coordinates is $m_b + L_b u_b + \sum_p B_{bp} u_p$ over its parents $p$, so
@@ -72,35 +75,60 @@ class NestedNormal(Distribution):
         layout: which coordinate belongs where.
     """
 
-    support = constraints.real_vector
-    has_rsample = True
+    arg_constraints = {"loc": constraints.real_vector, "scale": _POSITIVE}
     pytree_data_fields = ("loc", "scale", "lowers", "links")
     pytree_aux_fields = ("layout",)
 
-    def __init__(self, loc: Any, scale: Any, lowers: Any, links: Any, layout: NestedLayout):
+    def __init__(
+        self,
+        loc: Any,
+        scale: Any,
+        lowers: Any,
+        links: Any,
+        layout: NestedLayout,
+        *,
+        validate_args: bool | None = None,
+    ):
         self.loc = loc
         self.scale = scale
         self.lowers = tuple(lowers)
         self.links = tuple(tuple(group) for group in links)
         self.layout = layout
-        super().__init__((), (layout.dim,), validate_args=False)
+        _check(loc, scale, self.lowers, self.links, layout)
+        super().__init__((), (layout.dim,), validate_args=validate_args)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        return self.sample_with_intermediates(key, sample_shape)[0]
+    def get_args(self) -> dict[str, Any]:
+        """What makes the same distribution again."""
+        names = ("loc", "scale", "lowers", "links", "layout")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def _mapped_ndim(self) -> int:
+        return jnp.ndim(self.loc) - 1
 
     def sample_with_intermediates(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        if self._mapped_ndim:
+            return self.sample(key, sample_shape), []
         noise = jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype)
-        return self.loc + jnp.vectorize(self._times, signature="(d)->(d)")(noise), [noise]
+        return self._moved(noise), [noise]
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         # The noise of an own draw is known; a solve has an error of any size as scales collapse.
-        if intermediates:
-            noise = intermediates[0]
-        else:
-            noise = jnp.vectorize(self._solve, signature="(d)->(d)")(value - self.loc)
+        if not intermediates:
+            return super().log_prob(value)
+        return noise_log_prob(intermediates[0]) - jnp.sum(jnp.log(self.scale))
+
+    def _sample(self, key: Any, shape: tuple[int, ...]) -> jax.Array:
+        return self._moved(jax.random.normal(key, (*shape, *self.event_shape), self.loc.dtype))
+
+    def _moved(self, noise: jax.Array) -> jax.Array:
+        return self.loc + jnp.vectorize(self._times, signature="(d)->(d)")(noise)
+
+    def _log_prob(self, value: jax.Array) -> jax.Array:
+        noise = jnp.vectorize(self._solve, signature="(d)->(d)")(value - self.loc)
         return noise_log_prob(noise) - jnp.sum(jnp.log(self.scale))
 
-    def entropy(self) -> jax.Array:
+    def _entropy(self) -> jax.Array:
         return 0.5 * self.loc.size * (1 + jnp.log(2 * jnp.pi)) + jnp.sum(jnp.log(self.scale))
 
     def _tril(self, number: int) -> jax.Array:
@@ -130,12 +158,7 @@ class NestedNormal(Distribution):
             noises.append(solve_tril_each(self._tril(i), rest[..., None])[..., 0])
         return jnp.concatenate([part.reshape(-1) for part in noises])[self.layout.order]
 
-    @property
-    def mean(self) -> jax.Array:
-        return self.loc
-
-    @property
-    def variance(self) -> jax.Array:
+    def _variance(self) -> jax.Array:
         parts = []
         for i in range(len(self.layout.groups)):
             rows = [self._tril(i), *self.links[i]]
@@ -148,7 +171,30 @@ class NestedNormal(Distribution):
         """The dense $C$ in the coordinates' own order, shape `(d, d)`; not always triangular."""
         return jax.vmap(self._times)(jnp.eye(self.loc.size, dtype=self.loc.dtype)).T
 
-    @property
-    def covariance_matrix(self) -> jax.Array:
-        """The dense covariance, shape `(d, d)`."""
+    def _covariance_matrix(self) -> jax.Array:
         return self.scale_matrix @ self.scale_matrix.T
+
+
+def _check(loc: Any, scale: Any, lowers: Any, links: Any, layout: NestedLayout) -> None:
+    if jnp.shape(loc) != (layout.dim,) or jnp.shape(scale) != (layout.dim,):
+        raise ValueError(
+            f"NestedNormal: loc and scale must have shape {(layout.dim,)}, the size of the layout, "
+            f"got {jnp.shape(loc)} and {jnp.shape(scale)}"
+        )
+    if len(lowers) != len(layout.groups) or len(links) != len(layout.groups):
+        raise ValueError(
+            f"NestedNormal: lowers and links must have {len(layout.groups)} elements, one for each "
+            f"group of the layout, got {len(lowers)} and {len(links)}"
+        )
+    for number, group in enumerate(layout.groups):
+        wanted = (*group.index.shape, group.size)
+        if jnp.shape(lowers[number]) != wanted:
+            raise ValueError(
+                f"NestedNormal: lowers[{number}] must have shape {wanted}, got "
+                f"{jnp.shape(lowers[number])}"
+            )
+        if len(links[number]) != len(group.parents):
+            raise ValueError(
+                f"NestedNormal: links[{number}] must have {len(group.parents)} elements, one for "
+                f"each parent, got {len(links[number])}"
+            )

@@ -1,88 +1,52 @@
-"""NumPyro distributions with a defect of their densities mended."""
+"""The one place through which the library takes densities of NumPyro distributions.
+
+NumPyro's derivatives are wrong, or not a number, at points that models start from or reach: a logit
+of zero, equal concentrations, a probability of 0 or 1. `repaired` puts densities in their place
+that are right there, to second order, and are NumPyro's everywhere else.
+"""
 
 from __future__ import annotations
 
 import copy
-import math
-import warnings
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
-from numpyro.distributions.distribution import (
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MaskedDistribution,
-)
-from numpyro.util import not_jax_tracer as is_concrete
+from numpyro.distributions.distribution import Distribution
 
+from . import _repair_continuous as continuous, _repair_discrete as discrete, _repair_tails as tails
+from ._repair_continuous import Normal as Normal
+from ._repair_discrete import BernoulliLogits as BernoulliLogits
 
-class BernoulliLogits(dist.BernoulliLogits):
-    """`numpyro.distributions.BernoulliLogits` with the right gradient at logits of exactly zero.
-
-    NumPyro 0.22 computes `max(x, 0)` by a product with `x > 0`, whose derivative at zero makes
-    the score 0 or 1 in place of -1/2 or 1/2; zero is where zero-initialised models start.
-
-    Values are checked where they are known, not under `jax.jit`, where the check would be a fifth
-    of the cost of a step of a variational autoencoder: values between 0 and 1 then interpolate.
-    """
-
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        dtype = jnp.result_type(self.logits, float)
-        log_prob = _bernoulli_log_prob(jnp.asarray(self.logits, dtype), jnp.asarray(value, dtype))
-        if self._validate_args and is_concrete(value):
-            possible = np.isin(np.asarray(value), (0, 1))
-            if not possible.all():
-                warnings.warn("Out-of-support values: a flag is 0 or 1", stacklevel=2)
-                return jnp.where(possible, log_prob, -jnp.inf)
-        return log_prob
-
-
-@jax.custom_jvp
-def _bernoulli_log_prob(logits: jax.Array, value: jax.Array) -> jax.Array:
-    size = jnp.abs(logits)
-    wrong = jnp.where(logits > 0, 1 - value, value)  # how far the value is from the likely one
-    return jnp.where(wrong == 0, 0, -size * wrong) - jnp.log1p(jnp.exp(-size))
-
-
-@_bernoulli_log_prob.defjvp
-def _bernoulli_log_prob_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # One sigmoid is cheaper than what automatic differentiation makes of this, and right at 0.
-    logits, value = primals
-    slope = (value - jax.nn.sigmoid(logits)) * tangents[0]
-    slope += jnp.where(jnp.isinf(logits), 0, logits) * tangents[1]
-    return _bernoulli_log_prob(logits, value), slope
-
-
-class Normal(dist.Normal):
-    """`numpyro.distributions.Normal` whose density takes the logarithm of the scale alone.
-
-    A scale that was computed as `exp(x)` then costs no logarithm: XLA cancels the two, which it
-    cannot do in NumPyro's `log(sqrt(2 * pi) * scale)`. Values are not checked, as all are possible.
-    """
-
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        standardised = (value - self.loc) / self.scale
-        return -0.5 * standardised**2 - jnp.log(self.scale) - _HALF_LOG_TWO_PI
-
-
-_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-_MENDED = {dist.BernoulliLogits: BernoulliLogits, dist.Normal: Normal}
+_MENDED = {
+    getattr(dist, name): getattr(module, name)
+    for module in (continuous, discrete, tails)
+    for name in module.MENDED
+}
 
 
 def repaired(d: Distribution) -> Distribution:
-    """`d` with every plain `BernoulliLogits` and `Normal` in it mended, whatever wraps them."""
+    """`d` with the densities of every NumPyro distribution in it mended, whatever wraps them.
+
+    Everything but the density, and distribution functions that other densities are made of, stays;
+    classes are subclasses of NumPyro's. A distribution that needs nothing is returned itself.
+    """
+    changed = {name: new for name, old in vars(d).items() if (new := _within(old)) is not old}
     mended_class = _MENDED.get(type(d))
+    if not changed and mended_class is None:
+        return d
+    mended = copy.copy(d)
+    vars(mended).update(changed)
     if mended_class is not None:
-        mended = copy.copy(d)
         mended.__class__ = mended_class
-        return mended
-    if isinstance(d, (ExpandedDistribution, Independent, MaskedDistribution)):
-        inner = repaired(d.base_dist)
-        if inner is not d.base_dist:
-            d = copy.copy(d)
-            d.base_dist = inner
-    return d
+    return mended
+
+
+def _within(value: Any) -> Any:
+    """An attribute with the distributions in it mended; the very same if there are none."""
+    if isinstance(value, Distribution):
+        return repaired(value)
+    if type(value) in (list, tuple):
+        mended = [_within(x) for x in value]
+        if any(new is not old for new, old in zip(mended, value, strict=True)):
+            return type(value)(mended)
+    return value

@@ -9,7 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import constraints, Distribution
+from numpyro.distributions import constraints
 
 from .._core import failures_are_nan, solve_triangular
 from ..ops import (
@@ -24,9 +24,25 @@ from ..ops import (
     Toeplitz,
 )
 from ..ops._dense import left_of
+from ._vector_normal import AbstractVectorNormal, log_two_pi
 
 
-class StructuredNormal(Distribution):
+class _PositiveDefiniteOperator(constraints.ParameterFreeConstraint):
+    """Operators that are tagged so, which is checked when a distribution is made of them."""
+
+    event_dim = 2
+
+    def __call__(self, x: Any) -> bool:
+        return isinstance(x, AbstractOperator)
+
+    def tree_flatten(self) -> Any:
+        return (), ((), {})
+
+
+_OPERATOR = _PositiveDefiniteOperator()
+
+
+class StructuredNormal(AbstractVectorNormal):
     r"""Normal law with a structured operator as covariance or as precision.
 
     Densities, draws and moments cost what `inv_quad_logdet`, `sample` or `sample_inverse`, and
@@ -36,74 +52,75 @@ class StructuredNormal(Distribution):
     operators that factorise when they are made raise their error then.
 
     Args:
-        loc: mean, shape `(n,)`, of the operator's type.
+        loc: mean, shape `(n,)`, of the operator's type; leading axes make a batch of distributions
+            with the same covariance, which costs one factorisation.
         covariance: operator tagged `ops.psd`, shape `(n, n)`.
         precision: its inverse, given in its place.
+        validate_args: whether values are checked, as elsewhere in NumPyro.
 
     Raises:
         ValueError: both or none of `covariance` and `precision` given, not an operator, not tagged
             as positive semi-definite, or a `loc` of another shape or type.
     """
 
-    support = constraints.real_vector
-    has_rsample = True
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "covariance": _OPERATOR,
+        "precision": _OPERATOR,
+    }
     pytree_data_fields = ("loc", "covariance", "precision")
+    pytree_aux_fields = ("_first_ndim",)
 
     def __init__(
         self,
         loc: Any,
         covariance: AbstractOperator | None = None,
         precision: AbstractOperator | None = None,
+        *,
+        validate_args: bool | None = None,
     ):
         _check(loc, covariance, precision)
         self.loc = jnp.asarray(loc)
         self.covariance = covariance
         self.precision = precision
-        super().__init__((), self.loc.shape, validate_args=False)
+        self._first_ndim = jnp.ndim(self._first_leaf())
+        super().__init__(self.loc.shape[:-1], self.loc.shape[-1:], validate_args=validate_args)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        if self.precision is not None:
-            return self.loc + self.precision.sample_inverse(key, sample_shape)
-        return self.loc + self.covariance.sample(key, sample_shape)  # ty: ignore
-
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        shape = jnp.shape(value)
-        if shape[-1:] != self.event_shape:
-            raise ValueError(
-                f"StructuredNormal: value must have shape (..., {self.loc.size}), got {shape}"
-            )
-        columns = (value - self.loc).reshape(-1, self.loc.size).T
-        with failures_are_nan():
-            if self.precision is not None:
-                quad = jnp.sum(columns * self.precision.mm(columns), axis=0)
-                logdet = -self.precision.logdet()
-            else:
-                quad, logdet = self.covariance.inv_quad_logdet(columns)  # ty: ignore
-        constant = self.loc.size * jnp.log(2 * jnp.pi).astype(self.loc.dtype)
-        return -0.5 * (quad.reshape(shape[:-1]) + logdet + constant)
-
-    def entropy(self) -> jax.Array:
-        constant = self.loc.size * (1 + jnp.log(2 * jnp.pi)).astype(self.loc.dtype)
-        if self.precision is not None:
-            return 0.5 * (constant - self.precision.logdet())
-        return 0.5 * (constant + self.covariance.logdet())  # ty: ignore
+    def _first_leaf(self) -> Any:
+        leaves = jax.tree.leaves((self.covariance, self.precision))
+        return leaves[0] if leaves else 0.0
 
     @property
-    def mean(self) -> jax.Array:
-        return self.loc
+    def _mapped_ndim(self) -> int:
+        return jnp.ndim(self._first_leaf()) - self._first_ndim
 
-    @property
-    def variance(self) -> jax.Array:
-        if self.precision is not None:
-            return self.precision.inverse_diag()
-        return self.covariance.diag()  # ty: ignore
+    def get_args(self) -> dict[str, Any]:
+        """What makes the same distribution again: `loc` and the operator that was given."""
+        return {name: x for name, x in super().get_args().items() if x is not None}
 
-    @property
-    def covariance_matrix(self) -> jax.Array:
-        """The dense covariance, shape `(n, n)`: for small sizes."""
+    def _sample(self, key: Any, shape: tuple[int, ...]) -> jax.Array:
+        shape = shape + self.loc.shape[:-1]
         if self.precision is not None:
-            return self.precision.solve(jnp.eye(self.loc.size, dtype=self.loc.dtype))
-        return self.covariance.as_matrix()  # ty: ignore
+            return self.loc + self.precision.sample_inverse(key, shape)
+        return self.loc + self.covariance.sample(key, shape)  # ty: ignore
+
+    def _log_prob(self, value: jax.Array) -> jax.Array:
+        quad, logdet = quad_logdet(self, value - self.loc)
+        return -0.5 * (quad + logdet + self.loc.shape[-1] * log_two_pi(self.loc.dtype))
+
+    def _entropy(self) -> jax.Array:
+        constant = self.loc.shape[-1] * (1 + log_two_pi(self.loc.dtype))
+        entropy = 0.5 * (constant + log_determinant(self))
+        return jnp.broadcast_to(entropy, self.loc.shape[:-1])
+
+    def _variance(self) -> jax.Array:
+        if self.precision is not None:
+            return jnp.broadcast_to(self.precision.inverse_diag(), self.loc.shape)
+        return jnp.broadcast_to(self.covariance.diag(), self.loc.shape)  # ty: ignore
+
+    def _covariance_matrix(self) -> jax.Array:
+        dense = dense_covariance(self)
+        return jnp.broadcast_to(dense, (*self.loc.shape[:-1], *dense.shape))
 
     def condition(self, index: Any, value: Any) -> StructuredNormal:
         r"""The exact law of the other components, in their order, given some of them.
@@ -126,8 +143,13 @@ class StructuredNormal(Distribution):
 
         Raises:
             ValueError: positions that are not integers, traced, out of range, repeated, none or
-                all; a `value` of another shape or type.
+                all; a `value` of another shape or type; a batch, for which there is `jax.vmap`.
         """
+        if self.loc.ndim != 1:
+            raise ValueError(
+                f"condition: loc has shape {self.loc.shape}, a batch; condition each of its "
+                "distributions under jax.vmap"
+            )
         given, rest = _split_index(index, self.loc.size)
         if jnp.shape(value) != given.shape or jnp.result_type(value) != self.loc.dtype:
             raise ValueError(
@@ -142,6 +164,35 @@ class StructuredNormal(Distribution):
             return StructuredNormal(self.loc[rest] - remaining.solve(pull), precision=remaining)
         move, remaining = schur(self.covariance, given, rest, shift)
         return StructuredNormal(self.loc[rest] + move, covariance=remaining)
+
+
+def quad_logdet(law: StructuredNormal, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+    r"""$s^\top \Sigma^{-1} s$ for shifts of shape `(..., n)`, and $\log \det \Sigma$.
+
+    NaN where the operator turns out not to be positive definite.
+    """
+    columns = shift.reshape(-1, shift.shape[-1]).T
+    with failures_are_nan():
+        if law.precision is not None:
+            quad = jnp.sum(columns * law.precision.mm(columns), axis=0)
+            logdet = -law.precision.logdet()
+        else:
+            quad, logdet = law.covariance.inv_quad_logdet(columns)  # ty: ignore
+    return quad.reshape(shift.shape[:-1]), logdet
+
+
+def log_determinant(law: StructuredNormal) -> jax.Array:
+    """Of the covariance."""
+    if law.precision is not None:
+        return -law.precision.logdet()
+    return law.covariance.logdet()  # ty: ignore
+
+
+def dense_covariance(law: StructuredNormal) -> jax.Array:
+    """Shape `(n, n)`."""
+    if law.precision is not None:
+        return law.precision.solve(jnp.eye(law.loc.shape[-1], dtype=law.loc.dtype))
+    return law.covariance.as_matrix()  # ty: ignore
 
 
 @functools.singledispatch
@@ -283,9 +334,10 @@ def _check(loc: Any, covariance: Any, precision: Any) -> None:
             f"{type(operator).__name__}; a dense matrix is ops.Dense(matrix, ops.psd)"
         )
     operator._need_psd(f"StructuredNormal: {name}")
-    if jnp.shape(loc) != operator.shape[:1]:
+    if jnp.shape(loc)[-1:] != operator.shape[:1]:
         raise ValueError(
-            f"StructuredNormal: loc must have shape {operator.shape[:1]}, got {jnp.shape(loc)}"
+            f"StructuredNormal: loc must have shape {operator.shape[:1]}, got {jnp.shape(loc)}; "
+            "leading axes are a batch"
         )
     if jnp.result_type(loc) != operator.dtype:
         raise ValueError(

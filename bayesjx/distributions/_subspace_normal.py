@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import constraints, Distribution
+from numpyro.distributions import constraints
 
 from .._core import solve_triangular
+from ._vector_normal import AbstractVectorNormal
 
 
-class SubspaceNormal(Distribution):
+class SubspaceNormal(AbstractVectorNormal):
     r"""Normal law of $m + s \odot (u + Q (L - I) Q^\top u)$ for standard normal $u$.
 
     The covariance is $S (I + Q (L L^\top - I) Q^\top) S$ with $S = \mathrm{diag}(s)$: a diagonal
@@ -25,11 +26,23 @@ class SubspaceNormal(Distribution):
         inner_tril: lower triangular $L$ with positive diagonal, shape `(k, k)`.
     """
 
-    support = constraints.real_vector
-    has_rsample = True
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+        "basis": constraints.independent(constraints.real, 2),
+        "inner_tril": constraints.lower_cholesky,
+    }
     pytree_data_fields = ("loc", "scale", "basis", "inner_tril")
 
-    def __init__(self, loc: Any, scale: Any, basis: Any, inner_tril: Any):
+    def __init__(
+        self,
+        loc: Any,
+        scale: Any,
+        basis: Any,
+        inner_tril: Any,
+        *,
+        validate_args: bool | None = None,
+    ):
         self.loc = loc
         self.scale = scale
         self.basis = basis
@@ -41,16 +54,20 @@ class SubspaceNormal(Distribution):
                 "SubspaceNormal takes shapes (d,), (d,), (d, k) and (k, k) for loc, scale, basis "
                 f"and inner_tril; got {shapes}"
             )
-        super().__init__((), (d,), validate_args=False)
+        super().__init__((), (d,), validate_args=validate_args)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        noise = jax.random.normal(key, (*sample_shape, *self.event_shape), self.loc.dtype)
+    @property
+    def _mapped_ndim(self) -> int:
+        return jnp.ndim(self.loc) - 1
+
+    def _sample(self, key: Any, shape: tuple[int, ...]) -> jax.Array:
+        noise = jax.random.normal(key, (*shape, *self.event_shape), self.loc.dtype)
         inside = noise @ self.basis
         return self.loc + self.scale * (
             noise + (inside @ self.inner_tril.T - inside) @ self.basis.T
         )
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+    def _log_prob(self, value: jax.Array) -> jax.Array:
         unit = (value - self.loc) / self.scale
         inside = unit @ self.basis
         columns = inside.reshape(-1, inside.shape[-1]).T  # one solve for all, no batch of them
@@ -59,19 +76,14 @@ class SubspaceNormal(Distribution):
         squares = jnp.sum(unit**2, -1) - jnp.sum(inside**2, -1) + solved
         return -0.5 * (squares + self.loc.size * jnp.log(2 * jnp.pi)) - self._log_det
 
-    def entropy(self) -> jax.Array:
+    def _entropy(self) -> jax.Array:
         return 0.5 * self.loc.size * (1 + jnp.log(2 * jnp.pi)) + self._log_det
 
     @property
     def _log_det(self) -> jax.Array:
         return jnp.sum(jnp.log(self.scale)) + jnp.sum(jnp.log(jnp.diag(self.inner_tril)))
 
-    @property
-    def mean(self) -> jax.Array:
-        return self.loc
-
-    @property
-    def variance(self) -> jax.Array:
+    def _variance(self) -> jax.Array:
         rows = self.basis @ self.inner_tril
         inside = jnp.sum(rows**2, -1) - jnp.sum(self.basis**2, -1)
         return self.scale**2 * (1 + inside)
@@ -83,9 +95,7 @@ class SubspaceNormal(Distribution):
         inside = jnp.sum(rows**2, 0) - jnp.sum(self.basis**2, -1)
         return (1 + inside) / self.scale**2
 
-    @property
-    def covariance_matrix(self) -> jax.Array:
-        """The dense covariance, shape `(d, d)`."""
+    def _covariance_matrix(self) -> jax.Array:
         dense = self.covariance_times(jnp.eye(self.loc.size, dtype=self.loc.dtype))
         return 0.5 * (dense + dense.T)  # symmetric to the last bit, as NumPyro asks for
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import ops
 from .._core import checked_finite, while_known
-from ..distributions._likelihood import in_support, Likelihood
+from ..distributions._likelihood import in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import Grid
 from ._laplace_posterior import Curvature, LaplacePosterior
@@ -208,7 +208,7 @@ def _explicit(
     likelihood: Likelihood, y: jax.Array, f: jax.Array
 ) -> tuple[Callable[..., jax.Array], list[Any]]:
     """The log likelihood with all that it closes over as arguments, of which some are traced."""
-    return jax.closure_convert(lambda f: likelihood(f).log_prob(y), jnp.zeros_like(f))
+    return jax.closure_convert(lambda f: log_likelihood(likelihood, f, y), jnp.zeros_like(f))
 
 
 def _data(x: Any, y: Any, mask: Any) -> tuple[Any, jax.Array, jax.Array | None]:

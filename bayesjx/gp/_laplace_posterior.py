@@ -15,6 +15,7 @@ from numpyro import distributions as dist
 
 from .. import ops
 from .._core import cho_solve, cholesky_each, eigh
+from ..distributions import repaired
 from ..distributions._likelihood import Likelihood
 from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
 from ..ops._khatri_rao import by_rows
@@ -263,7 +264,7 @@ class LaplacePosterior(AbstractPosterior):
         places, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
         f = mean[:, None] + jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)
         probs = jnp.asarray(weights / weights.sum(), mean.dtype)
-        return dist.MixtureSameFamily(dist.Categorical(probs), self.likelihood(f))
+        return dist.MixtureSameFamily(dist.Categorical(probs), repaired(self.likelihood(f)))
 
     def _cross(self, x: Any) -> Any:
         if isinstance(self.x, Grid):

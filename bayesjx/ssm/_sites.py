@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..distributions._likelihood import expectation, Likelihood
+from ..distributions._likelihood import expectation, Likelihood, log_likelihood
 
 NODES = 32  # of Gauss-Hermite quadrature for moments of likelihoods
 LEAST_VARIANCE = 1e-10  # of observations, relative to one
@@ -126,7 +126,7 @@ def log_partition(problem: Problem, mean: Any, variance: Any, power: float) -> j
     """The log of the expected likelihood, to that power, of each observation."""
     places, weights = _hermite(mean)
     f = problem.loc + mean + jnp.sqrt(variance + problem.residual) * places[:, None]
-    log_prob = problem.likelihood(f).log_prob(problem.y).astype(f.dtype)
+    log_prob = log_likelihood(problem.likelihood, f, problem.y)
     found = jax.nn.logsumexp(power * log_prob, axis=0, b=weights[:, None])
     return jnp.where(problem.seen > 0, found, 0.0)
 

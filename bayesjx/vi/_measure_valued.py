@@ -80,7 +80,7 @@ class MVD(AbstractReplay):
 
 
 def _is_poisson(law: Distribution) -> bool:
-    return type(elementwise_family(law)) is dist.Poisson
+    return isinstance(elementwise_family(law), dist.Poisson)
 
 
 __all__ = ["MVD"]
