@@ -40,6 +40,8 @@ class GivenInLoops(Messenger):
         values: by site name, all steps of a scan along the leading axis.
         plates: handles the message of a plate, which draws its indices; None leaves it alone.
         observed: the values are data: their sites are no latent ones.
+        place: from a site's message and what `values` hold for it to its value; by default they
+            hold values, whose shapes have to be right.
         rename: from the name of a site here to its name in `values`.
         unfit: names whose values do not have as many steps as a scan around, with the reason.
     """
@@ -49,12 +51,13 @@ class GivenInLoops(Messenger):
         values: Values,
         plates: Callable[[Any], None] | None = None,
         observed: bool = False,
+        place: Callable[[Any, Any], Any] | None = None,
         rename: Callable[[str], str] = lambda name: name,
         unfit: Mapping[str, str] | None = None,
     ):
         super().__init__()
         self.values, self.plates, self.observed = values, plates, observed
-        self.rename, self.unfit = rename, unfit or {}
+        self.place, self.rename, self.unfit = place, rename, unfit or {}
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "control_flow":
@@ -75,7 +78,7 @@ class GivenInLoops(Messenger):
         rename = _within_scopes(handler, self.rename)
         if not is_scan(msg):
             pred, true_fun, false_fun, operand = msg["args"]
-            inner = GivenInLoops(self.values, self.plates, self.observed, rename, self.unfit)
+            inner = self._inner(self.values, rename, self.unfit)
             msg["args"] = (pred, _under(inner, true_fun), _under(inner, false_fun), operand)
             return
         f, init, xs, length, reverse = msg["args"]
@@ -93,10 +96,13 @@ class GivenInLoops(Messenger):
         def body(carry: Any, inputs: Any) -> Any:
             x, step = inputs
             every = {**self.unfit, **unfit}
-            inner = GivenInLoops(step, self.plates, self.observed, rename, every)
+            inner = self._inner(step, rename, every)
             return _under(inner, f)(carry, x)
 
         msg["args"] = (body, init, (xs, series), length, reverse)
+
+    def _inner(self, values: Values, rename: Any, unfit: Any) -> GivenInLoops:
+        return GivenInLoops(values, self.plates, self.observed, self.place, rename, unfit)
 
     def _give(self, msg: Any) -> None:
         name = self.rename(msg["name"])
@@ -105,6 +111,8 @@ class GivenInLoops(Messenger):
         if name not in self.values:
             return
         value = self.values[name]
+        if self.place is not None:
+            value = self.place(msg, value)
         shape = msg["kwargs"].get("sample_shape", ()) + msg["fn"].shape()
         if jnp.shape(value) != shape:
             raise ValueError(
@@ -118,18 +126,25 @@ class GivenInLoops(Messenger):
         msg["is_observed"] = msg["is_observed"] or self.observed
 
 
-class Conditioned(Messenger):
-    """`program` with some latent values observed, those in its loops included."""
+class Fixed(Messenger):
+    """`program` with some of its sites fixed, those in its loops included.
 
-    def __init__(self, program: Callable[..., Any], values: Values):
+    Args:
+        program: NumPyro program.
+        values: by site name.
+        observed: the sites count as observed.
+    """
+
+    def __init__(self, program: Callable[..., Any], values: Values, observed: bool = True):
         super().__init__(program)
-        self.values = dict(values)
+        self.values, self.observed = dict(values), observed
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "control_flow":
-            GivenInLoops(self.values, observed=True).enter(msg, self)
+            GivenInLoops(self.values, observed=self.observed).enter(msg, self)
         elif msg["type"] == "sample" and not is_from_loop(msg) and msg["name"] in self.values:
-            msg["value"], msg["is_observed"] = self.values[msg["name"]], True
+            msg["value"] = self.values[msg["name"]]
+            msg["is_observed"] = msg["is_observed"] or self.observed
 
 
 def _under(handler: Messenger, f: Callable[..., Any]) -> Callable[..., Any]:
