@@ -14,8 +14,12 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer.autoguide import AutoGuide
+from numpyro.infer.initialization import init_to_uniform
 
-from ._law import elementwise_family, unmasked
+from ._continuous import inspect_latents
+from ._law import elementwise, elementwise_family, unmasked
+from ._loops import Fixed
+from ._masks import visible
 from ._strategy import AbstractStrategy
 from ._wrappers import enum, with_strategy
 
@@ -26,6 +30,10 @@ class AutoDiscrete(AutoGuide):
     Each element of each discrete site gets free logits: Bernoulli for Bernoulli sites,
     Categorical for all other sites with a finite support. Combine it with NumPyro's guides for
     continuous sites by `numpyro.infer.autoguide.AutoGuideList`, or use it alone.
+
+    Elements that an array masks in the model are drawn from their prior, and neither the model nor
+    the guide scores them; the mask may depend on the data and on the guide's other sites. A site
+    under `mask=False` has a flat prior.
 
     Args:
         model: NumPyro model with discrete latent sites of finite support.
@@ -57,10 +65,12 @@ class AutoDiscrete(AutoGuide):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         # AutoGuide's own set-up initialises continuous sites only; one trace is all we need.
         with handlers.block():
-            trace = handlers.trace(handlers.seed(self.model, jax.random.key(0))).get_trace(
+            trace = handlers.trace(_filled(self.model, jax.random.key(0))).get_trace(
                 *args, **kwargs
             )
         self.prototype_trace = trace
+        masked = inspect_latents(self.model, args, kwargs)
+        self._masked = {name for name, latent in masked.items() if latent.masked}
         self._prototype_frames = {}
         self._prototype_frame_full_sizes = {}
         for name, site in trace.items():
@@ -83,15 +93,30 @@ class AutoDiscrete(AutoGuide):
         if self.prototype_trace is None:
             self._setup_prototype(*args, **kwargs)
         plates = self._create_plates(*args, **kwargs)
-        values = {}
+        values: dict[str, jax.Array] = {}
         for name, site in self._discrete_sites().items():
+            here = None
+            if name in self._masked:
+                here = self._law_here(name, values, plates, args, kwargs)
             with ExitStack() as stack:
                 for frame in site["cond_indep_stack"]:
                     stack.enter_context(plates[frame.name])
-                values[name] = self._sample(name, site)
+                values[name] = self._sample(name, site, here)
         return values
 
-    def _sample(self, name: str, site: dict[str, Any]) -> Any:
+    def _law_here(
+        self, name: str, values: dict[str, Any], plates: dict[str, Any], args: Any, kwargs: Any
+    ) -> Any:
+        """The distribution that the model gives a site, other sites and minibatches as drawn."""
+        indices: Any = {plate: p._indices for plate, p in plates.items()}
+        key = numpyro.prng_key()
+        model = Fixed(_filled(self.model, key), values, observed=False)
+        shown = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
+        with shown, handlers.substitute(data=indices), handlers.trace() as trace:
+            model(*args, **kwargs)
+        return trace[name]["fn"]
+
+    def _sample(self, name: str, site: dict[str, Any], here: Any) -> Any:
         law, size = _support_of(name, site)
         bernoulli = size == 0
         # Parameters cover the full plates, also where the model sees a subsample of them.
@@ -106,7 +131,12 @@ class AutoDiscrete(AutoGuide):
             constraint=constraints.real,
             event_dim=len(event) + (0 if bernoulli else 1),
         )
+        if here is not None:
+            seen = visible(here)
+            prior = _prior_logits(here, size)
+            logits = jnp.where(seen if bernoulli else seen[..., None], logits, prior)
         family = dist.Bernoulli(logits=logits) if bernoulli else dist.Categorical(logits=logits)
+        family = family if here is None else family.mask(seen)
         d = family.to_event(len(event)) if event else family
         given = self.strategy
         d = with_strategy(d, given) if isinstance(given, AbstractStrategy) else given(d)
@@ -143,6 +173,23 @@ class AutoDiscrete(AutoGuide):
         flat = flat.reshape((-1,) + keys.shape[len(sample_shape) :])
         draws = jax.vmap(one)(flat)
         return jax.tree.map(lambda x: x.reshape(sample_shape + x.shape[1:]), draws)
+
+
+def _filled(model: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
+    """The model under a seed; improper priors cannot be sampled and get initial values."""
+    return handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
+
+
+def _prior_logits(law: Any, size: int) -> jax.Array:
+    """Of a Bernoulli (`size` 0) or of `size` categories along a new axis; elements kept apart."""
+    one = elementwise(unmasked(law))
+    values = jnp.arange(size or 2)
+
+    def log_prob(value: jax.Array) -> jax.Array:
+        return one.log_prob(jnp.broadcast_to(value, one.batch_shape))
+
+    log_probs = jnp.maximum(jax.vmap(log_prob, out_axes=-1)(values), -1e4)
+    return log_probs if size else log_probs[..., 1] - log_probs[..., 0]
 
 
 def _is_discrete(site: dict[str, Any]) -> bool:

@@ -13,10 +13,10 @@ from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine
 from numpyro.distributions.util import tri_logabsdet
-from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
 from ..distributions import NestedLayout, NestedNormal, noise_log_prob
+from ._continuous import ContinuousGuide
 from ._layout import nested_layout
 
 SCALES = ("meanfield", "fullrank", "lowrank", "structured")
@@ -27,7 +27,7 @@ CONDITIONERS = {
 }
 
 
-class GaussianGuide(AutoContinuous):
+class GaussianGuide(ContinuousGuide):
     r"""Gaussian guide $z = m + C u$ over the unconstrained latents; a NumPyro AutoGuide.
 
     Works in `numpyro.infer.SVI` with `vi.SVILoss` or NumPyro's ELBOs, and in `vi.fit` through
@@ -100,7 +100,6 @@ class GaussianGuide(AutoContinuous):
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        check_continuous(type(self).__name__, self.model, args, kwargs)
         super()._setup_prototype(*args, **kwargs)
         if self.scale == "lowrank":
             if self.rank is None:
@@ -226,40 +225,6 @@ class _FullRankNormal(dist.MultivariateNormal):
         if not intermediates:
             return super().log_prob(value)
         return noise_log_prob(intermediates[0]) - tri_logabsdet(self.scale_tril)
-
-
-def check_continuous(caller: str, model: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Refuses models that a guide over continuous latents cannot serve.
-
-    Raises:
-        ValueError: there is no latent site, or a discrete one.
-    """
-    latent: dict[str, bool] = {}
-
-    def run() -> None:
-        # Improper priors cannot be sampled, so the sites get NumPyro's initial values.
-        seeded = handlers.seed(model, rng_seed=0)
-        filled = handlers.substitute(seeded, substitute_fn=init_to_uniform)
-        with handlers.block():
-            trace = handlers.trace(filled).get_trace(*args, **kwargs)
-        for name, site in trace.items():
-            if site["type"] == "sample" and not site["is_observed"]:
-                latent[name] = bool(site["fn"].is_discrete)
-
-    jax.eval_shape(run)  # nothing is computed
-    discrete = sorted(name for name, flag in latent.items() if flag)
-    if not latent:
-        raise ValueError(f"{caller}: the model has no latent site, so it needs no guide")
-    if len(discrete) == len(latent):
-        raise ValueError(
-            f"{caller} is for continuous latents and all of {discrete} are discrete; use "
-            "vi.AutoDiscrete"
-        )
-    if discrete:
-        raise ValueError(
-            f"{caller} is for continuous latents and {discrete} are discrete; hide them by "
-            "numpyro.handlers.block and add vi.AutoDiscrete in an AutoGuideList"
-        )
 
 
 def _bounded_below(scale: jax.Array) -> jax.Array:

@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from numpyro.distributions import constraints, Distribution
-from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 
-from ._families import check_continuous
+from ._continuous import ContinuousGuide
 
 
 class FlowJAXDistribution(Distribution):
@@ -84,7 +83,7 @@ class FlowJAXDistribution(Distribution):
         return self.flow.log_prob(value, self.condition).astype(jnp.result_type(value))
 
 
-class FlowGuide(AutoContinuous):
+class FlowGuide(ContinuousGuide):
     """A FlowJAX flow over the unconstrained latents; a NumPyro AutoGuide.
 
     The flow's trainable arrays are one `numpyro.param`, `{prefix}_flow`, a pytree. Flows that are
@@ -119,7 +118,6 @@ class FlowGuide(AutoContinuous):
         super().__init__(model, prefix=prefix, init_loc_fn=init_loc_fn)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        check_continuous("FlowGuide", self.model, args, kwargs)
         super()._setup_prototype(*args, **kwargs)
         flow = self.flow
         if not self._is_distribution:

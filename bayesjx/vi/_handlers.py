@@ -9,19 +9,20 @@ from zlib import crc32
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.distributions.util import is_identically_one
 from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, replaced_strategy
-from ._cost import Cost, Frames, one_dtype, Term
+from ._cost import Cost, one_dtype, Term
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
+from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
+from ._matching import check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
 from ._site import Site
 from ._strategy import AbstractPathwise, AbstractReplay, AbstractScore, AbstractStrategy
-from ._trace import Trace
+from ._trace import Drawn, Trace
 
 _PLAIN_REPARAM = Reparam()
 _PLAIN_REINFORCE = Reinforce()
@@ -80,7 +81,7 @@ class Recorder(Messenger):
     def term(self, msg: Any) -> Term:
         fn, value, name = split(msg["fn"], {})[0], msg["value"], msg["name"]
         frames = frozenset(msg["cond_indep_stack"])
-        _check_shape(name, fn, value, frames, msg["is_observed"])
+        self.check_value(msg, fn)
         if self.needs_no_validation(msg):
             fn = unvalidated(fn)
         if msg.get("intermediates"):
@@ -102,6 +103,12 @@ class Recorder(Messenger):
             weak=float_dtype((fn, value)) is None,
         )
 
+    def check_value(self, msg: Any, fn: Any) -> None:
+        """Refuses values that do not fit their site."""
+        frames = frozenset(msg["cond_indep_stack"])
+        if msg["is_observed"]:
+            check_observed(msg["name"], fn, msg["value"], frames)
+
     def is_detached(self, msg: Any) -> bool:
         return False
 
@@ -119,6 +126,7 @@ class SimulateHandler(Recorder):
         self.plates: dict[str, jax.Array] = {}
         self.sizes: dict[str, int] = {}
         self.auxiliary: set[str] = set()
+        self.drawn: list[Drawn] = []
         self.detached: set[str] = set()
         self.loop_start = 0
         self.loop: str | None = None
@@ -132,7 +140,7 @@ class SimulateHandler(Recorder):
         elif kind == "sample" and not msg["is_observed"]:
             if msg["value"] is None:
                 self.draw(msg)
-            elif _from_loop(msg):
+            elif is_from_loop(msg):
                 self.register_emitted(msg)
             # else: the program's own substitute handler put the value there
 
@@ -168,15 +176,15 @@ class SimulateHandler(Recorder):
     def enter_loop(self, msg: Any) -> None:
         """Hands the values of replayed sites to the body of NumPyro's scan or cond."""
         self.loop_start = self.run.num_terms
-        is_scan = msg["fn"] is scan_wrapper
-        self.loop = ("reverse scan" if _is_reversed(msg) else "scan") if is_scan else None
+        self.loop = None
+        if is_scan(msg):
+            self.loop = "reverse scan" if is_reversed(msg) else "scan"
         fixed = {
             address.removeprefix(self.prefix): value
             for address, value in self.run.fixed.items()
             if address.startswith(self.prefix)
         }
-        if fixed:
-            msg["kwargs"]["substitute_stack"].append(("substitute", _in_loop_order(msg, fixed)))
+        GivenInLoops(fixed, self.subsample).enter(msg, self)
 
     def register_emitted(self, msg: Any) -> None:
         fn, given = split(msg["fn"], {})
@@ -220,13 +228,15 @@ class SimulateHandler(Recorder):
                 self.plates[msg["name"]] = msg["value"]
         elif msg["type"] == "sample" and not msg["is_observed"]:
             self.values[msg["name"]] = msg["value"]
+            self.drawn.append(Drawn.of(msg))
             if msg["infer"].get("is_auxiliary"):
                 self.auxiliary.add(msg["name"])
 
     def result(self) -> tuple[Trace, Cost]:
         frames = frozenset(self.frames.values())
         sizes = frozenset(self.sizes.items())
-        trace = Trace(self.values, self.plates, sizes, frames, frozenset(self.auxiliary))
+        auxiliary, drawn = frozenset(self.auxiliary), tuple(self.drawn)
+        trace = Trace(self.values, self.plates, sizes, frames, auxiliary, drawn)
         return trace, Cost(one_dtype(tuple(self.terms)))
 
 
@@ -240,15 +250,16 @@ class DensityHandler(Recorder):
             self.given = {k: v for k, v in values.values.items() if k not in values.auxiliary}
             self.plates, self.sizes = values.plates, dict(values.sizes)
             self.frames = {frame.name: frame for frame in values.frames}
+            self.drawn = {drawn.name: drawn for drawn in values.drawn}
         else:
             self.given = {name: jnp.asarray(value) for name, value in values.items()}
-            self.plates, self.sizes = {}, {}
+            self.plates, self.sizes, self.drawn = {}, {}, {}
         self.used: set[str] = set()
 
     def process_message(self, msg: Any) -> None:
         kind, name = msg["type"], msg.get("name")
         if kind == "control_flow":
-            msg["kwargs"]["substitute_stack"].append(("replay", self.replayable(msg)))
+            GivenInLoops(self.given, self.enter_plate).enter(msg, self)
             if msg["kwargs"]["rng_key"] is None:
                 # NumPyro draws before it replaces; the draws are thrown away.
                 msg["kwargs"]["rng_key"] = random.key(0)
@@ -258,7 +269,7 @@ class DensityHandler(Recorder):
             if name in self.given:
                 self.used.add(name)
                 msg["value"] = self.given[name]
-            elif msg["value"] is None or _from_loop(msg):
+            elif msg["value"] is None or is_from_loop(msg):
                 raise ValueError(
                     f"latent site {name!r} of the model has no value; the given sites are "
                     f"{sorted(self.given)}. Sample {name!r} in the guide too, or observe it"
@@ -283,19 +294,16 @@ class DensityHandler(Recorder):
         floating = jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating)
         return not msg["is_observed"] and floating and msg["fn"].is_discrete
 
-    def replayable(self, msg: Any) -> dict[str, Any]:
-        """The given values in the form that NumPyro's scan and cond replay from."""
-        given = _in_loop_order(msg, self.given)
-        return {
-            name: {
-                "type": "sample",
-                "name": name,
-                "value": value,
-                "is_observed": False,
-                "infer": {},
-            }
-            for name, value in given.items()
-        }
+    def check_value(self, msg: Any, fn: Any) -> None:
+        super().check_value(msg, fn)
+        if msg["is_observed"] or msg["name"] not in self.used:
+            return
+        frames = frozenset(msg["cond_indep_stack"])
+        drawn = self.drawn.get(msg["name"])
+        if drawn is None:
+            check_given(msg["name"], fn, msg["value"], frames)
+        else:
+            check_match(drawn, fn, frames, self.sizes, is_from_loop(msg))
 
     def check_all_used(self) -> None:
         if unused := sorted(set(self.given) - self.used):
@@ -311,51 +319,5 @@ def named(key: jax.Array, name: str) -> jax.Array:
     return random.fold_in(key, crc32(name.encode()))
 
 
-def _from_loop(msg: Any) -> bool:
-    """Whether the site was drawn in the body of NumPyro's scan or cond and is reported now."""
-    return bool(msg.get("_control_flow_done"))
-
-
-def _is_reversed(msg: Any) -> bool:
-    return msg["fn"] is scan_wrapper and bool(msg["args"][4])
-
-
-def _in_loop_order(msg: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Values to substitute in the body of a loop, in the order that NumPyro reads them.
-
-    NumPyro 0.22 counts the steps of a reversed scan upwards while its values are stored by the
-    position in `xs`, so they have to be handed over backwards. Only sites of the body are read.
-    """
-    if not _is_reversed(msg):
-        return values
-    return {name: value[::-1] if jnp.ndim(value) else value for name, value in values.items()}
-
-
 def _default(fn: Any) -> AbstractStrategy:
     return _PLAIN_REPARAM if fn.has_rsample else _PLAIN_REINFORCE
-
-
-def _check_shape(name: str, fn: Any, value: Any, frames: Frames, observed: bool) -> None:
-    """Refuses values that would broadcast into something nobody asked for."""
-    shape, want = jnp.shape(value), fn.shape()
-    kind = "observed" if observed else "given"
-    if observed and 0 in shape and 0 not in want:
-        raise ValueError(f"site {name!r}: the observed value is empty, of shape {shape}")
-    try:
-        joint = jnp.broadcast_shapes(shape, want)
-    except ValueError:
-        joint = None
-    if joint is None or (joint != shape and joint != want):
-        raise ValueError(
-            f"site {name!r}: the {kind} value has shape {shape} but the distribution has shape "
-            f"{want} (batch {fn.batch_shape}, event {fn.event_shape}); reshape the data, or "
-            "check the plate's dim and to_event"
-        )
-    batch = joint[: len(joint) - fn.event_dim]
-    for frame in frames:
-        size = batch[frame.dim] if -frame.dim <= len(batch) else 1
-        if size != frame.size:
-            raise ValueError(
-                f"site {name!r}: the {kind} value has shape {shape}, which has {size} elements "
-                f"along dim {frame.dim} of plate {frame.name!r} of size {frame.size}"
-            )

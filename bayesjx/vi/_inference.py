@@ -19,6 +19,7 @@ from numpyro import handlers
 from ._context import activate, Context, current
 from ._cost import Cost
 from ._log_weights import drawable, log_mean, log_sum
+from ._loops import Fixed
 from ._particles import map_sites, particles
 from ._programs import log_density, simulate
 from ._score import Reinforce
@@ -63,8 +64,7 @@ class Target(NamedTuple):
     @property
     def conditioned(self) -> Callable[..., Any]:
         """The program with the given values observed."""
-        given: Any = self.given
-        return self._bind(handlers.condition(self.program, data=given) if given else self.program)
+        return self._bind(Fixed(self.program, self.given) if self.given else self.program)
 
     def density(self, values: Values) -> Cost:
         """Log of the unnormalised density at values of all free sites."""

@@ -43,6 +43,7 @@ class ProgramDistribution(Distribution):
     pytree_data_fields = ("args", "kwargs", "params", "key", "algorithm", "supports")
     pytree_aux_fields = ("program", "names", "layout", "normalised")
     has_rsample = True
+    holds_plates = True  # those of the program are axes of its event
 
     def __init__(
         self,

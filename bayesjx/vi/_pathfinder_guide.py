@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpyro
 from jax import random
 from numpyro import handlers
-from numpyro.infer.autoguide import AutoContinuous
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import not_jax_tracer as is_concrete
 
 from .._core import cholesky_each
 from ..diagnostics import psis
 from ..distributions import NestedLayout, SubspaceNormal
-from ._families import check_continuous, GaussianGuide
+from ._continuous import ContinuousGuide
+from ._families import GaussianGuide
 from ._pathfinder import pathfinder, PathfinderResult, warn_of_paths
 
 
@@ -65,7 +65,7 @@ def init_from_pathfinder(
     return {f"{guide.prefix}_{name}": value for name, value in named.items()}
 
 
-class PathfinderGuide(AutoContinuous):
+class PathfinderGuide(ContinuousGuide):
     """The Gaussian that Pathfinder finds, as a guide without trainable parameters.
 
     A fast approximate posterior, and a proposal for importance-weighted bounds and SMC. It runs at
@@ -127,7 +127,6 @@ class PathfinderGuide(AutoContinuous):
                 "PathfinderGuide cannot run while it is traced: call guide.prepare(key, *args) "
                 "before jit, vmap or grad"
             )
-        check_continuous("PathfinderGuide", self.model, args, kwargs)
         super()._setup_prototype(*args, **kwargs)
         self.result = _run(key, self, self.num_paths, self.options, args, kwargs)
 
@@ -171,7 +170,7 @@ class PathfinderGuide(AutoContinuous):
             raise ValueError("call guide.prepare(key, *args) first")
         draw_key, choice_key = random.split(key)
         normals = self.result.normals
-        log_density = _log_density(self, args, kwargs)
+        log_density = self.log_joint(args, kwargs)
         per_path = -(-10 * num_draws // self.num_paths)
 
         def weigh(key: jax.Array, normal: SubspaceNormal) -> tuple[jax.Array, jax.Array]:
@@ -187,15 +186,10 @@ class PathfinderGuide(AutoContinuous):
         return self._unpack_and_constrain(latent, {}), smoothed.k_hat
 
 
-def _set_up(guide: AutoContinuous, key: jax.Array, args: Any, kwargs: Any) -> None:
+def _set_up(guide: ContinuousGuide, key: jax.Array, args: Any, kwargs: Any) -> None:
     if guide.prototype_trace is None:
         with handlers.block(), handlers.seed(rng_seed=key):
             guide._setup_prototype(*args, **kwargs)
-
-
-def _log_density(guide: AutoContinuous, args: Any, kwargs: Any) -> Callable[..., Any]:
-    potential = guide._potential_fn_gen(*args, **kwargs)
-    return lambda latent: -potential(guide._unpack_latent(latent))
 
 
 def _run(
@@ -207,7 +201,7 @@ def _run(
     shape = (num_paths - 1, guide.latent_dim)
     others = random.uniform(start_key, shape, first.dtype, -2.0, 2.0)
     starts = jnp.concatenate([first[None], others])
-    result = pathfinder(path_key, _log_density(guide, args, kwargs), starts, **options)
+    result = pathfinder(path_key, guide.log_joint(args, kwargs), starts, **options)
     if is_concrete(result.bound) and not jnp.isfinite(result.bound):
         raise ValueError(
             f"Pathfinder found no Gaussian with a finite bound on {num_paths} paths: the density "
