@@ -6,20 +6,35 @@ import threading
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import Any, NamedTuple
 from zlib import crc32
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 
 from ._cost import Frames
 from ._site import Site
 from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
 
-_NUM_KEYS = 8  # made by one hash; further sites take one each
-_MAX_DRAWS = 2**20  # of a step; more would reuse the keys of sites
+
+def named(key: jax.Array, name: str) -> jax.Array:
+    """The key of a name, the same wherever the name appears; not to be named again.
+
+    Its words are those of `key` plus a digest of the name, modulo 2: the generators of JAX make
+    independent streams of keys that differ in any bit, so nothing has to be computed.
+
+    References:
+        Salmon, Moraes, Dror and Shaw (2011), "Parallel random numbers: as easy as 1, 2, 3", SC.
+    """
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    words = random.key_data(key) if typed else key
+    digest = blake2b(name.encode(), digest_size=4 * words.shape[-1]).digest()
+    words = words ^ np.frombuffer(digest, "<u4").astype(np.uint32)
+    return random.wrap_key_data(words, impl=random.key_impl(key)) if typed else words
 
 
 class DrawKey(NamedTuple):
@@ -32,15 +47,17 @@ class DrawKey(NamedTuple):
     key: jax.Array
     index: jax.Array
 
-    def site(self, number: int) -> jax.Array:
-        """Key of the n-th site, counted from 1; 0 is for everything else."""
-        return random.fold_in(self.key, self.index + number * _MAX_DRAWS)
+    def site(self, name: str) -> jax.Array:
+        """Key of a site."""
+        return random.fold_in(named(self.key, name), self.index)
+
+    def rest(self) -> jax.Array:
+        """Key of everything else."""
+        return random.fold_in(self.key, self.index)
 
 
 def map_draws(run: Callable[[DrawKey], Any], key: jax.Array, num: int) -> Any:
     """`jax.vmap` of `run` over the keys of `num` draws."""
-    if num > _MAX_DRAWS:
-        raise ValueError(f"num_draws is at most {_MAX_DRAWS}, got {num}")
     indices = jnp.arange(num, dtype=jnp.uint32)
     return jax.vmap(run, (DrawKey(None, 0),))(DrawKey(key, indices))  # ty: ignore
 
@@ -85,8 +102,9 @@ class Context:
     """State of one run of an objective. Lives as long as the run; holds tracers.
 
     Args:
-        key: randomness of the run; the same key gives the n-th site the same draw, whatever is
-            fixed elsewhere, so replays share random numbers with the first run.
+        key: randomness of the run; the same key gives a site of the same name in the same program
+            the same draw, whatever other sites there are and whichever are fixed, so replays share
+            random numbers with the first run.
         fixed: values of sites that are being replayed, by address.
         done: score sites that an enclosing run takes care of.
         suspend: stop at the first replay site that is not fixed.
@@ -112,10 +130,7 @@ class Context:
         maximise: bool = True,
     ):
         self._draw = key if isinstance(key, DrawKey) else None
-        if isinstance(key, DrawKey):
-            self.key, self._keys = key.site(0), ()
-        else:
-            self.key, self._keys = key, random.split(key, _NUM_KEYS)
+        self.key = key.rest() if isinstance(key, DrawKey) else key
         self.fixed = fixed or {}
         self.done = done
         self.suspend = suspend
@@ -133,27 +148,41 @@ class Context:
         self.mutables: dict[str, jax.Array] = {}
         self.num_terms = 0
         self._num_calls = 0
-        self._num_sites = 0
+        self._scope = ""  # the site that is being drawn or scored
+        self._calls_within: dict[str, int] = {}
+        self._programs: dict[str, str] = {}  # what names of keys begin with, by address prefix
 
     def records(self) -> list[ScoreRecord]:
         """The score sites met so far that this run takes care of."""
         return [ScoreRecord.of(site) for site in self.scores] + self.exported
 
     def enter_call(self) -> tuple[str, jax.Array]:
-        """Address prefix and key of the next program run inside the objective."""
-        number = self._num_calls
-        self._num_calls += 1
-        return f"{self.prefix}{number}/", random.fold_in(self.key, crc32(b"call %d" % number))
+        """Address prefix and key of the next program run inside the objective.
 
-    def enter_site(self) -> jax.Array:
-        """Key of the next latent site; sites count whether they are drawn or fixed."""
-        number = self._num_sites
-        self._num_sites += 1
-        if self._draw is not None:
-            return self._draw.site(number + 1)
-        if number < len(self._keys):
-            return self._keys[number]
-        return random.fold_in(self.key, number)
+        Runs that serve a site, as those of a marginal do, are counted for themselves in what keys
+        are made of, so that such a site changes no other's draws.
+        """
+        prefix = f"{self.prefix}{self._num_calls}/"
+        self._num_calls += 1
+        number = self._calls_within.get(self._scope, 0)
+        self._calls_within[self._scope] = number + 1
+        self._programs[prefix] = program = f"{self._scope}{number}/"
+        return prefix, random.fold_in(self.key, crc32(b"call " + program.encode()))
+
+    def site_key(self, prefix: str, name: str) -> jax.Array:
+        """Key of a latent site of the program with the address prefix."""
+        name = self._programs[prefix] + name
+        return named(self.key, name) if self._draw is None else self._draw.site(name)
+
+    @contextmanager
+    def within(self, prefix: str, name: str) -> Generator[None]:
+        """While a site is drawn or scored."""
+        before = self._scope
+        self._scope = f"{self._programs[prefix]}{name}/"
+        try:
+            yield
+        finally:
+            self._scope = before
 
     def add(self, site: Site) -> None:
         """Registers a site. Raises `Suspend` if the run has to stop at it."""

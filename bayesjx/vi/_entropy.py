@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro import handlers
 
-from ._context import current
+from ._context import current, named
 from ._cost import Cost, site_name, Term
 from ._detached import frozen
-from ._handlers import DensityHandler, named, SimulateHandler
+from ._handlers import DensityHandler, SimulateHandler
 from ._law import elementwise_family, split
 from ._trace import Trace
 

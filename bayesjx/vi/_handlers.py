@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 from zlib import crc32
 
@@ -12,7 +13,7 @@ from jax import random
 from numpyro.distributions.util import is_identically_one
 from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
-from ._context import Context, replaced_strategy
+from ._context import Context, named, replaced_strategy
 from ._cost import Cost, one_dtype, Term
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
 from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
@@ -84,10 +85,11 @@ class Recorder(Messenger):
         self.check_value(msg, fn)
         if self.needs_no_validation(msg):
             fn = unvalidated(fn)
-        if msg.get("intermediates"):
-            log_prob = fn.log_prob(value, msg["intermediates"])
-        else:
-            log_prob = fn.log_prob(value)
+        with self.context.within(self.prefix, name) if self.context else nullcontext():
+            if msg.get("intermediates"):
+                log_prob = fn.log_prob(value, msg["intermediates"])
+            else:
+                log_prob = fn.log_prob(value)
         log_prob = match_dtype(jnp.asarray(log_prob), (fn, value))
         scale, weight = msg["scale"], 1.0
         if scale is not None and not is_identically_one(scale):
@@ -151,13 +153,14 @@ class SimulateHandler(Recorder):
         strategy = replaced_strategy(self.prefix + msg["name"]) or strategy
         site = self.new_site(msg, fn, strategy or _default(fn))
         fixed = self.run.fixed.get(site.address)
-        if isinstance(site.strategy, AbstractPathwise):
-            value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
-        else:
-            law = WithStrategy(site.law, site.strategy)
-            value = draw(law, site.key)[0] if fixed is None else fixed
-            msg["intermediates"] = []
-            self.detached.add(msg["name"])
+        with self.run.within(self.prefix, msg["name"]):
+            if isinstance(site.strategy, AbstractPathwise):
+                value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
+            else:
+                law = WithStrategy(site.law, site.strategy)
+                value = draw(law, site.key)[0] if fixed is None else fixed
+                msg["intermediates"] = []
+                self.detached.add(msg["name"])
         if isinstance(site.strategy, AbstractScore):
             value = tag(value, site.address)
         site.stacked_value = value
@@ -166,7 +169,7 @@ class SimulateHandler(Recorder):
 
     def new_site(self, msg: Any, fn: Any, strategy: AbstractStrategy) -> Site:
         frames = frozenset(msg["cond_indep_stack"])
-        key = self.run.enter_site()
+        key = self.run.site_key(self.prefix, msg["name"])
         address = self.prefix + msg["name"]
         site = Site(address, unmasked(fn), frames, strategy, key, jnp.zeros(()))
         if reason := strategy.why_not(site.law):
@@ -174,7 +177,8 @@ class SimulateHandler(Recorder):
         return site
 
     def enter_loop(self, msg: Any) -> None:
-        """Hands the values of replayed sites to the body of NumPyro's scan or cond."""
+        """Hands keys, and the values of replayed sites, to the body of NumPyro's scan or cond."""
+        _name_keys(msg, self.run.site_key(self.prefix, ""))
         self.loop_start = self.run.num_terms
         self.loop = None
         if is_scan(msg):
@@ -314,9 +318,45 @@ class DensityHandler(Recorder):
             )
 
 
-def named(key: jax.Array, name: str) -> jax.Array:
-    """The key of a name, the same wherever the name appears."""
-    return random.fold_in(key, crc32(name.encode()))
+class _KeysByName(Messenger):
+    """Gives the sites and plates in the body of a loop keys made of their names."""
+
+    def __init__(self, key: jax.Array):
+        super().__init__()
+        self.key = key
+
+    def process_message(self, msg: Any) -> None:
+        kind, wanted = msg["type"], msg["value"] is None
+        if kind == "control_flow":
+            _name_keys(msg, self.key)
+        elif kind in ("sample", "plate") and wanted and msg["kwargs"]["rng_key"] is None:
+            msg["kwargs"]["rng_key"] = named(self.key, f"{kind} {msg['name']}")
+
+
+def _name_keys(msg: Any, key: jax.Array) -> None:
+    """Has the body of NumPyro's scan or cond draw from keys made of `key` and names."""
+    key = random.fold_in(key, crc32(b"loop"))
+    if not is_scan(msg):
+        pred, true_fun, false_fun, operand = msg["args"]
+        msg["args"] = (pred, _with_keys(true_fun, key), _with_keys(false_fun, key), operand)
+        return
+    step, init, xs, length, reverse = msg["args"]
+    if length is None:
+        length = jnp.shape(jax.tree.leaves(xs)[0])[0]
+
+    def body(carry: Any, inputs: Any) -> Any:
+        x, key = inputs
+        return _with_keys(step, key)(carry, x)
+
+    msg["args"] = (body, init, (xs, random.split(key, length)), length, reverse)
+
+
+def _with_keys(fn: Any, key: jax.Array) -> Any:
+    def run(*args: Any) -> Any:
+        with _KeysByName(key):
+            return fn(*args)
+
+    return run
 
 
 def _default(fn: Any) -> AbstractStrategy:

@@ -10,9 +10,9 @@ import jax
 from jax import random
 from numpyro import handlers
 
-from ._context import activate, Context, current, peek
+from ._context import activate, Context, current, named, peek
 from ._cost import Cost, one_dtype
-from ._handlers import DensityHandler, named, SimulateHandler
+from ._handlers import DensityHandler, SimulateHandler
 from ._trace import Trace
 
 
