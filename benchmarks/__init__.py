@@ -34,6 +34,7 @@ from benchmarks._worker import (
 # listed or run, so it must not import jax (or anything that does) at its top.
 MODULES = {
     "all-import": "benchmarks.all_import",
+    "all-repeat": "benchmarks.all_repeat",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",
