@@ -84,9 +84,7 @@ class HeteroscedasticPosterior(AbstractPosterior):
         return dist.MixtureSameFamily(mixing, component)
 
 
-def heteroscedastic_bound(
-    prior_f: GP, prior_g: GP, log_lambda: jax.Array, x: Any, y: Any
-) -> jax.Array:
+def heteroscedastic_bound(prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: Any) -> jax.Array:
     r"""A lower bound of the log evidence of $y = f(x) + e^{g(x) / 2} \epsilon$, scalar.
 
     $\log N(y; m_f, K_f + R) - \mathrm{tr}(\Sigma) / 4 - KL(N(\mu, \Sigma) \| N(m_g, K_g))$ with
@@ -123,7 +121,7 @@ def heteroscedastic_bound(
 
 
 def heteroscedastic_posterior(
-    prior_f: GP, prior_g: GP, log_lambda: jax.Array, x: Any, y: Any
+    prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: Any
 ) -> HeteroscedasticPosterior:
     """The posterior at which `heteroscedastic_bound` is attained, with its arguments.
 

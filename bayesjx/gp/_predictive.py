@@ -43,7 +43,7 @@ def predictive(
 
 
 def held(likelihood: Likelihood | None) -> Any:
-    """A likelihood as a field of a posterior whose leaves are arrays, so that `jax.jit` takes it."""
+    """A likelihood as a field of a posterior whose leaves are arrays, which `jax.jit` takes."""
     if likelihood is None or isinstance(likelihood, eqx.Module | Partial):
         return likelihood
     return Partial(likelihood)
