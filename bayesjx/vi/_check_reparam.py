@@ -12,6 +12,7 @@ from jax import random
 
 from .._core import path_name
 from ._context import BiasedGradientWarning, Context, replace_strategies
+from ._counts import check_argnums, check_count, check_number
 from ._expectation import Expectation
 from ._pathwise import Reparam
 from ._score import Reinforce
@@ -66,8 +67,9 @@ def check_reparam(
     """
     if not isinstance(objective, Expectation):
         raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
-    if num_draws < 2:
-        raise ValueError(f"a variance needs at least 2 draws, got num_draws={num_draws}")
+    check_count("num_draws", num_draws, least=2)
+    check_argnums(argnums, args)
+    check_number("threshold", threshold)
     trained, _ = eqx.partition(args[argnums], eqx.is_inexact_array)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     if not leaves:
@@ -113,7 +115,7 @@ def _reparameterised(objective: Expectation, args: Any, kwargs: Any) -> list[tup
         context = Context(random.key(0))
         objective._run(context, args, kwargs)
         for site in context.sites:
-            if isinstance(site.strategy, Reparam) and site.since is None:
+            if isinstance(site.strategy, Reparam) and not site.in_loop:
                 found.append((site.name, site.address))
 
     jax.eval_shape(run)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from ._counts import check_count
+
 
 class LinearCollapse(NamedTuple):
     """Global minimum of a linear VAE's loss; every field has one entry per latent dimension.
@@ -320,8 +322,7 @@ def _positive(like: jax.Array, scalar: bool = True, **values: Any) -> list[jax.A
 def _first_dimensions(theta: jax.Array, latent_dim: int | None, default: int) -> jax.Array:
     """The `latent_dim` largest of falling values; zeros if there are more dimensions than data."""
     size = default if latent_dim is None else latent_dim
-    if size < 1:
-        raise ValueError(f"latent_dim must be at least 1, got {latent_dim}")
+    check_count("latent_dim", size)
     return jnp.pad(theta[:size], (0, max(0, size - theta.shape[0])))
 
 

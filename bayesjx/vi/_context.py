@@ -73,14 +73,13 @@ class ScoreRecord(eqx.Module):
     strategy: AbstractScore
     address: str = eqx.field(static=True)
     frames: Frames = eqx.field(static=True)
-    since: int | None = eqx.field(static=True)
 
     @staticmethod
     def of(site: Site) -> ScoreRecord:
         """The record of a site that was just drawn."""
         log_prob = site.to_plates(site.log_prob(site.value))
         assert isinstance(site.strategy, AbstractScore)
-        return ScoreRecord(log_prob, site.strategy, site.address, site.frames, site.since)
+        return ScoreRecord(log_prob, site.strategy, site.address, site.frames)
 
 
 class Suspend(BaseException):
@@ -146,7 +145,6 @@ class Context:
         self.exported: list[ScoreRecord] = []  # score sites of particles
         self.depth = 0  # how many particles enclose this run
         self.mutables: dict[str, jax.Array] = {}
-        self.num_terms = 0
         self._num_calls = 0
         self._scope = ""  # the site that is being drawn or scored
         self._calls_within: dict[str, int] = {}

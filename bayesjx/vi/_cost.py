@@ -29,7 +29,6 @@ class Term(eqx.Module):
         scale: the plates' subsampling scale that `value` contains.
         detached: the term is the log density of a sampled score-function or replay site.
             Its gradient has mean zero wherever the cost is used linearly and is dropped there.
-        order: how many terms the run had produced before this one; None if that is unknown.
         weak: nothing but Python numbers and integers went in, so that the term takes the dtype of
             the others that it is summed with, as JAX's weakly typed arrays do.
     """
@@ -40,7 +39,6 @@ class Term(eqx.Module):
     label: str = eqx.field(static=True, default="")
     scale: float = eqx.field(static=True, default=1.0)
     detached: bool = eqx.field(static=True, default=False)
-    order: int | None = eqx.field(static=True, default=None)
     weak: bool = eqx.field(static=True, default=False)
 
     def times(self, weight: Any) -> Term:
@@ -54,7 +52,6 @@ class Term(eqx.Module):
             self.label,
             self.scale,
             self.detached and constant,
-            self.order,
             self.weak,
         )
 
@@ -71,7 +68,8 @@ class Cost(eqx.Module):
 
     Anything else goes through `total`, a scalar that no longer knows its plates: gradients stay
     unbiased and score-function sites become noisier. `jnp` functions accept a `Cost` and see
-    its `total`.
+    its `total`, unless it has particles, which they would sum: they refuse it then, in favour of
+    `log_mean_exp`.
     """
 
     terms: tuple[Term, ...] = ()
@@ -113,7 +111,19 @@ class Cost(eqx.Module):
         return sum_all(term.value for term in self.terms)
 
     def __jax_array__(self) -> jax.Array:
+        if any(frame.name.startswith(PARTICLES) for term in self.terms for frame in term.frames):
+            raise TypeError(
+                "a jnp function (or an array to the left of an operator) would sum the particles "
+                "of this Cost; use vi.log_mean_exp(cost) for the log of their mean weight, "
+                "`cost / num_particles` for the mean, which goes on as a Cost, or `cost.total` "
+                "where their sum is meant"
+            )
         return self.total
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError("NumPy cannot take a Cost: use jnp functions, or its `total`")
+
+    __array_ufunc__ = None  # so that NumPy's numbers leave their operators to ours
 
     def weight_sites(self, weights: Mapping[str, Any]) -> Cost:
         """Multiplies the terms of the named sites, e.g. `{"z": beta}` for a beta-ELBO.

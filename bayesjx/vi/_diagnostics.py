@@ -11,6 +11,7 @@ from jax import random
 from ..diagnostics import PSIS, psis as smooth
 from ._context import Context
 from ._cost import Cost, reduce_to
+from ._counts import check_count
 from ._expectation import Expectation
 
 
@@ -56,8 +57,9 @@ def psis(
             f"psis needs an Expectation such as vi.elbo(model, guide), "
             f"got {type(objective).__name__}"
         )
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    check_count("num_draws", num_draws)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
 
     def log_weight(key: jax.Array) -> jax.Array:
         cost, _ = objective._run(Context(key), args, kwargs)

@@ -16,6 +16,7 @@ from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context, DrawKey, map_draws
 from ._cost import as_cost, Cost, sum_all
+from ._counts import check_argnums, check_count
 from ._law import elementwise_family
 from ._surrogate import Settings, surrogate_cost
 
@@ -112,8 +113,13 @@ class Expectation(eqx.Module):
         Returns:
             `(value, gradient)`, or `((value, aux), gradient)` with `has_aux` (then `aux` gets a
             leading axis if `num_draws > 1`).
+
+        Raises:
+            ValueError: `num_draws` is not a positive integer, or `argnums` are no positions of
+                different arguments.
         """
-        chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        check_count("num_draws", num_draws)
+        chosen = check_argnums(argnums, args)
 
         def loss(wanted: tuple[Any, ...], key: jax.Array | DrawKey) -> Any:
             full = list(args)
@@ -145,7 +151,7 @@ class Expectation(eqx.Module):
                         site.name,
                         site.address,
                         type(elementwise_family(site.law)).__name__,
-                        jnp.shape(site.value),
+                        np.shape(site.stacked_value),
                         tuple(sorted(frame.name for frame in site.frames)),
                         site.strategy.name,
                         site.strategy.unbiased,
@@ -172,7 +178,8 @@ class Expectation(eqx.Module):
         with validation_enabled(False):  # which would refuse bad parameters without naming the site
             cost, _ = self._run(context, args, kwargs)
         for site in context.sites:
-            if not is_concrete(site.value):
+            value = site.stacked_value
+            if not isinstance(value, jax.Array) or not is_concrete(value):
                 continue  # inside particles
             name = f"site {site.name!r} ({type(elementwise_family(site.law)).__name__})"
             for field, leaf in _parameters(site.family).items():

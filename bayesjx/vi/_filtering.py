@@ -13,11 +13,12 @@ from jax import random
 from numpyro.primitives import Messenger
 
 from ._context import activate, Context, current
+from ._counts import check_count
 from ._expectation import Expectation, expectation
-from ._inference import check_count
 from ._log_weights import log_sum
 from ._programs import log_density, simulate
-from ._strategy import AbstractReplay
+from ._score import Reinforce
+from ._strategy import AbstractReplay, AbstractScore
 
 Program = Callable[..., Any]
 
@@ -66,8 +67,8 @@ def fivo(
         observations, a pytree with time as leading axis.
 
     Raises:
-        ValueError: bad options; a site with a replay strategy; observations whose leading axes
-            differ.
+        ValueError: bad options; a site with a replay strategy or a baseline; observations whose
+            leading axes differ.
 
     References:
         Maddison, Lawson, Tucker, Heess, Norouzi, Mnih, Doucet and Teh (2017), "Filtering
@@ -93,6 +94,11 @@ def fivo(
         for site in context.sites:
             if isinstance(site.strategy, AbstractReplay):
                 raise site.explain("fivo cannot replay a site", "Use vi.reinforce")
+            if isinstance(site.strategy, AbstractScore) and site.strategy != Reinforce():
+                raise site.explain(
+                    "fivo multiplies scores with all later increments, without a baseline",
+                    "Use vi.reinforce without one",
+                )
         scores = [site.log_prob(site.value) for site in context.scores]
         scores += [record.log_prob for record in context.exported]
         score = sum((jnp.sum(score) for score in scores), jnp.zeros((), log_weight.dtype))

@@ -16,6 +16,7 @@ from jax import random
 
 from .._core import path_name
 from ._context import BiasedGradientWarning, Context, replace_strategies
+from ._counts import check_argnums, check_count
 from ._enumerate import Enum, Leg
 from ._expectation import Expectation
 from ._gradient_table import GradientReport, GradientRow
@@ -70,8 +71,8 @@ def gradient_report(
     """
     if not isinstance(objective, Expectation):
         raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
-    if num_draws < 2:
-        raise ValueError(f"a variance needs at least 2 draws, got num_draws={num_draws}")
+    check_count("num_draws", num_draws, least=2)
+    check_argnums(argnums, args)
     tried = ALTERNATIVES if alternatives is None else tuple(alternatives)
     found = _sites(objective, args, kwargs, tried, sites)
     measure = _Measure(key, objective, args, kwargs, argnums, num_draws, states)
@@ -274,7 +275,7 @@ def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _Found:
     choices = [
         strategy
         for strategy in tried
-        if site.since is None
+        if not site.in_loop
         and show(strategy) != show(present)
         and strategy.why_not(site.law) is None
     ]

@@ -15,6 +15,7 @@ from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, named, replaced_strategy
 from ._cost import Cost, one_dtype, Term
+from ._enumerate import Enum
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
 from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
 from ._matching import check_given, check_match, check_observed
@@ -27,6 +28,11 @@ from ._trace import Drawn, Trace
 
 _PLAIN_REPARAM = Reparam()
 _PLAIN_REINFORCE = Reinforce()
+_ENUM = Enum()
+_ENUMERATED_IN_MODEL = (
+    ". infer={'enumerate': ...} of a model is honoured in its guide: vi.AutoDiscrete makes one, or "
+    "sum the site out by vi.marginal(program, keep, vi.exact())"
+)
 
 
 class Recorder(Messenger):
@@ -55,8 +61,6 @@ class Recorder(Messenger):
         for frame in msg["cond_indep_stack"]:
             self.check_plate(name, frame)
         self.terms.append(self.term(msg))
-        if self.context is not None:
-            self.context.num_terms += 1
 
     def subsample(self, msg: Any) -> None:
         """Draws the indices of a subsampled plate from the key that the whole objective shares."""
@@ -101,7 +105,6 @@ class Recorder(Messenger):
             label=self.prefix + name,
             scale=weight,
             detached=self.is_detached(msg),
-            order=self.context.num_terms if self.context is not None else None,
             weak=float_dtype((fn, value)) is None,
         )
 
@@ -130,7 +133,6 @@ class SimulateHandler(Recorder):
         self.auxiliary: set[str] = set()
         self.drawn: list[Drawn] = []
         self.detached: set[str] = set()
-        self.loop_start = 0
         self.loop: str | None = None
 
     def process_message(self, msg: Any) -> None:
@@ -150,6 +152,7 @@ class SimulateHandler(Recorder):
         if sample_shape := msg["kwargs"].pop("sample_shape", ()):
             msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
         fn, strategy = split(msg["fn"], msg["infer"])
+        strategy = strategy or _enumerated(msg)
         strategy = replaced_strategy(self.prefix + msg["name"]) or strategy
         site = self.new_site(msg, fn, strategy or _default(fn))
         fixed = self.run.fixed.get(site.address)
@@ -178,8 +181,7 @@ class SimulateHandler(Recorder):
 
     def enter_loop(self, msg: Any) -> None:
         """Hands keys, and the values of replayed sites, to the body of NumPyro's scan or cond."""
-        _name_keys(msg, self.run.site_key(self.prefix, ""))
-        self.loop_start = self.run.num_terms
+        _enter_loop(msg, self.run.site_key(self.prefix, ""), self.prefix)
         self.loop = None
         if is_scan(msg):
             self.loop = "reverse scan" if is_reversed(msg) else "scan"
@@ -194,12 +196,14 @@ class SimulateHandler(Recorder):
         fn, given = split(msg["fn"], {})
         strategy = given or _default(fn)
         site = self.new_site(msg, fn, strategy)
-        site.stacked_value, site.since, site.loop = msg["value"], self.loop_start, self.loop
-        if msg["infer"].get("strategy") is not None:
-            raise site.explain(
-                "infer={'strategy': ...} does not reach sites inside scan or cond",
-                "Wrap the distribution instead, e.g. vi.reinforce(dist.Bernoulli(p))",
-            )
+        site.stacked_value, site.in_loop, site.loop = msg["value"], True, self.loop
+        for option in ("strategy", "enumerate"):
+            if msg["infer"].get(option) is not None:
+                raise site.explain(
+                    f"infer={{{option!r}: ...}} does not reach sites inside scan or cond",
+                    "Wrap the distribution instead, e.g. vi.reinforce(dist.Bernoulli(p)), or "
+                    "vi.enum(..., lanes=True)",
+                )
         if given is None and not fn.has_rsample and jnp.issubdtype(site.value.dtype, jnp.floating):
             raise site.explain(
                 "its draws inside scan or cond may carry a gradient of their own",
@@ -277,6 +281,8 @@ class DensityHandler(Recorder):
                 raise ValueError(
                     f"latent site {name!r} of the model has no value; the given sites are "
                     f"{sorted(self.given)}. Sample {name!r} in the guide too, or observe it"
+                    + _ENUMERATED_IN_MODEL
+                    * bool(msg["infer"].get("enumerate"))
                 )
 
     def enter_plate(self, msg: Any) -> None:
@@ -318,27 +324,35 @@ class DensityHandler(Recorder):
             )
 
 
-class _KeysByName(Messenger):
-    """Gives the sites and plates in the body of a loop keys made of their names."""
+class _InLoop(Messenger):
+    """In the body of a loop: keys made of the names of sites and plates, and tagged draws.
 
-    def __init__(self, key: jax.Array):
+    Of what leaves a loop, everything counts as computed from the tagged draws in it.
+    """
+
+    def __init__(self, key: jax.Array, prefix: str):
         super().__init__()
-        self.key = key
+        self.key, self.prefix = key, prefix
 
     def process_message(self, msg: Any) -> None:
         kind, wanted = msg["type"], msg["value"] is None
         if kind == "control_flow":
-            _name_keys(msg, self.key)
+            _enter_loop(msg, self.key, self.prefix)
         elif kind in ("sample", "plate") and wanted and msg["kwargs"]["rng_key"] is None:
             msg["kwargs"]["rng_key"] = named(self.key, f"{kind} {msg['name']}")
 
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            msg["value"] = tag(msg["value"], self.prefix + msg["name"])
 
-def _name_keys(msg: Any, key: jax.Array) -> None:
-    """Has the body of NumPyro's scan or cond draw from keys made of `key` and names."""
+
+def _enter_loop(msg: Any, key: jax.Array, prefix: str) -> None:
+    """Has the body of NumPyro's scan or cond run with `_InLoop`, under keys made of `key`."""
     key = random.fold_in(key, crc32(b"loop"))
     if not is_scan(msg):
-        pred, true_fun, false_fun, operand = msg["args"]
-        msg["args"] = (pred, _with_keys(true_fun, key), _with_keys(false_fun, key), operand)
+        pred, *branches, operand = msg["args"]
+        branches = [_run_with(branch, key, prefix) for branch in branches]
+        msg["args"] = (pred, *branches, operand)
         return
     step, init, xs, length, reverse = msg["args"]
     if length is None:
@@ -346,17 +360,28 @@ def _name_keys(msg: Any, key: jax.Array) -> None:
 
     def body(carry: Any, inputs: Any) -> Any:
         x, key = inputs
-        return _with_keys(step, key)(carry, x)
+        return _run_with(step, key, prefix)(carry, x)
 
     msg["args"] = (body, init, (xs, random.split(key, length)), length, reverse)
 
 
-def _with_keys(fn: Any, key: jax.Array) -> Any:
+def _run_with(fn: Any, key: jax.Array, prefix: str) -> Any:
     def run(*args: Any) -> Any:
-        with _KeysByName(key):
+        with _InLoop(key, prefix):
             return fn(*args)
 
     return run
+
+
+def _enumerated(msg: Any) -> AbstractStrategy | None:
+    """What NumPyro's `infer={"enumerate": "parallel"}` asks for: a sum over the support."""
+    asked = msg["infer"].get("enumerate")
+    if asked not in (None, "parallel", "sequential"):
+        raise ValueError(
+            f"site {msg['name']!r}: infer={{'enumerate': ...}} must be 'parallel' or 'sequential', "
+            f"got {asked!r}"
+        )
+    return None if asked is None else _ENUM
 
 
 def _default(fn: Any) -> AbstractStrategy:

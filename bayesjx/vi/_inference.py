@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
 
 from ._context import activate, Context, current
 from ._cost import Cost
+from ._counts import check_count
 from ._log_weights import drawable, log_mean, log_sum
 from ._loops import Fixed
 from ._particles import map_sites, particles
@@ -285,9 +285,3 @@ def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
     law = with_strategy(dist.Categorical(logits=drawable(log_weights)), strategy)
     trace, _ = simulate(lambda: numpyro.sample("index", law))
     return trace["index"]
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is a positive integer."""
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")

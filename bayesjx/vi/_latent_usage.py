@@ -14,6 +14,7 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.distributions.kl import kl_divergence
 
+from ._counts import check_count
 from ._law import draw, elementwise, elementwise_family, split, unmasked
 from ._table import aligned
 
@@ -121,6 +122,7 @@ def latent_usage(
         Burda, Grosse and Salakhutdinov (2016), section 5.2 (active units); Dang, Tran, Nguyen
         and Ho (2024) (collapse rate); Hoffman and Johnson (2016), "ELBO surgery" (information).
     """
+    check_count("num_draws", num_draws)
     keys = random.split(key, 3)
     guide_trace = handlers.trace(handlers.seed(guide, keys[0])).get_trace(*args, **kwargs)
     replayed = handlers.replay(handlers.seed(model, keys[1]), guide_trace)

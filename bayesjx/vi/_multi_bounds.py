@@ -11,9 +11,9 @@ import numpy as np
 
 from ._context import current
 from ._cost import Cost
+from ._counts import check_count
 from ._detached import draw, frozen
 from ._expectation import Expectation, expectation
-from ._inference import check_count
 from ._log_weights import log_mean, shares, weighted_sum
 from ._marginal import exact_densities
 from ._particles import log_mean_exp, particles

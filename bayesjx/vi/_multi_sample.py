@@ -12,6 +12,7 @@ from numpyro.distributions import Distribution
 
 from ._continuation import Branches, Continuation
 from ._cost import Cost, Frames, Term
+from ._counts import check_count
 from ._law import draw, elementwise_family, is_bernoulli
 from ._site import Site
 from ._strategy import AbstractReplay
@@ -31,8 +32,7 @@ class RLOO(AbstractReplay):
     num_samples: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
-        if self.num_samples < 2:
-            raise ValueError(f"rloo compares draws: num_samples >= 2, got {self.num_samples}")
+        check_count("num_samples", self.num_samples, least=2)
 
     def why_not(self, law: Distribution) -> str | None:
         return None

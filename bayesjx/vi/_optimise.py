@@ -13,6 +13,7 @@ import optax
 
 from .._core import Algorithm, fit as run_fit, FitResult
 from ._context import DrawKey, map_draws
+from ._counts import check_count, check_number
 from ._expectation import Expectation
 
 
@@ -66,7 +67,7 @@ def optimise(
         and a diagnosis that names the site which went bad first.
 
     Raises:
-        TypeError: `objective` is no `Expectation`.
+        TypeError: `objective` is no `Expectation`, or `optimizer` is not of Optax.
         ValueError: `params` has no floating-point array, or an option is out of range.
     """
     if not isinstance(objective, Expectation):
@@ -74,10 +75,12 @@ def optimise(
             f"objective must be an Expectation, got {type(objective).__name__}; "
             "decorate the function with @vi.expectation"
         )
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    if average is not None and not 0 < average < 1:
-        raise ValueError(f"average is a decay in (0, 1), got {average}")
+    check_count("num_draws", num_draws)
+    _check_optimizer(optimizer)
+    if average is not None:
+        check_number("average", average)
+        if not 0 < average < 1:
+            raise ValueError(f"average is a decay in (0, 1), got {average}")
     trained, static = eqx.partition(params, eqx.is_inexact_array)
     if not jax.tree.leaves(trained):
         raise ValueError("params holds no floating-point array to train")
@@ -147,6 +150,22 @@ def optimise(
 def _without_digits(value: jax.Array, maximise: bool) -> jax.Array:
     """Whether an objective is so good that only rounding errors can have made it."""
     return (value if maximise else -value) > jnp.finfo(value.dtype).eps ** -2.0
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    parts = [getattr(optimizer, name, None) for name in ("init", "update")]
+    if all(callable(part) for part in parts) and not hasattr(optimizer, "get_params"):
+        return
+    kind = type(optimizer)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    hint = "such as optax.adam(0.01)"
+    if name.startswith("numpyro"):
+        hint = (
+            f"such as optax.{kind.__name__.lower()}(...) here; only numpyro.infer.SVI takes others"
+        )
+    elif callable(optimizer):
+        hint += ", called with its learning rate"
+    raise TypeError(f"optimizer must be an Optax gradient transformation, {hint}; got {name}")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

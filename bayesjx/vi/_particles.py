@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 
-from ._context import activate, Context, current, Suspend
+from ._context import activate, current, Suspend
 from ._cost import as_cost, Cost, Frame, Frames, PARTICLES, reduce_to, Term
+from ._counts import check_count
 from ._log_weights import log_sum
 from ._site import Site
 from ._surrogate import ScoreRecord, Settings
@@ -45,9 +45,7 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
     Raises:
         ValueError: `num_particles` is not a positive integer, or copies are nested too deep.
     """
-    if not isinstance(num_particles, int | np.integer) or num_particles < 1:
-        raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
-    num_particles = int(num_particles)
+    num_particles = check_count("num_particles", num_particles)
 
     def transform(fn: Callable[..., Any]) -> Callable[..., Any]:
         def stacked(*args: Any, **kwargs: Any) -> Any:
@@ -72,38 +70,43 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
         raise ValueError(f"vi.particles is nested more than {_MAX_DEPTH + 1} deep")
     fixed = {a: v for a, v in parent.fixed.items() if a.startswith(prefix)}
     settings = Settings(parent.plate_key, parent.states, parent.maximise, prefix)
-    seen: list[Context] = []
+    # What does not go through `vmap` must not hold its tracers: they would outlive it.
+    sites: list[Site] = []
     stopped: list[Site] = []
 
-    def one(key: jax.Array, x: Any, fixed: dict[str, jax.Array]) -> tuple[Any, Any, Any]:
+    def one(key: jax.Array, x: Any, fixed: dict[str, jax.Array]) -> tuple[Any, ...]:
         context = settings.context(
             key, fixed=fixed, done=parent.done, suspend=parent.suspend, stage=parent.stage
         )
-        context.num_terms, context.depth = parent.num_terms, parent.depth + 1
-        seen.append(context)
+        context.depth = parent.depth + 1
         output = parts = None
         with activate(context):
             try:
                 output = fn(x)
             except Suspend as stop:
                 site = stop.site
-                stopped.append(site)
+                stopped.append(site.without_values())
                 parts = site.law, site.strategy, site.key, site.stacked_value
-        return output, context.records(), parts
+        sites[:] = [site.without_values() for site in context.sites]
+        return output, context.records(), parts, context.mutables
 
     keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
-    out, records, parts = jax.vmap(one)(keys, xs, fixed)
-    context = seen[-1]
-    parent.num_terms = context.num_terms
-    parent.mutables.update(context.mutables)
+    out, records, parts, mutables = jax.vmap(one)(keys, xs, fixed)
+    parent.mutables.update(mean_state(mutables))
     parent.exported += [_record_with_axis(record, frame) for record in records]
     if parts is not None:
         raise Suspend(_site_with_axis(stopped[-1], parts, frame))
-    parent.sites += context.sites
+    parent.sites += sites
     if not isinstance(out, Cost):
         return out
     means = {name: jnp.mean(value, axis=0) for name, value in out.records.items()}
     return Cost(tuple(_term_with_axis(term, frame) for term in out.terms), means)
+
+
+def mean_state(stacked: Any) -> Any:
+    """The mean over copies of the values of mutable sites; of integers, those of the first copy."""
+    inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)  # noqa: E731
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0) if inexact(x) else x[0], stacked)
 
 
 def _site_with_axis(site: Site, parts: Any, frame: Frame) -> Site:
@@ -119,7 +122,7 @@ def _site_with_axis(site: Site, parts: Any, frame: Frame) -> Site:
         strategy,
         keys[0],
         value,
-        site.since,
+        site.in_loop,
         particles=(frame, *site.particles),
     )
 

@@ -12,6 +12,7 @@ from numpyro import handlers
 
 from ._context import activate, Context, current, named, peek
 from ._cost import Cost, one_dtype
+from ._counts import check_count
 from ._handlers import DensityHandler, SimulateHandler
 from ._trace import Trace
 
@@ -59,10 +60,10 @@ def sample(
         `bayesjx.to_datatree` takes as a posterior.
 
     Raises:
-        ValueError: `num_samples` is not positive.
+        ValueError: `num_samples` is not a positive integer.
     """
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"num_samples must be positive, got {num_samples}")
+    if num_samples is not None:
+        check_count("num_samples", num_samples)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         with activate(Context(key)):

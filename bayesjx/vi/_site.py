@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import random
 from numpyro.distributions import Distribution
@@ -28,8 +30,7 @@ class Site:
         strategy: the gradient strategy.
         key: of the draw; that of the first particle inside `particles`.
         particles: the particle plates, outermost first; their dims are adjacent.
-        since: for a site inside scan or cond, the number of cost terms that existed before it;
-            None elsewhere.
+        in_loop: whether the site is inside scan or cond.
         loop: `"scan"` or `"reverse scan"` for a site whose leading axis is the time of a scan.
     """
 
@@ -41,7 +42,7 @@ class Site:
         strategy: AbstractStrategy,
         key: jax.Array,
         value: jax.Array,
-        since: int | None = None,
+        in_loop: bool = False,
         loop: str | None = None,
         particles: tuple[Frame, ...] = (),
     ):
@@ -51,7 +52,7 @@ class Site:
         self.strategy = strategy
         self.key = key
         self.stacked_value = value
-        self.since = since
+        self.in_loop = in_loop
         self.loop = loop
         self.particles = particles
 
@@ -90,6 +91,19 @@ class Site:
     @property
     def _batch_rank(self) -> int:
         return len(self._lead) + len(self.law.batch_shape)
+
+    def without_values(self) -> Site:
+        """The site with shapes in place of tracers, to look at once their trace has ended."""
+
+        def shape(x: Any) -> Any:
+            return jax.typeof(x) if isinstance(x, jax.core.Tracer) else x
+
+        site = copy.copy(self)
+        site.__dict__ |= jax.tree.map(
+            shape,
+            {name: getattr(self, name) for name in ("law", "strategy", "key", "stacked_value")},
+        )
+        return site
 
     def pad(self, stacked: jax.Array) -> jax.Array:
         """Moves leading particle axes to their plates' dims."""

@@ -16,7 +16,8 @@ from numpyro.distributions import biject_to
 
 from ._context import activate, Context, current
 from ._cost import Cost
-from ._inference import AbstractEvidenceEstimator, check_count, Target, Values
+from ._counts import check_count
+from ._inference import AbstractEvidenceEstimator, Target, Values
 from ._log_weights import drawable, log_mean
 from ._marginal import exact_densities
 from ._program_sites import latent_sites

@@ -153,13 +153,10 @@ def with_scores(
     terms: list[Term] = []
     kept_records = dict(cost.records)
     for record in records:
-        if record.since is None:
-            keep = [record.address in addresses for addresses in found]
-        else:
-            keep = [term.order is None or term.order >= record.since for term in cost.terms]
+        keep = [record.address in addresses for addresses in found]
         local = local_costs(cost, record.frames, keep)
         state = (settings.states or {}).get(record.address)
-        signals, kept, loss = record.strategy.signal(local, record.frames, state)
+        signals, kept, loss = _signal(record, local, state)
         terms += [_score_term(record, frames, signal) for frames, signal in signals.items()]
         if kept is not None:
             kept_records[record.address] = jax.lax.stop_gradient(kept)
@@ -169,6 +166,21 @@ def with_scores(
                 Term(-zero if settings.maximise else zero, label=f"{record.address}:baseline")
             )
     return Cost(cost.terms + tuple(terms), kept_records)
+
+
+def _signal(record: ScoreRecord, local: dict[Frames, jax.Array], state: Any) -> Any:
+    """What the strategy of a score site returns, checked."""
+    found: Any = record.strategy.signal(local, record.frames, state)
+    if not isinstance(found, tuple) or len(found) != 3 or not isinstance(found[0], dict):
+        came = type(found).__name__
+        if isinstance(found, tuple):
+            came = f"({', '.join(type(part).__name__ for part in found)})"
+        raise TypeError(
+            f"site {record.address.rpartition('/')[2]!r}: signal of {record.strategy.name} must "
+            "return (signals, record, baseline_loss), signals being a dict like `local` and the "
+            f"others None if there are none; it returned {came}"
+        )
+    return found
 
 
 def _score_term(record: ScoreRecord, frames: Frames, signal: jax.Array) -> Term:

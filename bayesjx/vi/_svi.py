@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 from numpyro.handlers import substitute
 
 from ._context import activate, Context
-from ._cost import as_cost
+from ._counts import check_count
 from ._expectation import Expectation
 from ._objectives import elbo
+from ._particles import mean_state
 
 
 class SVILoss:
     """A loss for `numpyro.infer.SVI` whose gradient respects each site's strategy.
 
     Drop-in for `Trace_ELBO` and `TraceGraph_ELBO`: models and guides may use `numpyro.param`,
-    `numpyro.module`, `numpyro.mutable`, AutoGuides and any gradient strategy.
+    `numpyro.module`, `numpyro.mutable`, AutoGuides and any gradient strategy. `vi.EMA` baselines
+    need the loop of `vi.fit`; they are zero here, with a warning.
 
     Args:
         objective: takes model and guide and returns an `Expectation` of their arguments, e.g.
@@ -29,6 +31,7 @@ class SVILoss:
         num_particles: independent draws that are averaged, by `jax.vmap`.
 
     Raises:
+        TypeError: `objective` is no function, or does not return an `Expectation`.
         ValueError: `num_particles` is not a positive integer.
     """
 
@@ -39,10 +42,13 @@ class SVILoss:
         objective: Callable[[Callable[..., Any], Callable[..., Any]], Expectation] = elbo,
         num_particles: int = 1,
     ):
-        if not isinstance(num_particles, int | np.integer) or num_particles < 1:
-            raise ValueError(f"num_particles must be a positive integer, got {num_particles!r}")
+        if not callable(objective):
+            raise TypeError(
+                "objective must be a function of model and guide, such as vi.elbo itself or "
+                f"lambda model, guide: vi.iwelbo(model, guide, 8); got {type(objective).__name__}"
+            )
         self.objective = objective
-        self.num_particles = int(num_particles)
+        self.num_particles = check_count("num_particles", num_particles)
 
     def loss(
         self,
@@ -63,11 +69,20 @@ class SVILoss:
             *args: passed to both, as are **kwargs**.
         """
         bound = self._bind(param_map, model, guide)
-        sign = -1.0 if bound.maximise else 1.0
-        if self.num_particles == 1:
-            return sign * bound.surrogate(rng_key, *args, **kwargs)
-        keys = random.split(rng_key, self.num_particles)
-        return sign * jnp.mean(jax.vmap(lambda key: bound.surrogate(key, *args, **kwargs))(keys))
+
+        def one(key: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            value, (_, records) = bound.surrogate_with_records(key, None, *args, **kwargs)
+            return value, records
+
+        values, records = self._over_particles(one, rng_key)
+        if records:
+            warnings.warn(
+                f"numpyro.infer.SVI does not keep the averages of vi.EMA baselines from step to "
+                f"step, so those of the sites {sorted(a.rpartition('/')[2] for a in records)} are "
+                "zero; use vi.fit (with vi.functional), or vi.LearnedBaseline",
+                stacklevel=2,
+            )
+        return (-1.0 if bound.maximise else 1.0) * jnp.mean(values)
 
     def loss_with_mutable_state(
         self,
@@ -78,17 +93,38 @@ class SVILoss:
         *args: Any,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """Like `loss`, with the values of `numpyro.mutable` sites after one run of both programs.
+        """Like `loss`, with the values of `numpyro.mutable` sites after a run of both programs.
+
+        With several particles, each is run from the present values, and what they leave is
+        averaged; of integers and booleans, such as counters, those of the first one are taken.
 
         Returns:
             `{"loss": scalar, "mutable_state": values by site name, or None if there are none}`.
         """
         value = self.loss(rng_key, param_map, model, guide, *args, **kwargs)
-        context = Context(rng_key)
-        with activate(context):
-            as_cost(self._bind(param_map, model, guide).fn(*args, **kwargs))
-        state = jax.lax.stop_gradient(context.mutables)
+        bound = self._bind(param_map, model, guide)
+
+        def one(key: jax.Array) -> dict[str, Any]:
+            context = Context(key)
+            with activate(context):
+                bound.fn(*args, **kwargs)
+            return jax.lax.stop_gradient(context.mutables)
+
+        state = self._over_particles(one, rng_key)
+        state = state if self.num_particles == 1 else mean_state(state)
         return {"loss": value, "mutable_state": state or None}
 
+    def _over_particles(self, fn: Callable[[jax.Array], Any], key: jax.Array) -> Any:
+        if self.num_particles == 1:
+            return fn(key)
+        return jax.vmap(fn)(random.split(key, self.num_particles))
+
     def _bind(self, param_map: dict[str, Any], model: Any, guide: Any) -> Expectation:
-        return self.objective(substitute(model, data=param_map), substitute(guide, data=param_map))
+        params: Any = param_map
+        bound = self.objective(substitute(model, data=params), substitute(guide, data=params))
+        if not isinstance(bound, Expectation):
+            raise TypeError(
+                "objective must return an Expectation, as vi.elbo does of a model and a guide; it "
+                f"returned {type(bound).__name__}"
+            )
+        return bound

@@ -12,9 +12,9 @@ from numpyro import handlers
 
 from ._context import current
 from ._cost import Cost
+from ._counts import check_count
 from ._detached import detached, draw
 from ._expectation import Expectation, expectation
-from ._inference import check_count
 from ._log_weights import drawable, log_mean, shares, weighted_sum
 from ._multi_bounds import iwelbo, log_weight
 from ._particles import map_sites, particles

@@ -1,0 +1,64 @@
+"""Checks of counts and other numbers that are options."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """`value` as a Python integer.
+
+    Raises:
+        ValueError: it is no integer, or below `least`.
+    """
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not integer or value < least:
+        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return int(value)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a finite real number, or traced."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        finite = not isinstance(value, str | bool | complex) and math.isfinite(value)
+    except TypeError:
+        finite = False
+    if not finite:
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+def check_argnums(argnums: Any, args: tuple) -> tuple[int, ...]:
+    """`argnums` as a tuple of positions in `args`.
+
+    Raises:
+        ValueError: they are no integers, out of range, or one is named twice.
+    """
+    chosen = argnums if isinstance(argnums, tuple | list) else (argnums,)
+    count = len(args)
+    valid = [isinstance(n, int | np.integer) and not isinstance(n, bool) for n in chosen]
+    if not chosen or not all(valid) or any(not -count <= n < count for n in chosen):
+        raise ValueError(
+            f"argnums must be positions of the {count} positional arguments of the objective, "
+            f"an integer or several; got {argnums!r}"
+        )
+    positions = tuple(int(n) % count for n in chosen)
+    if len(set(positions)) < len(positions):
+        raise ValueError(f"argnums names an argument twice: {argnums!r}")
+    return positions
+
+
+def check_callable(**values: Any) -> None:
+    """Raises `TypeError` unless every value is a function; None is for the caller to leave out."""
+    for name, value in values.items():
+        if not callable(value):
+            raise TypeError(
+                f"{name} must be a function with NumPyro statements, got {type(value).__name__}"
+            )
