@@ -75,7 +75,7 @@ class StructuredNormal(Distribution):
         with failures_are_nan():
             if self.precision is not None:
                 quad = jnp.sum(columns * self.precision.mm(columns), axis=0)
-                logdet = -self.precision.logdet()
+                logdet = -self.precision._psd_logdet()
             else:
                 quad, logdet = self.covariance.inv_quad_logdet(columns)  # ty: ignore
         constant = self.loc.size * jnp.log(2 * jnp.pi).astype(self.loc.dtype)
@@ -84,8 +84,8 @@ class StructuredNormal(Distribution):
     def entropy(self) -> jax.Array:
         constant = self.loc.size * (1 + jnp.log(2 * jnp.pi)).astype(self.loc.dtype)
         if self.precision is not None:
-            return 0.5 * (constant - self.precision.logdet())
-        return 0.5 * (constant + self.covariance.logdet())  # ty: ignore
+            return 0.5 * (constant - self.precision._psd_logdet())
+        return 0.5 * (constant + self.covariance._psd_logdet())  # ty: ignore
 
     @property
     def mean(self) -> jax.Array:
