@@ -175,7 +175,7 @@ def quad_logdet(law: StructuredNormal, shift: jax.Array) -> tuple[jax.Array, jax
     with failures_are_nan():
         if law.precision is not None:
             quad = jnp.sum(columns * law.precision.mm(columns), axis=0)
-            logdet = -law.precision.logdet()
+            logdet = -law.precision._psd_logdet()
         else:
             quad, logdet = law.covariance.inv_quad_logdet(columns)  # ty: ignore
     return quad.reshape(shift.shape[:-1]), logdet
@@ -184,8 +184,8 @@ def quad_logdet(law: StructuredNormal, shift: jax.Array) -> tuple[jax.Array, jax
 def log_determinant(law: StructuredNormal) -> jax.Array:
     """Of the covariance."""
     if law.precision is not None:
-        return -law.precision.logdet()
-    return law.covariance.logdet()  # ty: ignore
+        return -law.precision._psd_logdet()
+    return law.covariance._psd_logdet()  # ty: ignore
 
 
 def dense_covariance(law: StructuredNormal) -> jax.Array:

@@ -65,7 +65,7 @@ class BlockTridiag(AbstractOperator):
     parallel: bool = eqx.field(static=True)
 
     def __init__(self, diagonal: Any, lower: Any, parallel: bool = False):
-        _check_blocks("BlockTridiag", diagonal, lower)
+        _check_blocks("BlockTridiag", diagonal, lower, parallel)
         arrays = {"diagonal": diagonal, "lower": lower}
         self.diagonal, self.lower = checked_arrays("BlockTridiag", arrays)
         self.parallel = parallel
@@ -178,7 +178,7 @@ class BlockBidiag(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, diagonal: Any, lower: Any, parallel: bool = False, transposed: bool = False):
-        _check_blocks("BlockBidiag", diagonal, lower)
+        _check_blocks("BlockBidiag", diagonal, lower, parallel)
         arrays = {"diagonal": diagonal, "lower": lower}
         self.diagonal, self.lower = checked_arrays("BlockBidiag", arrays)
         self.parallel = parallel
@@ -335,9 +335,11 @@ def _over_transpose(blocks: jax.Array, tril: jax.Array) -> jax.Array:
     return solve_tril_each(tril, blocks.mT).mT
 
 
-def _check_blocks(owner: str, diagonal: Any, lower: Any) -> None:
+def _check_blocks(owner: str, diagonal: Any, lower: Any, parallel: Any) -> None:
     shape, below = jnp.shape(diagonal), jnp.shape(lower)
     good = len(shape) == 3 and shape[0] > 0 and shape[1] == shape[2]
+    if not isinstance(parallel, bool):
+        raise ValueError(f"{owner}: parallel must be a bool, got {parallel!r:.40}")
     if not good or below != (shape[0] - 1, *shape[1:]):
         raise ValueError(
             f"{owner}: diagonal must have shape (T, b, b) and lower (T - 1, b, b); got {shape} "

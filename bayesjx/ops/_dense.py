@@ -46,10 +46,12 @@ class Dense(AbstractOperator):
     jitter: jax.Array
 
     def __init__(self, matrix: Any, tags: object = (), jitter: Any = 0.0):
-        if jnp.ndim(matrix) != 2:
-            raise ValueError(f"Dense: matrix must have two axes, got shape {jnp.shape(matrix)}")
         (self.matrix,) = checked_arrays("Dense", {"matrix": matrix})
+        if self.matrix.ndim != 2:
+            raise ValueError(f"Dense: matrix must have two axes, got shape {self.matrix.shape}")
         self.tags = checked_tags("Dense", tags)
+        if isinstance(jitter, str) or jnp.ndim(jitter) != 0:
+            raise ValueError(f"Dense: jitter must be a scalar, got {jitter!r:.40}")
         self.jitter = jnp.asarray(jitter, self.matrix.dtype)
 
     @property
@@ -139,9 +141,9 @@ class Diag(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, entries: Any, tags: object = ()):
-        if jnp.ndim(entries) != 1:
-            raise ValueError(f"Diag: entries must have one axis, got shape {jnp.shape(entries)}")
         (self.entries,) = checked_arrays("Diag", {"entries": entries})
+        if self.entries.ndim != 1:
+            raise ValueError(f"Diag: entries must have one axis, got shape {self.entries.shape}")
         self.tags = checked_tags("Diag", tags) | {lx.diagonal_tag}
 
     @property
@@ -200,9 +202,9 @@ class ScaledIdentity(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, scale: Any, size: int = 0, tags: object = psd):
-        if jnp.ndim(scale) != 0:
-            raise ValueError(f"ScaledIdentity: scale must be a scalar, got {jnp.shape(scale)}")
         (self.scale,) = checked_arrays("ScaledIdentity", {"scale": scale})
+        if self.scale.ndim != 0:
+            raise ValueError(f"ScaledIdentity: scale must be a scalar, got {self.scale.shape}")
         if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
             raise ValueError(f"ScaledIdentity: size must be an integer, 0 or more, got {size!r}")
         self.size = int(size)

@@ -233,8 +233,8 @@ def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
     groups, _, g = values.shape
     if groups * g != size[1]:
         raise ValueError(
-            f"GroupedColumns: {groups} groups of {g} columns of values are not the {size[1]} "
-            f"columns of shape {size}"
+            f"GroupedColumns: {groups} groups of {g} columns are not the {size[1]} columns of "
+            f"shape {size}; values are (groups, k, g)"
         )
 
 

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 
 from .._core import on_failure
 from ._operator import AbstractOperator
@@ -55,6 +56,18 @@ def cg_solve(
         return solution.value, jnp.asarray(solution.stats["num_steps"]), good
 
     return CGSolve(*jax.vmap(one, in_axes=1, out_axes=(1, 0, 0))(b))
+
+
+def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
+    """Refuses options that conjugate gradients do not have.
+
+    Raises:
+        ValueError: a tolerance or a number of steps that is not positive.
+    """
+    if not isinstance(rtol, (int, float)) or not rtol > 0:
+        raise ValueError(f"{owner}: rtol must be a positive number, got {rtol!r:.40}")
+    if not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
+        raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")
 
 
 def checked(solve: CGSolve, owner: str) -> jax.Array:

@@ -124,6 +124,32 @@ class _Transposed(AbstractOperator):
         return (first.T @ inner).reshape(-1, x.shape[1])
 
 
+def check_cross(operator: Any, grid: tuple[int, ...], cross: Any, prior: Any) -> None:
+    """Refuses what is no covariance of test points with the cells of a grid, or no variances.
+
+    Raises:
+        ValueError: `cross` is of another kind, or shapes or types do not fit.
+    """
+    owner = f"marginal_variance of a {type(operator).__name__}"
+    if not isinstance(cross, (Kron, KhatriRao)):
+        raise ValueError(f"{owner}: cross must be a Kron or KhatriRao, got {type(cross).__name__}")
+    columns = tuple(factor.shape[1] for factor in cross.factors)
+    if columns != grid:
+        raise ValueError(
+            f"{owner}: the factors of cross must have {grid} columns, as the grid has cells, got "
+            f"{columns}"
+        )
+    if jnp.shape(prior) != cross.shape[:1]:
+        raise ValueError(
+            f"{owner}: prior must have shape {cross.shape[:1]}, got {jnp.shape(prior)}"
+        )
+    if not operator.dtype == cross.dtype == jnp.result_type(prior):
+        raise ValueError(
+            f"{owner}: cross and prior must have its type, {operator.dtype}, got {cross.dtype} and "
+            f"{jnp.result_type(prior)}"
+        )
+
+
 def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
     """Some rows, shape `(k, n)`, without a product; beyond the last row, the last."""
     index = jnp.minimum(index, cross.shape[0] - 1)

@@ -50,13 +50,13 @@ class Kron(AbstractOperator):
 
     def __init__(self, *factors: Any, tags: object = ()):
         arrays, shared = _as_arrays("Kron", factors)
-        for d, factor in enumerate(arrays):
+        self.factors = checked_arrays("Kron", {f"factor {d}": f for d, f in enumerate(arrays)})
+        for d, factor in enumerate(self.factors):
             if jnp.ndim(factor) != 2 or 0 in jnp.shape(factor):
                 raise ValueError(
                     f"Kron: factor {d} must be a matrix with at least one row and column, got "
                     f"shape {jnp.shape(factor)}"
                 )
-        self.factors = checked_arrays("Kron", {f"factor {d}": f for d, f in enumerate(arrays)})
         self.tags = _tags_of_product(checked_tags("Kron", tags), len(arrays)) | shared
         for axis in (0, 1):
             checked_size("Kron", math.prod(f.shape[axis] for f in self.factors))
@@ -185,12 +185,11 @@ class KronSum(AbstractOperator):
 
     def __init__(self, *factors: Any, tags: object = ()):
         arrays, shared = _as_arrays("KronSum", factors)
-        for d, factor in enumerate(arrays):
-            shape = jnp.shape(factor)
-            if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
-                raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
         named = {f"factor {d}": f for d, f in enumerate(arrays)}
         self.factors = checked_arrays("KronSum", named)
+        for d, shape in enumerate(factor.shape for factor in self.factors):
+            if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
+                raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
         self.tags = checked_tags("KronSum", tags) | shared | {symmetric}
         _refuse_tags("KronSum", self.tags, {lx.tridiagonal_tag, lx.unit_diagonal_tag}, len(arrays))
         checked_size("KronSum", self.shape[0])

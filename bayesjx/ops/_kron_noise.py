@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from .._core import eigh, on_failure, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
-from ._khatri_rao import by_rows, KhatriRao
+from ._khatri_rao import by_rows, check_cross, KhatriRao
 from ._kron import HStack, Kron, kron_mm, KronSum, outer
 from ._operator import AbstractOperator, symmetric_solve
 from ._tags import psd, shared_tags, symmetric
@@ -68,6 +68,11 @@ class KronPlusNoise(AbstractOperator):
 
     def __init__(self, signal: Kron | KronSum, noise: ScaledIdentity | Kron):
         product = isinstance(signal, Kron)
+        if not isinstance(signal, (Kron, KronSum)) or not isinstance(noise, (Kron, ScaledIdentity)):
+            raise ValueError(
+                "KronPlusNoise: signal must be a Kron or KronSum and noise a ScaledIdentity or "
+                f"Kron, got {type(signal).__name__} and {type(noise).__name__}"
+            )
         if product and not lx.is_symmetric(signal):
             raise ValueError(
                 "Kron + noise needs positive semi-definite factors: tags=ops.psd, or symmetric "
@@ -117,7 +122,11 @@ class KronPlusNoise(AbstractOperator):
             cross: $K_* = \otimes_d K_d(x_*, x)$ of a test grid, or a `KhatriRao` of scattered
                 points, shape `(m, n)`.
             prior: diagonal of $K_{**}$, shape `(m,)`.
+
+        Raises:
+            ValueError: `cross` is neither, or shapes or types do not fit.
         """
+        check_cross(self, self.grid, cross, prior)
         return prior - _explained(self, cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 
-from .._core import compiled, on_failure
+from .._core import check_key, compiled, on_failure
 from ._operator import AbstractOperator, symmetric_solve
 
 
@@ -66,12 +67,19 @@ def stochastic_logdet(
         quadrature"; Gardner, Pleiss, Bindel, Weinberger and Wilson (2018), "GPyTorch", for the
         preconditioned probes.
     """
-    operator._need_psd("stochastic_logdet")
-    size = operator.shape[0]
-    if num_probes < 2 or num_steps < 1:
+    if not isinstance(operator, AbstractOperator):
         raise ValueError(
-            "stochastic_logdet: num_probes must be at least 2 and num_steps at least 1, got "
-            f"{num_probes} and {num_steps}"
+            "stochastic_logdet: operator must be one of bayesjx.ops, got "
+            f"{type(operator).__name__}; a matrix is ops.Dense(matrix, ops.psd)"
+        )
+    operator._need_psd("stochastic_logdet")
+    check_key(key)
+    size = operator.shape[0]
+    whole = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
+    if not whole or num_probes < 2 or num_steps < 1:
+        raise ValueError(
+            "stochastic_logdet: num_probes must be an integer of at least 2 and num_steps one of "
+            f"at least 1, got {num_probes} and {num_steps}"
         )
     base = jnp.zeros((), operator.dtype)
     if preconditioner is None:

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import cho_solve, compiled, on_failure, solve_triangular
+from .._core import check_key, cho_solve, compiled, on_failure, solve_triangular
 from ._dense import Dense, Diag, ScaledIdentity
 from ._factors import kept
-from ._iterative import cg_solve, CGSolve, checked, Inverse, scatter, Submatrix
-from ._khatri_rao import explained_by_rows, KhatriRao
+from ._iterative import cg_solve, CGSolve, check_cg, checked, Inverse, scatter, Submatrix
+from ._khatri_rao import check_cross, explained_by_rows, KhatriRao
 from ._kron import HStack, Kron
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
@@ -97,6 +97,9 @@ class Masked(AbstractOperator):
             )
         if logdet == "lanczos" and key is None:
             raise ValueError('Masked: logdet="lanczos" needs a key for its probes')
+        check_cg("Masked", rtol, max_steps)
+        if key is not None:
+            check_key(key)
         self.full = full
         self.observed = jnp.asarray(np.flatnonzero(seen), jnp.int32)
         self.missing = jnp.asarray(np.flatnonzero(~seen), jnp.int32)
@@ -141,7 +144,11 @@ class Masked(AbstractOperator):
         Args:
             cross: $K_t$ of all cells of the grid, missing ones too, shape `(m, n)`.
             prior: diagonal of $K_{tt}$, shape `(m,)`.
+
+        Raises:
+            ValueError: `cross` is neither, or shapes or types do not fit.
         """
+        check_cross(self, self.full.grid, cross, prior)
         if self.solver == "cg":
             return prior - explained_by_rows(self, cross, self.observed)
         return self.full.marginal_variance(cross, prior) + self._lost(cross)
@@ -265,6 +272,8 @@ class KronPlusDiag(AbstractOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, signal: Kron, noise: Any, *, rtol: float = 1e-8, max_steps: int = 1000):
+        if not isinstance(signal, Kron):
+            raise ValueError(f"Kron + Diag: signal must be a Kron, got {type(signal).__name__}")
         if psd not in signal.tags:
             raise ValueError("Kron + noise needs positive semi-definite factors: tags=ops.psd")
         if jnp.shape(noise) != (signal.shape[0],):
@@ -273,6 +282,7 @@ class KronPlusDiag(AbstractOperator):
                 f"{jnp.shape(noise)}"
             )
         _, noise = checked_arrays("Kron + Diag", {"factors": signal.factors[0], "noise": noise})
+        check_cg("Kron + Diag", rtol, max_steps)
         self.signal = signal
         self.noise = eqx.error_if(
             noise,

@@ -13,7 +13,7 @@ import lineax as lx
 import numpy as np
 from jax import random
 
-from .._core import compiled
+from .._core import check_key, compiled
 from ._arithmetic import checked_scalar, fitted
 from ._tags import psd, scaled_tags
 
@@ -139,6 +139,11 @@ class AbstractOperator(lx.AbstractLinearOperator):
         """
         self._need_square("solve")
         b = self._checked(b, jnp.ndim(b), "b", self.shape[0])
+        if solver is not None and not isinstance(solver, lx.AbstractLinearSolver):
+            raise ValueError(
+                f"{type(self).__name__}: solver must be a solver of Lineax, such as "
+                f"lineax.CG(1e-8, 1e-8), got {solver!r:.40}"
+            )
         if solver is None:
             return self._solve(b) if b.ndim == 2 else self._solve(b[:, None])[:, 0]
         one = lambda column: lx.linear_solve(self, column, solver).value  # noqa: E731
@@ -178,6 +183,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
             ValueError: the operator is not tagged as positive semi-definite.
         """
         self._need_psd("sample")
+        checked_draws("sample", key, shape)
         return self._sample(key, math.prod(shape)).T.reshape(*shape, self.shape[0])
 
     def sample_inverse(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -187,6 +193,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
             ValueError: the operator is not tagged as positive semi-definite.
         """
         self._need_psd("sample_inverse")
+        checked_draws("sample_inverse", key, shape)
         return self._sample_inverse(key, math.prod(shape)).T.reshape(*shape, self.shape[0])
 
     def inv_quad_logdet(self, y: jax.Array) -> InvQuadLogdet:
@@ -353,6 +360,7 @@ def checked_arrays(owner: str, arrays: dict[str, Any]) -> tuple[jax.Array, ...]:
     Raises:
         ValueError: an array holds integers, or types are mixed.
     """
+    arrays = {name: _as_array(owner, name, array) for name, array in arrays.items()}
     found = {name: jnp.result_type(array) for name, array in arrays.items()}
     for name, dtype in found.items():
         if not jnp.issubdtype(dtype, jnp.inexact):
@@ -361,6 +369,31 @@ def checked_arrays(owner: str, arrays: dict[str, Any]) -> tuple[jax.Array, ...]:
         listed = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
         raise ValueError(f"{owner}: all arrays must have one type, got {listed}")
     return tuple(jnp.asarray(array) for array in arrays.values())
+
+
+def _as_array(owner: str, name: str, array: Any) -> Any:
+    if isinstance(array, (jax.Array, np.ndarray, np.generic, float, int)):
+        return array
+    try:
+        return jnp.asarray(array)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{owner}: {name} must be an array of floating-point numbers, got {array!r:.40}"
+        ) from None
+
+
+def checked_draws(owner: str, key: Any, shape: Any) -> None:
+    """Refuses what is no key, or no shape of draws.
+
+    Raises:
+        ValueError: one of them is not.
+    """
+    check_key(key)
+    whole = isinstance(shape, (tuple, list)) and all(
+        isinstance(s, (int, np.integer)) and s >= 0 for s in shape
+    )
+    if not whole:
+        raise ValueError(f"{owner}: shape must be a tuple of integers, 0 or more, got {shape!r}")
 
 
 def checked_size(owner: str, size: int) -> None:

@@ -16,6 +16,7 @@ from every_operator import A, B, COLUMN, KINDS, spd
 from scipy import linalg
 
 from bayesjx import ops
+from bayesjx.distributions import StructuredNormal
 
 OTHERS = ("ToeplitzRoot", "KhatriRao, transposed")  # whose multiples are of another class
 SHIFTS = ("Dense, indefinite", "KronSum, negative")  # and all that are definite, but for one:
@@ -109,7 +110,9 @@ def test_a_density_of_what_is_not_definite_is_nan():
         kron = ops.Kron(jnp.asarray(A), jnp.asarray(B), tags=ops.psd)
         covariances = [ops.Diag(bad, ops.psd), ops.ScaledIdentity(bad[0], 6)]
         covariances += [kron + ops.ScaledIdentity(bad[0]), bad[0] * kron + ops.ScaledIdentity(0.1)]
-        return [sum(covariance.inv_quad_logdet(y)) for covariance in covariances]
+        laws = [StructuredNormal(0 * y, precision=precision) for precision in covariances]
+        densities = [part for law in laws for part in (law.log_prob(y), law.entropy())]
+        return densities + [sum(covariance.inv_quad_logdet(y)) for covariance in covariances]
 
     assert np.isnan(run(np.array([-3.0, 1, 1, 1, 1, 1]))).all()
     assert np.isfinite(run(np.ones(6))).all()
