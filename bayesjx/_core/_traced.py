@@ -14,6 +14,16 @@ import numpyro
 from jax.extend import core
 
 MOST = 256  # functions that are remembered
+FIXED = (
+    0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    2.0,
+    np.inf,
+    -np.inf,
+)  # numbers of formulas, left where they are
 _ROOTS = tuple(str(Path(module).parent) for module in (jax.__file__, numpyro.__file__, __file__))
 _ROOTS = (*_ROOTS[:2], str(Path(_ROOTS[2]).parent))
 
@@ -51,7 +61,28 @@ def traced(function: Callable[..., Any], *args: Any) -> TracedFunction:
         args: arrays, or their shapes and types.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-    return TracedFunction(closed.consts, _first_equal(closed.jaxpr), jax.tree.structure(shape))
+    jaxpr, numbers = _with_numbers_outside(closed.jaxpr)
+    constants = [*numbers, *closed.consts]
+    return TracedFunction(constants, _first_equal(jaxpr), jax.tree.structure(shape))
+
+
+def _with_numbers_outside(jaxpr: Any) -> tuple[Any, list[Any]]:
+    """The same with numbers as constants, since a Python number may be another one next time."""
+    new, values, eqns = [], [], []
+    for eqn in jaxpr.eqns:
+        places = []
+        for place in eqn.invars:
+            if isinstance(place, core.Literal) and _may_change(place):
+                values.append(np.asarray(place.val, place.aval.dtype))
+                new.append(core.Var(place.aval))
+                place = new[-1]
+            places.append(place)
+        eqns.append(eqn.replace(invars=places))
+    return jaxpr.replace(constvars=[*new, *jaxpr.constvars], eqns=eqns), values
+
+
+def _may_change(literal: Any) -> bool:
+    return np.issubdtype(literal.aval.dtype, np.floating) and literal.val not in FIXED
 
 
 _JAXPRS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
@@ -119,8 +150,6 @@ def _of_value(value: Any) -> Any:
         return str(array.dtype), array.shape, array.tobytes()
     if isinstance(value, float):  # 0.0 and -0.0 are equal, and NaN is not
         return "float", value.hex()
-    if callable(value) and not isinstance(value, type):
-        raise _Unknown
     try:
         hash(value)
     except TypeError:

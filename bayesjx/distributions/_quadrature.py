@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NODES = 41
+NODES = 61
 REACH = 9.0  # standard deviations, beyond which a normal law has nothing that double precision sees
 STARTS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 SEARCH = 30  # steps at most
@@ -26,13 +26,13 @@ def adaptive_nodes(
     start: Any = None,
     whole: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Nodes $x$ and log weights of a rule for $E[p(y \mid \mu + \sigma x)^\alpha g(x)]$, $x \sim N(0, 1)$.
+    r"""Nodes and log weights for $E[p(y \mid \mu + \sigma x)^\alpha g(x)]$ with $x \sim N(0, 1)$.
 
     Placed around the mode of the product of normal law and likelihood, at the scale at which that
-    falls off: equal steps of $u$ in $x = \hat x + \tau \sinh u$, so that a likelihood much narrower
-    than the normal law is seen as well as what lies at the scale of the latter. The trapezoidal rule
-    in $u$ converges exponentially for analytic likelihoods. Nodes have no derivatives; weights are
-    NaN where the product is narrower than 3e-8 standard deviations.
+    falls off: equal steps of $u$ in $x = \hat x + \tau \sinh u$, so that a likelihood much
+    narrower than the normal law is seen as well as what lies at the scale of the latter. The
+    trapezoidal rule in $u$ converges exponentially for analytic likelihoods. Nodes have no
+    derivatives; weights are NaN where the product is narrower than 3e-8 standard deviations.
 
     Args:
         log_prob: from values of the function `(n,)` to log densities `(n,)`, elementwise. What it
@@ -44,7 +44,7 @@ def adaptive_nodes(
         whole: whether the rule is to be exact without the likelihood, too.
 
     Returns:
-        Shape `(41, n)` both.
+        Shape `(61, n)` both.
 
     References:
         Liu and Pierce (1994), "A note on Gauss-Hermite quadrature", Biometrika (nodes at mode and

@@ -159,7 +159,7 @@ class MarkovGP(Distribution):
         return self.loc + self.as_given(path + jnp.sqrt(self.noise) * draws)
 
     def where_defined(self, array: jax.Array) -> jax.Array:
-        """An array of the shape of the data, in the order of time, NaN before the process begins."""
+        """An array of the shape of the data, in the order of time, NaN where no process is."""
         there = self.space.defined(self.before + self.steps)
         return jnp.where(_beside(there, self.event_shape), array, jnp.nan)
 
@@ -291,9 +291,10 @@ def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arra
 def _seen(mask: Any, shape: tuple[int, ...], dtype: Any, name: str = "mask") -> jax.Array:
     if mask is None:
         return jnp.ones(shape, dtype)
-    if np.shape(mask) not in (shape, shape[:1]) or jnp.result_type(mask) != jnp.bool_:
+    dtype_given = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype
+    if np.shape(mask) not in (shape, shape[:1]) or dtype_given != np.bool_:
         raise ValueError(
-            f"{name} must hold booleans of shape {shape}, got {jnp.result_type(mask)} of shape "
+            f"{name} must hold booleans of shape {shape}, got {dtype_given} of shape "
             f"{np.shape(mask)}"
         )
     mask = jnp.asarray(mask).astype(dtype)

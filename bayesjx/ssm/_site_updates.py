@@ -17,7 +17,7 @@ from ._spaces import AbstractStateSpace
 from ._steps import Series
 
 METHODS = ("vi", "ep", "pl")
-MORE = 20  # steps, of the equation for derivatives, for each that the search may take
+MOST = 2000  # steps, of the equation for derivatives
 ACCURACY = {"float64": 1e-10, "float32": 1e-5}  # of derivatives of sites, relative
 
 
@@ -229,19 +229,18 @@ def _(primals: Any, tangents: Any, *, method: str, power: Any, rate: Any) -> Any
 def _relax(rate: Any, lacking: Callable[[Sites], Sites], wanted: Sites) -> Sites:
     """The solution of a linear equation of sites, by the iteration that found the fixed point."""
     accuracy = ACCURACY[str(wanted.linear.dtype)]
-    most = MORE * 100
 
     def goes_on(carry: Any) -> jax.Array:
         _, moved, count = carry
-        return (count < most) & ~(moved <= accuracy)
+        return (count < MOST) & ~(moved <= accuracy)
 
     def again(carry: Any) -> Any:
         sites, _, count = carry
         move = jax.tree.map(jnp.subtract, wanted, lacking(sites))
         new = jax.tree.map(lambda a, b: a + rate * b, sites, move)
-        sizes = [jnp.max(jnp.abs(a)) for a in new]
-        moves = [jnp.max(jnp.abs(a)) / jnp.where(b > 0, b, 1.0) for a, b in zip(move, sizes)]
-        return new, jnp.maximum(*moves), count + 1
+        moved, size = ([jnp.max(jnp.abs(a)) for a in tree] for tree in (move, new))
+        parts = [a / jnp.where(b > 0, b, 1.0) for a, b in zip(moved, size, strict=True)]
+        return new, jnp.maximum(*parts), count + 1
 
     first = wanted, jnp.asarray(jnp.inf, wanted.linear.dtype), jnp.zeros((), int)
     sites, moved, _ = jax.lax.while_loop(goes_on, again, first)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +58,7 @@ def _field(**changed: Any) -> ssm.SpaceTimeGP:
 
 
 def _traced_times(times: Any) -> Any:
-    return jax.block_until_ready(jax.jit(lambda t: _law(times=t).log_prob(Y))(times))
+    return eqx.filter_jit(lambda t: _law(times=t).log_prob(Y))(jnp.asarray(times))
 
 
 def _case(function: str, argument: str, expected: str, call: Callable[[], object]) -> Case:

@@ -15,11 +15,11 @@ MEAN, VARIANCE = np.array([0.0, 0.3, -2.0, 1.0, 0.0]), np.array([2.0, 1e-4, 9.0,
 CASES = {
     "normal": (lambda f: dist.Normal(f, 0.01), np.array([1.0, 0.31, 5.0, 1.0, 40.0]), 1e-7),
     "narrower": (lambda f: dist.Normal(f, 1e-3), np.array([1.0, 0.31, 5.0, 1.0, 40.0]), 1e-5),
-    "student": (lambda f: dist.StudentT(3.0, f, 0.02), np.array([1.0, 0.4, 9.0, -1.5, 20.0]), 1e-6),
+    "student": (lambda f: dist.StudentT(3.0, f, 0.02), np.array([1.0, 0.4, 9.0, -1.5, 20.0]), 1e-4),
     "laplace": (lambda f: dist.Laplace(f, 0.05), np.array([1.0, 0.31, 5.0, 1.0, -3.0]), 2e-2),
-    "poisson": (lambda f: dist.Poisson(jnp.exp(f)), np.array([0, 2, 5, 400, 3]), 1e-9),
+    "poisson": (lambda f: dist.Poisson(jnp.exp(f)), np.array([0, 2, 5, 400, 3]), 1e-7),
     "bernoulli": (lambda f: dist.Bernoulli(logits=9 * f), np.array([0, 1, 1, 0, 1]), 1e-5),
-    "binomial": (lambda f: dist.Binomial(1000, logits=f), np.array([0, 700, 5, 999, 3]), 1e-8),
+    "binomial": (lambda f: dist.Binomial(1000, logits=f), np.array([0, 700, 5, 999, 3]), 1e-7),
 }
 
 
