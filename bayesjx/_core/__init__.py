@@ -38,6 +38,7 @@ from bayesjx._core._parameters import (
     to_real as to_real,
 )
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
+from bayesjx._core._traced import traced as traced, TracedFunction as TracedFunction
 from bayesjx._core._tree import (
     check_key as check_key,
     path_name as path_name,

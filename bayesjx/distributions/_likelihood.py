@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from .._core import check_key, positive_field, refuse_where
+from .._core import check_key, positive_field, refuse_where, traced, TracedFunction
+from ._quadrature import adaptive_nodes
 from ._repair import repaired
 
 NODES = {1: 20, 2: 10}  # of Gauss-Hermite quadrature along each latent, by their number
@@ -160,25 +161,43 @@ def log_predictive_prob(
 ) -> jax.Array:
     r"""$\log E_{f \sim N(\mu, v)}[p(y \mid f)]$ of each observation: its log predictive density.
 
-    Exact for `gp.Gaussian`; else by the same quadrature as `expected_log_prob`, whose arguments and
-    errors it shares. Shape `(n,)`.
+    Exact for `gp.Gaussian`. Of one latent function it is quadrature with nodes where likelihood and
+    normal law have their mass together, however narrow one of them is; of more it is that of
+    `expected_log_prob`, whose arguments and errors it shares. Shape `(n,)`.
     """
     y, mean, variance, guard = _checked("log_predictive_prob", likelihood, y, mean, variance)
     _check_draws("log_predictive_prob", mean, key, num_samples)
     if isinstance(likelihood, Gaussian):
         noise = likelihood.noise.astype(mean.dtype)
         return guard * dist.Normal(mean, jnp.sqrt(variance + noise)).log_prob(y)
+    if mean.ndim == 1:
+        density = traced(lambda f, y: log_likelihood(likelihood, f, y), mean, y)
+        return guard * _log_expected(density, y, mean, variance)
     f, weights = _nodes(mean, variance, key, num_samples)
     log_prob = log_likelihood(likelihood, f, y)
     return guard * jax.nn.logsumexp(log_prob, axis=0, b=weights[:, None])
+
+
+@jax.jit
+def _log_expected(
+    density: TracedFunction, y: jax.Array, mean: jax.Array, variance: jax.Array
+) -> jax.Array:
+    fixed = jax.lax.stop_gradient(density)
+    x, log_weights = adaptive_nodes(lambda f: fixed(f, y), mean, variance)
+    f = mean + _scale(variance) * x
+    return jax.nn.logsumexp(jax.vmap(lambda f: density(f, y))(f) + log_weights, axis=0)
+
+
+def _scale(variance: jax.Array) -> jax.Array:
+    # A variance of 0 would make the derivative of the root infinite.
+    return jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
 
 
 def _nodes(
     mean: jax.Array, variance: jax.Array, key: jax.Array | None, num_samples: int
 ) -> tuple[jax.Array, jax.Array]:
     """Values of the function, shape `(q, *mean.shape)`, and their weights `(q,)`."""
-    # A variance of 0 would make the derivative of the root infinite.
-    scale = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
+    scale = _scale(variance)
     latents = 1 if mean.ndim == 1 else mean.shape[1]
     if latents in NODES:
         places, weights = _hermite(latents)

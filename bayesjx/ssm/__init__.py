@@ -4,11 +4,10 @@ from ._approximate import (
     approximate as approximate,
     MarkovApproximation as MarkovApproximation,
     site_updates as site_updates,
-    SitesInfo as SitesInfo,
-    SitesState as SitesState,
 )
 from ._markov_gp import MarkovGP as MarkovGP
 from ._posterior import MarkovPosterior as MarkovPosterior
+from ._site_updates import SitesInfo as SitesInfo, SitesState as SitesState
 from ._sites import Sites as Sites
 from ._space_time import SpaceTimeGP as SpaceTimeGP, SpaceTimePosterior as SpaceTimePosterior
 from ._spaces import AbstractStateSpace as AbstractStateSpace

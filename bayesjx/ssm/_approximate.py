@@ -2,54 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
-from .._core import Algorithm
+from .._core import Algorithm, refuse_where
 from ..distributions._likelihood import in_support, Likelihood, log_predictive_prob
-from . import _process as process, _sites as site
+from . import _site_updates as updates
+from ._inputs import count, law_of, numbers, positive, share
 from ._markov_gp import MarkovGP
 from ._posterior import MarkovPosterior
-from ._sites import Problem, Sites
-from ._steps import Series
+from ._site_updates import Chain, method_of, Parameters, SitesInfo, SitesState
+from ._sites import make_problem, Problem
 
-METHODS = ("vi", "ep", "pl")
-
-
-class SitesState(NamedTuple):
-    """Where site updates are.
-
-    Attributes:
-        sites: natural parameters, in the order of time.
-        mean: of the function less its prior mean, under the approximation by these sites.
-        variance: of the function.
-    """
-
-    sites: Sites
-    mean: jax.Array
-    variance: jax.Array
-
-
-class SitesInfo(NamedTuple):
-    """What an update did.
-
-    Attributes:
-        change: the largest change of a mean, in standard deviations, or of a log variance.
-    """
-
-    change: jax.Array
-
-
-class _Method(NamedTuple):
-    update: Callable[..., Sites]
-    energy: Callable[..., jax.Array]
+ALLOWED = (0, 1, 0.5, -1)  # values, one of which most likelihoods allow
 
 
 def site_updates(
@@ -68,8 +39,12 @@ def site_updates(
     `SitesState`; `step(None, state)` the next one and a `SitesInfo`. Arguments and errors are those
     of `approximate`.
     """
-    problem = _problem(prior, y, likelihood, residual)
-    return _algorithm(prior, problem, _method(method, power), rate)
+    chain, problem = _checked(prior, y, likelihood, method, residual, rate=rate, power=power)
+
+    def step(key: Any, state: SitesState) -> tuple[SitesState, SitesInfo]:
+        return updates.step(method, chain, problem, power, rate, state)
+
+    return Algorithm(lambda: updates.begin(chain), step)
 
 
 def approximate(
@@ -128,61 +103,95 @@ def approximate(
         inference with PSD guarantees", JMLR 24; Chang, Wilkinson, Khan and Solin (2020), "Fast
         variational learning in state-space Gaussian process models", MLSP.
     """
-    problem, way = _problem(prior, y, likelihood, residual), _method(method, power)
-    algorithm = _algorithm(prior, problem, way, rate)
-    precise = prior.steps.dtype == jnp.float64
-    tolerance = tolerance or (1e-8 if precise else 1e-4)
-
-    def goes_on(carry: Any) -> jax.Array:
-        _, info, count = carry
-        return (count < max_steps) & ~(info.change < tolerance)
-
-    def step(carry: Any) -> Any:
-        return *algorithm.step(None, carry[0]), carry[2] + 1
-
-    def solve() -> Any:
-        unknown = SitesInfo(jnp.asarray(jnp.inf, prior.steps.dtype))
-        return jax.lax.while_loop(goes_on, step, (algorithm.init(), unknown, jnp.zeros((), int)))
-
+    chain, problem = _checked(prior, y, likelihood, method, residual, rate=rate, power=power)
+    count("max_steps", max_steps)
+    if tolerance is None:
+        tolerance = 1e-8 if chain.steps.dtype == jnp.float64 else 1e-4
+    positive("tolerance", tolerance)
+    parameters = Parameters(chain, problem)
     # All that parameters enter by, also inside the likelihood, is held fixed in the search.
-    run, constants = jax.closure_convert(solve)
-    state, info, count = jax.lax.stop_gradient(run(*jax.lax.stop_gradient(constants)))
-    found = _conditioned(prior, state.sites)
-    done = info.change < tolerance
-    return MarkovApproximation(found, state, problem, count, done, method, power)
+    fixed = jax.lax.stop_gradient(parameters)
+    state = updates.begin(fixed.chain)
+    state, taken, done = updates.search(method, *fixed, power, rate, state, max_steps, tolerance)
+    return MarkovApproximation(
+        parameters,
+        jax.lax.stop_gradient(state),
+        taken,
+        done,
+        likelihood,
+        prior.loc,
+        prior.origin,
+        prior.backend,
+        method,
+        power,
+        rate,
+    )
 
 
 class MarkovApproximation(eqx.Module):
     """The normal law of a process given observations with some likelihood.
 
+    All that it answers has the derivatives of the whole, in parameters of prior and likelihood,
+    the sites' motion included, to any order.
+
     Attributes:
-        posterior: of the process given the sites.
-        state: sites and moments at the observations, in the order of time.
-        problem: observations and likelihood.
+        parameters: the process at its observations, and these with their likelihood.
+        found: sites and moments, without derivatives.
         steps: updates made, scalar.
-        converged: whether they have converged, boolean scalar.
+        converged: whether they have converged, boolean scalar; not if a site could not be updated.
+        likelihood: as it was given.
+        loc: prior mean of the function.
+        origin: what the times are counted from.
+        backend: see `MarkovGP`.
         method: "vi", "ep" or "pl".
         power: of "ep".
+        rate: see `approximate`.
     """
 
-    posterior: MarkovPosterior
-    state: SitesState
-    problem: Problem
+    parameters: Parameters
+    found: SitesState
     steps: jax.Array
     converged: jax.Array
+    likelihood: Likelihood
+    loc: jax.Array
+    origin: float = eqx.field(static=True)
+    backend: str = eqx.field(static=True)
     method: str = eqx.field(static=True)
     power: float = eqx.field(static=True)
+    rate: float = eqx.field(static=True)
+
+    @property
+    def state(self) -> SitesState:
+        """Sites and moments at the observations, in the order in which these were given."""
+        return updates.fixed_point(self.parameters, self.found, **self._options)
+
+    @property
+    def posterior(self) -> MarkovPosterior:
+        """The process given the sites."""
+        chain = self.parameters.chain
+        return MarkovPosterior(
+            chain.space,
+            chain.series(self.state.sites),
+            self.loc,
+            chain.order,
+            chain.readout,
+            self.origin,
+            self.backend,
+        )
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"method": self.method, "power": self.power, "rate": self.rate}
 
     def log_evidence(self) -> jax.Array:
         """The lower bound ("vi", "pl") or estimate ("ep") of the log evidence, scalar.
 
-        NaN where the sites have not converged. Its derivatives hold them fixed: for "vi" and "ep"
-        they are those of the whole.
+        NaN where the sites have not converged.
         """
-        fixed = jax.lax.stop_gradient(self.state)
-        flat = jax.tree.map(lambda array: array.reshape(-1), fixed)
-        energy = _method(self.method, self.power).energy
-        total = self.posterior.log_evidence() + energy(self.problem, *flat)
+        if self.method == "pl":  # whose bound is not stationary in the sites
+            total = updates.energy(self.parameters, self.state, self.method, self.power)
+        else:
+            total = updates.evidence(self.parameters, self.found, **self._options)
         return jnp.where(self.converged, total, jnp.nan)
 
     def moments(self, times: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
@@ -197,102 +206,85 @@ class MarkovApproximation(eqx.Module):
         """Joint draws of the function; see `MarkovPosterior`. NaN where a site curves upward."""
         return self.posterior.sample(key, times, shape)
 
-    def log_predictive_prob(self, times: Any, y: Any, mean: Any = 0.0) -> jax.Array:
+    def log_predictive_prob(
+        self, times: Any, y: Any, mean: Any = 0.0, likelihood: Likelihood | None = None
+    ) -> jax.Array:
         """The log density of new observations, each by itself, shape `(m,)`.
 
         Args:
             times: shape `(m,)`.
             y: observations, `(m,)`, or `(m, p)` of several outputs, which are returned flat.
             mean: prior mean of the process there, a scalar or of that shape.
+            likelihood: of these observations, if it is another one, as where it carries data of
+                the observations that were approximated; of flat values too.
+
+        Raises:
+            ValueError: shapes that disagree, `y` outside of the support.
         """
         centre, variance = self.posterior.moments(times)
+        if np.shape(numbers("y", y)) != centre.shape:
+            raise ValueError(f"y must have shape {centre.shape}, got {np.shape(y)}")
+        if np.shape(mean) not in ((), centre.shape):
+            raise ValueError(f"mean must be a scalar or {centre.shape}, got {np.shape(mean)}")
         f = jnp.broadcast_to(mean + centre, centre.shape).reshape(-1)
-        y = jnp.reshape(y, -1)
-        return log_predictive_prob(self.problem.likelihood, y, f, variance.reshape(-1))
+        likelihood = self.likelihood if likelihood is None else likelihood
+        law_of(likelihood, f)
+        return log_predictive_prob(likelihood, jnp.asarray(y).reshape(-1), f, variance.reshape(-1))
 
 
-def _algorithm(prior: MarkovGP, problem: Problem, way: _Method, rate: float) -> Algorithm:
-    if not 0 < rate <= 1:
-        raise ValueError(f"rate must be in (0, 1], got {rate}")
-    space, shape = prior.space, prior.event_shape
-    rows = np.asarray([space.readout]) if prior.readout is None else prior.readout
-
-    def moments(sites: Sites) -> tuple[jax.Array, jax.Array]:
-        found = process.smooth(prior.plan, space, _series(prior, sites), rows, prior.readout)
-        return found[0].reshape(shape), found[1].reshape(shape)
-
-    def init() -> SitesState:
-        zero = jnp.zeros(shape, prior.steps.dtype)
-        sites = Sites(zero, zero)
-        return SitesState(sites, *moments(sites))
-
-    def step(key: Any, state: SitesState) -> tuple[SitesState, SitesInfo]:
-        sites, mean, variance = jax.tree.map(lambda a: a.reshape(-1), state)
-        new = way.update(problem, sites, mean, variance)
-        new = jax.tree.map(lambda a, b: b + rate * (a - b), new, sites)
-        shaped = Sites(*(a.reshape(shape) for a in new))
-        after = SitesState(shaped, *moments(shaped))
-        # Sites that curve upward can leave no normal law; then they are flat for once.
-        flat = Sites(*(a.reshape(shape) for a in site.without_upward(new, mean)))
-        after = jax.lax.cond(
-            jnp.all(after.variance > 0),
-            lambda: after,
-            lambda: SitesState(flat, *moments(flat)),
-        )
-        moved = jnp.abs(after.mean - state.mean) / jnp.sqrt(state.variance)
-        grown = jnp.abs(jnp.log(after.variance / state.variance))
-        return after, SitesInfo(jnp.max(jnp.maximum(moved, grown)))
-
-    return Algorithm(init, step)
-
-
-def _method(method: str, power: float) -> _Method:
-    if not 0 < power <= 1:
-        raise ValueError(f"power must be in (0, 1], got {power}")
-    if method == "vi":
-        return _Method(site.variational, site.variational_energy)
-    if method == "ep":
-        update = functools.partial(site.power_ep, power)
-        return _Method(update, functools.partial(site.ep_energy, power))
-    if method == "pl":
-        return _Method(site.linearised, site.variational_energy)
-    raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-
-
-def _problem(prior: MarkovGP, y: Any, likelihood: Likelihood, residual: Any) -> Problem:
-    """Observations in the order of time, flat, and checked."""
+def _checked(
+    prior: MarkovGP,
+    y: Any,
+    likelihood: Likelihood,
+    method: str,
+    residual: Any,
+    *,
+    rate: Any,
+    power: Any,
+) -> tuple[Chain, Problem]:
+    """The process and the observations, flat, and checked."""
+    method_of(method)
+    share("rate", rate)
+    share("power", power)
+    if not isinstance(prior, MarkovGP):
+        raise ValueError(f"prior must be a MarkovGP, got {type(prior).__name__}")
     if prior.noisy:
         raise ValueError("the prior must have no noise, which is for the likelihood to say")
     if prior.readout is not None and prior.readout.ndim == 3:
-        raise ValueError("approximate: likelihoods are of values of the function, not of slopes")
+        raise ValueError("prior: likelihoods are of values of the function, not of slopes")
     if prior.backend in ("square-root", "steady"):
         raise ValueError(f"approximate: backend {prior.backend!r} has no sites, take another one")
-    if jnp.shape(y) != prior.event_shape:
-        raise ValueError(f"y must have shape {prior.event_shape}, got {jnp.shape(y)}")
-    seen = prior.seen.reshape(-1)
-    y = prior.in_order(jnp.asarray(y)).reshape(-1)
-    # Something that the likelihood allows, where nothing was observed.
-    y = jnp.where(seen > 0, y, y[jnp.argmax(seen)])
-    loc = prior.in_order(prior.loc).reshape(-1)
-    checked, guard = in_support(likelihood, y, loc, jnp.ones((), loc.dtype))
-    wide = jnp.broadcast_to(jnp.asarray(residual, loc.dtype), prior.event_shape)
-    left = prior.in_order(wide).reshape(-1)
-    return Problem(checked, guard * seen, loc, left, likelihood)
-
-
-def _series(prior: MarkovGP, sites: Sites) -> Series:
-    nothing = jnp.zeros_like(sites.linear)
-    return Series(prior.before, prior.steps, sites.linear, nothing, prior.seen, sites.precision)
-
-
-def _conditioned(prior: MarkovGP, sites: Sites) -> MarkovPosterior:
-    fixed = jax.lax.stop_gradient(sites)
-    return MarkovPosterior(
+    shape, loc = prior.event_shape, prior.loc.reshape(-1)
+    if np.shape(numbers("y", y)) != shape:
+        raise ValueError(f"y must have shape {shape}, got {np.shape(y)}")
+    if np.shape(numbers("residual", residual)) not in ((), shape):
+        got = np.shape(residual)
+        raise ValueError(f"residual must be a scalar or have shape {shape}, got {got}")
+    if not isinstance(residual, jax.core.Tracer):
+        refuse_where(residual, lambda v: ~(v >= 0), "residual must not be negative or NaN")
+    seen = prior.as_given(prior.seen).reshape(-1)
+    flat = jnp.asarray(y).reshape(-1)
+    flat = jnp.where(seen > 0, flat, _allowed(law_of(likelihood, loc), flat, seen))
+    checked, guard = in_support(likelihood, flat, loc, jnp.ones((), loc.dtype))
+    left = jnp.broadcast_to(jnp.asarray(residual, loc.dtype), shape).reshape(-1)
+    chain = Chain(
         prior.space,
-        _series(prior, fixed),
-        prior.loc,
+        prior.before,
+        prior.steps,
+        prior.seen,
         prior.order,
         prior.readout,
-        prior.origin,
-        prior.backend,
+        prior.plan,
     )
+    problem = make_problem(likelihood, checked, guard * seen, loc, left, method == "pl")
+    return chain, problem
+
+
+def _allowed(law: Any, y: jax.Array, seen: jax.Array) -> jax.Array:
+    """Something that the likelihood allows, for where nothing was observed."""
+    found = y[jnp.argmax(seen)]
+    for value in reversed(ALLOWED):
+        if isinstance(law, dist.Distribution) and value == y.dtype.type(value):
+            there = jnp.asarray(value, y.dtype)
+            found = jnp.where(law.support(jnp.broadcast_to(there, y.shape)), there, found)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 from . import _array_steps as steps, _roots as roots
 from ._array_steps import Adjoint, Found, Law, Moments, Records
 from ._backend import Plan
+from ._slopes import with_slopes
 from ._stretches import futures, seen_from, starts, Stretch
 
 
@@ -32,8 +32,7 @@ class Backward(NamedTuple):
     smoothed: Any
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def log_density(plan: Plan, law: Law, records: Records) -> jax.Array:
+def _value(plan: Plan, law: Law, records: Records) -> jax.Array:
     """The log density of what was observed, scalar, with exact derivatives in all arrays.
 
     Args:
@@ -247,28 +246,19 @@ def one_after_another(array: jax.Array, n: int, lanes: int) -> jax.Array:
     return back.reshape(-1, *back.shape[2:])[:n]
 
 
-def _vjp_forward(plan: Plan, law: Law, records: Records) -> tuple[jax.Array, Any]:
+def _with_slopes(plan: Plan, law: Law, records: Records) -> tuple[jax.Array, tuple[Law, Records]]:
     total, found = filtered(plan, law, records)
-    return total, (found, records)
-
-
-def _vjp_backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Law, Records]:
-    found, records = saved
     n = len(records.y)
     back = backward(plan, found)
-    in_noise = 0.5 * (back.found.weight**2 - back.found.precision)
-    arrays = (back.matrix, back.noise, back.found.readout, -back.found.weight, in_noise)
-    matrix, noise, readout, in_y, in_noise = (
-        cotangent * one_after_another(array, n, plan.lanes) for array in arrays
+    arrays = (back.matrix, back.noise, back.found.readout, back.found.records)
+    matrix, noise, readout, in_records = jax.tree.map(
+        lambda array: one_after_another(array, n, plan.lanes), arrays
     )
     readout = readout if _varies(records) else jnp.sum(readout, axis=0)
-    nothing = jnp.zeros_like(in_y)
-    if records.scale is not None:  # factors are held fixed where they are used
-        return Law(matrix, noise), Records(readout, nothing, nothing, nothing, nothing)
-    return Law(matrix, noise), Records(readout, in_y, in_noise, nothing)
+    return total, (Law(matrix, noise), Records(readout, *in_records))
 
 
-log_density.defvjp(_vjp_forward, _vjp_backward)
+log_density = with_slopes(_value, _with_slopes)
 
 
 def _varies(records: Records) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._steps import compared, Innovation
+from ._steps import compared, factor_gradient, Innovation
 
 
 class Law(NamedTuple):
@@ -61,11 +61,19 @@ class Adjoint(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Derivatives in one observation: minus the first, minus the second, and in its readout."""
+    """Derivatives in one observation.
+
+    Attributes:
+        weight: of the log density in it, with the other sign.
+        precision: minus the second one.
+        readout: in its readout.
+        records: in the fields of `Records` from `y` on.
+    """
 
     weight: jax.Array
     precision: jax.Array
     readout: jax.Array
+    records: tuple[Any, ...]
 
 
 def times_blocks(a: jax.Array, x: jax.Array) -> jax.Array:
@@ -169,7 +177,13 @@ def unobserve(now: Records, state: Moments, later: Adjoint) -> tuple[Adjoint, Fo
     mixed = outer(bent, h)
     before = later.curvature - mixed - jnp.swapaxes(mixed, 0, 1) + curvature * outer(h, h)
     adjoint = Adjoint(later.slope + weight * h, before)
-    return adjoint, Found(weight, curvature, in_readout)
+    nothing = jnp.zeros_like(weight)
+    in_records: tuple[Any, ...] = (-weight, in_noise, nothing, None)
+    if now.scale is not None:
+        mean = dot(h, state.mean) + dot(cross, adjoint.slope)
+        variance = dot(h, cross) - dot(cross, matvec(before, cross))
+        in_records = factor_gradient(now, mean, variance)
+    return adjoint, Found(weight, curvature, in_readout, in_records)
 
 
 def absorb(

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from .._core import eigh
 from . import _process as process
 from ._backend import MOST_STATES, Plan
+from ._slopes import with_slopes
 from ._spaces import AbstractStateSpace, ScaledSpace
 from ._steps import Series
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def log_density(
+def _value(
     precise: bool, cov: jax.Array, space: AbstractStateSpace, noise: jax.Array, series: Series
 ) -> jax.Array:
     r"""The log density of $Y \sim N(0, K_s \otimes K_t + \sigma^2 I)$, scalar.
@@ -50,7 +50,7 @@ def _rotated(
     return jnp.sum(jax.vmap(one, (0, 1))(jnp.maximum(values, 0), series.y))
 
 
-def _forward(
+def _with_slopes(
     precise: bool, cov: jax.Array, space: Any, noise: jax.Array, series: Series
 ) -> tuple[jax.Array, Any]:
     values, vectors = eigh(cov)
@@ -70,8 +70,4 @@ def _forward(
     return total, (vectors @ inside @ vectors.T, in_space, in_noise, in_series)
 
 
-def _backward(precise: bool, slopes: Any, cotangent: jax.Array) -> Any:
-    return jax.tree.map(lambda slope: cotangent * slope, slopes)
-
-
-log_density.defvjp(_forward, _backward)
+log_density = with_slopes(_value, _with_slopes)

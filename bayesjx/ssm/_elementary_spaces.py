@@ -202,7 +202,11 @@ class LineSpace(AbstractStateSpace):
 
 
 class WienerSpace(AbstractStateSpace):
-    """A Wiener process from the origin on (order 0), or its integral (order 1)."""
+    """A Wiener process from the origin on (order 0), or its integral (order 1).
+
+    Before the origin the state is 0, so that what comes later does not feel it; there the function
+    itself is not defined, see `defined`.
+    """
 
     order: int = eqx.field(static=True)
     origin: jax.Array
@@ -222,10 +226,18 @@ class WienerSpace(AbstractStateSpace):
         return alg.identity(1) if self.order == 0 else ((1, step), (0, 1))
 
     def marginal(self, time: Any) -> Matrix:
-        since = time - self.origin
-        return self.noise(time, jnp.where(since >= 0, since, jnp.nan))
+        return self._grown(jnp.maximum(time - self.origin, 0.0))
 
     def noise(self, time: Any, step: Any) -> Matrix:
+        since = time - self.origin
+        # Before the origin there is nothing; a step across it grows from there on.
+        return self._grown(jnp.where(since >= 0, step, jnp.maximum(since + step, 0.0)))
+
+    def defined(self, time: Any) -> Any:
+        return time >= self.origin
+
+    def _grown(self, step: Any) -> Matrix:
+        """The covariance a time after the state was 0."""
         if self.order == 0:
             return ((self.variance * step,),)
         half = step**2 / 2

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from . import _algebra as alg, _passes as passes, _steps as steps
 from ._backend import Plan
 from ._passes import Backward
+from ._slopes import with_slopes
 from ._spaces import AbstractStateSpace
 from ._steps import Adjoint, Series, Smoothed
 
@@ -32,12 +33,11 @@ class Filtered(NamedTuple):
     last: Adjoint
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def log_density(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
+def _value(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
     """The log density of what was observed, scalar.
 
     Its derivatives are exact and come from one pass backward, in all parameters of the space, the
-    times, the observations and their noise.
+    times, the observations and their noise, or factors; higher orders are those of that pass.
 
     Args:
         plan: how to go about it.
@@ -112,29 +112,23 @@ def one_after_another(array: jax.Array, n: int) -> jax.Array:
     return array if array.ndim == 1 else array.T.reshape(-1)[:n]
 
 
-def _forward(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Any]:
+def _with_slopes(
+    plan: Plan, space: AbstractStateSpace, series: Series
+) -> tuple[jax.Array, tuple[Any, Series]]:
     total, found = filtered(plan, space, series)
-    return total, (space, found, series)
-
-
-def _backward(plan: Plan, saved: Any, cotangent: jax.Array) -> tuple[Any, Series]:
-    space, found, series = saved
     n = len(series.step)
     back: Backward = passes.backward(space, found.series, found.kept, found.last, plan.precise)
-    weight, precision = back.smoothed
-    in_noise = 0.5 * (weight**2 - precision)
-    nothing = jnp.zeros_like(weight)
-    arrays = [back.time, back.step, -weight, in_noise, nothing]
-    if series.scale is not None:  # factors are held fixed where they are used
-        arrays = [back.time, back.step, nothing, nothing, nothing, nothing]
-    arrays = [cotangent * one_after_another(array, n) for array in arrays]
+    arrays = (back.time, back.step, *back.records)
+    in_records = Series(
+        *(None if array is None else one_after_another(array, n) for array in arrays)
+    )
     in_start, in_time = _start_gradient(space, series, back.first)
-    in_space = jax.tree.map(lambda a, b: cotangent * (a + b), back.space, in_start)
-    arrays[0] = arrays[0].at[0].add(cotangent * in_time)
-    return in_space, Series(*arrays)
+    in_space = jax.tree.map(jnp.add, back.space, in_start)
+    in_records = in_records._replace(time=in_records.time.at[0].add(in_time))
+    return total, (in_space, in_records)
 
 
-log_density.defvjp(_forward, _backward)
+log_density = with_slopes(_value, _with_slopes)
 
 
 def _start_gradient(space: AbstractStateSpace, series: Series, first: Adjoint) -> tuple[Any, Any]:

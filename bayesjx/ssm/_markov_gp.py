@@ -15,6 +15,7 @@ from .._core import refuse_where
 from ..kernels import AbstractKernel
 from . import _algebra as alg, _process as process, _steady as steady
 from ._backend import is_brief, Plan, plan
+from ._inputs import draws as draws_of, numbers
 from ._posterior import MarkovPosterior
 from ._spaces import AbstractStateSpace, check_noise, SumSpace
 from ._state_space import HARMONICS, state_space
@@ -33,7 +34,8 @@ class MarkovGP(Distribution):
     In a model, `numpyro.sample("y", MarkovGP(kernel, times, noise), obs=y)` is the marginal
     likelihood, equal to that of the dense normal law; value and gradient come from a Kalman filter
     and its adjoint smoother. Times may be irregular and may coincide. The density is NaN where
-    parameters that are known only at run time are negative.
+    parameters that are known only at run time are negative, and where something was observed before
+    the process begins, as before the origin of `Wiener`.
 
     With `mixing` there are several outputs, $f_j = \sum_q W_{jq} g_q$ of independent processes
     $g_q$, a linear model of coregionalisation.
@@ -43,8 +45,8 @@ class MarkovGP(Distribution):
             space. With `mixing`, a sequence of `q` of them.
         times: shape `(n,)`. If they are not in order they are sorted inside, with a warning;
             under `jit` as arguments they must be in order.
-        noise: variance of the observations about the function, not negative, scalar or `(n,)`;
-            of several outputs also `(p,)` or `(n, p)`.
+        noise: variance of the observations about the function, not their standard deviation, not
+            negative, scalar or `(n,)`; of several outputs also `(p,)` or `(n, p)`.
         mean: of the process, of such a shape.
         mask: booleans `(n,)`, or `(n, p)`, which values are observed; others may be anything, NaN
             too. By default all. Where nothing at all is observed the log density is 0.
@@ -96,7 +98,11 @@ class MarkovGP(Distribution):
         self.space = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), space)
         self.readout = None
         if mixing is not None:
-            _refuse_known(mixing, lambda w: ~np.isfinite(w), f"mixing must be finite: {mixing}")
+            _refuse_known(
+                numbers("mixing", mixing),
+                lambda w: ~np.isfinite(w),
+                f"mixing must be finite: {mixing}",
+            )
             self.readout = mixed(self.space, jnp.asarray(mixing, dtype))
         if slopes is not None:
             if mixing is not None:
@@ -107,9 +113,13 @@ class MarkovGP(Distribution):
         if isinstance(kernel, AbstractStateSpace):
             check_noise(self.space, self.before, self.steps)
         shape = (n,) if mixing is None else (n, len(mixing))
+        numbers("noise", noise)
         _refuse_known(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
-        self.noisy = isinstance(noise, jax.core.Tracer) or bool(np.any(np.asarray(noise) > 0))
-        self.noise = self.in_order(_each("noise", noise, shape, dtype))
+        self.noisy = _is_traced(noise) or bool(np.any(np.asarray(noise) > 0))
+        known = self.in_order(_each("noise", noise, shape, dtype))
+        # A negative one could pass for less noise.
+        self.noise = jnp.where(known >= 0, known, jnp.nan) if _is_traced(noise) else known
+        _refuse_known(numbers("mean", mean), lambda m: ~np.isfinite(m), f"mean holds NaN: {mean}")
         self.loc = _each("mean", mean, shape, dtype)
         self.seen = self.in_order(_seen(mask, shape, dtype))
         self.complete = mask is None
@@ -126,7 +136,7 @@ class MarkovGP(Distribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
-        event, shape = self.event_shape, jnp.shape(value)
+        event, shape = self.event_shape, np.shape(numbers("value", value))
         if shape[len(shape) - len(event) :] != event:
             wanted = ", ".join(map(str, event))
             raise ValueError(f"MarkovGP: value must have shape (..., {wanted}), got {shape}")
@@ -139,12 +149,19 @@ class MarkovGP(Distribution):
         return jnp.reshape(found, shape[: len(shape) - len(event)])
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        draws_of(key, "sample_shape", sample_shape)
         in_path, in_noise = jax.random.split(key)
         path = process.prior_paths(
             in_path, self.space, self.before, self.steps, sample_shape, self.readout
         ).reshape(*sample_shape, *self.event_shape)
         draws = jax.random.normal(in_noise, path.shape, path.dtype)
+        path = self.where_defined(path)
         return self.loc + self.as_given(path + jnp.sqrt(self.noise) * draws)
+
+    def where_defined(self, array: jax.Array) -> jax.Array:
+        """An array of the shape of the data, in the order of time, NaN where no process is."""
+        there = self.space.defined(self.before + self.steps)
+        return jnp.where(_beside(there, self.event_shape), array, jnp.nan)
 
     @property
     def plan(self) -> Plan:
@@ -164,7 +181,8 @@ class MarkovGP(Distribution):
         rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
         rows = jnp.broadcast_to(rows, (n, *rows.shape[-2:]))
         prior = jnp.einsum("npi,nij,npj->np", rows, marginal, rows)
-        return self.as_given(prior.reshape(self.event_shape) + self.noise)
+        prior = self.where_defined(prior.reshape(self.event_shape))
+        return self.as_given(prior + self.noise)
 
     def condition(self, value: Any) -> MarkovPosterior:
         """The law of the function given observations.
@@ -176,8 +194,8 @@ class MarkovGP(Distribution):
             ValueError: a wrong shape, or NaN that no mask hides.
             RuntimeError: under `jit`, NaN that no mask hides.
         """
-        if jnp.shape(value) != self.event_shape:
-            shape = jnp.shape(value)
+        if np.shape(numbers("value", value)) != self.event_shape:
+            shape = np.shape(value)
             raise ValueError(f"condition: value must have shape {self.event_shape}, got {shape}")
         seen = self.as_given(self.seen)
         hidden = jnp.where(seen > 0, jnp.asarray(value, self.steps.dtype), 0.0)
@@ -204,7 +222,7 @@ class MarkovGP(Distribution):
         """Observations less their mean, in the order of time."""
         centred = self.in_order(jnp.asarray(value, self.steps.dtype) - self.loc)
         # Missing ones may be NaN, which must not get into any product.
-        centred = jnp.where(self.seen > 0, centred, 0.0)
+        centred = jnp.where(self.seen > 0, self.where_defined(centred), 0.0)
         return Series(self.before, self.steps, centred, self.noise, self.seen)
 
     def in_order(self, array: jax.Array) -> jax.Array:
@@ -221,10 +239,10 @@ class MarkovGP(Distribution):
 
 def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
     if mixing is not None:
-        if not isinstance(kernel, tuple | list) or jnp.shape(mixing)[1:] != (len(kernel),):
+        if not isinstance(kernel, tuple | list) or np.shape(mixing)[1:] != (len(kernel),):
             raise ValueError(
                 "with mixing of shape (p, q), kernel must be a sequence of q kernels; got "
-                f"{jnp.shape(mixing)} and {kernel}"
+                f"{np.shape(mixing)} and {kernel}"
             )
         return SumSpace(tuple(_space(one, None, harmonics) for one in kernel))
     if isinstance(kernel, AbstractStateSpace):
@@ -236,8 +254,17 @@ def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
 
 def _refuse_known(value: Any, bad: Callable[[Any], Any], message: str) -> None:
     # What is known only when a program runs shows in its densities, which are NaN then.
-    if not isinstance(value, jax.core.Tracer):
+    if not _is_traced(value):
         refuse_where(value, bad, message)
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, jax.core.Tracer)
+
+
+def _beside(there: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """What is known of each time, for each output of it."""
+    return there if len(shape) == 1 else there[:, None]
 
 
 def mixed(space: Any, mixing: jax.Array) -> jax.Array:
@@ -252,7 +279,7 @@ def rows_of(space: AbstractStateSpace, dtype: Any) -> jax.Array:
 
 
 def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    n, given = shape[0], jnp.shape(value)
+    n, given = shape[0], np.shape(value)
     if given not in ((), (n,), shape[1:], shape):
         raise ValueError(f"{name} must be a scalar or have shape {shape}, got {given}")
     value = jnp.asarray(value, dtype)
@@ -264,10 +291,11 @@ def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arra
 def _seen(mask: Any, shape: tuple[int, ...], dtype: Any, name: str = "mask") -> jax.Array:
     if mask is None:
         return jnp.ones(shape, dtype)
-    if jnp.shape(mask) not in (shape, shape[:1]) or jnp.result_type(mask) != jnp.bool_:
+    dtype_given = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype
+    if np.shape(mask) not in (shape, shape[:1]) or dtype_given != np.bool_:
         raise ValueError(
-            f"{name} must hold booleans of shape {shape}, got {jnp.result_type(mask)} of shape "
-            f"{jnp.shape(mask)}"
+            f"{name} must hold booleans of shape {shape}, got {dtype_given} of shape "
+            f"{np.shape(mask)}"
         )
     mask = jnp.asarray(mask).astype(dtype)
     return jnp.broadcast_to(mask[:, None] if mask.ndim < len(shape) else mask, shape)

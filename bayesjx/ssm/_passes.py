@@ -20,14 +20,15 @@ class Backward(NamedTuple):
     """What the backward pass finds.
 
     Attributes:
-        smoothed: derivatives in each observation.
+        records: derivatives of the log density in what was observed, the fields of `Series` from
+            `y` on.
         space: derivative of the log density in the parameters of the space.
         time: in the times before each step.
         step: in the steps.
         first: in the first state of each lane.
     """
 
-    smoothed: Smoothed
+    records: tuple[Any, ...]
     space: Any
     time: Any
     step: Any
@@ -146,15 +147,16 @@ def backward(
         in_space, in_time, in_step = steps.parameter_gradient(lanes, earlier, adjoint, now, precise)
         total = jax.tree.map(jnp.add, total, in_space)
         passed = steps.back(space, adjoint, now.step)
-        return (_flat(passed, like), total), (smoothed, in_time, in_step)
+        in_records = steps.record_gradient(h, state, now, adjoint, smoothed)
+        return (_flat(passed, like), total), (in_records, in_time, in_step)
 
     first = (_flat(last, like), zero)
-    (passed, total), (smoothed, in_time, in_step) = jax.lax.scan(
+    (passed, total), (in_records, in_time, in_step) = jax.lax.scan(
         step, first, (series, kept), reverse=True
     )
     total = jax.tree.map(jnp.sum, total)
     adjoint = Adjoint(passed[0], alg.unpacked(passed[1]))
-    return Backward(smoothed, total, in_time, in_step, adjoint)
+    return Backward(in_records, total, in_time, in_step, adjoint)
 
 
 def smooth(
@@ -186,10 +188,7 @@ def smooth(
         later = Adjoint(later[0], alg.unpacked(later[1]))
         state = steps.predict(space, earlier, now.time, now.step, precise)
         adjoint, smoothed = steps.adjoint_step(h, state, now, later)
-        cross = alg.matvec(state.cov, readout)
-        mean = alg.dot(readout, state.mean) + alg.dot(cross, adjoint.slope)
-        known = alg.dot(cross, alg.matvec(adjoint.curvature, cross))
-        variance = alg.dot(readout, cross) - known
+        mean, variance = steps.smoothed_moments(readout, state, adjoint)
         return _flat(steps.back(space, adjoint, now.step), like), (mean, variance, smoothed)
 
     return jax.lax.scan(step, _flat(last, like), (series, kept), reverse=True)[1]

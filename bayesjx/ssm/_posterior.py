@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
 
+from .._core import refuse_where
 from . import _algebra as alg, _process as process
 from ._backend import is_brief, Plan, plan
+from ._inputs import draws as draws_of, numbers
 from ._spaces import AbstractStateSpace, SumSpace
 from ._steps import Series
 
@@ -69,9 +71,14 @@ class MarkovPosterior(eqx.Module):
 
     def combinations(self, rows: Any, times: Any = None) -> tuple[jax.Array, jax.Array]:
         """Means and variances of combinations `(q, d)` of the states, shape `(m, q)` both."""
+        size = self.space.size
+        if np.ndim(rows) != 2 or np.shape(rows)[1] != size:
+            raise ValueError(f"rows must have shape (q, {size}), got {np.shape(rows)}")
         series, readout, places = self._at(times)
         mean, variance, _ = self._smoothed(series, rows, readout)
-        variance = jnp.maximum(variance, 0)
+        there = self.space.defined(series.time + series.step)[:, None]
+        mean = jnp.where(there, mean, jnp.nan)
+        variance = jnp.where(there, jnp.maximum(variance, 0), jnp.nan)
         return (mean, variance) if places is None else (mean[places], variance[places])
 
     def marginal(self, times: Any = None, term: int | None = None) -> dist.Normal:
@@ -80,14 +87,27 @@ class MarkovPosterior(eqx.Module):
         return dist.Normal(mean, jnp.sqrt(variance))
 
     def predict(self, times: Any, noise: Any, mean: Any = 0.0) -> dist.Normal:
-        """The law of a new observation at each time, a normal of shape `(m,)` or `(m, p)`.
+        """The law of a new observation with normal noise, a normal of shape `(m,)` or `(m, p)`.
 
         Args:
             times: shape `(m,)`.
-            noise: its variance about the function, a scalar or of that shape.
+            noise: its variance about the function, not its standard deviation, a scalar or of that
+                shape.
             mean: prior mean of the process there, a scalar or of that shape.
+
+        Raises:
+            ValueError: wrong times or shapes, negative noise, a posterior by `approximate`, whose
+                likelihood says what is observed.
         """
+        self._refuse_sites("predict", "log_predictive_prob of the approximation")
         centre, variance = self.moments(times)
+        for name, value in (("noise", noise), ("mean", mean)):
+            if np.shape(numbers(name, value)) not in ((), centre.shape):
+                raise ValueError(
+                    f"{name} must be a scalar or have shape {centre.shape}, got {np.shape(value)}"
+                )
+        if not isinstance(noise, jax.core.Tracer):
+            refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
         return dist.Normal(mean + centre, jnp.sqrt(variance + noise))
 
     def leave_one_out(self) -> dist.Normal:
@@ -96,7 +116,11 @@ class MarkovPosterior(eqx.Module):
         From the smoother, without refitting: with $u$ and $D$ the weight and the precision of an
         observation, mean $y - u / D$ and variance $1 / D$. Where nothing was observed it is what
         `predict` would say.
+
+        Raises:
+            ValueError: a posterior by `approximate`, whose observations are not normal.
         """
+        self._refuse_sites("leave_one_out", "a likelihood that is normal, in MarkovGP")
         mean, variance, (weight, precision) = self._smoothed(
             self.series, self._rows(None), self.readout
         )
@@ -126,6 +150,13 @@ class MarkovPosterior(eqx.Module):
             Shape `(k, m)`, or `(k, m, p)`.
         """
 
+        self._refuse_sites("means_given", "a likelihood that is normal, in MarkovGP")
+
+        wanted = self.series.y.shape
+        if np.shape(values)[1:] != wanted:
+            inside = ", ".join(map(str, wanted))
+            raise ValueError(f"values must have shape (k, {inside}), got {np.shape(values)}")
+
         def one(y: jax.Array) -> jax.Array:
             y = y if self.order is None else y[self.order[0]]
             series = self.series._replace(y=self.series.seen * y)
@@ -145,6 +176,7 @@ class MarkovPosterior(eqx.Module):
             times: shape `(m,)`; by default those of the observations.
             shape: of the sample.
         """
+        draws_of(key, "shape", shape)
         series, readout, places = self._at(times)
         if series.scale is not None:
             series = _as_observations(series)
@@ -157,7 +189,17 @@ class MarkovPosterior(eqx.Module):
         difference = difference.reshape(-1, *series.y.shape)
         moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows, readout)[0])
         found = path + moved(difference).reshape(path.shape)
+        there = self.space.defined(series.time + series.step)
+        there = there if process.outputs(self.readout) is None else there[:, None]
+        found = jnp.where(there, found, jnp.nan)
         return jnp.take(found, places, axis=len(shape)) if places is not None else found
+
+    def _refuse_sites(self, name: str, instead: str) -> None:
+        if self.series.scale is not None:
+            raise ValueError(
+                f"{name} is for observations with normal noise, and this posterior is of an "
+                f"approximation, which has factors in place of a likelihood; take {instead}"
+            )
 
     def _drawn(
         self, key: jax.Array, series: Series, readout: Any, shape: tuple[int, ...]
@@ -189,6 +231,8 @@ class MarkovPosterior(eqx.Module):
             if process.outputs(self.readout) is not None or term is not None:
                 raise ValueError("slope is for the sum of all terms of one output")
             return alg.stacked(self.space.slope, (), self.series.step.dtype)[None]
+        if term is not None and not isinstance(term, int):
+            raise ValueError(f"term must be an integer, got {term!r}")
         if term is None:
             several = process.outputs(self.readout) is not None
             return self.readout if several else [self.space.readout]
@@ -211,10 +255,11 @@ class MarkovPosterior(eqx.Module):
     def _merged(self, times: Any) -> tuple[Series, jax.Array, jax.Array]:
         """The series with empty places at other times, its order, and where those are."""
         old = self.series.time + self.series.step
-        if jnp.ndim(times) != 1 or jnp.size(times) == 0:
-            raise ValueError(f"times must have shape (m,), not empty; got {jnp.shape(times)}")
-        if not isinstance(times, jax.core.Tracer):
+        if np.ndim(times) != 1 or np.size(times) == 0:
+            raise ValueError(f"times must have shape (m,), not empty; got {np.shape(times)}")
+        if not isinstance(numbers("times", times), jax.core.Tracer):
             times = np.asarray(times, np.float64)
+            refuse_where(times, lambda t: ~np.isfinite(t), "times hold NaN or infinite values")
         new = jnp.asarray(times - self.origin, old.dtype)
         every = jnp.concatenate([old, new])
         order = jnp.argsort(every, stable=True)

@@ -1,7 +1,11 @@
-"""What is asked of a process of time, whichever way its matrices are kept."""
+"""What is asked of a process of time, whichever way its matrices are kept.
+
+Each question is one compiled program, which all series of one length share.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -17,6 +21,7 @@ def outputs(readout: Any) -> int | None:
     return None if readout is None or readout.ndim == 3 else len(readout)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def log_density(
     plan: Plan, space: AbstractStateSpace, series: Series, readout: Any = None
 ) -> jax.Array:
@@ -32,15 +37,24 @@ def smooth(
     plan: Plan, space: AbstractStateSpace, series: Series, wanted: Any, readout: Any = None
 ) -> tuple[jax.Array, jax.Array, Smoothed]:
     """Means and variances `(n, q)` of combinations `(q, d)` of the states, see `_arrays.smooth`."""
-    if plan.arrays:
-        return arrays.smooth(plan, space, series, wanted, readout)
-    (one,) = wanted
     # Numbers that are known are kept as such, so that zeros cost nothing.
-    row = tuple(one) if isinstance(one, jax.Array) else tuple(map(_number, one))
-    mean, variance, found = engine.smooth(plan, space, series, row)
+    if isinstance(wanted, jax.Array):
+        return _smooth(plan, None, space, series, wanted, readout)
+    known = tuple(tuple(map(_number, row)) for row in wanted)
+    return _smooth(plan, known, space, series, None, readout)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _smooth(plan: Plan, known: Any, space: Any, series: Series, wanted: Any, readout: Any) -> Any:
+    rows = known if wanted is None else wanted
+    if plan.arrays:
+        return arrays.smooth(plan, space, series, rows, readout)
+    (row,) = rows
+    mean, variance, found = engine.smooth(plan, space, series, tuple(row))
     return mean[:, None], variance[:, None], found
 
 
+@functools.partial(jax.jit, static_argnums=4)
 def prior_paths(
     key: jax.Array,
     space: AbstractStateSpace,

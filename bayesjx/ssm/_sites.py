@@ -2,7 +2,7 @@ r"""Normal factors in place of a likelihood, one for each observation.
 
 A site $\exp(\lambda_1 x - \lambda_2 x^2 / 2)$ stands for the likelihood of the value $m_0 + x$ of
 the function, where $m_0$ is its prior mean. An update takes the moments of $x$ under the current
-approximation, and returns sites and what the energy needs of them.
+approximation, and returns sites.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..distributions._likelihood import expectation, Likelihood, log_likelihood
+from .._core import traced, TracedFunction
+from ..distributions._likelihood import AbstractLikelihood, Likelihood, log_likelihood
+from ..distributions._quadrature import adaptive_nodes
 
-NODES = 32  # of Gauss-Hermite quadrature for moments of likelihoods
-LEAST_VARIANCE = 1e-10  # of observations, relative to one
+NODES = 32  # of Gauss-Hermite quadrature for moments of observations
 
 
 class Sites(NamedTuple):
@@ -32,24 +33,62 @@ class Sites(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Observations and their likelihood, flat.
+    """Observations and their likelihood, flat, in the order in which they were given.
 
     Attributes:
         y: `(n,)`, something allowed where nothing was observed.
         seen: 1 where something was observed, else 0.
         loc: prior mean of the function.
         residual: variance of what the function has besides the process.
-        likelihood: from the function to a distribution.
+        log_prob: from values of the function `(n,)` and `y` to log densities `(n,)`.
+        expected: from `y`, means and variances of the function to expected log densities, where
+            these have a closed form.
+        moments: from values of the function to means and variances of the observations, where
+            a method needs them.
     """
 
     y: jax.Array
     seen: jax.Array
     loc: jax.Array
     residual: jax.Array
-    likelihood: Likelihood
+    log_prob: TracedFunction
+    expected: TracedFunction | None
+    moments: TracedFunction | None
 
 
-def variational(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Sites:
+def make_problem(
+    likelihood: Likelihood, y: Any, seen: Any, loc: Any, residual: Any, with_moments: bool
+) -> Problem:
+    """The problem, with the likelihood as functions that have been traced."""
+
+    def moments(f: jax.Array) -> Any:
+        law = likelihood(f)
+        for name in ("mean", "variance"):
+            if not _has(law, name):
+                raise ValueError(
+                    f'method "pl" needs mean and variance of the likelihood, and the {name} of '
+                    f"{type(law).__name__} is not known"
+                )
+        return tuple(jnp.broadcast_to(a, f.shape).astype(f.dtype) for a in (law.mean, law.variance))
+
+    log_prob = traced(lambda f, y: log_likelihood(likelihood, f, y), loc, y)
+    expected = None
+    if isinstance(likelihood, AbstractLikelihood):
+        expected = traced(likelihood.expected_log_prob, y, loc, loc)
+    which = traced(moments, loc) if with_moments else None
+    return Problem(y, seen, loc, residual, log_prob, expected, which)
+
+
+def _has(law: Any, name: str) -> bool:
+    try:
+        return getattr(law, name) is not None
+    except NotImplementedError:
+        return False
+
+
+def variational(
+    power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
+) -> tuple[Sites, jax.Array]:
     """Where the expected log likelihood has the derivatives of the sites.
 
     References:
@@ -57,32 +96,46 @@ def variational(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Sit
     """
 
     def expected(mean: jax.Array, variance: jax.Array) -> jax.Array:
-        return jnp.sum(problem.seen * _expected(problem, mean, variance))
+        return jnp.sum(_expected(problem, mean, variance))
 
     slope, half = jax.grad(expected, (0, 1))(mean, variance)
-    return Sites(slope - 2 * half * mean, -2 * half)
+    return Sites(slope - 2 * half * mean, -2 * half), jnp.ones_like(mean, bool)
 
 
-def power_ep(power: float, problem: Problem, sites: Sites, mean: Any, variance: Any) -> Sites:
+def power_ep(
+    power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
+) -> tuple[Sites, jax.Array]:
     """Where a cavity times a power of the site has the moments that it has with the likelihood.
 
     A site whose cavity is not a normal law stays as it is.
+
+    Returns:
+        The sites, and which of them have been replaced, or need not be.
 
     References:
         Minka (2004), "Power EP"; Wilkinson, Chang, Riis Andersen and Solin (2020), "State space
         expectation propagation", ICML.
     """
     inside, centre, spread = cavity(power, sites, mean, variance)
-    total = lambda m, v: jnp.sum(log_partition(problem, m, v, power))  # noqa: E731
-    slope, half = jax.grad(total, (0, 1))(centre, spread)
-    curvature = 2 * half - slope**2
-    growth = power * (1 + spread * curvature)
-    new = Sites((slope - curvature * centre) / growth, -curvature / growth)
-    usable = inside & (growth > 0) & (problem.seen > 0)
-    return jax.tree.map(lambda a, b: jnp.where(usable, a, b), new, sites)
+    x, log_prob, log_weights = _tilted(problem, centre, spread, power, mean)
+    weights = jax.nn.softmax(power * log_prob + log_weights, axis=0)
+    # With a residual the nodes are of the function, and the process is regressed on it.
+    total = spread + problem.residual
+    first = jnp.sum(weights * x, axis=0)
+    second = jnp.sum(weights * (x - first) ** 2, axis=0)
+    tilted = centre + spread / jnp.sqrt(total) * first
+    around = spread * (problem.residual + spread * second) / total
+    linear, precision = tilted / around - centre / spread, 1 / around - 1 / spread
+    new = Sites(linear / power, precision / power)
+    found = inside & jnp.isfinite(new.linear) & jnp.isfinite(new.precision)
+    seen = problem.seen > 0
+    kept = jax.tree.map(lambda a, b: jnp.where(found & seen, a, b), new, sites)
+    return kept, found | ~seen
 
 
-def linearised(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Sites:
+def linearised(
+    power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
+) -> tuple[Sites, jax.Array]:
     """The likelihood as a normal law of a line through the function, fitted to its moments.
 
     References:
@@ -92,7 +145,9 @@ def linearised(problem: Problem, sites: Sites, mean: Any, variance: Any) -> Site
     expected, slope, noise = regression(problem, mean, variance)
     precision = slope**2 / noise
     linear = slope * (problem.y - expected) / noise + precision * mean
-    return Sites(problem.seen * linear, problem.seen * precision)
+    seen = problem.seen > 0
+    sites = Sites(jnp.where(seen, linear, 0.0), jnp.where(seen, precision, 0.0))
+    return sites, jnp.ones_like(mean, bool)
 
 
 def regression(problem: Problem, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
@@ -100,12 +155,16 @@ def regression(problem: Problem, mean: Any, variance: Any) -> tuple[Any, Any, An
     places, weights = _hermite(mean)
     total = variance + problem.residual
     scale = jnp.sqrt(total)
-    law = problem.likelihood(problem.loc + mean + scale * places[:, None])
-    expected = weights @ law.mean
-    slope = (weights * places) @ law.mean / scale
-    spread = weights @ law.variance + weights @ (law.mean - expected) ** 2
-    noise = spread - slope**2 * variance  # what the residual does counts as noise
-    return expected, slope, jnp.maximum(noise, LEAST_VARIANCE)
+    f = problem.loc + mean + scale * places[:, None]
+    if problem.moments is None:
+        raise ValueError("posterior linearisation needs moments of the likelihood")
+    means, variances = jax.vmap(problem.moments)(f)
+    expected = weights @ means
+    slope = (weights * places) @ means / scale
+    # Sums of what is positive, so that small ones keep their digits.
+    off_line = means - expected - slope * scale * places[:, None]
+    noise = weights @ variances + weights @ off_line**2
+    return expected, slope, noise + slope**2 * problem.residual  # which counts as noise
 
 
 def without_upward(sites: Sites, mean: Any) -> Sites:
@@ -114,7 +173,7 @@ def without_upward(sites: Sites, mean: Any) -> Sites:
     return Sites(sites.linear + (flat - sites.precision) * mean, flat)
 
 
-def cavity(power: float, sites: Sites, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
+def cavity(power: Any, sites: Sites, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
     """The marginal without a power of its site: whether it is a law, its mean and variance."""
     precision = 1 / variance - power * sites.precision
     inside = precision > 0
@@ -122,16 +181,16 @@ def cavity(power: float, sites: Sites, mean: Any, variance: Any) -> tuple[Any, A
     return inside, spread * (mean / variance - power * sites.linear), spread
 
 
-def log_partition(problem: Problem, mean: Any, variance: Any, power: float) -> jax.Array:
+def log_partition(
+    problem: Problem, mean: Any, variance: Any, power: Any, start: Any = None
+) -> jax.Array:
     """The log of the expected likelihood, to that power, of each observation."""
-    places, weights = _hermite(mean)
-    f = problem.loc + mean + jnp.sqrt(variance + problem.residual) * places[:, None]
-    log_prob = log_likelihood(problem.likelihood, f, problem.y)
-    found = jax.nn.logsumexp(power * log_prob, axis=0, b=weights[:, None])
+    _, log_prob, log_weights = _tilted(problem, mean, variance, power, start)
+    found = jax.nn.logsumexp(power * log_prob + log_weights, axis=0)
     return jnp.where(problem.seen > 0, found, 0.0)
 
 
-def log_mean(sites: Sites, mean: Any, variance: Any, power: float) -> jax.Array:
+def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> jax.Array:
     """The log of the expectation of the site, to that power."""
     linear, precision = power * sites.linear, power * sites.precision
     growth = 1 + precision * variance
@@ -139,23 +198,50 @@ def log_mean(sites: Sites, mean: Any, variance: Any, power: float) -> jax.Array:
     return 0.5 * (inside / growth - jnp.log(growth))
 
 
-def variational_energy(problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
+def variational_energy(
+    power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
+) -> jax.Array:
     """What the evidence lower bound has besides the log integral of prior and sites, scalar."""
     found = _expected(problem, mean, variance)
     in_sites = sites.linear * mean - 0.5 * sites.precision * (mean**2 + variance)
     return jnp.sum(jnp.where(problem.seen > 0, found - in_sites, 0.0))
 
 
-def ep_energy(power: float, problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
+def ep_energy(power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
     """The same of power EP's approximation of the evidence."""
     _, centre, spread = cavity(power, sites, mean, variance)
-    gap = log_partition(problem, centre, spread, power) - log_mean(sites, centre, spread, power)
+    found = log_partition(problem, centre, spread, power, mean)
+    gap = found - log_mean(sites, centre, spread, power)
     return jnp.sum(jnp.where(problem.seen > 0, gap, 0.0)) / power
 
 
 def _expected(problem: Problem, mean: Any, variance: Any) -> jax.Array:
-    total = variance + problem.residual
-    return expectation(problem.likelihood, problem.y, problem.loc + mean, total)
+    """Expected log densities, 0 where nothing was observed."""
+    if problem.expected is not None:
+        total = variance + problem.residual
+        found = problem.expected(problem.y, problem.loc + mean, total)
+    else:
+        _, log_prob, log_weights = _tilted(problem, mean, variance, 1.0, mean, whole=True)
+        found = jnp.sum(jnp.exp(log_weights) * log_prob, axis=0)
+    return jnp.where(problem.seen > 0, found, 0.0)
+
+
+def _tilted(
+    problem: Problem, mean: Any, variance: Any, power: Any, start: Any, whole: bool = False
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Standardised nodes where the function has its mass given an observation, see `_quadrature`.
+
+    Returns:
+        Nodes, the log density of the observation there, and log weights, `(q, n)` each.
+    """
+    fixed = jax.lax.stop_gradient(problem)
+    centre, total = problem.loc + mean, variance + problem.residual
+    begin = None if start is None else problem.loc + start
+    x, log_weights = adaptive_nodes(
+        lambda f: fixed.log_prob(f, fixed.y), centre, total, power, begin, whole
+    )
+    f = centre + jnp.sqrt(total) * x
+    return x, jax.vmap(lambda f: problem.log_prob(f, problem.y))(f), log_weights
 
 
 def _hermite(like: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro import distributions as dist
 from numpyro.distributions import constraints, Distribution
 
@@ -14,6 +15,7 @@ from .._core import checked_finite, eigh, safe_cholesky, solve_triangular
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
 from . import _algebra as alg, _complete_grid as complete_grid, _process as process
+from ._inputs import draws as draws_of, kernel as check_kernel, numbers
 from ._markov_gp import MarkovGP, mixed
 from ._posterior import MarkovPosterior
 from ._spaces import ScaledSpace
@@ -73,13 +75,15 @@ class SpaceTimeGP(Distribution):
         inducing: Any = None,
         harmonics: int = HARMONICS,
     ):
+        check_kernel("space_kernel", space_kernel)
         self.space_kernel = space_kernel
-        self.places = checked_finite("places", as_points("places", places))
+        self.places = checked_finite("places", as_points("places", numbers("places", places)))
         anchors = self.places if inducing is None else as_points("inducing", inducing)
         self.inducing = checked_finite("inducing", anchors)
-        self.complete = mask is None and inducing is None and jnp.ndim(noise) == 0
+        _same_dimension("inducing", self.inducing, self.places)
+        self.complete = mask is None and inducing is None and np.ndim(noise) == 0
         self.cov = space_kernel.gram(self.inducing)
-        self.root: Any = None if self.complete else safe_cholesky(self.cov).tril
+        self.root: Any = None if self.complete else _root(self.cov)
         # Of a complete grid only one of the processes of time is ever needed.
         mixing = jnp.ones((len(self.places), 1)) if self.complete else self.mixing(self.places)
         self.residual = None if inducing is None else self.left(self.places, mixing)
@@ -107,7 +111,7 @@ class SpaceTimeGP(Distribution):
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         if not self.complete:
             return self.process.log_prob(value) - self._lost()
-        shape = jnp.shape(value)
+        shape = np.shape(value)
         if shape[-2:] != self.event_shape:
             raise ValueError(f"SpaceTimeGP: value must have shape (..., {self.event_shape})")
         law = self.process
@@ -140,6 +144,7 @@ class SpaceTimeGP(Distribution):
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draws of the observations; with inducing places not to be had."""
+        draws_of(key, "sample_shape", sample_shape)
         if self.residual is not None:
             raise NotImplementedError("draws need all of the covariance: leave inducing places out")
         law = self.process
@@ -193,7 +198,8 @@ class SpaceTimePosterior(eqx.Module):
             Shape `(m, q)` both.
         """
         law = self.law
-        places = law.places if places is None else places
+        places = law.places if places is None else as_points("places", places)
+        _same_dimension("places", places, law.places)
         rows, moments = self._by_series(places) if law.complete else self._jointly(places)
         mean, variance = moments(times)
         at = self.posterior.observed_times() if times is None else times
@@ -234,3 +240,16 @@ class SpaceTimePosterior(eqx.Module):
             return mean @ weights.T, variance @ (weights**2).T
 
         return weights * jnp.sqrt(jnp.maximum(values, 0)), moments
+
+
+@jax.jit
+def _root(cov: jax.Array) -> jax.Array:
+    return safe_cholesky(cov).tril
+
+
+def _same_dimension(name: str, points: jax.Array, others: jax.Array) -> None:
+    if points.shape[1] != others.shape[1]:
+        raise ValueError(
+            f"{name} must hold points of the same dimension as the places of the observations, "
+            f"{others.shape[1]}; got shape {points.shape}"
+        )

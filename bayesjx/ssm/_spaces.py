@@ -8,6 +8,7 @@ others. A process is a list of states whose matrices are written out entry by en
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -67,6 +68,10 @@ class AbstractStateSpace(eqx.Module):
         """The same process where time is counted from an origin."""
         return self
 
+    def defined(self, time: Any) -> Any:
+        """Whether there is a process at a time; answers are NaN where there is none."""
+        return jnp.ones(jnp.shape(time), bool)
+
     @property
     def blocks(self) -> tuple[AbstractStateSpace, ...]:
         """Independent processes whose sum this is, in the order of their states."""
@@ -99,6 +104,9 @@ class ScaledSpace(AbstractStateSpace):
     def since(self, origin: float) -> AbstractStateSpace:
         return ScaledSpace(self.space.since(origin), self.factor)
 
+    def defined(self, time: Any) -> Any:
+        return self.space.defined(time)
+
     @property
     def blocks(self) -> tuple[AbstractStateSpace, ...]:
         return tuple(ScaledSpace(block, self.factor) for block in self.space.blocks)
@@ -128,6 +136,9 @@ class SumSpace(AbstractStateSpace):
 
     def since(self, origin: float) -> AbstractStateSpace:
         return SumSpace(tuple(space.since(origin) for space in self.spaces))
+
+    def defined(self, time: Any) -> Any:
+        return functools.reduce(jnp.logical_and, (space.defined(time) for space in self.spaces))
 
     @property
     def blocks(self) -> tuple[AbstractStateSpace, ...]:
@@ -169,6 +180,9 @@ class ProductSpace(AbstractStateSpace):
 
     def since(self, origin: float) -> AbstractStateSpace:
         return ProductSpace(self.first.since(origin), self.second.since(origin))
+
+    def defined(self, time: Any) -> Any:
+        return self.first.defined(time) & self.second.defined(time)
 
 
 def check_noise(space: AbstractStateSpace, times: Any, steps: Any) -> None:

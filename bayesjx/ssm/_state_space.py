@@ -21,6 +21,7 @@ from ._elementary_spaces import (
     WaveSpace,
     WienerSpace,
 )
+from ._inputs import count, kernel as check_kernel
 from ._spaces import AbstractStateSpace, ProductSpace, ScaledSpace, SumSpace
 
 HARMONICS = 6
@@ -53,8 +54,8 @@ def state_space(kernel: kernels.AbstractKernel, harmonics: int = HARMONICS) -> A
         Gaussian process regression models"; Solin and Särkkä (2014), "Explicit link between
         periodic covariance functions and state space models", equation 27 (`Periodic`).
     """
-    if not isinstance(harmonics, int) or harmonics < 1:
-        raise ValueError(f"harmonics must be a positive integer, got {harmonics!r}")
+    check_kernel("kernel", kernel)
+    count("harmonics", harmonics)
     return _space(kernel, harmonics)
 
 
@@ -75,8 +76,8 @@ _HINTS = {
 
 def _matern(kernel: Any, harmonics: int) -> AbstractStateSpace:
     order = ORDERS[type(kernel)]
-    rate = math.sqrt(2 * order + 1) / _scalar("lengthscale", kernel.lengthscale)
-    return MaternSpace(order, rate, kernel.variance)
+    rate = math.sqrt(2 * order + 1) / _positive("lengthscale", kernel.lengthscale)
+    return MaternSpace(order, rate, _variance(kernel))
 
 
 for _kind in ORDERS:
@@ -85,13 +86,14 @@ for _kind in ORDERS:
 
 @_space.register
 def _(kernel: kernels.Cosine, harmonics: int) -> AbstractStateSpace:
-    return WaveSpace(2 * jnp.pi / _scalar("period", kernel.period), kernel.variance)
+    return WaveSpace(2 * jnp.pi / _positive("period", kernel.period), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.Periodic, harmonics: int) -> AbstractStateSpace:
-    frequency = 2 * jnp.pi / _scalar("period", kernel.period)
-    shares = periodic_shares(_scalar("lengthscale", kernel.lengthscale), harmonics)
+    frequency = 2 * jnp.pi / _positive("period", kernel.period)
+    shares = periodic_shares(_positive("lengthscale", kernel.lengthscale), harmonics)
+    variance = _variance(kernel)
     lost = 1 - jnp.sum(shares)
     if not isinstance(lost, jax.core.Tracer) and lost > MISSING_VARIANCE:
         warnings.warn(
@@ -99,44 +101,45 @@ def _(kernel: kernels.Periodic, harmonics: int) -> AbstractStateSpace:
             f"lengthscale of {float(kernel.lengthscale):g}; pass harmonics=",
             stacklevel=2,
         )
-    waves = [WaveSpace(j * frequency, kernel.variance * shares[j]) for j in range(1, len(shares))]
-    return SumSpace((ConstantSpace(kernel.variance * shares[0]), *waves))
+    waves = [WaveSpace(j * frequency, variance * shares[j]) for j in range(1, len(shares))]
+    return SumSpace((ConstantSpace(variance * shares[0]), *waves))
 
 
 @_space.register
 def _(kernel: kernels.SHO, harmonics: int) -> AbstractStateSpace:
-    return OscillatorSpace(2 * jnp.pi / kernel.period, kernel.quality, kernel.variance)
+    frequency = 2 * jnp.pi / _positive("period", kernel.period)
+    return OscillatorSpace(frequency, _positive("quality", kernel.quality), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.Constant, harmonics: int) -> AbstractStateSpace:
-    return ConstantSpace(kernel.variance)
+    return ConstantSpace(_variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.Linear, harmonics: int) -> AbstractStateSpace:
-    return LineSpace(_scalar("centre", kernel.centre), _scalar("variance", kernel.variance))
+    return LineSpace(_scalar("centre", kernel.centre), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.Wiener, harmonics: int) -> AbstractStateSpace:
-    return WienerSpace(0, kernel.origin, kernel.variance)
+    return WienerSpace(0, _scalar("origin", kernel.origin), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.IntegratedWiener, harmonics: int) -> AbstractStateSpace:
-    return WienerSpace(1, kernel.origin, kernel.variance)
+    return WienerSpace(1, _scalar("origin", kernel.origin), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.Scaled, harmonics: int) -> AbstractStateSpace:
-    return ScaledSpace(_space(kernel.kernel, harmonics), kernel.variance)
+    return ScaledSpace(_space(kernel.kernel, harmonics), _variance(kernel))
 
 
 @_space.register
 def _(kernel: kernels.OnDims, harmonics: int) -> AbstractStateSpace:
     if kernel.dims not in ((0,), slice(None)):
-        raise ValueError(f"a kernel of time has one coordinate, 0; it is of {kernel.dims}")
+        raise ValueError(f"kernel: one of time has one coordinate, 0; it is of {kernel.dims}")
     return _space(kernel.kernel, harmonics)
 
 
@@ -187,3 +190,14 @@ def _scalar(name: str, value: Any) -> jax.Array:
     if jnp.size(value) != 1:
         raise ValueError(f"{name} of a kernel of time must be a scalar, got {jnp.shape(value)}")
     return jnp.reshape(value, ())
+
+
+def _positive(name: str, value: Any) -> jax.Array:
+    """The parameter, NaN where it is not positive: two that are negative must not cancel."""
+    value = _scalar(name, value)
+    return jnp.where(value > 0, value, jnp.nan)
+
+
+def _variance(kernel: Any) -> jax.Array:
+    value = _scalar("variance", kernel.variance)
+    return jnp.where(value >= 0, value, jnp.nan)

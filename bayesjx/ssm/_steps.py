@@ -331,6 +331,45 @@ def adjoint_step(
     return seen, Smoothed(weight, curvature)
 
 
+def smoothed_moments(h: Vector, state: Moments, adjoint: Adjoint) -> tuple[Any, Any]:
+    """Mean and variance of a combination of the states given all observations.
+
+    Args:
+        h: the combination.
+        state: predicted, before an observation.
+        adjoint: derivatives in its mean.
+    """
+    cross = alg.matvec(state.cov, h)
+    mean = alg.dot(h, state.mean) + alg.dot(cross, adjoint.slope)
+    known = alg.dot(cross, alg.matvec(adjoint.curvature, cross))
+    return mean, alg.dot(h, cross) - known
+
+
+def record_gradient(
+    h: Vector, state: Moments, now: Series, adjoint: Adjoint, smoothed: Smoothed
+) -> tuple[Any, ...]:
+    """Derivatives of the log density in `y`, `noise`, `seen` and `scale` of an observation.
+
+    Args:
+        h: readout.
+        state: predicted, before the observation.
+        now: the observation.
+        adjoint: derivatives in the mean of that state.
+        smoothed: derivatives in the observation.
+    """
+    nothing = jnp.zeros_like(now.step)
+    if now.scale is None:
+        weight, precision = smoothed
+        return -weight, 0.5 * (weight**2 - precision), nothing, None
+    return factor_gradient(now, *smoothed_moments(h, state, adjoint))
+
+
+def factor_gradient(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
+    """The same of a factor, from the moments of the function given all factors."""
+    nothing = jnp.zeros_like(now.noise)
+    return now.seen * mean, nothing, nothing, -0.5 * now.seen * (mean**2 + variance)
+
+
 def back(space: AbstractStateSpace, adjoint: Adjoint, step: Any) -> Adjoint:
     """Derivatives in the state a step earlier."""
     a = alg.transpose(space.transition(step))

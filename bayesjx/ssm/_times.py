@@ -48,9 +48,9 @@ def sorted_times(times: Any, name: str = "times") -> Times:
     Warns:
         UserWarning: they had to be sorted.
     """
-    if jnp.ndim(times) != 1:
-        raise ValueError(f"{name} must have shape (n,), got {jnp.shape(times)}")
-    if jnp.size(times) == 0:
+    if np.ndim(times) != 1:
+        raise ValueError(f"{name} must have shape (n,), got {np.shape(times)}")
+    if np.size(times) == 0:
         raise ValueError(f"{name} is empty")
     if isinstance(times, jax.core.Tracer):
         times = times if jnp.issubdtype(times.dtype, jnp.inexact) else times.astype(float)

@@ -361,3 +361,80 @@ def test_negative_parameters_at_run_time_have_no_density():
     assert np.isfinite(density(0.5, 1.0, 0.1))
     for params in ((-0.5, 1.0, 0.1), (0.5, -1.0, 0.1), (0.5, 1.0, -0.5)):
         assert np.isnan(density(*params)), params
+    for kernel in (
+        lambda s: kernels.SHO(s, 2.0),
+        lambda s: kernels.SHO(1.0, s),
+        lambda s: kernels.SHO(1.0, 2.0, s),
+        lambda s: kernels.Periodic(1.0, s) + kernels.Matern12(),
+        lambda s: kernels.Periodic(s, 1.0) + kernels.Matern12(),
+        lambda s: kernels.Cosine(s, 1.0) + kernels.Matern12(),
+        lambda s: kernels.Wiener(s, -1.0) * kernels.Constant(s),
+        lambda s: kernels.IntegratedWiener(s, -1.0) + kernels.Constant(1.0),
+        lambda s: kernels.Linear(s, 0.0) + kernels.Matern12(),
+        lambda s: kernels.Matern12() + s * kernels.Matern12(2.0),
+    ):
+        space = jax.jit(lambda s, kernel=kernel: ssm.state_space(kernel(s)))
+        leaves = [jax.tree.leaves(space(s)) for s in (0.7, -0.7)]
+        assert np.all(np.isfinite(leaves[0])) and np.any(np.isnan(leaves[1]))
+
+
+def test_little_negative_noise_at_run_time_has_no_density():
+    density = jax.jit(lambda r: ssm.MarkovGP(KERNELS["matern32"], np.arange(3.0), r).log_prob(Y3))
+    assert np.isfinite(density(0.1)) and np.isnan(density(-1e-3))
+
+
+Y3 = np.array([0.1, 0.5, -0.2])
+AT_BOTH_SIDES = np.array([-1.5, 0.4, 0.0, 3.0, -0.2])
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_process_that_begins_at_its_origin(order):
+    """Times before it are NaN, and do not reach those after it; in sums and products too."""
+    kernel = (kernels.Wiener, kernels.IntegratedWiener)[order](0.8, 0.0)
+    kernel = kernel + kernels.Matern12(2.0) * kernel
+    times = np.array([0.5, 1.0, 2.5])
+    after = AT_BOTH_SIDES >= 0
+    for backend in ("sequential", "square-root"):
+        post = ssm.MarkovGP(kernel, times, 0.1, backend=backend).condition(Y3)
+        mean, variance = post.moments(AT_BOTH_SIDES)
+        assert np.all(np.isnan(mean[~after])) and np.all(np.isnan(variance[~after]))
+        cross = kernel.gram(AT_BOTH_SIDES[after], times)
+        gain = np.linalg.solve(kernel.gram(times) + 0.1 * np.eye(3), cross.T).T
+        np.testing.assert_allclose(mean[after], gain @ Y3, rtol=1e-9, atol=1e-12)
+        left = kernel.diag(AT_BOTH_SIDES[after]) - np.sum(gain * cross, axis=1)
+        np.testing.assert_allclose(variance[after], left, rtol=1e-9, atol=1e-12)
+    draws = post.sample(jax.random.key(0), AT_BOTH_SIDES)
+    np.testing.assert_array_equal(np.isnan(draws), ~after)
+    early = ssm.MarkovGP(kernel, AT_BOTH_SIDES[[0, 1, 3]], 0.1, mask=np.array([False, True, True]))
+    late = ssm.MarkovGP(kernel, AT_BOTH_SIDES[[1, 3]], 0.1)
+    np.testing.assert_allclose(early.log_prob(Y3), late.log_prob(Y3[1:]), rtol=1e-10)
+    np.testing.assert_array_equal(np.isnan(early.variance), [True, False, False])
+    seen = ssm.MarkovGP(kernel, AT_BOTH_SIDES[[0, 1, 3]], 0.1)
+    assert np.isnan(seen.log_prob(Y3))
+
+
+WAYS = [("sequential", None), ("chunked", None), ("sequential", 1.0), ("associative", None)]
+
+
+@pytest.mark.parametrize(("backend", "slow"), WAYS)
+def test_forward_mode_and_second_derivatives(backend, slow):
+    """Of what is written out, in parts and at once, and of arrays."""
+    times = np.arange(67.0)
+    y = np.sin(times)
+    wide = kernels.Matern52(9.0) * kernels.Cosine(7.0)  # of six states
+
+    def density(at):
+        kernel = kernels.Matern32(at[0], at[1])
+        kernel = kernel if slow is None else kernel + wide
+        return ssm.MarkovGP(kernel, times, at[2], backend=backend).log_prob(y)
+
+    @jax.jit
+    def both(at, direction):
+        return jax.jvp(jax.value_and_grad(density), (at,), (direction,))
+
+    at, step, direction = np.array([0.7, 1.3, 0.1]), 1e-5, np.array([1.0, -0.5, 0.1])
+    (_, slopes), (along, second) = both(at, direction)
+    np.testing.assert_allclose(along, slopes @ direction, rtol=1e-9)
+    up, down = (both(at + sign * step * direction, direction)[0] for sign in (1, -1))
+    np.testing.assert_allclose(along, (up[0] - down[0]) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(second, (up[1] - down[1]) / (2 * step), rtol=1e-6, atol=1e-4)

@@ -192,7 +192,9 @@ def test_our_gaussians_in_both_precisions(law, dtype, tol):
     assert draws.dtype == dtype
     log_prob = jax.jit(lambda p, x: p.log_prob(x))(posterior, draws[:7])
     assert log_prob.dtype == dtype
-    np.testing.assert_allclose(log_prob, want.log_prob(draws[:7].astype("float64")), **(tol | {"rtol": 2e-4}))
+    np.testing.assert_allclose(
+        log_prob, want.log_prob(draws[:7].astype("float64")), **(tol | {"rtol": 2e-4})
+    )
     # A sum of D logarithms: each is rounded by eps of its size, the sums by eps of theirs; those of
     # the reference by the condition of the covariance besides.
     eigenvalues = np.linalg.eigvalsh(want.covariance_matrix)
@@ -202,7 +204,9 @@ def test_our_gaussians_in_both_precisions(law, dtype, tol):
     np.testing.assert_allclose(posterior.entropy(), want.entropy(), rtol=0, atol=atol)
     np.testing.assert_allclose(posterior.variance, want.variance, **(tol | {"rtol": 1e-4}))
     spread = jnp.sqrt(want.variance)
-    error = (jnp.cov(draws.astype("float64").T) - want.covariance_matrix) / jnp.outer(spread, spread)
+    error = (jnp.cov(draws.astype("float64").T) - want.covariance_matrix) / jnp.outer(
+        spread, spread
+    )
     assert jnp.abs(error).max() < 5 * np.sqrt(2 / len(draws))
     expanded = posterior.expand((3,))
     assert expanded.log_prob(draws[:3]).shape == (3,)
