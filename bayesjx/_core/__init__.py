@@ -27,7 +27,6 @@ from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (
     compiled as compiled,
     in_chunks as in_chunks,
-    while_known as while_known,
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
@@ -37,6 +36,7 @@ from bayesjx._core._parameters import (
     to_real as to_real,
 )
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
+from bayesjx._core._traced import traced as traced, TracedFunction as TracedFunction
 from bayesjx._core._tree import (
     check_key as check_key,
     path_name as path_name,
