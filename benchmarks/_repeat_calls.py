@@ -139,7 +139,7 @@ def _laplace() -> list[Entry]:
         Entry(
             "gp.laplace, another likelihood",
             lambda i: gp.laplace(
-                LATENT, _data(i)[0], _counts(i), lambda f: dist.Poisson((1 + 1 / (i + 1)) * f**2)
+                LATENT, _data(i)[0], _counts(i), lambda f: dist.Poisson((i + 1) * jnp.exp(f))
             ),
         ),
         Entry(

@@ -28,7 +28,6 @@ from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (
     compiled as compiled,
     in_chunks as in_chunks,
-    while_known as while_known,
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit

@@ -2,8 +2,8 @@
 
 JAX compiles the body of `lax.scan`, `map`, `while_loop` and `cond` anew at every call outside of
 `jit` where the body is made anew, as a closure over the data is, and keeps each program. What the
-library calls there is either `compiled`, with all data as arguments, or, where it runs a user's
-function, which may read anything from anywhere, a loop of Python: `while_known`, `in_chunks`.
+library calls there is `compiled`, with all data as arguments. A user's function may read anything
+from anywhere: it is an argument as `traced` makes it, or a loop of Python calls it, `in_chunks`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of a module, compiled once for each structure and shapes of its arguments.
 
     Arrays within its arguments, also those of operators and kernels, are data of the program; all
-    else must be hashable and is part of it. Derivatives, `vmap` and tracing go through it. Not for
-    what runs functions of a user: what they read beside their arguments would be kept.
+    else must be hashable and is part of it. Derivatives, `vmap` and tracing go through it. Of a
+    function of a user, what it read beside its arguments would be kept: pass what `traced` made.
 
     Args:
         function: defined in a module or decorated there, never within a function.
@@ -41,21 +41,6 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return run(on_failure(), args, options)
 
     return call
-
-
-def while_known(goes_on: Callable[[Any], Any], step: Callable[[Any], Any], carry: Any) -> Any:
-    """`lax.while_loop`, run in Python where the condition is known.
-
-    Args:
-        goes_on: from the carry to a boolean scalar.
-        step: from the carry to the next one.
-        carry: a pytree of arrays.
-    """
-    while not isinstance(more := goes_on(carry), jax.core.Tracer):
-        if not more:
-            return carry
-        carry = step(carry)
-    return jax.lax.while_loop(goes_on, step, carry)
 
 
 def in_chunks(function: Callable[[jax.Array], jax.Array], rows: jax.Array, size: int) -> jax.Array:

@@ -12,7 +12,7 @@ from ._grid_posterior import grid_posterior
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
 from ._process import check_prior, GP, known_mask
-from ._structure import all_points
+from ._structure import as_points
 from ._time_inputs import Times
 from ._times import times_posterior
 
@@ -54,7 +54,7 @@ def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> Abs
     if solver:
         raise ValueError(f"condition: {', '.join(solver)} is for a Grid with a mask")
     if mask is not None:
-        x, y = _observed(all_points(x), real_array("y", y), known_mask(mask))
+        x, y = _observed(as_points(x), real_array("y", y), known_mask(mask))
     return exact_posterior(prior, x, y)
 
 

@@ -16,6 +16,7 @@ from .. import ops
 from .._core import checked_finite, eigh, refuse_where
 from ..ops._iterative import scatter
 from ..ops._khatri_rao import explained_by_rows
+from ..ops._operator import symmetric_solve
 from ._arguments import check_draws
 from ._inputs import Grid
 from ._posterior import AbstractPosterior
@@ -291,9 +292,22 @@ def symmetric_root(matrix: jax.Array) -> jax.Array:
 @symmetric_root.defjvp
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (matrix,), (change,) = primals, tangents
-    values, vectors = eigh(matrix)
-    roots = jnp.sqrt(jnp.maximum(values, 0))
-    sums = roots[:, None] + roots
+    root = symmetric_root(matrix)
+    return root, _sylvester(root, change)
+
+
+def _sylvester(root: jax.Array, c: jax.Array) -> jax.Array:
+    r"""The solution $X$ of $R X + X R = C$ for a positive semi-definite $R$.
+
+    Eigenvectors are not differentiated: those of equal eigenvalues have no derivative, while $X$
+    has all of them. Where both eigenvalues of a pair are 0 it is 0.
+    """
+    values, vectors = eigh(jax.lax.stop_gradient(root))
+    sums = jnp.maximum(values, 0)[:, None] + jnp.maximum(values, 0)
     zero = sums == 0
-    inside = jnp.where(zero, 0, (vectors.T @ change @ vectors) / jnp.where(zero, 1, sums))
-    return (vectors * roots) @ vectors.T, vectors @ inside @ vectors.T
+
+    def solve(c: jax.Array) -> jax.Array:
+        inside = jnp.where(zero, 0, (vectors.T @ c @ vectors) / jnp.where(zero, 1, sums))
+        return vectors @ inside @ vectors.T
+
+    return symmetric_solve(lambda x: root @ x + x @ root, solve, c)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite, while_known
+from .._core import checked_finite, compiled, traced
 from ..distributions._likelihood import in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import Grid
@@ -124,7 +124,7 @@ class _Problem(eqx.Module):
     mean: jax.Array
     curvature: Curvature
     constants: list[Any]
-    log_prob: Callable[..., jax.Array] = eqx.field(static=True)
+    log_prob: Callable[..., jax.Array]
 
     def objective(self, alpha: jax.Array, f: jax.Array) -> jax.Array:
         return jnp.sum(self.log_prob(f, *self.constants)) - 0.5 * alpha @ (f - self.mean)
@@ -152,6 +152,7 @@ class _Carry(NamedTuple):
     state: jax.Array  # 0 goes on, 1 has converged, 2 has failed
 
 
+@compiled
 def _find_mode(
     problem: _Problem, max_steps: int, tolerance: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -174,7 +175,7 @@ def _find_mode(
             return ~(value(t) >= carry.objective) & (halvings < HALVINGS)  # NaN is lower
 
         start = jnp.zeros((), int), jnp.ones((), mean.dtype)
-        halvings, t = while_known(lower, lambda s: (s[0] + 1, s[1] / 2), start)
+        halvings, t = jax.lax.while_loop(lower, lambda s: (s[0] + 1, s[1] / 2), start)
         # Near the mode rounding decides which of two values is the lower one; a full step is best.
         stuck = halvings == HALVINGS
         there = (scaled <= tolerance) | (stuck & (scaled <= tolerance**0.5))
@@ -186,7 +187,7 @@ def _find_mode(
     none = jnp.zeros((), int)
     zero = jnp.zeros_like(mean)
     first = _Carry(zero, mean, problem.objective(zero, mean), none, none)
-    last = while_known(lambda c: (c.state == 0) & (c.steps < max_steps), step, first)
+    last = jax.lax.while_loop(lambda c: (c.state == 0) & (c.steps < max_steps), step, first)
     return last.alpha, last.state == 1, last.steps
 
 
@@ -208,7 +209,7 @@ def _explicit(
     likelihood: Likelihood, y: jax.Array, f: jax.Array
 ) -> tuple[Callable[..., jax.Array], list[Any]]:
     """The log likelihood with all that it closes over as arguments, of which some are traced."""
-    return jax.closure_convert(lambda f: log_likelihood(likelihood, f, y), jnp.zeros_like(f))
+    return traced(lambda f: log_likelihood(likelihood, f, y), jax.eval_shape(lambda: f)), []
 
 
 def _data(x: Any, y: Any, mask: Any) -> tuple[Any, jax.Array, jax.Array | None]:

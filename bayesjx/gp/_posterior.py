@@ -15,7 +15,7 @@ from ..distributions import StructuredNormal
 from ..ops._dense import left_of
 from ._arguments import check_draws
 from ._process import GP
-from ._structure import all_points
+from ._structure import as_points
 
 
 class AbstractPosterior(eqx.Module):
@@ -70,7 +70,7 @@ class AbstractPosterior(eqx.Module):
         covariance is singular: a jitter relative to the prior's variance, from some roundings of it
         on, gives it a Cholesky factor. `posterior(x).covariance.jitter` says how much.
         """
-        points = all_points(x)
+        points = as_points(x)
         prior = jnp.mean(self.prior.kernel.diag(points))
         return StructuredNormal(self.mean(points), left_of(self.covariance(points), prior))
 

@@ -18,7 +18,7 @@ from ..kernels import AbstractKernel
 from ..ssm import MarkovGP
 from ._arguments import check_kernel, checked_jitter, real_array
 from ._inputs import Grid
-from ._structure import all_points, covariance
+from ._structure import all_points, as_points, covariance
 from ._time_inputs import Times
 
 
@@ -85,7 +85,7 @@ class GP(eqx.Module):
             raise ValueError(f"options of a solver, {list(solver)}, are for a grid with a mask")
         if isinstance(x, Times):
             return self.in_time(x, mask)
-        x = x if isinstance(x, Grid) else all_points(x)
+        x = x if isinstance(x, Grid) else as_points(x)
         loc, total = self.mean_at(x), self.observed_covariance(x)
         if mask is None:
             return StructuredNormal(loc, total)
@@ -128,7 +128,7 @@ class GP(eqx.Module):
         Raises:
             ValueError: `x` is wrong, see `__call__`, or `jitter` is negative.
         """
-        x = x if isinstance(x, Grid) else all_points(x)
+        x = x if isinstance(x, Grid) else as_points(x)
         jitter = checked_jitter(jitter, _dtype(x))
         loc, plain = self.mean_at(x), self.covariance(x)
         if not jitter:

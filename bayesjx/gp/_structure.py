@@ -51,7 +51,16 @@ def all_points(x: Any, name: str = "x") -> jax.Array:
     """
     if isinstance(x, Grid | Times):
         return x.points()
-    return checked_finite(name, points(name, real_array(name, x)))
+    return checked_finite(name, as_points(x, name))
+
+
+def as_points(x: Any, name: str = "x") -> jax.Array:
+    """The same without a look for NaN, which costs time where `x` is traced.
+
+    Raises:
+        ValueError: not numbers, or not one or two axes.
+    """
+    return x.points() if isinstance(x, Grid | Times) else points(name, real_array(name, x))
 
 
 def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.Array]:

@@ -315,6 +315,12 @@ def test_symmetric_root_and_its_derivatives():
     np.testing.assert_allclose(root @ root, matrix, rtol=1e-12)
     symmetric = lambda m: symmetric_root(jnp.asarray(m + m.T))  # noqa: E731
     check_grads(symmetric, (0.5 * matrix,), 1, ["fwd", "rev"], rtol=1e-6)
+    # Of second order too, and where eigenvalues are equal: roots of I + t d + t² e.
+    d, e = np.eye(5)[::-1], np.diag(np.arange(5.0))
+    second = jax.hessian(lambda t: symmetric_root(jnp.eye(5) + t * d + t**2 * e)[1, 3])(0.0)
+    np.testing.assert_allclose(second, (e - 0.25 * d @ d)[1, 3], atol=1e-12)
+    second = jax.hessian(lambda t: symmetric_root(jnp.eye(5) + t * d + t**2 * e)[3, 3])(0.0)
+    np.testing.assert_allclose(second, (e - 0.25 * d @ d)[3, 3], rtol=1e-12)
     twice = jnp.eye(4).at[3, 3].set(0.0)  # equal eigenvalues, and one that is 0
     assert np.all(np.isfinite(jax.grad(lambda m: symmetric_root(m)[0, 1])(twice)))
 
