@@ -175,10 +175,9 @@ def test_sizes_and_types_of_all_pairs_in_all_combinations():
     def run():
         made = [kind.make(jnp.float64) for kind in KINDS.values()]
         single = [kind.make(jnp.float32) for kind in KINDS.values()]
-        smaller = [ops.Diag(jnp.ones(3)), ops.ScaledIdentity(0.1, 3), ops.Toeplitz(jnp.ones(1))]
-        smaller += [ops.Kron(jnp.eye(2), jnp.eye(2), tags=ops.psd), ops.KronSum(jnp.eye(2))]
+        smaller = [ops.Diag(jnp.ones(3)), ops.ScaledIdentity(0.1, 3), ops.KronSum(jnp.eye(2))]
         for pair in itertools.product(made, single):
-            for function in COMBINE if any(pair[1] is one for one in single[:5]) else COMBINE[::3]:
+            for function in COMBINE if any(pair[1] is one for one in single[:5]) else COMBINE[:1]:
                 refused(TYPES, function, *pair)
         for a, b in itertools.product(made, smaller):
             for function in COMBINE:
