@@ -218,7 +218,10 @@ def test_tags_of_multiples_and_sums():
     assert (-turned).tags >= psd.tags
     unit = ops.Dense(jnp.eye(3), lx.unit_diagonal_tag)
     assert lx.has_unit_diagonal(unit) and not lx.has_unit_diagonal(2 * unit)
-    assert ops.psd not in (psd + ops.ScaledIdentity(-1.0, tags=())).tags
+    shift = ops.ScaledIdentity(-1.0, tags=())
+    assert ops.psd not in (psd + shift).tags
+    kron = jax.eval_shape(lambda: ops.Kron(jnp.eye(2), tags=ops.psd) + shift)
+    assert lx.is_symmetric(kron) and not lx.is_positive_semidefinite(kron)
     assert lx.is_symmetric(ops.Dense(jnp.eye(3), ops.psd) + ops.Dense(jnp.eye(3), ops.symmetric))
     even = ops.Kron(-jnp.eye(2), -jnp.eye(3), tags=negative)
     assert lx.is_symmetric(even) and not lx.is_negative_semidefinite(even)
