@@ -29,9 +29,7 @@ def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
             "operator; a matrix is ops.Dense(matrix), a diagonal is ops.Diag(entries), noise is "
             "ops.ScaledIdentity(variance)"
         )
-    right_of = getattr(right, "_fitted", None)
-    if right_of is not None:
-        right = right_of(left.shape[1], left.dtype)
+    right = _ours(right, left)
     rows, columns = _structures(right)
     if len(rows) == 1 and len(rows[0].shape) == 1:
         left = left._fitted(rows[0].shape[0], rows[0].dtype)
@@ -117,6 +115,20 @@ def checked_scalar(operator: Any, scalar: Any, sign: str) -> tuple[jax.Array, in
         return factor, -1 if value < 0 else 1
     definite = operator.tags & {lx.positive_semidefinite_tag, lx.negative_semidefinite_tag}
     return (jnp.where(factor < 0, jnp.nan, factor), 1) if definite else (factor, 0)
+
+
+def _ours(operator: Any, left: Any) -> Any:
+    """The operator beside another, with its size and type if it leaves them open."""
+    from ._dense import ScaledIdentity
+    from ._operator import AbstractOperator
+
+    if isinstance(operator, lx.IdentityLinearOperator):
+        rows, columns = _structures(operator)
+        if len(rows) == len(columns) == 1 and rows[0].shape == columns[0].shape[:1]:
+            return ScaledIdentity(jnp.ones((), rows[0].dtype), rows[0].shape[0])
+    if isinstance(operator, AbstractOperator):
+        return operator._fitted(left.shape[1], left.dtype)
+    return operator
 
 
 def _structures(operator: Any) -> tuple[list[Any], list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -64,7 +65,7 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
     Raises:
         ValueError: a tolerance or a number of steps that is not positive.
     """
-    if not isinstance(rtol, (int, float)) or not rtol > 0:
+    if not isinstance(rtol, numbers.Real) or not rtol > 0:
         raise ValueError(f"{owner}: rtol must be a positive number, got {rtol!r:.40}")
     if not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
         raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")

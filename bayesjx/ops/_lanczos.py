@@ -78,8 +78,8 @@ def stochastic_logdet(
     whole = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
     if not whole or num_probes < 2 or num_steps < 1:
         raise ValueError(
-            "stochastic_logdet: num_probes must be an integer of at least 2 and num_steps one of "
-            f"at least 1, got {num_probes} and {num_steps}"
+            "stochastic_logdet: of the integers, num_probes must be at least 2 and num_steps at "
+            f"least 1, got {num_probes} and {num_steps}"
         )
     base = jnp.zeros((), operator.dtype)
     if preconditioner is None:

@@ -359,7 +359,12 @@ def _row_major(x: jax.Array) -> jax.Array:
     # XLA on CPU (jax 0.10.2) may lay out a single row otherwise, which its transforms then refuse:
     # "RET_CHECK failure ... IsMonotonicWithDim0Major"; test_single_column_made_inside_a_program.
     # Elsewhere there is no need, and `jax.export` has no place for what says so.
-    def constrained(x: jax.Array) -> jax.Array:
-        return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    return jax.lax.platform_dependent(x, cpu=_constrained, default=_unconstrained)
 
-    return jax.lax.platform_dependent(x, cpu=constrained, default=lambda x: x)
+
+def _constrained(x: jax.Array) -> jax.Array:
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+def _unconstrained(x: jax.Array) -> jax.Array:
+    return x

@@ -1,5 +1,6 @@
 """Every layout, in XLA and in both kernels interpreted, is the dense product."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,9 +17,9 @@ from sparse_layouts import (
 )
 
 from bayesjx.ops import _sparse_products
-from bayesjx.ops._block_sparse import block_product
-from bayesjx.ops._entry_sparse import entry_product
-from bayesjx.ops._grouped_columns import grouped_product
+from bayesjx.ops._block_sparse import block_product, BlockSparse
+from bayesjx.ops._entry_sparse import entry_product, EntrySparse
+from bayesjx.ops._grouped_columns import grouped_moments, grouped_product, GroupedColumns
 
 
 @pytest.mark.parametrize("kernels", MODES)
@@ -119,3 +120,26 @@ def test_the_matrix_is_never_made(layout):
     places = [jax.ShapeDtypeStruct(s, jnp.int32) for s in index]
     plan = jax.jit(run).lower(floats[0], places, *floats[1:]).compile().memory_analysis()
     assert plan.temp_size_in_bytes < 6 * n * batch * 4  # a few arrays of the size of x
+
+
+@pytest.mark.errors
+def test_places_out_of_range_are_refused():
+    x, two, three = jnp.ones((6, 2)), jnp.ones((2, 3, 2)), jnp.ones((2, 3))
+    good = np.array([[0, 5, 2], [1, 3, 4]])
+    for bad in (good + 1, good - 1, good + 2**32):
+        for product in (
+            lambda at: entry_product(three, at, x),
+            lambda at: grouped_product(two, at, x),
+            lambda at: grouped_moments(two, two, at, x),
+            lambda at: EntrySparse(three, at, None, (6, 3)),
+            lambda at: GroupedColumns(two, at, (6, 4)),
+            lambda at: block_product(jnp.ones((3, 1, 2)), at[0], [0, 1, 0], x, 4),
+            lambda at: block_product(jnp.ones((3, 2, 1)), [0, 1, 0], at[0], x, 6),
+            lambda at: BlockSparse(jnp.ones((3, 2, 1)), [0, 1, 0], at[0], (6, 6)),
+        ):
+            with pytest.raises(ValueError, match=r"(index|rows|cols) must lie in \[0, 6\)"):
+                jax.eval_shape(lambda at=bad, product=product: product(at))
+    traced = eqx.filter_jit(lambda at, x: entry_product(three, at, x))
+    np.testing.assert_array_equal(traced(jnp.asarray(good), x), np.full((3, 2), 2.0))
+    with pytest.raises(Exception, match=r"index must lie in \[0, 6\)"):
+        traced(jnp.asarray(good + 1), x)
