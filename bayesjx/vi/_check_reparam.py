@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import path_name
+from .._core import check_key, path_name
 from ._context import BiasedGradientWarning, Context, replace_strategies
-from ._counts import check_argnums, check_count, check_number
 from ._expectation import Expectation
+from ._options import check_argnums, check_count, check_number
 from ._pathwise import Reparam
 from ._score import Reinforce
 from ._strategy import AbstractStrategy
@@ -69,6 +69,7 @@ def check_reparam(
         raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
     check_count("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
+    check_key(key)
     check_number("threshold", threshold)
     trained, _ = eqx.partition(args[argnums], eqx.is_inexact_array)
     leaves = jax.tree_util.tree_leaves_with_path(trained)

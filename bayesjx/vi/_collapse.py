@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from ._counts import check_count
+from ._options import check_count
 
 
 class LinearCollapse(NamedTuple):
@@ -301,6 +301,8 @@ def _as_data(x: Any, name: str, centre: bool) -> jax.Array:
         raise ValueError(
             f"{name} has one row, which centring makes zero; give more, or centre=False"
         )
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} must be real, got dtype {x.dtype}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(jnp.result_type(float))
     x = eqx.error_if(x, ~jnp.all(jnp.isfinite(x)), f"{name} has NaN or infinite entries")
@@ -341,6 +343,8 @@ def _left_vectors(x: jax.Array, floor: float | None) -> jax.Array:
     r"""White inputs over $\sqrt n$: the left singular vectors that are above the floor."""
     left, scale, _ = jnp.linalg.svd(x, full_matrices=False)
     rounding = max(x.shape) * float(jnp.finfo(x.dtype).eps)
+    if floor is not None and not 0 <= floor < 1:
+        raise ValueError(f"floor is a part of the largest singular value, in [0, 1), got {floor}")
     floor = max(1e-9**0.5, rounding) if floor is None else floor
     return jnp.where(scale > floor * scale[0], left, 0.0)
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
+from .._core import check_key
 from ._cost import Frames
 from ._site import Site
 from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
@@ -129,7 +130,11 @@ class Context:
         maximise: bool = True,
     ):
         self._draw = key if isinstance(key, DrawKey) else None
-        self.key = key.rest() if isinstance(key, DrawKey) else key
+        if isinstance(key, DrawKey):
+            self.key = key.rest()
+        else:
+            check_key(key)
+            self.key = key
         self.fixed = fixed or {}
         self.done = done
         self.suspend = suspend

@@ -13,6 +13,8 @@ import numpy as np
 from numpyro.primitives import CondIndepStackFrame as Frame
 
 Frames = frozenset[Frame]
+_NOT_FOR_NUMPY = "NumPy cannot take a Cost: use jnp functions, or its `total`"
+_REFLECTED = {np.add: "__radd__", np.subtract: "__rsub__", np.multiply: "__rmul__"}
 PARTICLES = "particles "  # prefix of the names of particle frames
 
 
@@ -121,9 +123,12 @@ class Cost(eqx.Module):
         return self.total
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError("NumPy cannot take a Cost: use jnp functions, or its `total`")
+        raise TypeError(_NOT_FOR_NUMPY)
 
-    __array_ufunc__ = None  # so that NumPy's numbers leave their operators to ours
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if ufunc not in _REFLECTED or inputs[0] is self:
+            raise TypeError(_NOT_FOR_NUMPY)
+        return getattr(self, _REFLECTED[ufunc])(inputs[0])  # an operator after a number of NumPy
 
     def weight_sites(self, weights: Mapping[str, Any]) -> Cost:
         """Multiplies the terms of the named sites, e.g. `{"z": beta}` for a beta-ELBO.
@@ -170,20 +175,21 @@ def as_cost(value: Any, label: str = "value") -> Cost:
     """
     if isinstance(value, Cost):
         return value
+    expected = "an objective must return" if label == "objective" else "expected"
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"expected a Cost or a real scalar, got {type(value).__name__}; an objective returns "
+            f"{expected} a Cost or a real scalar, got {type(value).__name__}; an objective returns "
             "the sum or difference of vi.simulate and vi.log_density costs, or a scalar array"
         ) from error
     if array.ndim != 0:
         raise ValueError(
-            f"expected a Cost or a scalar, got an array of shape {array.shape}; "
+            f"{expected} a Cost or a scalar, got an array of shape {array.shape}; "
             "did you forget to sum over it?"
         )
     if jnp.issubdtype(array.dtype, jnp.complexfloating) or array.dtype == bool:
-        raise TypeError(f"expected a Cost or a real scalar, got dtype {array.dtype}")
+        raise TypeError(f"{expected} a Cost or a real scalar, got dtype {array.dtype}")
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         array = array.astype(jnp.result_type(float))
     return Cost((Term(array, label=label),))

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from .._core import check_key
 from ..diagnostics import PSIS, psis as smooth
 from ._context import Context
 from ._cost import Cost, reduce_to
-from ._counts import check_count
 from ._expectation import Expectation
+from ._options import check_count
 
 
 def psis(
@@ -54,9 +55,10 @@ def psis(
     """
     if not isinstance(objective, Expectation):
         raise TypeError(
-            f"psis needs an Expectation such as vi.elbo(model, guide), "
+            f"objective must be an Expectation such as vi.elbo(model, guide), "
             f"got {type(objective).__name__}"
         )
+    check_key(key)
     check_count("num_draws", num_draws)
     if batch_size is not None:
         check_count("batch_size", batch_size)

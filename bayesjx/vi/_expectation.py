@@ -16,8 +16,8 @@ from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context, DrawKey, map_draws
 from ._cost import as_cost, Cost, sum_all
-from ._counts import check_argnums, check_count
 from ._law import elementwise_family
+from ._options import check_argnums, check_count
 from ._surrogate import Settings, surrogate_cost
 
 
@@ -135,6 +135,10 @@ class Expectation(eqx.Module):
             return (jnp.mean(value), output[1]) if self.has_aux else jnp.mean(value)
 
         wanted = tuple(args[position] for position in chosen)
+        if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(wanted)):
+            raise ValueError(
+                f"argnums={argnums!r}: the arguments hold no floating-point array to differentiate"
+            )
         value, gradient = eqx.filter_value_and_grad(mean_loss, has_aux=self.has_aux)(wanted)
         return value, gradient[0] if isinstance(argnums, int) else gradient
 
@@ -196,7 +200,9 @@ class Expectation(eqx.Module):
     def _run(self, context: Context, args: Any, kwargs: Any) -> tuple[Cost, Any]:
         with activate(context):
             output = self.fn(*args, **kwargs)
-            output, aux = output if self.has_aux else (output, None)
+            aux = None
+            if self.has_aux:
+                output, aux = _first(output), output[1]
             return as_cost(output, "objective"), aux
 
 

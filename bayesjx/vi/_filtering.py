@@ -13,9 +13,9 @@ from jax import random
 from numpyro.primitives import Messenger
 
 from ._context import activate, Context, current
-from ._counts import check_count
 from ._expectation import Expectation, expectation
 from ._log_weights import log_sum
+from ._options import check_count, check_number, check_programs
 from ._programs import log_density, simulate
 from ._score import Reinforce
 from ._strategy import AbstractReplay, AbstractScore
@@ -76,7 +76,11 @@ def fivo(
     """
     if resampling not in ("drop", "reinforce"):
         raise ValueError(f'resampling must be "drop" or "reinforce", got {resampling!r}')
+    check_programs(model_step=model_step)
+    check_programs(True, guide_step=guide_step)
     check_count("num_particles", num_particles)
+    if threshold is not None:
+        check_number("threshold", threshold)
     if threshold is not None and not threshold >= 0:
         raise ValueError(f"threshold is a share of the particles, not negative; got {threshold}")
 
@@ -115,6 +119,7 @@ def fivo(
         move = partial(propagate, params=params)
         first = jax.tree.map(lambda y: y[0], ys)
         shapes, dtype, _ = jax.eval_shape(lambda: move(key, state=state, y=first))
+        _check_state(state, shapes)
         states = jax.tree.map(
             lambda x, s: jnp.broadcast_to(jnp.asarray(x, s.dtype), (n, *s.shape)), state, shapes
         )
@@ -151,6 +156,20 @@ def fivo(
         return bound + score - jax.lax.stop_gradient(score)
 
     return expectation(objective)
+
+
+def _check_state(state: Any, after: Any) -> None:
+    """Raises `ValueError` unless a step leaves a state like the one that it was given."""
+    before = jax.tree.map(jnp.shape, state)
+    found = jax.tree.map(lambda s: s.shape, after)
+    same = jax.tree.structure(state) == jax.tree.structure(after)
+    is_shape = lambda x: isinstance(x, tuple)  # noqa: E731
+    pairs = zip(*(jax.tree.leaves(t, is_leaf=is_shape) for t in (before, found)), strict=False)
+    if not same or any(a != b and a != () for a, b in pairs):
+        raise ValueError(
+            f"fivo: the step must return a state like the one it gets, but a state of shape "
+            f"{before} comes back as {found}; give the initial state of one particle"
+        )
 
 
 def _resample(key: jax.Array, log_share: jax.Array, resampling: str) -> jax.Array:

@@ -9,6 +9,9 @@ import jax
 from numpyro import handlers
 from numpyro.distributions import constraints, transforms
 
+from .._core import check_key
+from ._options import check_programs
+
 Program = Callable[..., Any]
 
 
@@ -55,6 +58,8 @@ def functional(
         ValueError: neither program has a parameter, or `init_params` names one that does not
             exist.
     """
+    check_key(key)
+    check_programs(model=model, guide=guide)
     guide_key, model_key = jax.random.split(key)
     given = dict(init_params or {})
     with handlers.block():

@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from .._core import path_name
+from .._core import check_key, path_name
 from ._context import BiasedGradientWarning, Context, replace_strategies
-from ._counts import check_argnums, check_count
 from ._enumerate import Enum, Leg
 from ._expectation import Expectation
 from ._gradient_table import GradientReport, GradientRow
 from ._measure_valued import MVD
 from ._multi_sample import DisARM, RLOO
+from ._options import check_argnums, check_count
 from ._pathwise import Reparam
 from ._score import Reinforce
 from ._site import Site
-from ._strategy import AbstractStrategy
+from ._strategy import AbstractStrategy, check_strategy
 
 ALTERNATIVES = (Reparam(), Reinforce(), Enum(), Leg(), MVD(), DisARM(), RLOO())
 _WORTHWHILE = 0.8  # variance x time that a recommendation must beat, of the present one
@@ -73,7 +73,10 @@ def gradient_report(
         raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
     check_count("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
+    check_key(key)
     tried = ALTERNATIVES if alternatives is None else tuple(alternatives)
+    for strategy in tried:
+        check_strategy("alternatives", strategy)
     found = _sites(objective, args, kwargs, tried, sites)
     measure = _Measure(key, objective, args, kwargs, argnums, num_draws, states)
     with warnings.catch_warnings():
@@ -261,7 +264,9 @@ def _sites(
     jax.eval_shape(run)
     names = {site.name for site in found}
     if unknown := sorted(set(wanted or ()) - names):
-        raise ValueError(f"no site is called {' or '.join(unknown)}; there are {sorted(names)}")
+        raise ValueError(
+            f"sites: no site is called {' or '.join(unknown)}; there are {sorted(names)}"
+        )
     for site in found:
         if sum(site.name == other.name for other in found) > 1:
             site.name = site.address

@@ -13,6 +13,7 @@ from ._inference import AbstractEvidenceEstimator, sir
 from ._marginal import marginal
 from ._multi_bounds import iwelbo
 from ._objectives import elbo
+from ._options import check_count, check_programs
 
 Program = Callable[..., Any]
 
@@ -84,7 +85,8 @@ def iwhvi(
     References:
         Sobolev and Vetrov (2019), "Importance weighted hierarchical variational inference".
     """
-    return elbo(model, marginal_guide(guide, keep, sir(num_auxiliary, proposal)))
+    program = _summed(model, guide, keep, num_auxiliary, proposal)
+    return elbo(model, program)
 
 
 def diwhvi(
@@ -110,5 +112,17 @@ def diwhvi(
     References:
         Sobolev and Vetrov (2019), section 4.
     """
-    program = marginal_guide(guide, keep, sir(num_auxiliary, proposal))
+    program = _summed(model, guide, keep, num_auxiliary, proposal)
     return iwelbo(model, program, num_particles)
+
+
+def _summed(
+    model: Program,
+    guide: Program,
+    keep: str | Sequence[str],
+    num_auxiliary: int,
+    proposal: Program | None,
+) -> Program:
+    check_programs(model=model, guide=guide)
+    check_count("num_auxiliary", num_auxiliary)
+    return marginal_guide(guide, keep, sir(num_auxiliary, proposal))

@@ -17,13 +17,13 @@ from numpyro import handlers
 
 from ._context import activate, Context, current
 from ._cost import Cost
-from ._counts import check_count
 from ._log_weights import drawable, log_mean, log_sum
 from ._loops import Fixed
+from ._options import check_count, check_programs
 from ._particles import map_sites, particles
 from ._programs import log_density, simulate
 from ._score import Reinforce
-from ._strategy import AbstractStrategy
+from ._strategy import AbstractStrategy, check_strategy
 from ._support import refuse_narrower, Supports
 from ._wrappers import with_strategy
 
@@ -161,6 +161,8 @@ class SIR(AbstractEvidenceEstimator):
 
     def __check_init__(self):
         check_count("num_particles", self.num_particles)
+        check_programs(True, proposal=self.proposal)
+        check_strategy("index_strategy", self.index_strategy)
 
     def log_evidence(self, target: Target) -> jax.Array:
         return log_mean(self._draw(target, self.num_particles).log_weight)
@@ -190,6 +192,9 @@ class Exact(AbstractEvidenceEstimator):
     """Exact summation over all joint values of finite free sites. Made by `exact`."""
 
     index_strategy: AbstractStrategy = Reinforce()
+
+    def __check_init__(self):
+        check_strategy("index_strategy", self.index_strategy)
 
     def log_evidence(self, target: Target) -> jax.Array:
         return log_sum(self._all(target).log_weight)

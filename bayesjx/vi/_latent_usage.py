@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
@@ -14,8 +15,9 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.distributions.kl import kl_divergence
 
-from ._counts import check_count
+from .._core import check_key, checked_finite
 from ._law import draw, elementwise, elementwise_family, split, unmasked
+from ._options import check_count, check_number, check_programs
 from ._table import aligned
 
 
@@ -70,14 +72,19 @@ def active_units(means: jax.Array, threshold: float = 0.01) -> jax.Array:
         an integer scalar.
 
     Raises:
-        ValueError: `means` has another shape, or no rows.
+        ValueError: `means` has another shape, no rows, or NaN.
 
     References:
         Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", section 5.2.
     """
-    means = jnp.asarray(means)
+    _check_thresholds(threshold=threshold)
+    try:
+        means = jnp.asarray(means)
+    except TypeError:
+        raise TypeError(f"means must be an array, got {type(means).__name__}") from None
     if means.ndim != 2 or means.shape[0] == 0:
         raise ValueError(f"means must have shape (n, k) with n >= 1, got {means.shape}")
+    means = checked_finite("means", means)
     return jnp.sum(jnp.var(means, axis=0) > threshold)
 
 
@@ -122,7 +129,12 @@ def latent_usage(
         Burda, Grosse and Salakhutdinov (2016), section 5.2 (active units); Dang, Tran, Nguyen
         and Ho (2024) (collapse rate); Hoffman and Johnson (2016), "ELBO surgery" (information).
     """
+    check_key(key)
+    check_programs(model=model, guide=guide)
     check_count("num_draws", num_draws)
+    _check_thresholds(threshold=threshold, epsilon=epsilon, delta=delta)
+    if delta > 1:
+        raise ValueError(f"delta is a share of the data, in [0, 1], got {delta}")
     keys = random.split(key, 3)
     guide_trace = handlers.trace(handlers.seed(guide, keys[0])).get_trace(*args, **kwargs)
     replayed = handlers.replay(handlers.seed(model, keys[1]), guide_trace)
@@ -151,6 +163,13 @@ def latent_usage(
     )
 
 
+def _check_thresholds(**values: Any) -> None:
+    for name, value in values.items():
+        check_number(name, value)
+        if not isinstance(value, jax.core.Tracer) and value < 0:
+            raise ValueError(f"{name} must not be negative, got {value}")
+
+
 def _find_site(guide_trace: Any, model_trace: Any, site: str | None) -> str:
     latents = [
         name
@@ -161,7 +180,7 @@ def _find_site(guide_trace: Any, model_trace: Any, site: str | None) -> str:
         return latents[0]
     if site is None or site not in latents:
         asked = "choose one with site=" if site is None else f"there is no {site!r}"
-        raise ValueError(f"model and guide share the latent sites {latents}; {asked}")
+        raise ValueError(f"site: model and guide share the latent sites {latents}; {asked}")
     return site
 
 

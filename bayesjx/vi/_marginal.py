@@ -24,6 +24,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 from ._context import activate, BiasedGradientWarning, Context, peek
 from ._inference import AbstractEvidenceEstimator, Exact, sir, Target, Values
 from ._law import elementwise_family
+from ._options import check_programs
 from ._particles import map_sites
 from ._program_sites import join_supports, latent_sites, register_params
 from ._programs import simulate
@@ -229,10 +230,14 @@ def marginal(
         Becker et al. (2024), section 4; Lew, Cusumano-Towner and Mansinghka (2022), "Recursive
         Monte Carlo and variational inference with auxiliary variables".
     """
-    names = (keep,) if isinstance(keep, str) else tuple(keep)
+    check_programs(program=program)
+    names = (keep,) if isinstance(keep, str) else keep
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"keep must be the name of a site, or several names, got {keep!r}")
+    names = tuple(names)
     if not names:
-        raise ValueError("marginal needs at least one site to keep")
-    engine = algorithm if algorithm is not None else sir(1)
+        raise ValueError("keep is empty: marginal needs at least one site to keep")
+    engine = _checked(sir(1) if algorithm is None else algorithm)
 
     def make(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> ProgramDistribution:
         return ProgramDistribution(program, names, engine, args, kwargs, key)
@@ -260,11 +265,22 @@ def normalize(
         Becker et al. (2024), section 4; Andrieu, Doucet and Holenstein (2010), "Particle Markov
         chain Monte Carlo methods", for the conditional estimate.
     """
+    check_programs(program=program)
+    _checked(algorithm)
 
     def make(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> ProgramDistribution:
         return ProgramDistribution(program, None, algorithm, args, kwargs, key)
 
     return make
+
+
+def _checked(algorithm: Any) -> AbstractEvidenceEstimator:
+    if not isinstance(algorithm, AbstractEvidenceEstimator):
+        raise TypeError(
+            "algorithm must be vi.sir(n), vi.smc(n), vi.exact() or another evidence estimator, "
+            f"got {algorithm!r}"
+        )
+    return algorithm
 
 
 def exact_densities(program: Callable[..., Any], user: str, remedy: str) -> Callable[..., Any]:

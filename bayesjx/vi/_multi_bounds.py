@@ -11,11 +11,11 @@ import numpy as np
 
 from ._context import current
 from ._cost import Cost
-from ._counts import check_count
 from ._detached import draw, frozen
 from ._expectation import Expectation, expectation
 from ._log_weights import log_mean, shares, weighted_sum
 from ._marginal import exact_densities
+from ._options import check_count, check_number, check_programs
 from ._particles import log_mean_exp, particles
 from ._programs import log_density, simulate
 from ._strategy import AbstractPathwise
@@ -58,6 +58,9 @@ def iwelbo(
         Gu and Maddison (2019), "Doubly reparameterized gradient estimators for Monte Carlo
         objectives"; Mnih and Rezende (2016) for VIMCO.
     """
+    check_programs(model=model, guide=guide)
+    if local_plate is not None and not isinstance(local_plate, str):
+        raise ValueError(f"local_plate must be the name of a plate, got {local_plate!r}")
     if gradient == "stl":
         raise ValueError(
             'gradient="stl" (sticking the landing) is biased for more than one particle; '
@@ -119,6 +122,8 @@ def renyi(
     References:
         Li and Turner (2016), "Rényi divergence variational inference", equation 7.
     """
+    check_programs(model=model, guide=guide)
+    check_number("alpha", alpha)
     if alpha == 1:
         raise ValueError("renyi: alpha = 1 is the ELBO; use vi.elbo")
     check_count("num_particles", num_particles)
@@ -151,6 +156,8 @@ def chi_square(
         Dieng, Tran, Ranganath, Paisley and Blei (2017), "Variational inference via $\chi$ upper
         bound minimization".
     """
+    check_programs(model=model, guide=guide)
+    check_number("order", order)
     if order < 1:
         raise ValueError(f"chi_square: order must be at least 1, got {order}")
     check_count("num_particles", num_particles)
@@ -192,15 +199,18 @@ def thermodynamic(
     References:
         Masrani, Le and Wood (2019), "The thermodynamic variational objective", equations 8 and 19.
     """
+    check_programs(model=model, guide=guide)
     default = [0.0, *np.geomspace(0.01, 1.0, 5)]
     grid = np.asarray(default if inverse_temperatures is None else inverse_temperatures)
     ends = grid.ndim == 1 and len(grid) > 1 and grid[0] == 0 and grid[-1] == 1
-    if not ends or np.any(np.diff(grid) <= 0):
+    if not ends or not np.all(np.diff(grid) > 0):
         raise ValueError(f"inverse_temperatures must increase from 0 to 1, got {grid.tolist()}")
     points = grid[1:] if upper else grid[:-1]
     check_count("num_particles", num_particles)
     if num_particles == 1:
-        raise ValueError("thermodynamic estimates a covariance and needs two particles or more")
+        raise ValueError(
+            "thermodynamic estimates a covariance: num_particles must be two particles or more"
+        )
     remedy = "use vi.iwelbo"
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:

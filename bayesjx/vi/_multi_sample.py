@@ -12,8 +12,8 @@ from numpyro.distributions import Distribution
 
 from ._continuation import Branches, Continuation
 from ._cost import Cost, Frames, Term
-from ._counts import check_count
 from ._law import draw, elementwise_family, is_bernoulli
+from ._options import check_count
 from ._site import Site
 from ._strategy import AbstractReplay
 
@@ -101,9 +101,21 @@ class Importance(AbstractReplay):
 
     proposal: Distribution
 
+    def __check_init__(self):
+        if not isinstance(self.proposal, Distribution):
+            raise TypeError(
+                f"proposal must be a NumPyro distribution, got {type(self.proposal).__name__}"
+            )
+
     def why_not(self, law: Distribution) -> str | None:
         if self.proposal.event_shape == law.event_shape:
-            return None
+            batch, given = law.batch_shape, self.proposal.batch_shape
+            if given in ((), batch) or _broadcasts(given, batch):
+                return None
+            return (
+                f"the proposal has batch shape {given}, the site {batch}. Use a proposal of the "
+                "site's shape"
+            )
         return (
             f"the proposal has event shape {self.proposal.event_shape}, the site "
             f"{law.event_shape}. Use a proposal of the site's shape"
@@ -122,6 +134,13 @@ class Importance(AbstractReplay):
         value = site.apply(propose, self.proposal, site.keys(key))
         log_ratio = site.apply(ratio, self.proposal, site.unpad(value))
         return _times_ratio(site, rest.surrogate(value[None]), log_ratio)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, to) == to
+    except ValueError:
+        return False
 
 
 def _expanded(proposal: Distribution, law: Distribution) -> Distribution:

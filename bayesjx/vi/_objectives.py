@@ -8,6 +8,7 @@ from typing import Any
 from ._cost import Cost
 from ._entropy import ENTROPIES, path_log_density, simulate_with_entropy, with_values_of
 from ._expectation import Expectation, expectation
+from ._options import check_programs
 from ._programs import log_density, simulate
 
 
@@ -40,6 +41,7 @@ def elbo(
         Jordan, Ghahramani, Jaakkola and Saul (1999), "An introduction to variational methods for
         graphical models"; Roeder, Wu and Duvenaud (2017), "Sticking the landing".
     """
+    check_programs(model=model, guide=guide)
     if entropy not in ENTROPIES:
         raise ValueError(f"entropy must be one of {ENTROPIES}, got {entropy!r}")
 

@@ -13,8 +13,8 @@ import optax
 
 from .._core import Algorithm, fit as run_fit, FitResult
 from ._context import DrawKey, map_draws
-from ._counts import check_count, check_number
 from ._expectation import Expectation
+from ._options import check_count, check_number
 
 
 class OptimiseState(NamedTuple):
@@ -215,6 +215,8 @@ def fit(
         NonFiniteError: a step made something non-finite; the message names the site or parameter.
         ValueError: see `optimise` and `bayesjx.fit`.
     """
+    if not isinstance(data, tuple | list):
+        raise ValueError(f"data must be a tuple of arguments, data=(x,), got {type(data).__name__}")
     example = (*data, *(batches(0) if batches is not None else ()))
     algorithm = optimise(
         objective, params, optimizer, num_draws=num_draws, average=average, data=example

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import random
 
 from ._context import activate, current, Suspend
-from ._cost import as_cost, Cost, Frame, Frames, PARTICLES, reduce_to, Term
-from ._counts import check_count
+from ._cost import Cost, Frame, Frames, PARTICLES, reduce_to, Term
 from ._log_weights import log_sum
+from ._options import check_count
 from ._site import Site
 from ._surrogate import ScoreRecord, Settings
 
@@ -169,6 +169,7 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
         a `Cost` of one term.
 
     Raises:
+        TypeError: `cost` is no `Cost`.
         ValueError: `cost` has no particle axis, a term lies outside particles or `plate`, terms
             or have different subsampling scales.
 
@@ -176,6 +177,11 @@ def log_mean_exp(cost: Cost, plate: str | None = None) -> Cost:
         Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders"; Mnih and
         Rezende (2016), "Variational inference for Monte Carlo objectives", equation 12.
     """
+    if not isinstance(cost, Cost):
+        raise TypeError(
+            "cost must be the Cost that a function under vi.particles(K) returned, got "
+            f"{type(cost).__name__}"
+        )
     frame = _particle_frame(cost)
     keep: Frames = frozenset({frame})
     scale = 1.0
@@ -225,7 +231,6 @@ def _bound_without(log_weights: jax.Array, axis: int) -> jax.Array:
 
 
 def _particle_frame(cost: Cost) -> Frame:
-    cost = as_cost(cost)
     shared = [
         frozenset(f for f in term.frames if f.name.startswith(PARTICLES)) for term in cost.terms
     ]

@@ -87,7 +87,7 @@ class GumbelSoftmax(AbstractPathwise):
     unbiased: ClassVar[bool] = False
 
     def __check_init__(self):
-        if isinstance(self.temperature, (int, float)) and self.temperature <= 0:
+        if isinstance(self.temperature, (int, float)) and not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
     def why_not(self, law: Distribution) -> str | None:

@@ -10,10 +10,11 @@ import jax
 from jax import random
 from numpyro import handlers
 
+from .._core import check_key
 from ._context import activate, Context, current, named, peek
 from ._cost import Cost, one_dtype
-from ._counts import check_count
 from ._handlers import DensityHandler, SimulateHandler
+from ._options import check_count, check_programs
 from ._trace import Trace
 
 
@@ -33,6 +34,7 @@ def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tr
         ValueError: two sites share a name, or a site cannot have the strategy it was given.
     """
     context = current("simulate")
+    check_programs(program=program)
     prefix, key = context.enter_call()
     handler = SimulateHandler(context, prefix)
     with handlers.block(), handlers.seed(rng_seed=named(key, "__seed__")), handler:
@@ -62,6 +64,8 @@ def sample(
     Raises:
         ValueError: `num_samples` is not a positive integer.
     """
+    check_key(key)
+    check_programs(program=program)
     if num_samples is not None:
         check_count("num_samples", num_samples)
 
@@ -95,6 +99,12 @@ def log_density(
             sites of a `Trace` excepted); two sites share a name; plates of the same name
             disagree; an observed or given value does not fit its distribution or plates.
     """
+    check_programs(program=program)
+    if not isinstance(values, Trace | Mapping):
+        raise TypeError(
+            "values must be a Trace or a mapping from site names to arrays, got "
+            f"{type(values).__name__}"
+        )
     context = peek()
     prefix, key = context.enter_call() if context else ("density/", None)
     handler = DensityHandler(context, prefix, values)

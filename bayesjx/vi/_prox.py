@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -45,8 +46,11 @@ def prox_scale(
         Domke (2020), "Provable smoothness guarantees for black-box variational inference"; Kim,
         Oh, Wu, Ma and Gardner (2023), "On the convergence of black-box variational inference".
     """
-    if isinstance(learning_rate, (int, float)) and not learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {learning_rate}")
+    number = isinstance(learning_rate, (int, float))
+    if isinstance(learning_rate, str) or (number and not 0 < learning_rate < math.inf):
+        raise ValueError(f"learning_rate must be positive, or a schedule, got {learning_rate!r}")
+    if is_scale is not None and not callable(is_scale):
+        raise TypeError(f"is_scale must be a function of a leaf's path, got {is_scale!r}")
     chosen = is_scale or (lambda name: name.endswith("scale"))
 
     def init(params: Any) -> ProxScaleState:

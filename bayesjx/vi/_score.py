@@ -7,9 +7,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro.distributions import Distribution
 
 from ._cost import Frames
+from ._options import check_number
 from ._strategy import AbstractScore
 
 
@@ -26,6 +28,7 @@ class EMA(eqx.Module):
     decay: float | int = eqx.field(static=True, default=0.9)
 
     def __check_init__(self):
+        check_number("decay", self.decay)
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {self.decay}")
 
@@ -42,6 +45,13 @@ class LearnedBaseline(eqx.Module):
     """
 
     prediction: Any
+
+    def __check_init__(self):
+        if not _is_number(self.prediction):
+            raise TypeError(
+                f"prediction must be a number or array, the output of a network, "
+                f"got {type(self.prediction).__name__}"
+            )
 
 
 class Reinforce(AbstractScore):
@@ -61,6 +71,14 @@ class Reinforce(AbstractScore):
     """
 
     baseline: Any = None
+
+    def __check_init__(self):
+        known = self.baseline is None or isinstance(self.baseline, EMA | LearnedBaseline)
+        if not known and not _is_number(self.baseline):
+            raise TypeError(
+                "baseline must be None, a number or array, vi.EMA() or "
+                f"vi.LearnedBaseline(prediction), got {self.baseline!r}"
+            )
 
     def why_not(self, law: Distribution) -> str | None:
         return None
@@ -84,14 +102,35 @@ class Reinforce(AbstractScore):
                 else self.baseline.decay * state + (1 - self.baseline.decay) * mean
             )
         elif isinstance(self.baseline, LearnedBaseline):
-            prediction = jnp.asarray(self.baseline.prediction)
+            prediction = _over_plates("prediction", self.baseline.prediction, frames)
             loss = 0.5 * jnp.sum((prediction - full) ** 2)
             baseline = prediction
         else:
-            baseline = jnp.asarray(self.baseline)
+            baseline = _over_plates("baseline", self.baseline, frames)
         baseline = jax.lax.stop_gradient(baseline)
         own = local.get(frames, jnp.zeros((), full.dtype))
         return {**local, frames: own - baseline}, record, loss
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | jax.Array | np.ndarray | np.generic)
+
+
+def _over_plates(name: str, value: Any, frames: Frames) -> jax.Array:
+    """The baseline as an array, which has no axes but those of the plates."""
+    value = jnp.asarray(value)
+    sizes = {frame.dim: frame.size for frame in frames}
+    shape = tuple(sizes.get(dim, 1) for dim in range(min(sizes, default=0), 0))
+    try:
+        fits = jnp.broadcast_shapes(value.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must be a scalar or an array over the plates of its site, which have shape "
+            f"{shape}; got shape {value.shape}"
+        )
+    return value
 
 
 __all__ = ["EMA", "LearnedBaseline", "Reinforce"]

@@ -16,10 +16,10 @@ from numpyro.distributions import biject_to
 
 from ._context import activate, Context, current
 from ._cost import Cost
-from ._counts import check_count
 from ._inference import AbstractEvidenceEstimator, Target, Values
 from ._log_weights import drawable, log_mean
 from ._marginal import exact_densities
+from ._options import check_count, check_programs
 from ._program_sites import latent_sites
 from ._programs import log_density, simulate
 
@@ -41,6 +41,7 @@ class SMC(AbstractEvidenceEstimator):
     def __check_init__(self):
         for name in ("num_particles", "num_temperatures", "num_moves"):
             check_count(name, getattr(self, name))
+        check_programs(True, proposal=self.proposal)
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
 

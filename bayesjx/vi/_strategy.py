@@ -36,6 +36,14 @@ class AbstractStrategy(eqx.Module):
         """Why this strategy cannot serve `law`, with the remedy; None if it can."""
 
 
+def check_strategy(name: str, strategy: Any) -> None:
+    """Raises `TypeError` unless `strategy` is an instance, not a class, of a strategy."""
+    if not isinstance(strategy, AbstractStrategy):
+        raise TypeError(
+            f"{name}: expected an instance of a strategy such as vi.Enum(), got {strategy!r}"
+        )
+
+
 class AbstractPathwise(AbstractStrategy):
     """The gradient flows through the sampled value itself."""
 

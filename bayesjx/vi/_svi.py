@@ -12,9 +12,9 @@ from jax import random
 from numpyro.handlers import substitute
 
 from ._context import activate, Context
-from ._counts import check_count
 from ._expectation import Expectation
 from ._objectives import elbo
+from ._options import check_count
 from ._particles import mean_state
 
 

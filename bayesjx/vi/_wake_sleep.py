@@ -12,11 +12,11 @@ from numpyro import handlers
 
 from ._context import current
 from ._cost import Cost
-from ._counts import check_count
 from ._detached import detached, draw
 from ._expectation import Expectation, expectation
 from ._log_weights import drawable, log_mean, shares, weighted_sum
 from ._multi_bounds import iwelbo, log_weight
+from ._options import check_count, check_programs
 from ._particles import map_sites, particles
 from ._programs import log_density, simulate
 from ._trace import Trace
@@ -52,7 +52,7 @@ def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expec
         Bornschein and Bengio (2015), "Reweighted wake-sleep", equation 10; Le, Kosiorek,
         Siddharth, Teh and Wood (2019), "Revisiting reweighted wake-sleep".
     """
-
+    check_programs(model=model, guide=guide)
     check_count("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
@@ -81,15 +81,37 @@ def sleep(model: Program, guide: Program, data: Mapping[str, int | str]) -> Expe
     References:
         Hinton, Dayan, Frey and Neal (1995), "The wake-sleep algorithm for unsupervised neural
         networks".
+
+    Raises:
+        TypeError: `data` is no mapping, or a place is neither a position nor a name.
+        ValueError: the model has no such site, or the guide no such position.
     """
+    check_programs(model=model, guide=guide)
+    if not isinstance(data, Mapping):
+        raise TypeError(
+            "data must be a mapping from observed sites to arguments of the guide, such as "
+            f'{{"y": 0}}, got {type(data).__name__}'
+        )
+    for place in data.values():
+        if not isinstance(place, int | str) or isinstance(place, bool):
+            raise TypeError(f"data names an argument by position or name, got {place!r}")
 
     def objective(*args: Any, **kwargs: Any) -> Cost:
         trace = draw(handlers.uncondition(model), *args, **kwargs)
         positional, named = list(args), dict(kwargs)
         for site, place in data.items():
             if site not in trace:
-                raise ValueError(f"sleep: the model has no site {site!r}; it has {sorted(trace)}")
+                raise ValueError(
+                    f"sleep: data names {site!r}, but the model has no site {site!r}; it has "
+                    f"{sorted(trace)}"
+                )
             if isinstance(place, int):
+                if not -len(args) <= place < len(args):
+                    raise ValueError(
+                        f"sleep: data puts {site!r} in position {place}, but there "
+                        f"{'is' if len(args) == 1 else 'are'} {len(args)} positional "
+                        f"argument{'s' * (len(args) != 1)}; name it, or pass an argument there"
+                    )
                 positional[place] = trace[site]
             else:
                 named[place] = trace[site]
@@ -115,7 +137,7 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expec
     References:
         Becker et al. (2024), section 2 (QWAKE).
     """
-
+    check_programs(model=model, guide=guide)
     check_count("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
@@ -140,7 +162,7 @@ def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> E
     References:
         Becker et al. (2024), section 2 (PWAKE).
     """
-
+    check_programs(model=model, guide=guide)
     check_count("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
@@ -163,7 +185,7 @@ def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Exp
         guide: NumPyro program; takes the same arguments.
         num_particles: proposals of the forward half.
     """
-
+    check_programs(model=model, guide=guide)
     check_count("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> Cost:

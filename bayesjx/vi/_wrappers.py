@@ -12,7 +12,7 @@ from ._measure_valued import MVD
 from ._multi_sample import DisARM, Importance, RLOO
 from ._pathwise import GumbelSoftmax, Reparam, StraightThrough
 from ._score import Reinforce
-from ._strategy import AbstractStrategy
+from ._strategy import AbstractStrategy, check_strategy
 
 
 def with_strategy(d: Distribution, strategy: AbstractStrategy) -> WithStrategy:
@@ -23,8 +23,7 @@ def with_strategy(d: Distribution, strategy: AbstractStrategy) -> WithStrategy:
     """
     if not isinstance(d, Distribution):
         raise TypeError(f"expected a NumPyro distribution, got {type(d).__name__}")
-    if not isinstance(strategy, AbstractStrategy):
-        raise TypeError(f"expected an instance of a strategy such as vi.Enum(), got {strategy!r}")
+    check_strategy("strategy", strategy)
     return WithStrategy(d.base if isinstance(d, WithStrategy) else d, strategy)
 
 

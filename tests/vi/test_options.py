@@ -160,3 +160,31 @@ def test_enumeration_that_cannot_be_is_named():
 
     with pytest.raises(ValueError, match="latent site 'k' .* vi.AutoDiscrete"):
         vi.elbo(marked, lambda p: None).estimate(KEY, P)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("wrap", [lambda b: b, vi.LearnedBaseline], ids=["array", "learned"])
+def test_baselines_have_no_axes_but_the_plates(wrap):
+    """A longer one would count the score once for each of its elements."""
+
+    def gradient(baseline):
+        guide = guide_with(lambda d: numpyro.sample("b", vi.reinforce(d, wrap(baseline))))
+        return vi.elbo(model, guide).surrogate(KEY, P)
+
+    with pytest.raises(ValueError, match=r"over the plates .* shape \(3,\); got shape \(5, 3\)"):
+        jax.eval_shape(gradient, jnp.zeros((5, 3)))
+    for shape in ((), (1,), (3,)):
+        jax.eval_shape(gradient, jnp.zeros(shape))
+
+
+@pytest.mark.errors
+def test_filters_keep_the_shape_of_their_state():
+    def step(p, state, y):
+        x = numpyro.sample("x", dist.Normal(jnp.sum(state), 1.0))
+        numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+        return x
+
+    for num_particles in (2, 3):  # two particles would have broadcast
+        bound = vi.fivo(step, num_particles=num_particles)
+        with pytest.raises(ValueError, match=r"state of shape \(2,\) comes back as \(\)"):
+            bound.estimate(KEY, None, jnp.zeros(2), jnp.arange(3.0))

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.core
 import numpy as np
+from numpyro.distributions import Distribution
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -55,10 +56,11 @@ def check_argnums(argnums: Any, args: tuple) -> tuple[int, ...]:
     return positions
 
 
-def check_callable(**values: Any) -> None:
-    """Raises `TypeError` unless every value is a function; None is for the caller to leave out."""
+def check_programs(optional: bool = False, **values: Any) -> None:
+    """Raises `TypeError` unless every value is a function, or None where that is allowed."""
     for name, value in values.items():
-        if not callable(value):
+        function = callable(value) and not isinstance(value, Distribution)
+        if not function and not (optional and value is None):
             raise TypeError(
                 f"{name} must be a function with NumPyro statements, got {type(value).__name__}"
             )
