@@ -6,8 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from numpyro.distributions import constraints, Distribution
+from numpyro.util import not_jax_tracer as is_concrete
 
 
 class _LogProbabilities(constraints.ParameterFreeConstraint):
@@ -36,7 +38,7 @@ class OneHotCategorical(Distribution):
         logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
 
     Raises:
-        ValueError: both or none of `probs` and `logits`, or a scalar.
+        ValueError: both or none of `probs` and `logits`, or a scalar; see `log_prob`.
     """
 
     arg_constraints = {"logits": _LogProbabilities()}
@@ -71,6 +73,34 @@ class OneHotCategorical(Distribution):
         return jax.nn.one_hot(index, self.event_shape[0], dtype=self.logits.dtype)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """Log probability of one-hot vectors, or of points between them, shape `batch_shape`.
+
+        Raises:
+            ValueError: `value` has another length, or is known not to lie in the simplex (two
+                ones, say); under `jit` its log probability is then -inf.
+        """
+        if jnp.shape(value)[-1:] != self.event_shape:
+            raise ValueError(
+                f"value must hold one-hot vectors of length {self.event_shape[0]}, got shape "
+                f"{jnp.shape(value)}; jax.nn.one_hot makes them from indices"
+            )
+        log_prob = self._log_prob(value)
+        if not self._validate_args:
+            return log_prob
+        valid = self._in_simplex(value)
+        if is_concrete(valid) and not np.asarray(valid).all():
+            raise ValueError(
+                f"value must hold one-hot vectors, whose elements sum to one and are not negative; "
+                f"got {np.asarray(value)[~np.asarray(valid)].tolist()[:1]}"
+            )
+        return jnp.where(valid, log_prob, -jnp.inf)
+
+    def _in_simplex(self, value: Any) -> jax.Array:
+        slack = float(np.sqrt(jnp.finfo(self.logits.dtype).eps))
+        total = jnp.sum(value, axis=-1, dtype=self.logits.dtype)
+        return (jnp.abs(total - 1) <= slack) & jnp.all(jnp.asarray(value) >= -slack, axis=-1)
+
+    def _log_prob(self, value: Any) -> jax.Array:
         # A category of probability zero contributes nothing unless it is drawn; at all others the
         # product keeps its derivative in the value, which relaxed estimators follow.
         possible = self.logits > -jnp.inf

@@ -109,7 +109,7 @@ class AutoDiscrete(AutoGuide):
     ) -> Any:
         """The distribution that the model gives a site, other sites and minibatches as drawn."""
         indices: Any = {plate: p._indices for plate, p in plates.items()}
-        key = numpyro.prng_key()
+        key: Any = numpyro.prng_key()
         model = Fixed(_filled(self.model, key), values, observed=False)
         shown = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
         with shown, handlers.substitute(data=indices), handlers.trace() as trace:
@@ -125,7 +125,7 @@ class AutoDiscrete(AutoGuide):
             batch[frame.dim] = self._prototype_frame_full_sizes[frame.name]
         event = law.event_shape
         shape = tuple(batch) + event + (() if bernoulli else (size,))
-        logits = numpyro.param(
+        logits: Any = numpyro.param(
             f"{name}_{self.prefix}_logits",
             lambda key: self.init_scale * jax.random.normal(key, shape),
             constraint=constraints.real,
@@ -186,7 +186,7 @@ def _prior_logits(law: Any, size: int) -> jax.Array:
     values = jnp.arange(size or 2)
 
     def log_prob(value: jax.Array) -> jax.Array:
-        return one.log_prob(jnp.broadcast_to(value, one.batch_shape))
+        return jnp.asarray(one.log_prob(jnp.broadcast_to(value, one.batch_shape)))
 
     log_probs = jnp.maximum(jax.vmap(log_prob, out_axes=-1)(values), -1e4)
     return log_probs if size else log_probs[..., 1] - log_probs[..., 0]

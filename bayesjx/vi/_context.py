@@ -132,6 +132,7 @@ class Context:
         self.depth = 0  # how many particles enclose this run
         self.mutables: dict[str, jax.Array] = {}
         self.num_terms = 0
+        self.scored: list[Any] | None = None  # every sample statement, for diagnoses
         self._num_calls = 0
         self._num_sites = 0
 

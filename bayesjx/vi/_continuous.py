@@ -120,7 +120,8 @@ class ContinuousGuide(AutoContinuous):
 
         The parameters of the model are announced to the handlers around, all else is hidden.
         """
-        placing = _Placing(self._unpack_latent(latent), self._without_effect)
+        unconstrained: Any = self._unpack_latent(latent)
+        placing = _Placing(unconstrained, self._without_effect)
         key = numpyro.prng_key()
         hidden = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
         with hidden, handlers.seed(rng_seed=key), placing:
@@ -214,7 +215,8 @@ class _Placing(Messenger):
             return value
         seen = self._seen(name, law)
         try:
-            prior = draw(unmasked(law), numpyro.prng_key())[0].astype(value.dtype)
+            key: Any = numpyro.prng_key()
+            prior = draw(unmasked(law), key)[0].astype(value.dtype)
         except NotImplementedError:  # an improper prior
             return value
         return jnp.where(seen.reshape(seen.shape + (1,) * (value.ndim - seen.ndim)), value, prior)

@@ -54,9 +54,7 @@ def _visible(fn: Any) -> Any:
 
 def _masks(fn: Any) -> list[Any]:
     masks = []
-    while isinstance(
-        fn, (ExpandedDistribution, Independent, MaskedDistribution, WithStrategy)
-    ):
+    while isinstance(fn, (ExpandedDistribution, Independent, MaskedDistribution, WithStrategy)):
         if isinstance(fn, MaskedDistribution):
             masks.append(fn._mask)
         fn = fn.base if isinstance(fn, WithStrategy) else fn.base_dist

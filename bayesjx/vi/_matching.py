@@ -45,8 +45,8 @@ def check_match(
         sizes: of plates, before subsampling.
         looped: the site is one of a scan, whose steps may be drawn as one event elsewhere.
     """
-    name, kinds = drawn.name, {True: "discrete", False: "continuous"}
-    here = is_discrete(fn)
+    name, here = drawn.name, is_discrete(fn)
+    kinds = {True: "discrete", False: "continuous", None: "of unknown kind"}
     if None not in (here, drawn.discrete) and here != drawn.discrete:
         raise ValueError(
             f"site {name!r} is {kinds[drawn.discrete]} in the guide, but {kinds[here]} in the "

@@ -80,6 +80,7 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
             key, fixed=fixed, done=parent.done, suspend=parent.suspend, stage=parent.stage
         )
         context.num_terms, context.depth = parent.num_terms, parent.depth + 1
+        context.scored = None if parent.scored is None else []
         seen.append(context)
         output = parts = None
         with activate(context):
@@ -89,13 +90,15 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
                 site = stop.site
                 stopped.append(site)
                 parts = site.law, site.strategy, site.key, site.stacked_value
-        return output, context.records(), parts
+        return output, (context.records(), context.scored), parts
 
     keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
-    out, records, parts = jax.vmap(one)(keys, xs, fixed)
+    out, (records, scored), parts = jax.vmap(one)(keys, xs, fixed)
     context = seen[-1]
     parent.num_terms = context.num_terms
     parent.mutables.update(context.mutables)
+    if parent.scored is not None:
+        parent.scored += [dataclasses.replace(s, particles=s.particles + 1) for s in scored]
     parent.exported += [_record_with_axis(record, frame) for record in records]
     if parts is not None:
         raise Suspend(_site_with_axis(stopped[-1], parts, frame))
