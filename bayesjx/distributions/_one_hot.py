@@ -11,6 +11,8 @@ from jax import random
 from numpyro.distributions import constraints, Distribution
 from numpyro.util import not_jax_tracer as is_concrete
 
+from .._core import refuse_where
+
 
 class _LogProbabilities(constraints.ParameterFreeConstraint):
     """Vectors of log probabilities: -inf is one, NaN is what bad parameters become."""
@@ -38,7 +40,8 @@ class OneHotCategorical(Distribution):
         logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
 
     Raises:
-        ValueError: both or none of `probs` and `logits`, or a scalar; see `log_prob`.
+        ValueError: both or none of `probs` and `logits`, a scalar, or negative `probs`; see
+            `log_prob`.
     """
 
     arg_constraints = {"logits": _LogProbabilities()}
@@ -49,6 +52,8 @@ class OneHotCategorical(Distribution):
     def __init__(self, probs: Any = None, logits: Any = None, *, validate_args: bool | None = None):
         if (probs is None) == (logits is None):
             raise ValueError("OneHotCategorical takes exactly one of probs and logits")
+        if probs is not None and not isinstance(probs, jax.core.Tracer):
+            refuse_where(probs, lambda p: p < 0, "probs must not be negative")
         given = jnp.asarray(logits if probs is None else jnp.log(jnp.asarray(probs)))
         if given.ndim < 1:
             raise ValueError("OneHotCategorical needs parameters of shape (..., k), got a scalar")

@@ -20,6 +20,7 @@ from ._continuous import inspect_latents
 from ._law import elementwise, elementwise_family, unmasked
 from ._loops import Fixed
 from ._masks import visible
+from ._options import check_program
 from ._strategy import AbstractStrategy
 from ._wrappers import enum, with_strategy
 
@@ -58,6 +59,16 @@ class AutoDiscrete(AutoGuide):
         init_scale: float = 0.1,
         create_plates: Callable[..., Any] | None = None,
     ):
+        check_program("model", model)
+        if not callable(strategy) and not isinstance(strategy, AbstractStrategy):
+            raise TypeError(
+                "strategy must be a function of a distribution, such as vi.enum, or the instance "
+                f"of a strategy, such as vi.Enum(); got {strategy!r}"
+            )
+        if not (isinstance(init_scale, int | float | np.floating) and init_scale >= 0):
+            raise ValueError(
+                f"init_scale must be a number that is not negative, got {init_scale!r}"
+            )
         self.strategy = strategy
         self.init_scale = init_scale
         super().__init__(model, prefix=prefix, create_plates=create_plates)

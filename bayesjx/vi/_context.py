@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import random
 
 from ._cost import Frames
+from ._options import check_key
 from ._site import Site
 from ._strategy import AbstractReplay, AbstractScore, AbstractStrategy
 
@@ -111,6 +112,8 @@ class Context:
         states: dict[str, jax.Array] | None = None,
         maximise: bool = True,
     ):
+        if not isinstance(key, DrawKey):
+            check_key(key)
         self._draw = key if isinstance(key, DrawKey) else None
         if isinstance(key, DrawKey):
             self.key, self._keys = key.site(0), ()

@@ -235,12 +235,14 @@ class Latent(NamedTuple):
         moves: its support is computed, from other latents or from data, or an array masks it.
         masked: an array masks it.
         silenced: the whole site stands under `mask=False`.
+        subsampled: the subsampled plate that it is in, if it is in one.
     """
 
     discrete: bool
     moves: bool
     masked: bool
     silenced: bool
+    subsampled: str | None
 
 
 def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Latent]:
@@ -262,7 +264,14 @@ def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
                 fn = site["fn"]
                 masked = hides(fn)
                 moves = masked or not all(is_concrete(x) for x in jax.tree.leaves(fn.support))
-                found[name] = Latent(bool(fn.is_discrete), moves, masked, is_silenced(fn))
+                small = [
+                    frame.name
+                    for frame in site["cond_indep_stack"]
+                    if trace.get(frame.name, {"args": (frame.size,)})["args"][0] != frame.size
+                ]
+                found[name] = Latent(
+                    bool(fn.is_discrete), moves, masked, is_silenced(fn), *(small[:1] or [None])
+                )
 
     try:
         jax.eval_shape(run, jax.random.key(0), arrays)  # nothing is computed
@@ -277,7 +286,7 @@ def check_continuous(
     """Refuses models that a guide over continuous latents cannot serve.
 
     Raises:
-        ValueError: there is no latent site, or a discrete one.
+        ValueError: there is no latent site, a discrete one, or one in a subsampled plate.
     """
     latents = inspect_latents(model, args, kwargs)
     discrete = sorted(name for name, latent in latents.items() if latent.discrete)
@@ -293,4 +302,11 @@ def check_continuous(
             f"{caller} is for continuous latents and {discrete} are discrete; hide them by "
             "numpyro.handlers.block and add vi.AutoDiscrete in an AutoGuideList"
         )
+    for name, latent in latents.items():
+        if latent.subsampled is not None:
+            raise ValueError(
+                f"{caller} does not support local latent variables: site {name!r} is in the "
+                f"subsampled plate {latent.subsampled!r}, and the guide holds all latents in one "
+                "vector; pass minibatches as arguments, or write the guide of that site by hand"
+            )
     return latents

@@ -16,6 +16,7 @@ from ._context import activate, Context, DrawKey, map_draws
 from ._cost import as_cost, Cost, site_name, sum_all, Term
 from ._diagnose import gradient_problem
 from ._law import elementwise_family
+from ._options import check_argnums, check_count
 from ._surrogate import Settings, surrogate_cost
 
 
@@ -112,6 +113,8 @@ class Expectation(eqx.Module):
             `(value, gradient)`, or `((value, aux), gradient)` with `has_aux` (then `aux` gets a
             leading axis if `num_draws > 1`).
         """
+        check_count("num_draws", num_draws)
+        check_argnums(argnums, args)
         chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
         def loss(wanted: tuple[Any, ...], key: jax.Array | DrawKey) -> Any:

@@ -17,7 +17,7 @@ from ._cost import Cost, one_dtype, Term
 from ._diagnose import Scored
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
 from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
-from ._matching import check_given, check_match, check_observed
+from ._matching import as_values, check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
@@ -263,7 +263,7 @@ class DensityHandler(Recorder):
             self.frames = {frame.name: frame for frame in values.frames}
             self.drawn = {drawn.name: drawn for drawn in values.drawn}
         else:
-            self.given = {name: jnp.asarray(value) for name, value in values.items()}
+            self.given = as_values(values)
             self.plates, self.sizes, self.drawn = {}, {}, {}
         self.used: set[str] = set()
         self.own_sizes: dict[str, int] = {}  # of the plates met here, before subsampling

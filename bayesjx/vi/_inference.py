@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
@@ -20,6 +19,7 @@ from ._context import activate, Context, current
 from ._cost import Cost
 from ._log_weights import drawable, log_mean, log_sum
 from ._loops import Fixed
+from ._options import check_count, check_program, check_strategy
 from ._particles import map_sites, particles
 from ._programs import log_density, simulate
 from ._score import Reinforce
@@ -264,6 +264,9 @@ def sir(
         ValueError: `num_particles` is not a positive integer; when used, the proposal lacks a
             site, or its support is narrower than the program's.
     """
+    if proposal is not None:
+        check_program("proposal", proposal)
+    check_strategy("index_strategy", index_strategy)
     return SIR(num_particles, proposal, index_strategy or Reinforce())
 
 
@@ -274,6 +277,7 @@ def exact(index_strategy: AbstractStrategy | None = None) -> Exact:
         index_strategy: gradient strategy of the index drawn by `normalize`; `vi.Reinforce()` by
             default.
     """
+    check_strategy("index_strategy", index_strategy)
     return Exact(index_strategy or Reinforce())
 
 
@@ -285,9 +289,3 @@ def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
     law = with_strategy(dist.Categorical(logits=drawable(log_weights)), strategy)
     trace, _ = simulate(lambda: numpyro.sample("index", law))
     return trace["index"]
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is a positive integer."""
-    if not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")

@@ -24,6 +24,7 @@ from numpyro.primitives import _PYRO_STACK, Messenger
 from ._context import activate, BiasedGradientWarning, Context, peek
 from ._inference import AbstractEvidenceEstimator, Exact, sir, Target, Values
 from ._law import elementwise_family
+from ._options import check_program
 from ._particles import map_sites
 from ._program_sites import join_supports, latent_sites, register_params
 from ._programs import simulate
@@ -130,7 +131,12 @@ class ProgramDistribution(Distribution):
         if intermediates:
             return intermediates[0]
         value = jnp.asarray(value)
-        lead = value.shape[: value.ndim - self.event_dim]
+        lead = value.shape[: max(value.ndim - self.event_dim, 0)]
+        if value.shape[len(lead) :] != self.event_shape:
+            raise ValueError(
+                f"value must have the shape {self.event_shape} of the kept sites {self.names} "
+                f"(leading axes allowed), got {value.shape}"
+            )
         flat = value.reshape((-1,) + self.event_shape) if lead else None
         if flat is None:
             return self._run(self.key, lambda _: self._evaluate(value), None)
@@ -229,9 +235,14 @@ def marginal(
         Becker et al. (2024), section 4; Lew, Cusumano-Towner and Mansinghka (2022), "Recursive
         Monte Carlo and variational inference with auxiliary variables".
     """
+    check_program("program", program)
     names = (keep,) if isinstance(keep, str) else tuple(keep)
     if not names:
         raise ValueError("marginal needs at least one site to keep")
+    if len(set(names)) < len(names):
+        raise ValueError(f"marginal: keep names a site twice, {list(names)}")
+    if algorithm is not None:
+        _check_algorithm(algorithm)
     engine = algorithm if algorithm is not None else sir(1)
 
     def make(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> ProgramDistribution:
@@ -260,11 +271,20 @@ def normalize(
         Becker et al. (2024), section 4; Andrieu, Doucet and Holenstein (2010), "Particle Markov
         chain Monte Carlo methods", for the conditional estimate.
     """
+    check_program("program", program)
+    _check_algorithm(algorithm)
 
     def make(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> ProgramDistribution:
         return ProgramDistribution(program, None, algorithm, args, kwargs, key)
 
     return make
+
+
+def _check_algorithm(algorithm: Any) -> None:
+    if not isinstance(algorithm, AbstractEvidenceEstimator):
+        raise TypeError(
+            f"algorithm must be vi.sir(...), vi.smc(...) or vi.exact(), got {algorithm!r}"
+        )
 
 
 def exact_densities(program: Callable[..., Any], user: str, remedy: str) -> Callable[..., Any]:

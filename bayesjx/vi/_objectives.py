@@ -8,6 +8,7 @@ from typing import Any
 from ._cost import Cost
 from ._entropy import ENTROPIES, path_log_density, simulate_with_entropy
 from ._expectation import Expectation, expectation
+from ._options import check_program
 from ._programs import log_density, simulate
 
 
@@ -34,12 +35,16 @@ def elbo(
         an `Expectation` of `(*args, **kwargs)`, which go to both programs.
 
     Raises:
-        ValueError: an unknown `entropy`, or one that a site of the guide does not have.
+        ValueError: an unknown `entropy`, or one that a site of the guide does not have; when
+            used, sites of guide and model that do not match (see `log_density`).
+        TypeError: `model` or `guide` is not callable.
 
     References:
         Jordan, Ghahramani, Jaakkola and Saul (1999), "An introduction to variational methods for
         graphical models"; Roeder, Wu and Duvenaud (2017), "Sticking the landing".
     """
+    check_program("model", model)
+    check_program("guide", guide)
     if entropy not in ENTROPIES:
         raise ValueError(f"entropy must be one of {ENTROPIES}, got {entropy!r}")
 

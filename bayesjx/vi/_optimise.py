@@ -15,6 +15,7 @@ from numpyro.distributions.distribution import validation_enabled
 from .._core import Algorithm, fit as run_fit, FitResult
 from ._context import DrawKey, map_draws
 from ._expectation import Expectation
+from ._options import check_count
 
 _MAX_DIAGNOSED = 8  # draws of a bad step that are looked at one by one
 
@@ -69,7 +70,7 @@ def optimise(
         and a diagnosis that names the site which went bad first.
 
     Raises:
-        TypeError: `objective` is no `Expectation`.
+        TypeError: `objective` is no `Expectation`, or `optimizer` not from Optax.
         ValueError: `params` has no floating-point array, or an option is out of range.
     """
     if not isinstance(objective, Expectation):
@@ -77,10 +78,14 @@ def optimise(
             f"objective must be an Expectation, got {type(objective).__name__}; "
             "decorate the function with @vi.expectation"
         )
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
-    if average is not None and not 0 < average < 1:
-        raise ValueError(f"average is a decay in (0, 1), got {average}")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be an Optax gradient transformation, such as optax.adam(1e-3); got "
+            f"{type(optimizer).__name__}"
+        )
+    check_count("num_draws", num_draws)
+    if average is not None and not (isinstance(average, float) and 0 < average < 1):
+        raise ValueError(f"average is a decay in (0, 1), got {average!r}")
     trained, static = eqx.partition(params, eqx.is_inexact_array)
     if not jax.tree.leaves(trained):
         raise ValueError("params holds no floating-point array to train")
@@ -200,6 +205,8 @@ def fit(
         NonFiniteError: a step made something non-finite; the message names the site or parameter.
         ValueError: see `optimise` and `bayesjx.fit`.
     """
+    if not isinstance(data, tuple):
+        raise TypeError(f"data must be a tuple of arguments, got {type(data).__name__}")
     example = (*data, *(batches(0) if batches is not None else ()))
     algorithm = optimise(
         objective, params, optimizer, num_draws=num_draws, average=average, data=example

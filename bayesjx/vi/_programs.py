@@ -13,6 +13,7 @@ from numpyro import handlers
 from ._context import activate, Context, current, peek
 from ._cost import Cost, one_dtype
 from ._handlers import DensityHandler, named, SimulateHandler
+from ._options import check_count, check_program
 from ._trace import Trace
 
 
@@ -31,6 +32,7 @@ def simulate(program: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[Tr
         RuntimeError: called outside an objective.
         ValueError: two sites share a name, or a site cannot have the strategy it was given.
     """
+    check_program("program", program)
     context = current("simulate")
     prefix, key = context.enter_call()
     handler = SimulateHandler(context, prefix)
@@ -59,10 +61,12 @@ def sample(
         `bayesjx.to_datatree` takes as a posterior.
 
     Raises:
-        ValueError: `num_samples` is not positive.
+        ValueError: `num_samples` is not a positive integer, or `key` not a PRNG key.
+        TypeError: `program` is not callable.
     """
-    if num_samples is not None and num_samples < 1:
-        raise ValueError(f"num_samples must be positive, got {num_samples}")
+    check_program("program", program)
+    if num_samples is not None:
+        check_count("num_samples", num_samples)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         with activate(Context(key)):
@@ -92,8 +96,12 @@ def log_density(
     Raises:
         ValueError: a latent site of the program has no value or a value has no site (auxiliary
             sites of a `Trace` excepted); two sites share a name; plates of the same name
-            disagree; an observed or given value does not fit its distribution or plates.
+            disagree; an observed or given value does not fit its distribution or plates; a site
+            of the `Trace` has another shape, event dimension or kind (discrete or continuous) than
+            that of the program, or was drawn in other subsampled plates.
+        TypeError: `program` is not callable, or `values` no mapping of real arrays.
     """
+    check_program("program", program)
     context = peek()
     prefix, key = context.enter_call() if context else ("density/", None)
     handler = DensityHandler(context, prefix, values)

@@ -5,11 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
-import optax
 import pytest
 from numpyro import handlers
 from numpyro.infer import Trace_ELBO
-from numpyro.infer.autoguide import AutoGuideList
 from scipy import stats
 
 from bayesjx import vi
@@ -67,10 +65,9 @@ def test_a_discrete_guide_leaves_out_what_is_hidden(model, loss):
         got = -vi.SVILoss().loss(jax.random.key(0), params, model, guide, *data)
         np.testing.assert_allclose(got, want, rtol=1e-10)
     else:
-        with jax.disable_jit(False):
-            elbo = Trace_ELBO(num_particles=4000)
-            run = jax.jit(lambda key: -elbo.loss(key, params, model, guide, *data))
-            got = np.array([run(jax.random.key(i)) for i in range(8)])
+        elbo = Trace_ELBO(num_particles=2000)
+        run = jax.jit(lambda key: -elbo.loss(key, params, model, guide, *data))
+        got = np.array([run(jax.random.key(i)) for i in range(8)])
         assert abs(got.mean() - want) < 5 * got.std(ddof=1) / np.sqrt(8) + 1e-6
 
 
@@ -118,67 +115,55 @@ def evidence(seen):
     return stats.multivariate_normal(np.zeros(n), cov).logpdf(Y[seen])
 
 
-def fitted(model, guide, *args, steps=800, entropy="stl"):
-    problem = vi.functional(jax.random.key(0), model, guide, *args)
-    bound = vi.elbo(problem.model, problem.guide, entropy)
-    optimiser = optax.adam(optax.exponential_decay(0.05, steps, 0.01))
-    result = vi.fit(
-        jax.random.key(1), bound, problem.params, optimiser, steps, data=args, num_draws=8
-    )
-    keys = jax.random.split(jax.random.key(2), 400)
-    bound = vi.elbo(problem.model, problem.guide)
-    values = jax.jit(jax.vmap(lambda k: bound.estimate(k, result.params, *args)))(keys)
-    return np.asarray(values), problem.constrain(result.params)
+def loss_of(model, guide, params, *args, objective=vi.elbo, draws=16):
+    """Values of a bound at given, constrained parameters."""
+    with handlers.seed(rng_seed=0):
+        guide(*args)
+    keys = jax.random.split(jax.random.key(2), draws)
+    loss = vi.SVILoss(objective)
+    run = jax.jit(jax.vmap(lambda key: -loss.loss(key, params, model, guide, *args)))
+    return np.asarray(run(keys))
 
 
 def test_a_gaussian_guide_leaves_out_what_is_hidden():
-    """The full-rank guide holds the posterior, so its bound is the evidence without noise."""
-    guide = vi.GaussianGuide(chain, scale="fullrank", init_scale=0.5)
-    values, params = fitted(chain, guide, jnp.asarray(Y), jnp.asarray(SEEN))
-    np.testing.assert_allclose(values, evidence(SEEN), atol=1e-2)
-    # The scales of hidden elements stay, instead of growing without end.
-    np.testing.assert_allclose(params["auto_scale"][1:][~SEEN], 1.0, atol=1e-2)
+    """At the posterior, which a full-rank guide holds, the bound is the evidence without noise."""
+    # Precision of (mu, log z); hidden elements are independent standard normals.
+    precision = np.diag([0.25 + SEEN.sum(), *np.where(SEEN, 5.0, 1.0)])
+    precision[0, 1:] = precision[1:, 0] = -1.0 * SEEN
+    mean = np.linalg.solve(precision, np.concatenate([[0.0], np.where(SEEN, 4.0 * Y, 0.0)]))
+    tril = np.linalg.cholesky(np.linalg.inv(precision))
+    params = {
+        "auto_loc": jnp.asarray(mean),
+        "auto_scale": jnp.asarray(np.diag(tril)),
+        "auto_lower": jnp.asarray(np.tril(tril, -1)),
+    }
+    guide = vi.GaussianGuide(chain, scale="fullrank")
+    data = jnp.asarray(Y), jnp.asarray(SEEN)
+    values = loss_of(chain, guide, params, *data)
+    np.testing.assert_allclose(values, evidence(SEEN), rtol=1e-9)
     draws = guide.sample_posterior(jax.random.key(0), params, sample_shape=(3,))
     assert draws["z"].shape == (3, 4) and np.all(draws["z"] > 0)
+    # Nothing is gained by larger scales of what is hidden: the slope is that of a divergence.
+    scale = params["auto_scale"].at[1:].set(jnp.where(SEEN, params["auto_scale"][1:], 3.0))
+    value = loss_of(chain, guide, {**params, "auto_scale": scale}, *data, draws=4000)
+    gap = 2 * (0.5 * (9.0 - 1) - np.log(3.0))
+    error = value.std() / np.sqrt(len(value))
+    assert abs(value.mean() + gap - evidence(SEEN)) < 5 * error
 
 
-@pytest.mark.parametrize("entropy", ["mc", "analytic", "stl"])
-@pytest.mark.parametrize("scale", ["meanfield", "structured"])
-def test_no_bound_lies_above_the_evidence(scale, entropy):
-    """In mean over draws, at any parameters; here at those of the start."""
-    guide = vi.GaussianGuide(chain, scale=scale, init_scale=2.0)
+@pytest.mark.parametrize("entropy", ["analytic", "stl"])
+def test_other_entropies_leave_it_out_too(entropy):
+    guide = vi.GaussianGuide(chain, scale="structured", init_scale=2.0)
     data = jnp.asarray(Y), jnp.asarray(SEEN)
     problem = vi.functional(jax.random.key(0), chain, guide, *data)
-
-    bound = vi.elbo(problem.model, problem.guide, entropy)
-    keys = jax.random.split(jax.random.key(2), 2000)
-    values = jax.jit(jax.vmap(lambda k: bound.estimate(k, problem.params, *data)))(keys)
-    # Against the same guide of a model that has the visible elements only.
-    few = chain_of_two = lambda y: chain(y[SEEN], True) if False else visible_only(y)  # noqa: E731
-    del few
-    other = vi.functional(
-        jax.random.key(0),
-        chain_of_two,
-        vi.GaussianGuide(chain_of_two, scale=scale, init_scale=2.0),
-        data[0],
+    params = problem.constrain(problem.params)
+    plain, other = (
+        loss_of(chain, guide, params, *data, objective=o, draws=2000)
+        for o in (vi.elbo, lambda model, guide: vi.elbo(model, guide, entropy))
     )
-    loc = problem.params["auto_loc"]
-    start = {**other.params, "auto_loc": loc[np.concatenate([[True], SEEN])]}
-    bound = vi.elbo(other.model, other.guide, entropy)
-    want = jax.jit(jax.vmap(lambda k: bound.estimate(k, start, data[0])))(keys)
-    error = np.hypot(np.std(values), np.std(want)) / np.sqrt(len(keys))
-    # The hidden elements start away from their stand-in, which costs a divergence each.
-    hidden = np.asarray(loc)[1:][~SEEN]
-    gap = np.sum(0.5 * (4.0 + hidden**2 - 1) - np.log(2.0))
-    assert abs(np.mean(values) + gap - np.mean(want)) < 5 * error
-    assert np.mean(values) < evidence(SEEN)
-
-
-def visible_only(y):
-    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
-    with numpyro.plate("n", 2):
-        z = numpyro.sample("z", dist.LogNormal(mu, 1.0))
-        numpyro.sample("y", dist.Normal(jnp.log(z), 0.5), obs=y[SEEN])
+    error = np.std(plain - other) / np.sqrt(len(plain))
+    assert abs(np.mean(plain - other)) <= 5 * error + 1e-9
+    assert np.mean(other) < evidence(SEEN)
 
 
 def test_masks_inside_of_events_and_static_ones():
@@ -190,9 +175,12 @@ def test_masks_inside_of_events_and_static_ones():
         z = numpyro.sample("z", part)
         numpyro.sample("y", dist.Normal(z, 1.0).mask(SEEN), obs=y)
 
-    values, params = fitted(model, vi.GaussianGuide(model, init_scale=0.5), jnp.asarray(Y))
+    loc = np.concatenate([[0.0, 3.0], np.where(SEEN, Y / 2, 0.0)])
+    scale = np.concatenate([[1.0, 0.5], np.where(SEEN, np.sqrt(0.5), 1.0)])
+    params = {"auto_loc": jnp.asarray(loc), "auto_scale": jnp.asarray(scale)}
+    values = loss_of(model, vi.GaussianGuide(model), params, jnp.asarray(Y))
     want = stats.norm(0, np.sqrt(2)).logpdf(Y[SEEN]).sum()
-    np.testing.assert_allclose(values, want, atol=1e-2)
+    np.testing.assert_allclose(values, want, rtol=1e-9)
 
 
 def interval(y):
@@ -209,28 +197,28 @@ def interval_evidence(y):
 
 def test_supports_that_depend_on_other_sites():
     y = jnp.array([1.0, 1.9])
-    guide = vi.GaussianGuide(interval, scale="fullrank", init_scale=0.3)
-    values, params = fitted(interval, guide, y, steps=400)
+    guide = vi.GaussianGuide(interval)
+    params = {"auto_loc": jnp.array([0.5, -0.5, 0.5]), "auto_scale": jnp.array([0.7, 1.2, 1.2])}
     want = interval_evidence(np.asarray(y))
-    assert np.all(np.isfinite(values)) and np.mean(values) < want
-    problem = vi.functional(jax.random.key(0), interval, guide, y)
-    start = problem.unconstrain(params)
-    bound = vi.iwelbo(problem.model, problem.guide, 64)
-    keys = jax.random.split(jax.random.key(3), 200)
-    tight = jax.jit(jax.vmap(lambda k: bound.estimate(k, start, y)))(keys)
-    assert abs(np.mean(tight) - want) < 5 * np.std(tight) / np.sqrt(200) + 5e-3
+    tight = loss_of(
+        interval,
+        guide,
+        params,
+        y,
+        objective=lambda model, guide: vi.iwelbo(model, guide, 500),
+        draws=50,
+    )
+    assert abs(np.mean(tight) - want) < 5 * np.std(tight) / np.sqrt(50) + 5e-3
     draws = guide.sample_posterior(jax.random.key(0), params, sample_shape=(50,))
     inside = (draws["b"] > draws["a"][:, None]) & (draws["b"] < draws["a"][:, None] + 2)
-    assert np.all(inside)
+    assert np.all(inside) and np.ptp(draws["a"]) > 1
 
 
 def test_a_support_that_depends_on_the_data_is_that_of_the_call():
     def model(top):
         numpyro.sample("u", dist.Uniform(0.0, top))
 
-    problem = vi.functional(
-        jax.random.key(0), model, vi.GaussianGuide(model), jnp.asarray(1.0)
-    )
+    problem = vi.functional(jax.random.key(0), model, vi.GaussianGuide(model), jnp.asarray(1.0))
     draws = vi.sample(
         jax.random.key(1), problem.guide, problem.params, jnp.asarray(50.0), num_samples=20
     )
@@ -255,4 +243,3 @@ def test_a_mask_that_depends_on_a_latent_of_the_guide():
         jax.random.key(0), params, model, vi.AutoDiscrete(model), jnp.asarray(y)
     )
     np.testing.assert_allclose(got, np.log(weights.sum()), rtol=1e-10)
-    assert AutoGuideList is not None
