@@ -6,8 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 from numpyro.distributions import constraints, Distribution
+from numpyro.util import not_jax_tracer as is_concrete
+
+from .._core import refuse_where
 
 
 class _LogProbabilities(constraints.ParameterFreeConstraint):
@@ -36,7 +40,8 @@ class OneHotCategorical(Distribution):
         logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
 
     Raises:
-        ValueError: both or none of `probs` and `logits`, or a scalar.
+        ValueError: both or none of `probs` and `logits`, a scalar, or negative `probs`; see
+            `log_prob`.
     """
 
     arg_constraints = {"logits": _LogProbabilities()}
@@ -47,6 +52,8 @@ class OneHotCategorical(Distribution):
     def __init__(self, probs: Any = None, logits: Any = None, *, validate_args: bool | None = None):
         if (probs is None) == (logits is None):
             raise ValueError("OneHotCategorical takes exactly one of probs and logits")
+        if probs is not None and not isinstance(probs, jax.core.Tracer):
+            refuse_where(probs, lambda p: p < 0, "probs must not be negative")
         given = jnp.asarray(logits if probs is None else jnp.log(jnp.asarray(probs)))
         if given.ndim < 1:
             raise ValueError("OneHotCategorical needs parameters of shape (..., k), got a scalar")
@@ -71,6 +78,34 @@ class OneHotCategorical(Distribution):
         return jax.nn.one_hot(index, self.event_shape[0], dtype=self.logits.dtype)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        """Log probability of one-hot vectors, or of points between them, shape `batch_shape`.
+
+        Raises:
+            ValueError: `value` has another length, or is known not to lie in the simplex (two
+                ones, say); under `jit` its log probability is then -inf.
+        """
+        if jnp.shape(value)[-1:] != self.event_shape:
+            raise ValueError(
+                f"value must hold one-hot vectors of length {self.event_shape[0]}, got shape "
+                f"{jnp.shape(value)}; jax.nn.one_hot makes them from indices"
+            )
+        log_prob = self._log_prob(value)
+        if not self._validate_args:
+            return log_prob
+        valid = self._in_simplex(value)
+        if is_concrete(valid) and not np.asarray(valid).all():
+            raise ValueError(
+                f"value must hold one-hot vectors, whose elements sum to one and are not negative; "
+                f"got {np.asarray(value)[~np.asarray(valid)].tolist()[:1]}"
+            )
+        return jnp.where(valid, log_prob, -jnp.inf)
+
+    def _in_simplex(self, value: Any) -> jax.Array:
+        slack = float(np.sqrt(jnp.finfo(self.logits.dtype).eps))
+        total = jnp.sum(value, axis=-1, dtype=self.logits.dtype)
+        return (jnp.abs(total - 1) <= slack) & jnp.all(jnp.asarray(value) >= -slack, axis=-1)
+
+    def _log_prob(self, value: Any) -> jax.Array:
         # A category of probability zero contributes nothing unless it is drawn; at all others the
         # product keeps its derivative in the value, which relaxed estimators follow.
         possible = self.logits > -jnp.inf

@@ -20,6 +20,7 @@ from ._continuous import inspect_latents
 from ._law import elementwise, elementwise_family, unmasked
 from ._loops import Fixed
 from ._masks import visible
+from ._options import check_programs
 from ._strategy import AbstractStrategy
 from ._wrappers import enum, with_strategy
 
@@ -58,6 +59,16 @@ class AutoDiscrete(AutoGuide):
         init_scale: float = 0.1,
         create_plates: Callable[..., Any] | None = None,
     ):
+        check_programs(model=model)
+        if not callable(strategy) and not isinstance(strategy, AbstractStrategy):
+            raise TypeError(
+                "strategy must be a function of a distribution, such as vi.enum, or the instance "
+                f"of a strategy, such as vi.Enum(); got {strategy!r}"
+            )
+        if not (isinstance(init_scale, int | float | np.floating) and init_scale >= 0):
+            raise ValueError(
+                f"init_scale must be a number that is not negative, got {init_scale!r}"
+            )
         self.strategy = strategy
         self.init_scale = init_scale
         super().__init__(model, prefix=prefix, create_plates=create_plates)
@@ -109,7 +120,7 @@ class AutoDiscrete(AutoGuide):
     ) -> Any:
         """The distribution that the model gives a site, other sites and minibatches as drawn."""
         indices: Any = {plate: p._indices for plate, p in plates.items()}
-        key = numpyro.prng_key()
+        key: Any = numpyro.prng_key()
         model = Fixed(_filled(self.model, key), values, observed=False)
         shown = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
         with shown, handlers.substitute(data=indices), handlers.trace() as trace:
@@ -125,7 +136,7 @@ class AutoDiscrete(AutoGuide):
             batch[frame.dim] = self._prototype_frame_full_sizes[frame.name]
         event = law.event_shape
         shape = tuple(batch) + event + (() if bernoulli else (size,))
-        logits = numpyro.param(
+        logits: Any = numpyro.param(
             f"{name}_{self.prefix}_logits",
             lambda key: self.init_scale * jax.random.normal(key, shape),
             constraint=constraints.real,
@@ -186,7 +197,7 @@ def _prior_logits(law: Any, size: int) -> jax.Array:
     values = jnp.arange(size or 2)
 
     def log_prob(value: jax.Array) -> jax.Array:
-        return one.log_prob(jnp.broadcast_to(value, one.batch_shape))
+        return jnp.asarray(one.log_prob(jnp.broadcast_to(value, one.batch_shape)))
 
     log_probs = jnp.maximum(jax.vmap(log_prob, out_axes=-1)(values), -1e4)
     return log_probs if size else log_probs[..., 1] - log_probs[..., 0]

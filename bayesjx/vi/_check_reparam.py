@@ -13,7 +13,7 @@ from jax import random
 from .._core import check_key, path_name
 from ._context import BiasedGradientWarning, Context, replace_strategies
 from ._expectation import Expectation
-from ._options import check_argnums, check_count, check_number
+from ._options import check_argnums, check_count, check_positive
 from ._pathwise import Reparam
 from ._score import Reinforce
 from ._strategy import AbstractStrategy
@@ -63,14 +63,15 @@ def check_reparam(
 
     Raises:
         TypeError: `objective` is no `Expectation`.
-        ValueError: `num_draws` is below 2, or there is nothing to differentiate.
+        ValueError: `num_draws` is below 2, `threshold` not positive, `argnums` no position of an
+            argument, or there is nothing to differentiate.
     """
     if not isinstance(objective, Expectation):
         raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
     check_count("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
     check_key(key)
-    check_number("threshold", threshold)
+    check_positive("threshold", threshold)
     trained, _ = eqx.partition(args[argnums], eqx.is_inexact_array)
     leaves = jax.tree_util.tree_leaves_with_path(trained)
     if not leaves:

@@ -129,6 +129,8 @@ class Context:
         states: dict[str, jax.Array] | None = None,
         maximise: bool = True,
     ):
+        if not isinstance(key, DrawKey):
+            check_key(key)
         self._draw = key if isinstance(key, DrawKey) else None
         if isinstance(key, DrawKey):
             self.key = key.rest()
@@ -150,6 +152,7 @@ class Context:
         self.exported: list[ScoreRecord] = []  # score sites of particles
         self.depth = 0  # how many particles enclose this run
         self.mutables: dict[str, jax.Array] = {}
+        self.scored: list[Any] | None = None  # every sample statement, for diagnoses
         self._num_calls = 0
         self._scope = ""  # the site that is being drawn or scored
         self._calls_within: dict[str, int] = {}

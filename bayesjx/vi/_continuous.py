@@ -120,7 +120,8 @@ class ContinuousGuide(AutoContinuous):
 
         The parameters of the model are announced to the handlers around, all else is hidden.
         """
-        placing = _Placing(self._unpack_latent(latent), self._without_effect)
+        unconstrained: Any = self._unpack_latent(latent)
+        placing = _Placing(unconstrained, self._without_effect)
         key = numpyro.prng_key()
         hidden = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
         with hidden, handlers.seed(rng_seed=key), placing:
@@ -214,7 +215,8 @@ class _Placing(Messenger):
             return value
         seen = self._seen(name, law)
         try:
-            prior = draw(unmasked(law), numpyro.prng_key())[0].astype(value.dtype)
+            key: Any = numpyro.prng_key()
+            prior = draw(unmasked(law), key)[0].astype(value.dtype)
         except NotImplementedError:  # an improper prior
             return value
         return jnp.where(seen.reshape(seen.shape + (1,) * (value.ndim - seen.ndim)), value, prior)
@@ -233,12 +235,14 @@ class Latent(NamedTuple):
         moves: its support is computed, from other latents or from data, or an array masks it.
         masked: an array masks it.
         silenced: the whole site stands under `mask=False`.
+        subsampled: the subsampled plate that it is in, if it is in one.
     """
 
     discrete: bool
     moves: bool
     masked: bool
     silenced: bool
+    subsampled: str | None
 
 
 def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Latent]:
@@ -260,7 +264,14 @@ def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
                 fn = site["fn"]
                 masked = hides(fn)
                 moves = masked or not all(is_concrete(x) for x in jax.tree.leaves(fn.support))
-                found[name] = Latent(bool(fn.is_discrete), moves, masked, is_silenced(fn))
+                small = [
+                    frame.name
+                    for frame in site["cond_indep_stack"]
+                    if trace.get(frame.name, {"args": (frame.size,)})["args"][0] != frame.size
+                ]
+                found[name] = Latent(
+                    bool(fn.is_discrete), moves, masked, is_silenced(fn), *(small[:1] or [None])
+                )
 
     try:
         jax.eval_shape(run, jax.random.key(0), arrays)  # nothing is computed
@@ -275,7 +286,7 @@ def check_continuous(
     """Refuses models that a guide over continuous latents cannot serve.
 
     Raises:
-        ValueError: there is no latent site, or a discrete one.
+        ValueError: there is no latent site, a discrete one, or one in a subsampled plate.
     """
     latents = inspect_latents(model, args, kwargs)
     discrete = sorted(name for name, latent in latents.items() if latent.discrete)
@@ -291,4 +302,11 @@ def check_continuous(
             f"{caller} is for continuous latents and {discrete} are discrete; hide them by "
             "numpyro.handlers.block and add vi.AutoDiscrete in an AutoGuideList"
         )
+    for name, latent in latents.items():
+        if latent.subsampled is not None:
+            raise ValueError(
+                f"{caller} does not support local latent variables: site {name!r} is in the "
+                f"subsampled plate {latent.subsampled!r}, and the guide holds all latents in one "
+                "vector; pass minibatches as arguments, or write the guide of that site by hand"
+            )
     return latents

@@ -37,6 +37,7 @@ def detached(caller: str, fn: Callable[[], T]) -> T:
     parent = current(caller)
     prefix, key = parent.enter_call()
     context = Context(key, plate_key=parent.plate_key, prefix=prefix)
+    context.scored = parent.scored
     with activate(context):
         output = fn()
     parent.mutables.update(context.mutables)

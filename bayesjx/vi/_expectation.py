@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro.distributions import constraints
 from numpyro.distributions.distribution import validation_enabled
-from numpyro.util import not_jax_tracer as is_concrete
 
 from ._context import activate, Context, DrawKey, map_draws
-from ._cost import as_cost, Cost, sum_all
+from ._cost import as_cost, Cost, site_name, sum_all, Term
+from ._diagnose import gradient_problem
 from ._law import elementwise_family
 from ._options import check_argnums, check_count
 from ._surrogate import Settings, surrogate_cost
@@ -170,32 +169,33 @@ class Expectation(eqx.Module):
         """Whether the strategies of all sites are unbiased."""
         return all(row.unbiased for row in self.describe(*args, **kwargs))
 
-    def diagnose(self, key: jax.Array, *args: Any, **kwargs: Any) -> str | None:
-        """Names the first site whose draw or log density is not finite, with its parameters.
+    def diagnose(self, key: jax.Array | DrawKey, *args: Any, **kwargs: Any) -> str | None:
+        """Names the first site that is not finite: a parameter, draw, log density or gradient.
 
-        Runs the objective once, on the host; not for use under `jax.jit`.
+        A value outside the support of the distribution that scores it counts, too. Runs the
+        objective on the host; not for use under `jax.jit`. Gradients are those in the first
+        argument, along the path of the draws.
 
         Returns:
             a sentence, or None if everything is finite.
         """
         context = Context(key)
+        context.scored = []
         with validation_enabled(False):  # which would refuse bad parameters without naming the site
             cost, _ = self._run(context, args, kwargs)
-        for site in context.sites:
-            value = site.stacked_value
-            if not isinstance(value, jax.Array) or not is_concrete(value):
-                continue  # inside particles
-            name = f"site {site.name!r} ({type(elementwise_family(site.law)).__name__})"
-            for field, leaf in _parameters(site.family).items():
-                if problem := _not_finite(leaf) or _invalid(site.family, field, leaf):
-                    return f"{name}: its parameter {field!r} has {problem}"
-            if problem := _not_finite(site.value):
-                return f"{name}: its draw has {problem}"
-        for term in cost.terms:
-            if problem := _not_finite(term.value):
-                label = term.label.partition("/")[2] or term.label
-                return f"site {label!r}: its log density has {problem}"
-        return None
+            for site in context.scored:
+                if site.is_concrete() and (problem := site.problem() or site.outside()):
+                    return problem
+            for term in cost.terms:
+                if not np.isfinite(term.value).all():
+                    return f"site {site_name(term.label)!r}: its log density is {term.value}"
+            if not args:
+                return None
+
+            def terms(params: Any) -> tuple[Term, ...]:
+                return self._run(Context(key), (params, *args[1:]), kwargs)[0].terms
+
+            return gradient_problem(terms, args[0], "params")
 
     def _run(self, context: Context, args: Any, kwargs: Any) -> tuple[Cost, Any]:
         with activate(context):
@@ -260,33 +260,3 @@ def _total(cost: Cost) -> jax.Array:
     if not cost.terms:
         raise ValueError("the objective has no terms: neither a program's sites nor a scalar")
     return sum_all(term.value for term in cost.terms)
-
-
-def _parameters(family: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(family).items()
-        if isinstance(value, (jax.Array, np.ndarray))
-    }
-
-
-def _not_finite(value: Any) -> str | None:
-    value = np.asarray(value)
-    if not np.issubdtype(value.dtype, np.inexact) or np.isfinite(value).all():
-        return None
-    bad = np.argwhere(~np.isfinite(value))
-    index = tuple(int(i) for i in bad[0])
-    where = f" at index {index}" if index else ""
-    return f"{len(bad)} non-finite of {value.size} values, the first is {value[index]}{where}"
-
-
-def _invalid(family: Any, field: str, value: Any) -> str | None:
-    constraint = family.arg_constraints.get(field)
-    if constraint is None or constraints.is_dependent(constraint):
-        return None
-    valid = np.asarray(constraint(value))
-    if valid.all():
-        return None
-    value = np.asarray(value)
-    example = f", {value[~valid].flat[0]} for one" if valid.shape == value.shape else ""
-    return f"values that violate its constraint {constraint}{example}"

@@ -18,6 +18,7 @@ from numpyro.infer.initialization import init_to_uniform
 from ..distributions import NestedLayout, NestedNormal, noise_log_prob
 from ._continuous import ContinuousGuide
 from ._layout import nested_layout
+from ._options import check_positive, check_programs
 
 SCALES = ("meanfield", "fullrank", "lowrank", "structured")
 CONDITIONERS = {
@@ -80,6 +81,7 @@ class GaussianGuide(ContinuousGuide):
         init_loc_fn: Callable[..., Any] = init_to_uniform,
         init_scale: float = 0.1,
     ):
+        check_programs(model=model)
         if scale not in SCALES:
             raise ValueError(f"scale must be one of {SCALES}, got {scale!r}")
         if conditioner not in CONDITIONERS:
@@ -90,8 +92,7 @@ class GaussianGuide(ContinuousGuide):
             raise ValueError(f'rank belongs to scale="lowrank", not to scale={scale!r}')
         if rank is not None and (not isinstance(rank, int) or rank < 1):
             raise ValueError(f"rank must be a positive integer, got {rank!r}")
-        if not init_scale > 0:
-            raise ValueError(f"init_scale must be positive, got {init_scale}")
+        check_positive("init_scale", init_scale)
         self.scale = scale
         self.rank = rank
         self.conditioner = conditioner

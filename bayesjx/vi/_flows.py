@@ -13,6 +13,7 @@ from numpyro.distributions import constraints, Distribution
 from numpyro.infer.initialization import init_to_uniform
 
 from ._continuous import ContinuousGuide
+from ._options import check_programs
 
 
 class FlowJAXDistribution(Distribution):
@@ -111,6 +112,7 @@ class FlowGuide(ContinuousGuide):
         prefix: str = "auto",
         init_loc_fn: Callable[..., Any] = init_to_uniform,
     ):
+        check_programs(model=model)
         self._is_distribution = isinstance(flow, _flowjax().AbstractDistribution)
         if not self._is_distribution and not callable(flow):
             raise ValueError(f"flow must be a FlowJAX distribution, got {type(flow).__name__}")

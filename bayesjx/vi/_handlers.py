@@ -15,10 +15,11 @@ from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from ._context import Context, named, replaced_strategy
 from ._cost import Cost, one_dtype, Term
+from ._diagnose import Scored
 from ._enumerate import Enum
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
 from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
-from ._matching import check_given, check_match, check_observed
+from ._matching import as_values, check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
 from ._score import Reinforce
@@ -95,6 +96,9 @@ class Recorder(Messenger):
             else:
                 log_prob = fn.log_prob(value)
         log_prob = match_dtype(jnp.asarray(log_prob), (fn, value))
+        if self.context is not None and self.context.scored is not None:
+            source = self.is_drawn(msg), msg["is_observed"]
+            self.context.scored.append(Scored(fn, value, log_prob, self.prefix + name, *source))
         scale, weight = msg["scale"], 1.0
         if scale is not None and not is_identically_one(scale):
             log_prob = scale * log_prob
@@ -113,6 +117,10 @@ class Recorder(Messenger):
         frames = frozenset(msg["cond_indep_stack"])
         if msg["is_observed"]:
             check_observed(msg["name"], fn, msg["value"], frames)
+
+    def is_drawn(self, msg: Any) -> bool:
+        """Whether the value is a draw from the site's own distribution."""
+        return False
 
     def is_detached(self, msg: Any) -> bool:
         return False
@@ -221,6 +229,9 @@ class SimulateHandler(Recorder):
             msg["intermediates"] = []
         self.run.add(site)
 
+    def is_drawn(self, msg: Any) -> bool:
+        return not msg["is_observed"]
+
     def is_detached(self, msg: Any) -> bool:
         return msg["name"] in self.detached
 
@@ -260,9 +271,10 @@ class DensityHandler(Recorder):
             self.frames = {frame.name: frame for frame in values.frames}
             self.drawn = {drawn.name: drawn for drawn in values.drawn}
         else:
-            self.given = {name: jnp.asarray(value) for name, value in values.items()}
+            self.given = as_values(values)
             self.plates, self.sizes, self.drawn = {}, {}, {}
         self.used: set[str] = set()
+        self.own_sizes: dict[str, int] = {}  # of the plates met here, before subsampling
 
     def process_message(self, msg: Any) -> None:
         kind, name = msg["type"], msg.get("name")
@@ -288,6 +300,7 @@ class DensityHandler(Recorder):
     def enter_plate(self, msg: Any) -> None:
         """Hands on the minibatch of the other program, if the plates agree."""
         name, (size, batch) = msg["name"], msg["args"]
+        self.own_sizes[name] = size
         if name not in self.sizes:
             return self.subsample(msg)
         known = self.sizes[name], len(self.plates.get(name, range(self.sizes[name])))
@@ -313,7 +326,8 @@ class DensityHandler(Recorder):
         if drawn is None:
             check_given(msg["name"], fn, msg["value"], frames)
         else:
-            check_match(drawn, fn, frames, self.sizes, is_from_loop(msg))
+            sizes = {**self.sizes, **self.own_sizes}
+            check_match(drawn, fn, frames, sizes, is_from_loop(msg))
 
     def check_all_used(self) -> None:
         if unused := sorted(set(self.given) - self.used):

@@ -269,6 +269,9 @@ def sir(
         ValueError: `num_particles` is not a positive integer; when used, the proposal lacks a
             site, or its support is narrower than the program's.
     """
+    if proposal is not None:
+        check_programs(proposal=proposal)
+    check_strategy("index_strategy", index_strategy)
     return SIR(num_particles, proposal, index_strategy or Reinforce())
 
 
@@ -279,6 +282,7 @@ def exact(index_strategy: AbstractStrategy | None = None) -> Exact:
         index_strategy: gradient strategy of the index drawn by `normalize`; `vi.Reinforce()` by
             default.
     """
+    check_strategy("index_strategy", index_strategy)
     return Exact(index_strategy or Reinforce())
 
 

@@ -131,7 +131,12 @@ class ProgramDistribution(Distribution):
         if intermediates:
             return intermediates[0]
         value = jnp.asarray(value)
-        lead = value.shape[: value.ndim - self.event_dim]
+        lead = value.shape[: max(value.ndim - self.event_dim, 0)]
+        if value.shape[len(lead) :] != self.event_shape:
+            raise ValueError(
+                f"value must have the shape {self.event_shape} of the kept sites {self.names} "
+                f"(leading axes allowed), got {value.shape}"
+            )
         flat = value.reshape((-1,) + self.event_shape) if lead else None
         if flat is None:
             return self._run(self.key, lambda _: self._evaluate(value), None)
@@ -237,6 +242,8 @@ def marginal(
     names = tuple(names)
     if not names:
         raise ValueError("keep is empty: marginal needs at least one site to keep")
+    if len(set(names)) < len(names):
+        raise ValueError(f"marginal: keep names a site twice, {list(names)}")
     engine = _checked(sir(1) if algorithm is None else algorithm)
 
     def make(*args: Any, key: jax.Array | None = None, **kwargs: Any) -> ProgramDistribution:

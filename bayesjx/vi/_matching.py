@@ -5,10 +5,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ._cost import Frames
 from ._trace import Drawn, is_discrete
+
+
+def as_values(values: Any) -> dict[str, jax.Array]:
+    """A mapping from site names to arrays, made of what a user hands in.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            "values must be a mapping from site names to arrays, or a vi.Trace; got "
+            f"{type(values).__name__}"
+        )
+    arrays = {}
+    for name, value in values.items():
+        try:
+            arrays[name] = jnp.asarray(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"values[{name!r}] must be a number or an array, got {value!r}"
+            ) from None
+        if jnp.iscomplexobj(arrays[name]):
+            raise TypeError(f"values[{name!r}] must be real, got dtype {arrays[name].dtype}")
+    return arrays
 
 
 def check_observed(name: str, fn: Any, value: Any, frames: Frames) -> None:
@@ -45,8 +70,8 @@ def check_match(
         sizes: of plates, before subsampling.
         looped: the site is one of a scan, whose steps may be drawn as one event elsewhere.
     """
-    name, kinds = drawn.name, {True: "discrete", False: "continuous"}
-    here = is_discrete(fn)
+    name, here = drawn.name, is_discrete(fn)
+    kinds = {True: "discrete", False: "continuous", None: "of unknown kind"}
     if None not in (here, drawn.discrete) and here != drawn.discrete:
         raise ValueError(
             f"site {name!r} is {kinds[drawn.discrete]} in the guide, but {kinds[here]} in the "

@@ -35,7 +35,9 @@ def elbo(
         an `Expectation` of `(*args, **kwargs)`, which go to both programs.
 
     Raises:
-        ValueError: an unknown `entropy`, or one that a site of the guide does not have.
+        ValueError: an unknown `entropy`, or one that a site of the guide does not have; when
+            used, sites of guide and model that do not match (see `log_density`).
+        TypeError: `model` or `guide` is not callable.
 
     References:
         Jordan, Ghahramani, Jaakkola and Saul (1999), "An introduction to variational methods for

@@ -10,11 +10,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from numpyro.distributions.distribution import validation_enabled
 
 from .._core import Algorithm, fit as run_fit, FitResult
 from ._context import DrawKey, map_draws
 from ._expectation import Expectation
 from ._options import check_count, check_number
+
+_MAX_DIAGNOSED = 8  # draws of a bad step that are looked at one by one
 
 
 class OptimiseState(NamedTuple):
@@ -133,7 +136,9 @@ def optimise(
 
     def diagnose(key: jax.Array, state: OptimiseState, *batch: Any) -> str:
         full = eqx.combine(state.params, static)
-        report = objective.diagnose(key, full, *batch)
+        report = None
+        for draw in _bad_first(objective, key, num_draws, full, batch):
+            report = report or objective.diagnose(draw, full, *batch)
         if report:
             return report
         value = objective.estimate(key, full, *batch)
@@ -166,6 +171,19 @@ def _check_optimizer(optimizer: Any) -> None:
     elif callable(optimizer):
         hint += ", called with its learning rate"
     raise TypeError(f"optimizer must be an Optax gradient transformation, {hint}; got {name}")
+
+
+def _bad_first(
+    objective: Expectation, key: jax.Array, num_draws: int, params: Any, batch: tuple
+) -> list[Any]:
+    """Keys of some draws of a step, those first whose objective is not finite."""
+    if num_draws == 1:
+        return [key]
+    with validation_enabled(False):  # bad parameters are the diagnosis's to name
+        values = map_draws(lambda draw: objective.surrogate(draw, params, *batch), key, num_draws)
+    finite = jnp.isfinite(values[0] if objective.has_aux else values)
+    order = jnp.argsort(finite)[:_MAX_DIAGNOSED].astype(jnp.uint32)
+    return [DrawKey(key, index) for index in order]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

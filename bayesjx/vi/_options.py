@@ -1,4 +1,4 @@
-"""Checks of counts and other numbers that are options."""
+"""Checks of what users hand in: programs, counts, numbers and strategies."""
 
 from __future__ import annotations
 
@@ -64,3 +64,10 @@ def check_programs(optional: bool = False, **values: Any) -> None:
             raise TypeError(
                 f"{name} must be a function with NumPyro statements, got {type(value).__name__}"
             )
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a positive number."""
+    check_number(name, value)
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        raise ValueError(f"{name} must be positive, got {value!r}")

@@ -79,6 +79,7 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
             key, fixed=fixed, done=parent.done, suspend=parent.suspend, stage=parent.stage
         )
         context.depth = parent.depth + 1
+        context.scored = None if parent.scored is None else []
         output = parts = None
         with activate(context):
             try:
@@ -88,11 +89,13 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
                 stopped.append(site.without_values())
                 parts = site.law, site.strategy, site.key, site.stacked_value
         sites[:] = [site.without_values() for site in context.sites]
-        return output, context.records(), parts, context.mutables
+        return output, (context.records(), context.scored), parts, context.mutables
 
     keys = jax.vmap(lambda i: random.fold_in(key, i))(jnp.arange(num_particles))
-    out, records, parts, mutables = jax.vmap(one)(keys, xs, fixed)
+    out, (records, scored), parts, mutables = jax.vmap(one)(keys, xs, fixed)
     parent.mutables.update(mean_state(mutables))
+    if parent.scored is not None:
+        parent.scored += [dataclasses.replace(s, particles=s.particles + 1) for s in scored]
     parent.exported += [_record_with_axis(record, frame) for record in records]
     if parts is not None:
         raise Suspend(_site_with_axis(stopped[-1], parts, frame))

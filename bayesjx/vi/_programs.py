@@ -62,7 +62,8 @@ def sample(
         `bayesjx.to_datatree` takes as a posterior.
 
     Raises:
-        ValueError: `num_samples` is not a positive integer.
+        ValueError: `num_samples` is not a positive integer, or `key` not a PRNG key.
+        TypeError: `program` is not callable.
     """
     check_key(key)
     check_programs(program=program)
@@ -97,7 +98,10 @@ def log_density(
     Raises:
         ValueError: a latent site of the program has no value or a value has no site (auxiliary
             sites of a `Trace` excepted); two sites share a name; plates of the same name
-            disagree; an observed or given value does not fit its distribution or plates.
+            disagree; an observed or given value does not fit its distribution or plates; a site
+            of the `Trace` has another shape, event dimension or kind (discrete or continuous) than
+            that of the program, or was drawn in other subsampled plates.
+        TypeError: `program` is not callable, or `values` no mapping of real arrays.
     """
     check_programs(program=program)
     if not isinstance(values, Trace | Mapping):

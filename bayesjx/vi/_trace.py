@@ -47,6 +47,8 @@ class Drawn(NamedTuple):
 
 def is_discrete(fn: Any) -> bool | None:
     """Whether the values of a distribution are discrete; None if it has no support to tell."""
+    if elementwise_family(fn).has_enumerate_support:
+        return True  # one-hot vectors, too, whose support is the simplex
     try:
         return bool(fn.is_discrete)
     except NotImplementedError:
