@@ -5,6 +5,7 @@ from bayesjx._core._batched import (
     cho_solve as cho_solve,
     cholesky_each as cholesky_each,
     each as each,
+    eigenvalues as eigenvalues,
     eigh as eigh,
     inverse_tril as inverse_tril,
     solve_triangular as solve_triangular,

@@ -145,6 +145,25 @@ def _(primals: Any, tangents: Any) -> Any:
     return (values, vectors), (jnp.diag(inside), turned)
 
 
+@jax.custom_jvp
+def eigenvalues(matrix: jax.Array) -> jax.Array:
+    """Those of `eigh`, with first derivatives where some coincide, too.
+
+    Second ones are NaN there, and right elsewhere.
+
+    Args:
+        matrix: symmetric, shape `(n, n)`.
+    """
+    return eigh(matrix)[0]
+
+
+@eigenvalues.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (matrix,), (change,) = primals, tangents
+    values, vectors = eigh(matrix)
+    return values, jnp.sum(vectors * (0.5 * (change + change.T) @ vectors), axis=0)
+
+
 def _substitute(tril: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
     n = tril.shape[-1]
     if tril.ndim == 2:

@@ -21,6 +21,7 @@ from ._structure import all_points
 from ._svgp import check_observed
 
 DENSE_LIMIT = 1000  # observed cells up to which a dense factor is chosen
+ORDERS = 2  # up to which derivatives of a mode are right
 HALVINGS = 20  # of a Newton step at most
 
 
@@ -195,14 +196,18 @@ def _attached(problem: _Problem, mode: jax.Array) -> jax.Array:
     r"""The mode with its derivatives with respect to all parameters.
 
     It solves $\alpha = g(m + K \alpha)$ with $g = \nabla \log p$, so that one step of Newton's
-    method, whose matrix $I + W K$ is held constant, has the derivatives of the solution.
+    method, whose matrix $I + W K$ is held constant, has the first derivatives of the solution, and
+    each further one those of an order more.
     """
     fixed = jax.lax.stop_gradient(problem)
-    f = problem.mean + problem.curvature.times(mode)
-    left = mode - problem.slopes(f)[0]
-    inner = fixed.curvature.at(fixed.slopes(jax.lax.stop_gradient(f))[1])
-    solved, _ = inner.solve_quietly(inner.half * inner.times(left))
-    return mode - (left - inner.half * solved)
+    there = fixed.mean + fixed.curvature.times(mode)
+    inner = fixed.curvature.at(fixed.slopes(there)[1])
+    for _ in range(ORDERS):
+        f = problem.mean + problem.curvature.times(mode)
+        left = mode - problem.slopes(f)[0]
+        solved, _ = inner.solve_quietly(inner.half * inner.times(left))
+        mode = mode - (left - inner.half * solved)
+    return mode
 
 
 def _explicit(

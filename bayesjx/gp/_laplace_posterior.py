@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import cho_solve, cholesky_each, eigh
+from .._core import cho_solve, cholesky_each, eigenvalues
 from ..distributions import repaired
 from ..distributions._likelihood import Likelihood
 from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
@@ -232,14 +232,12 @@ class LaplacePosterior(AbstractPosterior):
             raise ValueError("evidence_bounds: known for a Grid only; log_evidence() is exact here")
         values = []
         for factor in self.prior.covariance(self.x).factors:  # ty: ignore
-            # Eigenvalues by fixed eigenvectors: their derivative is finite if some coincide.
-            vectors = eigh(jax.lax.stop_gradient(factor))[1]
-            values.append(jnp.maximum(jnp.sum(vectors * (factor @ vectors), axis=0), 0))
-        eigenvalues = jnp.sort(outer(values).reshape(-1))
+            values.append(jnp.maximum(eigenvalues(factor), 0))
+        spectrum = jnp.sort(outer(values).reshape(-1))
         weight = self.curvature.half**2
         weight = jnp.sort(jnp.pad(weight, (self.x.size - weight.size, 0)))
-        most = jnp.sum(jnp.log1p(eigenvalues * weight))
-        least = jnp.sum(jnp.log1p(eigenvalues * weight[::-1]))
+        most = jnp.sum(jnp.log1p(spectrum * weight))
+        least = jnp.sum(jnp.log1p(spectrum * weight[::-1]))
         return self.objective - 0.5 * most, self.objective - 0.5 * least
 
     def predict(self, x: Any) -> dist.Normal:

@@ -71,15 +71,21 @@ def approximate(
       Student-t likelihood is to it a normal one. Its `log_evidence` is the lower bound there.
 
     In a NumPyro model it integrates the function out:
-    `numpyro.factor("evidence", approximate(MarkovGP(kernel, times), y, likelihood).log_evidence())`
-    has exact derivatives with `"vi"` and `"ep"`, where it is stationary in the sites.
+    `numpyro.factor("evidence", approximate(MarkovGP(kernel, times), y, likelihood).log_evidence())`.
+    Derivatives of whatever it answers are exact, to any order: those of the fixed point, by the
+    implicit function theorem.
+
+    The likelihood is traced at each call, so it must be a pure function; calls whose shapes are
+    equal and whose likelihoods do the same, with other data inside perhaps, share one program.
 
     Args:
         prior: the process at the times of the observations, without noise; several outputs too.
         y: observations, of its event shape; where its mask says that nothing was observed they may
             be anything.
         likelihood: from values of the function to a NumPyro distribution, elementwise, such as
-            `lambda f: dist.Poisson(jnp.exp(f))`; one observation depends on one value.
+            `lambda f: dist.Poisson(jnp.exp(f))`; one observation depends on one value. It may
+            carry data of the observations, in their order, of several outputs flat: it is called
+            with shape `(n,)`, or `(n * p,)`.
         method: "vi", "ep" or "pl".
         rate: how far a step goes from the old sites to the new ones, in (0, 1]. 1 is fastest where
             the likelihood is log-concave, and may go round in circles where it is not.
@@ -91,11 +97,14 @@ def approximate(
             log variances too; by default 1e-8, or 1e-4 in single precision.
 
     Returns:
-        The posterior, which says whether it has converged; if not, its evidence is NaN.
+        The posterior, which says whether it has converged; if not, its evidence is NaN. It has
+        not where a site could not be updated, as where its cavity is no normal law, or where a
+        likelihood is narrower than 3e-8 of what it is multiplied with.
 
     Raises:
         ValueError: a wrong shape, a prior with noise, `y` outside of the support, an unknown
-            method, rate or power outside of (0, 1].
+            method, rate or power outside of (0, 1], a likelihood that fails or whose moments are
+            not known to "pl".
         TypeError: the likelihood does not return a NumPyro distribution.
 
     References:

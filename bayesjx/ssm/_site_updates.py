@@ -193,6 +193,10 @@ def fixed_point(
 
     By the implicit function theorem, to any order. NaN where the equation for them could not be
     solved.
+
+    References:
+        Christianson (1994), "Reverse accumulation and attractive fixed points", Optimization
+        Methods and Software (the iteration that finds a fixed point solves for its derivatives).
     """
     return state
 

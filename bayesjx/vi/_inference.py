@@ -269,10 +269,7 @@ def sir(
         ValueError: `num_particles` is not a positive integer; when used, the proposal lacks a
             site, or its support is narrower than the program's.
     """
-    if proposal is not None:
-        check_programs(proposal=proposal)
-    check_strategy("index_strategy", index_strategy)
-    return SIR(num_particles, proposal, index_strategy or Reinforce())
+    return SIR(num_particles, proposal, _or_reinforce(index_strategy))
 
 
 def exact(index_strategy: AbstractStrategy | None = None) -> Exact:
@@ -282,8 +279,11 @@ def exact(index_strategy: AbstractStrategy | None = None) -> Exact:
         index_strategy: gradient strategy of the index drawn by `normalize`; `vi.Reinforce()` by
             default.
     """
-    check_strategy("index_strategy", index_strategy)
-    return Exact(index_strategy or Reinforce())
+    return Exact(_or_reinforce(index_strategy))
+
+
+def _or_reinforce(strategy: AbstractStrategy | None) -> AbstractStrategy:
+    return Reinforce() if strategy is None else strategy
 
 
 def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:

@@ -102,7 +102,7 @@ def test_sites_of_ep_match_moments(name, power):
     partition = np.trapezoid(density, f, axis=0)
     tilted = np.trapezoid(density * f, f, axis=0) / partition
     around = np.trapezoid(density * (f - tilted) ** 2, f, axis=0) / partition
-    exact = {"bernoulli": 1e-8, "poisson": 1e-6, "student": 2e-2}[name]  # of 32 nodes
+    exact = {"bernoulli": 1e-8, "poisson": 1e-6, "student": 1e-4}[name]  # of the quadrature
     np.testing.assert_allclose(tilted, mean, atol=exact)
     np.testing.assert_allclose(around, variance, rtol=exact)
     if power == 1.0 and name != "student":
@@ -148,33 +148,30 @@ def test_normal_noise_is_exact_in_a_step(method, power):
     np.testing.assert_allclose(got.mean + 0.2, want.mean, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("method", "name"), [("vi", "student"), ("ep", "student"), ("vi", "poisson")]
-)
-def test_derivatives_of_the_evidence_are_those_of_the_whole(method, name):
-    times, y, mask = problem(name)
+@pytest.mark.parametrize("method", ["vi", "ep"])
+def test_derivatives_of_the_evidence_are_those_of_the_whole(method):
+    """Of a likelihood that is not log-concave; see `test_site_updates` for higher orders."""
+    times, y, mask = problem("student")
 
     def evidence(lengthscale, scale, mean):
-        laws = {
-            "student": lambda f: dist.StudentT(4.0, f, scale, validate_args=False),
-            "poisson": lambda f: dist.Poisson(scale * jnp.exp(f)),
-        }
+        law = lambda f: dist.StudentT(4.0, f, scale, validate_args=False)  # noqa: E731
         prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 1.7), times, mean=mean, mask=mask)
-        result = ssm.approximate(prior, y, laws[name], method, tolerance=1e-11, max_steps=400)
+        result = ssm.approximate(prior, y, law, method, tolerance=1e-11, max_steps=400)
         return result.log_evidence()
 
     at = (0.8, 0.3, 0.2)
-    value = jax.jit(evidence)
-    slopes = jax.jit(jax.grad(evidence, (0, 1, 2)))(*at)
-    for i, slope in enumerate(slopes):
+    both = jax.jit(jax.value_and_grad(evidence, (0, 1, 2)))
+    for i, slope in enumerate(both(*at)[1]):
         step = 1e-5 * np.eye(3)[i]
-        difference = (value(*(at + step)) - value(*(at - step))) / 2e-5
+        difference = (both(*(at + step))[0] - both(*(at - step))[0]) / 2e-5
         np.testing.assert_allclose(slope, difference, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("precise", [False, True])
-@pytest.mark.parametrize("lanes", [1, 8])
-@pytest.mark.parametrize("way", [_engine, _arrays], ids=["written_out", "arrays"])
+@pytest.mark.parametrize(
+    ("way", "lanes", "precise"),
+    [(_engine, 1, False), (_engine, 8, True), (_arrays, 8, False), (_arrays, 1, True)],
+    ids=["written_out-1", "written_out-8-precise", "arrays-8", "arrays-1-precise"],
+)
 def test_sites_that_curve_upward_are_dense(way, lanes, precise):
     times, _, _ = problem("student")
     rng = np.random.default_rng(2)
@@ -243,21 +240,27 @@ def test_steps_by_hand_and_in_single_precision():
     np.testing.assert_allclose(low.log_evidence(), whole.log_evidence(), rtol=2e-5)
 
 
-@pytest.mark.optimised
 def test_counts_in_a_numpyro_model():
+    """Value and gradient of a model's density are those of its parts."""
     times, y, mask = problem("poisson")
+
+    def evidence(lengthscale):
+        prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 1.7), times, mask=mask)
+        return ssm.approximate(prior, y, LIKELIHOODS["poisson"]).log_evidence()
 
     def model():
         lengthscale = numpyro.sample("lengthscale", dist.LogNormal(0.0, 0.5))
-        prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 1.7), times, mask=mask)
-        result = ssm.approximate(prior, y, LIKELIHOODS["poisson"])
-        numpyro.factor("evidence", result.log_evidence())
+        numpyro.factor("evidence", evidence(lengthscale))
 
-    nuts = numpyro.infer.NUTS(model)
-    mcmc = numpyro.infer.MCMC(nuts, num_warmup=30, num_samples=30, progress_bar=False)
-    mcmc.run(jax.random.key(0))
-    draws = mcmc.get_samples()["lengthscale"]
-    assert np.all(np.isfinite(draws)) and np.std(draws) > 0.01
+    def density(log_lengthscale):
+        params = {"lengthscale": jnp.exp(log_lengthscale)}
+        return numpyro.infer.util.log_density(model, (), {}, params)[0]
+
+    value, slope = jax.jit(jax.value_and_grad(density))(-0.2)
+    prior = dist.LogNormal(0.0, 0.5).log_prob(np.exp(-0.2))
+    ends = [jax.jit(density)(-0.2 + step) for step in (1e-5, -1e-5)]
+    np.testing.assert_allclose(value, prior + jax.jit(evidence)(np.exp(-0.2)), rtol=1e-9)
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-5)
 
 
 def test_what_has_not_converged_has_no_evidence():
