@@ -237,7 +237,9 @@ def _log_mixed_with_one(gate: jax.Array, log_prob: jax.Array) -> jax.Array:
     inside = (gate > 0) & (gate < 1)
     safe = jnp.where(inside, gate, 0.5)
     mixed = jnp.logaddexp(jnp.log(safe), jnp.log1p(-safe) + log_prob)
-    return jnp.where(inside, mixed, jnp.where(gate == 0, log_prob, jnp.where(gate == 1, 0, jnp.nan)))
+    return jnp.where(
+        inside, mixed, jnp.where(gate == 0, log_prob, jnp.where(gate == 1, 0, jnp.nan))
+    )
 
 
 @_log_mixed_with_one.defjvp
@@ -279,8 +281,6 @@ class HurdleProbs(_Hurdle, dist.HurdleProbs):
 
 class HurdlePoisson(_Hurdle, dist.HurdlePoisson):
     __doc__ = _Hurdle.__doc__
-
-
 
 
 class HurdleGamma(_Hurdle, dist.HurdleGamma):

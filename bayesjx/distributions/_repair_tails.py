@@ -15,7 +15,14 @@ import numpyro.distributions as dist
 from jax.scipy.special import log_ndtr
 from numpyro.distributions.util import validate_sample
 
-_SYMMETRIC = (dist.Normal, dist.Laplace, dist.Logistic, dist.Cauchy, dist.SoftLaplace, dist.StudentT)
+_SYMMETRIC = (
+    dist.Normal,
+    dist.Laplace,
+    dist.Logistic,
+    dist.Cauchy,
+    dist.SoftLaplace,
+    dist.StudentT,
+)
 
 
 @functools.singledispatch
