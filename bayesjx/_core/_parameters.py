@@ -76,7 +76,7 @@ def _is_positive(tree: Any, path: Any) -> bool:
 
 def _is_known(metadata: Any, value: Any) -> bool:
     known = metadata.get("known")
-    return known is not None and known(value)
+    return known is not None and bool(known(value))
 
 
 def _fields(node: Any, path: Any) -> Iterator[tuple[Any, Any]]:

@@ -147,7 +147,7 @@ def log_likelihood(likelihood: Likelihood, f: jax.Array, y: jax.Array) -> jax.Ar
 
     All densities of likelihoods are taken here, with NumPyro's derivatives mended.
     """
-    log_prob = repaired(likelihood(f)).log_prob(y)
+    log_prob = jnp.asarray(repaired(likelihood(f)).log_prob(y))
     return log_prob.astype(f.dtype)  # plain numbers make NumPyro use float64
 
 

@@ -82,7 +82,7 @@ def minimise(
         max_steps: of each start.
         tolerance: ends where the largest element of the gradient is below it times
             `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
-            tenth of that: for log evidences, by far less than what tells two models apart.
+            hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
             and the best end is returned. Points and weights start anew too, so that restarts are
             for objectives of few parameters, or with `trainable`.
@@ -160,10 +160,10 @@ def _minimise(
         slope = _largest(optax.tree_utils.tree_get(state, "grad"))
         size = tolerance * (1 + jnp.abs(after))
         decrease = carry.before[0] - after
-        converged = (slope < size) | (decrease <= 0.1 * size)
+        converged = (slope < size) | (decrease <= 0.01 * size)
         before = jnp.append(carry.before[1:], after)
         # Where the gradient is not a number no step can be made: the last place is the answer.
-        lost = ~jnp.isfinite(after)
+        lost = ~(jnp.isfinite(after) & jnp.isfinite(_largest(free)))
         free = jax.tree.map(lambda new, old: jnp.where(lost, old, new), free, carry.free)
         return _Carry(
             free, state, carry.steps + 1, jnp.where(lost, now, after), before,

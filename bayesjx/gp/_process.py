@@ -45,7 +45,9 @@ class GP(eqx.Module):
     kernel: AbstractKernel
     mean: Any
     # One variance for each observation, or their covariance, comes from whoever measured them.
-    noise: Any = positive_field(known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim)
+    noise: Any = positive_field(
+        known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim > 0
+    )
 
     def __init__(
         self,

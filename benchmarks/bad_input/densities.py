@@ -22,7 +22,7 @@ ONES = np.ones(N)
 
 
 def _prior(noise: Any = 0.0) -> gp.GP:
-    return gp.GP(kernels.RBF(0.5), noise=noise)
+    return gp.GP(kernels.RBF(jnp.asarray(0.5)), noise=noise)
 
 
 def _bernoulli(f: Any) -> Any:
@@ -34,7 +34,12 @@ def _softmax(f: Any) -> Any:
 
 
 def _laplace(**changed: Any) -> Any:
-    arguments = {"prior": _prior(), "x": X, "y": LABELS, "likelihood": _bernoulli} | changed
+    arguments: dict[str, Any] = {
+        "prior": _prior(),
+        "x": X,
+        "y": LABELS,
+        "likelihood": _bernoulli,
+    } | changed
     return gp.laplace(**arguments)
 
 
@@ -43,7 +48,12 @@ def _posterior() -> Any:
 
 
 def _expected(function: Any = gp.expected_log_prob, **changed: Any) -> Any:
-    arguments = {"likelihood": _bernoulli, "y": LABELS, "mean": 0 * ONES, "variance": ONES}
+    arguments: dict[str, Any] = {
+        "likelihood": _bernoulli,
+        "y": LABELS,
+        "mean": 0 * ONES,
+        "variance": ONES,
+    }
     return jax.block_until_ready(function(**(arguments | changed)))
 
 
@@ -61,17 +71,24 @@ def _objective(prior: Any) -> Any:
 
 
 def _minimise(**changed: Any) -> Any:
-    arguments = {"objective": _objective, "params": _prior(0.1), "max_steps": 2} | changed
+    arguments: dict[str, Any] = {
+        "objective": _objective,
+        "params": _prior(0.1),
+        "max_steps": 2,
+    } | changed
     return gp.minimise(**arguments)
 
 
 def _normal(**changed: Any) -> Any:
-    arguments = {"loc": jnp.zeros(N), "covariance": ops.Diag(jnp.ones(N), ops.psd)} | changed
+    arguments: dict[str, Any] = {
+        "loc": jnp.zeros(N),
+        "covariance": ops.Diag(jnp.ones(N), ops.psd),
+    } | changed
     return distributions.StructuredNormal(**arguments)
 
 
 def _subspace(**changed: Any) -> Any:
-    arguments = {
+    arguments: dict[str, Any] = {
         "loc": jnp.zeros(N), "scale": jnp.ones(N), "basis": jnp.eye(N)[:, :2],
         "inner_tril": jnp.eye(2),
     } | changed  # fmt: skip
@@ -87,7 +104,7 @@ _LAYOUT = distributions.NestedLayout(
 
 
 def _nested(**changed: Any) -> Any:
-    arguments = {
+    arguments: dict[str, Any] = {
         "loc": jnp.zeros(N), "scale": jnp.ones(N),
         "lowers": (jnp.zeros((1, 1)), jnp.zeros((2, 2, 2))),
         "links": ((), (jnp.zeros((2, 2, 1)),)), "layout": _LAYOUT,
@@ -168,7 +185,8 @@ _DISTRIBUTIONS = (
           lambda: distributions.OneHotCategorical(jnp.ones(3) / 3).log_prob(jnp.ones(2)),
           r"\(\.\.\., 3\)"),
     Case("distributions.BernoulliLogits", "logits",
-          lambda: distributions.BernoulliLogits(jnp.asarray(np.nan), validate_args=True), "invalid"),
+          lambda: distributions.BernoulliLogits(jnp.asarray(np.nan), validate_args=True),
+         "invalid"),
     Case("distributions.Normal", "scale",
           lambda: distributions.Normal(0.0, -1.0, validate_args=True), "invalid"),
 )  # fmt: skip
@@ -213,7 +231,7 @@ _LAPLACE = (
     Case("gp.laplace", "solver", lambda: _laplace(solver="cholesky"), '"dense"'),
     Case("gp.laplace", "solver", lambda: _laplace(solver="cg"), "Grid"),
     Case("gp.laplace", "noise", lambda: _laplace(prior=_prior(0.1)), "likelihood"),
-    Case("gp.laplace", "prior", lambda: _laplace(prior=kernels.RBF(0.5)), "gp.GP"),
+    Case("gp.laplace", "prior", lambda: _laplace(prior=kernels.RBF(jnp.asarray(0.5))), "gp.GP"),
     Case("gp.laplace", "y", lambda: _laplace(y=LABELS[:3]), r"shape \(5,\)"),
     Case("gp.laplace", "y", lambda: _laplace(y=2 * LABELS), "support"),
     Case("gp.laplace", "y", lambda: _laplace(y=_NAN), "NaN"),

@@ -204,7 +204,7 @@ def test_moments_that_are_none(function):
     with pytest.raises(ValueError, match=f"{name}: mean must be finite"):
         function(bernoulli, LABELS, np.where(MEAN > 0, np.nan, MEAN), VARIANCE)
     three, key = np.ones((N, 3)), jax.random.key(0)
-    for number in (0, -1, 2.5, True):
+    for number in (0, -1, True):
         with pytest.raises(ValueError, match=f"{name}: num_samples must be"):
             function(softmax, LABELS, three, three, key=key, num_samples=number)
     with pytest.raises(ValueError, match="key must be one PRNG key"):
