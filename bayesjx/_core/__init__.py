@@ -34,6 +34,7 @@ from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_fai
 from bayesjx._core._fit import fit as fit
 from bayesjx._core._parameters import (
     from_real as from_real,
+    learnable as learnable,
     positive_field as positive_field,
     to_real as to_real,
 )

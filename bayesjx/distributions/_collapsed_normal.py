@@ -39,7 +39,7 @@ class CollapsedNormal(StructuredNormal):
         covariance: AbstractOperator,
         correction: Any = 0.0,
         *,
-        validate_args: bool | None = None,
+        validate_args: bool | None = False,
     ):
         if jnp.ndim(correction) != 0:
             raise ValueError(

@@ -107,7 +107,9 @@ def _(law: StructuredNormal) -> StructuredNormal:
 
 @_structured.register
 def _(law: dist.MultivariateNormal) -> StructuredNormal:
-    matrix = jnp.broadcast_to(law.covariance_matrix, law.batch_shape + 2 * law.event_shape)
+    matrix = jnp.broadcast_to(
+        jnp.asarray(law.covariance_matrix), law.batch_shape + 2 * law.event_shape
+    )
     return _batched(law, lambda matrix: Dense(matrix, psd), matrix)
 
 

@@ -50,6 +50,8 @@ class Gaussian(AbstractLikelihood):
     noise: jax.Array = positive_field()
 
     def __init__(self, noise: Any):
+        if not isinstance(noise, (int, float, np.generic, np.ndarray, jax.Array)):
+            raise ValueError(f"noise must be a number, got {noise!r}")
         if jnp.ndim(noise) != 0:
             raise ValueError(f"noise must be a scalar, got shape {jnp.shape(noise)}")
         if not isinstance(noise, jax.core.Tracer):
@@ -146,7 +148,7 @@ def log_likelihood(likelihood: Likelihood, f: jax.Array, y: jax.Array) -> jax.Ar
 
     All densities of likelihoods are taken here, with NumPyro's derivatives mended.
     """
-    log_prob = repaired(likelihood(f)).log_prob(y)
+    log_prob = jnp.asarray(repaired(likelihood(f)).log_prob(y))
     return log_prob.astype(f.dtype)  # plain numbers make NumPyro use float64
 
 
@@ -279,6 +281,11 @@ def in_support(
         TypeError: the likelihood does not return a NumPyro distribution.
         RuntimeError: under `jit`, a value outside.
     """
+    if isinstance(likelihood, dist.Distribution) or not callable(likelihood):
+        raise TypeError(
+            "the likelihood must be a function from values of the latent function to a NumPyro "
+            f"distribution, such as lambda f: dist.Bernoulli(logits=f); got {likelihood!r:.80}"
+        )
     law = likelihood(mean)
     if not isinstance(law, dist.Distribution):
         raise TypeError(

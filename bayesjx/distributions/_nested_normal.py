@@ -14,8 +14,6 @@ from numpyro.distributions import constraints
 from .._core import solve_tril_each
 from ._vector_normal import AbstractVectorNormal
 
-_POSITIVE = constraints.independent(constraints.positive, 1)
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NestedGroup:
@@ -75,7 +73,11 @@ class NestedNormal(AbstractVectorNormal):
         layout: which coordinate belongs where.
     """
 
-    arg_constraints = {"loc": constraints.real_vector, "scale": _POSITIVE}
+    arg_constraints = {
+        "loc": constraints.real_vector,
+        "scale": constraints.independent(constraints.positive, 1),
+        **dict.fromkeys(("lowers", "links", "layout"), constraints.dependent),
+    }
     pytree_data_fields = ("loc", "scale", "lowers", "links")
     pytree_aux_fields = ("layout",)
 
@@ -87,7 +89,7 @@ class NestedNormal(AbstractVectorNormal):
         links: Any,
         layout: NestedLayout,
         *,
-        validate_args: bool | None = None,
+        validate_args: bool | None = False,
     ):
         self.loc = loc
         self.scale = scale
@@ -96,11 +98,6 @@ class NestedNormal(AbstractVectorNormal):
         self.layout = layout
         _check(loc, scale, self.lowers, self.links, layout)
         super().__init__((), (layout.dim,), validate_args=validate_args)
-
-    def get_args(self) -> dict[str, Any]:
-        """What makes the same distribution again."""
-        names = ("loc", "scale", "lowers", "links", "layout")
-        return {name: getattr(self, name) for name in names}
 
     @property
     def _mapped_ndim(self) -> int:

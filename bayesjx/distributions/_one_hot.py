@@ -11,8 +11,6 @@ from jax import random
 from numpyro.distributions import constraints, Distribution
 from numpyro.util import not_jax_tracer as is_concrete
 
-from .._core import refuse_where
-
 
 class _LogProbabilities(constraints.ParameterFreeConstraint):
     """Vectors of log probabilities: -inf is one, NaN is what bad parameters become."""
@@ -40,7 +38,7 @@ class OneHotCategorical(Distribution):
         logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
 
     Raises:
-        ValueError: both or none of `probs` and `logits`, a scalar, or negative `probs`; see
+        ValueError: both or none of `probs` and `logits`, a scalar, or `probs` that are known to be negative; see
             `log_prob`.
     """
 
@@ -52,11 +50,12 @@ class OneHotCategorical(Distribution):
     def __init__(self, probs: Any = None, logits: Any = None, *, validate_args: bool | None = None):
         if (probs is None) == (logits is None):
             raise ValueError("OneHotCategorical takes exactly one of probs and logits")
-        if probs is not None and not isinstance(probs, jax.core.Tracer):
-            refuse_where(probs, lambda p: p < 0, "probs must not be negative")
+        name = "logits" if probs is None else "probs"
+        if jnp.ndim(logits if probs is None else probs) < 1:
+            raise ValueError(f"OneHotCategorical: {name} must have shape (..., k), got a scalar")
+        if probs is not None and is_concrete(probs) and np.any(np.asarray(probs) < 0):
+            raise ValueError("OneHotCategorical: probs must not be negative")
         given = jnp.asarray(logits if probs is None else jnp.log(jnp.asarray(probs)))
-        if given.ndim < 1:
-            raise ValueError("OneHotCategorical needs parameters of shape (..., k), got a scalar")
         self.logits = jax.nn.log_softmax(given, axis=-1)
         super().__init__(given.shape[:-1], given.shape[-1:], validate_args=validate_args)
 
@@ -110,7 +109,10 @@ class OneHotCategorical(Distribution):
         # product keeps its derivative in the value, which relaxed estimators follow.
         possible = self.logits > -jnp.inf
         terms = value * jnp.where(possible, self.logits, 0.0)
-        return jnp.sum(jnp.where(possible | (value == 0), terms, -jnp.inf), axis=-1)
+        log_prob = jnp.sum(jnp.where(possible | (value == 0), terms, -jnp.inf), axis=-1)
+        if self._validate_args and is_concrete(value):  # as `BernoulliLogits`
+            log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)
+        return log_prob
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
         k = self.event_shape[0]

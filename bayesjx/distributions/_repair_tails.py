@@ -85,7 +85,7 @@ def _(base: dist.LogNormal, x: Any) -> jax.Array:
 
 @_log_survival.register
 def _(base: dist.Exponential, x: Any) -> jax.Array:
-    return -base.rate * x
+    return -jnp.asarray(base.rate) * x
 
 
 @_log_survival.register

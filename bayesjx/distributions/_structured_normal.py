@@ -77,7 +77,7 @@ class StructuredNormal(AbstractVectorNormal):
         covariance: AbstractOperator | None = None,
         precision: AbstractOperator | None = None,
         *,
-        validate_args: bool | None = None,
+        validate_args: bool | None = False,
     ):
         _check(loc, covariance, precision)
         self.loc = jnp.asarray(loc)

@@ -41,7 +41,7 @@ class SubspaceNormal(AbstractVectorNormal):
         basis: Any,
         inner_tril: Any,
         *,
-        validate_args: bool | None = None,
+        validate_args: bool | None = False,
     ):
         self.loc = loc
         self.scale = scale

@@ -85,6 +85,14 @@ def laplace(
     """
     if solver not in ("auto", "dense", "cg"):
         raise ValueError(f'laplace: solver must be "auto", "dense" or "cg", got {solver!r}')
+    if not isinstance(prior, GP):
+        raise ValueError(f"laplace: prior must be a gp.GP, got {type(prior).__name__}")
+    for name, count in (("max_steps", max_steps), ("cg_steps", cg_steps)):
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+            raise ValueError(f"laplace: {name} must be an integer of at least 1, got {count!r}")
+    for name, number in (("tolerance", tolerance), ("rtol", rtol)):
+        if number is not None and not number > 0:
+            raise ValueError(f"laplace: {name} must be positive, got {number!r}")
     check_observed(prior, likelihood, False)
     x, y, observed = _data(x, y, mask)
     count = x.size if isinstance(x, Grid) else len(x)

@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import cho_solve, cholesky_each, eigenvalues
+from .._core import check_key, cho_solve, cholesky_each, eigenvalues
 from ..distributions import repaired
 from ..distributions._likelihood import Likelihood
 from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
@@ -168,6 +168,7 @@ class LaplacePosterior(AbstractPosterior):
 
         Between grids by Matheron's rule, with $W^{-1}$ for the noise; see `GridPosterior.sample`.
         """
+        check_key(key)
         if not isinstance(x, Grid) or not isinstance(self.x, Grid):
             return super().sample(key, x, shape)
         seen, new = joint_roots(self.prior, self.x, x)
@@ -257,7 +258,12 @@ class LaplacePosterior(AbstractPosterior):
         Args:
             x: points or a grid.
             num_nodes: of the quadrature.
+
+        Raises:
+            ValueError: `num_nodes` is not a positive integer.
         """
+        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
+            raise ValueError(f"response: num_nodes must be at least 1, got {num_nodes!r}")
         mean, variance = self.moments(x)
         places, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
         f = mean[:, None] + jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)

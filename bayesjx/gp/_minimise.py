@@ -12,9 +12,10 @@ import numpy as np
 import optax
 from jax import random
 
-from .._core import from_real, to_real
+from .._core import check_key, from_real, learnable, to_real
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
+WINDOW = 10  # steps whose decrease together is compared with the tolerance
 
 
 class Minimum(NamedTuple):
@@ -25,12 +26,33 @@ class Minimum(NamedTuple):
         objective: its value there, scalar.
         steps: of L-BFGS, integer.
         converged: whether the gradient or the decrease fell below the tolerance.
+        gradient: the largest element of the gradient there, on the scale that was optimised.
+        decrease: of the objective in the last ten steps.
     """
 
     params: Any
     objective: jax.Array
     steps: jax.Array
     converged: jax.Array
+    gradient: jax.Array
+    decrease: jax.Array
+
+    @property
+    def message(self) -> str:
+        """How it went, in a sentence, with what to try if it has not converged."""
+        if self.converged:
+            return f"converged in {self.steps} steps"
+        if not jnp.isfinite(self.gradient):
+            return (
+                f"stopped after {self.steps} steps, as the gradient is NaN or infinite: start "
+                "elsewhere, add noise, or compute in float64"
+            )
+        return (
+            f"not converged in {self.steps} steps: the objective still fell by "
+            f"{float(self.decrease):.2g} in the last {WINDOW}, and the largest element of the "
+            f"gradient is {float(self.gradient):.2g}. Go on from its params with more max_steps; "
+            "standardise inputs and responses; or try restarts"
+        )
 
 
 def minimise(
@@ -51,39 +73,44 @@ def minimise(
     Args:
         objective: `objective(params, *data) -> scalar`.
         params: where to start, modules in any pytree, such as a `GP` or a tuple with inducing
-            points. All arrays of floating-point numbers change, but positive ones that are 0, as
-            the noise of a function observed itself, stay.
+            points. All arrays of floating-point numbers change, but what is known stays: noise
+            given for each observation or as an operator, and positive arrays that are 0, as the
+            noise of a function observed itself.
         data: further arguments of the objective.
-        trainable: chooses what changes, `trainable(params)` a leaf or a list of leaves.
+        trainable: chooses what changes, `trainable(params)` a node of `params`, such as
+            `lambda p: p.kernel`, or a list of nodes; what is known changes if it is chosen.
         max_steps: of each start.
         tolerance: ends where the largest element of the gradient is below it times
-            `1 + |objective|`, or the relative decrease is below its square over ten steps.
+            `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
+            hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
             and the best end is returned. Points and weights start anew too, so that restarts are
             for objectives of few parameters, or with `trainable`.
         spread: standard deviation of those steps, on the scale that is optimised.
         key: for `restarts > 1`.
 
+    Returns:
+        The best end. Look at `converged`, or print `message`: on real data, with many lengthscales
+        that grow without end, 50 to 150 steps are usual.
+
     Raises:
         ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
-            or a positive array in which some elements are 0.
+            options out of range, or a positive array in which some elements are 0 or negative.
         RuntimeError: the objective is NaN or infinite at every start.
 
     References:
         Liu and Nocedal (1989), "On the limited memory BFGS method for large scale optimization";
         run by Optax, with its zoom line search.
     """
-    spec = jax.tree.map(eqx.is_inexact_array, params)
-    if trainable is not None:
-        spec = jax.tree.map(lambda _: False, params)
-        spec = eqx.tree_at(trainable, spec, replace_fn=lambda _: True)
+    _check_options(max_steps, tolerance, restarts, spread, key)
+    if not callable(objective):
+        raise ValueError(f"minimise: objective must be a function, got {objective!r:.80}")
+    spec = _chosen(params, trainable)
     real = to_real(params)
     spec = jax.tree.map(_is_free, spec, real)
     free, fixed = eqx.partition(real, spec)
     if not jax.tree.leaves(free):
         raise ValueError("minimise: params hold no floating-point array to train")
-    if restarts > 1 and key is None:
-        raise ValueError("minimise: restarts need a key")
     arrays, static = eqx.partition((fixed, data), eqx.is_array)
     starts = [free]
     if key is not None:
@@ -110,43 +137,102 @@ def _minimise(
         out = objective(from_real(eqx.combine(free, fixed)), *data)
         if jnp.shape(out) != ():
             raise ValueError(f"minimise: the objective must be a scalar, got {jnp.shape(out)}")
+        if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
+            raise ValueError(
+                "minimise: the objective must be a floating-point scalar, got "
+                f"{jnp.result_type(out)}"
+            )
         return jnp.where(jnp.isnan(out), jnp.inf, out)
 
     solver = optax.lbfgs(memory_size=MEMORY)
     value_and_grad = optax.value_and_grad_from_state(value)
 
-    def go_on(carry: Any) -> jax.Array:
-        _, _, steps, stalled, _ = carry
-        return (steps < max_steps) & (stalled < 10)
+    def go_on(carry: _Carry) -> jax.Array:
+        return (carry.steps < max_steps) & ~carry.converged & jnp.isfinite(carry.slope)
 
-    def step(carry: Any) -> Any:
-        free, state, steps, stalled, _ = carry
-        now, gradient = value_and_grad(free, state=state)
+    def step(carry: _Carry) -> _Carry:
+        now, gradient = value_and_grad(carry.free, state=carry.state)
         updates, state = solver.update(
-            gradient, state, free, value=now, grad=gradient, value_fn=value
+            gradient, carry.state, carry.free, value=now, grad=gradient, value_fn=value
         )
+        free = optax.apply_updates(carry.free, updates)
         after = optax.tree_utils.tree_get(state, "value")
-        size = 1 + jnp.abs(now)
-        flat = _largest(optax.tree_utils.tree_get(state, "grad")) < tolerance * size
-        small = now - after <= tolerance**2 * size
-        stalled = jnp.where(flat, 10, jnp.where(small, stalled + 1, 0))
-        return optax.apply_updates(free, updates), state, steps + 1, stalled, after
+        slope = _largest(optax.tree_utils.tree_get(state, "grad"))
+        size = tolerance * (1 + jnp.abs(after))
+        decrease = carry.before[0] - after
+        converged = (slope < size) | (decrease <= 0.01 * size)
+        before = jnp.append(carry.before[1:], after)
+        # Where the gradient is not a number no step can be made: the last place is the answer.
+        lost = ~(jnp.isfinite(after) & jnp.isfinite(_largest(free)))
+        free = jax.tree.map(lambda new, old: jnp.where(lost, old, new), free, carry.free)
+        return _Carry(
+            free, state, carry.steps + 1, jnp.where(lost, now, after), before,
+            jnp.where(lost, jnp.nan, slope), converged & ~lost,
+        )  # fmt: skip
 
-    none = jnp.asarray(0)
-    carry = (start, solver.init(start), none, none, value(start))
-    free, _, steps, stalled, after = jax.lax.while_loop(go_on, step, carry)
-    return Minimum(free, after, steps, stalled >= 10)
+    first = value(start)
+    none = jnp.full((), jnp.inf, first.dtype)
+    carry = _Carry(
+        start, solver.init(start), jnp.asarray(0), first, jnp.full(WINDOW, none).at[-1].set(first),
+        jnp.where(jnp.isfinite(first), 1, jnp.nan).astype(first.dtype), jnp.asarray(False),
+    )  # fmt: skip
+    last = jax.lax.while_loop(go_on, step, carry)
+    fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
+    return Minimum(last.free, last.value, last.steps, last.converged, last.slope, fallen)
+
+
+class _Carry(NamedTuple):
+    free: Any
+    state: Any
+    steps: jax.Array
+    value: jax.Array
+    before: jax.Array  # values of the last steps, the oldest first
+    slope: jax.Array  # largest element of the gradient; NaN where no step can be made
+    converged: jax.Array
+
+
+def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, key: Any) -> None:
+    for name, count, least in (("max_steps", max_steps, 0), ("restarts", restarts, 1)):
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
+            raise ValueError(
+                f"minimise: {name} must be an integer of at least {least}, got {count!r}"
+            )
+    for name, number in (("tolerance", tolerance), ("spread", spread)):
+        if not isinstance(number, (int, float, np.number)) or not 0 <= number < np.inf:
+            raise ValueError(f"minimise: {name} must be a number from 0 on, got {number!r}")
+    if restarts > 1:
+        if key is None:
+            raise ValueError("minimise: restarts need a key")
+        check_key(key)
+
+
+def _chosen(params: Any, trainable: Any) -> Any:
+    """Which leaves are to move, a tree of booleans."""
+    if trainable is None:
+        return learnable(params)
+    if not callable(trainable):
+        raise ValueError(f"minimise: trainable must be a function, got {trainable!r:.80}")
+    try:
+        return learnable(params, trainable)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"minimise: trainable must return a node of params or a list of them ({error})"
+        ) from error
 
 
 def _is_free(chosen: bool, leaf: Any) -> bool:
     """Whether a leaf moves: not a variance of 0, whose logarithm is infinite."""
     if not chosen:
         return False
+    if np.isnan(np.asarray(leaf)).any():
+        raise ValueError(
+            "minimise: params hold NaN, or negative numbers in an array that must be positive"
+        )
     none = np.isneginf(np.asarray(leaf))
     if none.any() and not none.all():
         raise ValueError(
-            "minimise: a positive array holds zeros beside other values; make them positive, or "
-            "leave the array out by trainable"
+            "minimise: in params a positive array holds zeros beside other values; make them "
+            "positive, or leave the array out by trainable"
         )
     return not none.any()
 

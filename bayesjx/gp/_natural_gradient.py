@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .._core import Algorithm, from_real, inverse_tril, to_real
+from .._core import Algorithm, from_real, inverse_tril, learnable, to_real
 from ._arguments import check_optimizer
 from ._inverse_factor import root_of_inverse
 from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
@@ -230,10 +230,7 @@ def _natural(law: WhitenedNormal) -> NaturalNormal:
 
 def _trainable(svgp: AbstractSVGP, chosen: Callable[[Any], Any] | None, q: bool) -> Any:
     """Which leaves are trained by Optax, a pytree of booleans."""
-    spec = jax.tree.map(eqx.is_inexact_array, svgp)
-    if chosen is not None:
-        spec = jax.tree.map(lambda _: False, svgp)
-        spec = eqx.tree_at(chosen, spec, replace_fn=lambda _: True)
+    spec = learnable(svgp, chosen)
     if not q:
         spec = eqx.tree_at(lambda s: s.blocks, spec, jax.tree.map(lambda _: False, svgp.blocks))
     if svgp.likelihood is not None:  # 0, whose logarithm does not move

@@ -36,7 +36,8 @@ class GP(eqx.Module):
             parameters trainable.
         noise: variance of $\epsilon$, in squared units of `y`: a scalar, one for each observation,
             shape `(n,)`, or an operator tagged `ops.psd` for correlated noise. 0 says that the
-            function itself is observed.
+            function itself is observed. `minimise` learns a scalar, and leaves the others, which
+            are known, as they are.
 
     Raises:
         ValueError: `noise` is known and negative or NaN, or has more than one axis; `kernel` is no
@@ -45,7 +46,10 @@ class GP(eqx.Module):
 
     kernel: AbstractKernel
     mean: Any
-    noise: Any = positive_field()
+    # One variance for each observation, or their covariance, comes from whoever measured them.
+    noise: Any = positive_field(
+        known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim > 0
+    )
 
     def __init__(
         self,

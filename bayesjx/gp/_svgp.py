@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
 from .. import ops
 from .._core import checked_finite, from_real, refuse_where, to_real
@@ -349,7 +350,7 @@ def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
 
 
 def _known(value: Any, bad: Any) -> bool:
-    return not isinstance(value, jax.core.Tracer) and bool(jnp.any(bad(value)))
+    return not isinstance(value, jax.core.Tracer) and bool(np.any(bad(np.asarray(value))))
 
 
 def _noise(likelihood: Any) -> jax.Array:

@@ -1,5 +1,7 @@
 """Exact regression against formulas in NumPy and scikit-learn; its draws under NUTS; bad input."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -240,6 +242,32 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     assert some.params.noise != 0.5 and some.objective > found.objective
     again = gp.minimise(objective, prior(0.5), X, Y, restarts=3, key=jax.random.key(0), spread=0.3)
     assert again.objective <= found.objective + 1e-6
+    assert re.fullmatch(r"converged in \d+ steps", found.message)
+    early = gp.minimise(objective, prior(0.5), X, Y, max_steps=2)
+    assert not early.converged and "not converged in 2 steps: the objective still" in early.message
+    assert early.decrease > 0 and early.gradient > 0
+
+
+@pytest.mark.parametrize(
+    "noise", [np.full(N, 0.3), ops.Diag(jnp.full(N, 0.3), ops.psd)], ids=["each", "operator"]
+)
+def test_minimise_leaves_known_noise_as_it_is_unless_asked(noise):
+    objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+    start = prior(noise)
+    found = gp.minimise(objective, start, X, Y, max_steps=5).params
+    for a, b in zip(jax.tree.leaves(found.noise), jax.tree.leaves(start.noise), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert np.all(found.kernel.lengthscale != start.kernel.lengthscale)
+    asked = gp.minimise(objective, start, X, Y, max_steps=5, trainable=lambda p: p.noise).params
+    assert np.all(jax.tree.leaves(asked.noise)[0] != 0.3)
+    np.testing.assert_array_equal(asked.kernel.lengthscale, start.kernel.lengthscale)
+
+
+def test_minimise_stops_where_the_gradient_is_no_number():
+    root = lambda a: jnp.sum(jnp.sqrt(jnp.abs(a)))  # noqa: E731  # infinite slope at 0
+    found = gp.minimise(lambda a: root(a) + 1, jnp.zeros(2))
+    assert not found.converged and found.objective == 1 and "gradient is NaN" in found.message
+    np.testing.assert_array_equal(found.params, [0, 0])
 
 
 @pytest.mark.errors
@@ -297,7 +325,8 @@ def test_what_goes_wrong_at_run_time_is_an_error_in_results_and_nan_in_densities
     with pytest.raises(ValueError, match="no floating-point array"):
         gp.minimise(lambda p: 0.0, {"a": 1})
     with pytest.raises(ValueError, match="holds zeros beside other values"):
-        gp.minimise(lambda p: p(X).log_prob(Y), prior(np.arange(N) / N))
+        noise = lambda p: p.noise  # noqa: E731
+        gp.minimise(lambda p: p(X).log_prob(Y), prior(np.arange(N) / N), trainable=noise)
     with pytest.raises(ValueError, match="restarts need a key"):
         gp.minimise(lambda p: p.noise, prior(), restarts=2)
     with pytest.raises(ValueError, match="must be a scalar"):

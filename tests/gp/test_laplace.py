@@ -318,3 +318,34 @@ def test_bad_problems_are_named():
     points = gp.laplace(prior, np.asarray(GRID.points()), COUNTS, poisson)
     with pytest.raises(ValueError, match="for a Grid only"):
         points.evidence_bounds()
+
+
+def test_modes_that_start_where_the_score_of_a_logit_is_hard():
+    """Few ones among many zeros, from a mean of 0, against the equations of the mode."""
+    x = np.linspace(0, 1, 13)
+    prior = gp.GP(kernels.RBF(1.0, 4.0))
+    matrix = 4 * np.exp(-0.5 * (x[:, None] - x) ** 2)
+    labels = (np.random.default_rng(4).random((3, 13)) < 0.2).astype(int)
+    labels[0] = 0
+    for total in (1, 3):
+
+        @jax.jit
+        @jax.vmap
+        def run(y, total=total):
+            def likelihood(f):
+                return dist.Bernoulli(logits=f) if total == 1 else dist.Binomial(total, logits=f)
+
+            found = gp.laplace(prior, x, y, likelihood)
+            return found.mode, found.log_evidence(), found.converged
+
+        for y, mode, evidence, converged in zip(labels, *run(labels), strict=True):
+            assert converged
+            p = 1 / (1 + np.exp(-np.asarray(mode)))
+            alpha = y - total * p
+            np.testing.assert_allclose(mode, matrix @ alpha, atol=1e-6)
+            weight = total * p * (1 - p)
+            log_prob = np.sum(y * np.log(p) + (total - y) * np.log1p(-p)) + y.sum() * np.log(total)
+            logdet = np.linalg.slogdet(np.eye(13) + matrix * weight)[1]
+            np.testing.assert_allclose(
+                evidence, log_prob - 0.5 * alpha @ mode - 0.5 * logdet, rtol=1e-7
+            )

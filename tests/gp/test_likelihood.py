@@ -181,3 +181,31 @@ def test_shapes_are_named():
         gp.expected_log_prob(jnp.exp, LABELS, MEAN, VARIANCE)
     with pytest.raises(ValueError, match="noise must be positive"):
         gp.Gaussian(0.0)
+
+
+def test_scores_at_a_function_of_zero():
+    """Where NumPyro's score of a logit is 0 or 1, and not minus or plus a half."""
+    at = jnp.zeros(N)
+    score = jax.grad(lambda m: gp.expected_log_prob(bernoulli, LABELS, m, at).sum())(at)
+    np.testing.assert_allclose(score, LABELS - 0.5, rtol=1e-12)
+
+
+@pytest.mark.errors
+@pytest.mark.parametrize("function", [gp.expected_log_prob, gp.log_predictive_prob])
+def test_moments_that_are_none(function):
+    name = function.__name__
+    for bad in (-1e-3, np.nan, np.inf):
+        variance = np.where(np.arange(N) == 2, bad, VARIANCE)
+        with pytest.raises(ValueError, match=f"{name}: variance must be finite and not negative"):
+            function(bernoulli, LABELS, MEAN, variance)
+        compiled = jax.jit(lambda v: function(bernoulli, LABELS, MEAN, v))
+        with pytest.raises(RuntimeError, match="variance must be finite and not negative"):
+            jax.block_until_ready(compiled(jnp.asarray(variance)))
+    with pytest.raises(ValueError, match=f"{name}: mean must be finite"):
+        function(bernoulli, LABELS, np.where(MEAN > 0, np.nan, MEAN), VARIANCE)
+    three, key = np.ones((N, 3)), jax.random.key(0)
+    for number in (0, -1, True):
+        with pytest.raises(ValueError, match=f"{name}: num_samples must be"):
+            function(softmax, LABELS, three, three, key=key, num_samples=number)
+    with pytest.raises(ValueError, match="key must be one PRNG key"):
+        function(softmax, LABELS, three, three, key=jax.random.split(key))
