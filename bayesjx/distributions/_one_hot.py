@@ -38,8 +38,8 @@ class OneHotCategorical(Distribution):
         logits: unnormalised log probabilities, shape `(..., k)`. Give exactly one of the two.
 
     Raises:
-        ValueError: both or none of `probs` and `logits`, a scalar, or `probs` that are known to be negative; see
-            `log_prob`.
+        ValueError: both or none of `probs` and `logits`, a scalar, or `probs` that are known to
+            be negative; see `log_prob`.
     """
 
     arg_constraints = {"logits": _LogProbabilities()}

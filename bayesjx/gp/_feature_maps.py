@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from ..kernels import ArcCosine, Coregion
-from ..kernels._stationary import safe_sqrt
+from ..kernels._distances import safe_sqrt
+from ..kernels._parameters import valid
 
 
 class Waves(eqx.Module):
@@ -21,7 +22,7 @@ class Waves(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         angle = x @ self.frequencies.astype(x.dtype).T
-        scale = safe_sqrt(self.weights).astype(x.dtype)
+        scale = _root(self.weights).astype(x.dtype)
         return jnp.concatenate([scale * jnp.cos(angle), scale * jnp.sin(angle)], axis=1)
 
 
@@ -32,7 +33,7 @@ class Slopes(eqx.Module):
     variance: jax.Array
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return safe_sqrt(self.variance).astype(x.dtype) * (x - self.centre.astype(x.dtype))
+        return _root(self.variance).astype(x.dtype) * (x - self.centre.astype(x.dtype))
 
 
 class Units(eqx.Module):
@@ -46,7 +47,7 @@ class Units(eqx.Module):
         fields = kernel._augmented(x) @ self.weights.astype(x.dtype).T
         on = fields > 0
         units = jnp.where(on, fields, 0) ** kernel.order if kernel.order else on.astype(x.dtype)
-        return safe_sqrt(2 * kernel.variance / len(self.weights)).astype(x.dtype) * units
+        return _root(2 * kernel.variance / len(self.weights)).astype(x.dtype) * units
 
 
 class Outputs(eqx.Module):
@@ -56,7 +57,7 @@ class Outputs(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         index, is_one = self.kernel.index(x)
-        own = jnp.diag(safe_sqrt(self.kernel.diagonal))
+        own = jnp.diag(_root(self.kernel.diagonal))
         root = jnp.concatenate([self.kernel.factor, own], axis=1).astype(x.dtype)
         return jnp.where(is_one[:, None], root[index], jnp.nan)
 
@@ -68,7 +69,7 @@ class Weighted(eqx.Module):
     variance: jax.Array
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return safe_sqrt(self.variance).astype(x.dtype) * self.part(x)
+        return _root(self.variance).astype(x.dtype) * self.part(x)
 
 
 class Mapped(eqx.Module):
@@ -102,3 +103,8 @@ class Tensor(eqx.Module):
             features = jnp.concatenate([part(x) for part in parts], axis=1)
             total = (total[:, :, None] * features[:, None]).reshape(len(x), -1)
         return total
+
+
+def _root(variance: jax.Array) -> jax.Array:
+    """With derivative 0 at 0, and NaN of what is negative."""
+    return safe_sqrt(valid(variance))

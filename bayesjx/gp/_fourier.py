@@ -12,10 +12,10 @@ from jax import random
 
 from .. import kernels
 from ..kernels._kernel import points
+from ..kernels._parameters import check_coordinates, valid
 from ._feature_maps import Each, Mapped, Outputs, Slopes, Tensor, Units, Waves, Weighted
 from ._spectrum import (
     check_one_coordinate,
-    coordinates,
     HARMONICS,
     harmonics,
     has_spectrum,
@@ -104,7 +104,8 @@ def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[Any
 
 @_features.register
 def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
-    frequency = jnp.broadcast_to(2 * jnp.pi / kernel.period, (dim,))
+    check_coordinates(kernel, "period", dim)
+    frequency = jnp.broadcast_to(2 * jnp.pi / valid(kernel.period), (dim,))
     return (Waves(frequency[None], kernel.variance[None]),)
 
 
@@ -112,13 +113,18 @@ def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[Any, 
 def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
     if dim > 1 or num // 2 < HARMONICS:
         return (Waves(*spectrum(kernel, key, num // 2, dim)),)
+    for name in ("lengthscale", "period"):
+        check_coordinates(kernel, name, dim)
     weights = jnp.exp(harmonics(jnp.broadcast_to(kernel.lengthscale, (1,)))[0])
-    frequencies = 2 * jnp.pi * jnp.arange(HARMONICS) / jnp.broadcast_to(kernel.period, (1,))
+    period = jnp.broadcast_to(valid(kernel.period), (1,))
+    frequencies = 2 * jnp.pi * jnp.arange(HARMONICS) / period
     return (Waves(frequencies[:, None], kernel.variance * weights),)
 
 
 @_features.register
 def _(kernel: kernels.Linear, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    for name in ("variance", "centre"):
+        check_coordinates(kernel, name, dim)
     return (Slopes(kernel.centre, jnp.broadcast_to(kernel.variance, (dim,))),)
 
 
@@ -130,6 +136,7 @@ def _(kernel: kernels.Coregion, key: jax.Array, num: int, dim: int) -> tuple[Any
 
 @_features.register
 def _(kernel: kernels.ArcCosine, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
+    check_coordinates(kernel, "lengthscale", dim)
     draw = random.normal(key, (num // 2, dim + 1), parameter_dtype(kernel))
     return (Units(kernel, jnp.concatenate([draw, -draw])),)
 
@@ -170,7 +177,7 @@ def _(kernel: kernels.Product, key: jax.Array, num: int, dim: int) -> tuple[Any,
 
 @_features.register
 def _(kernel: kernels.OnDims, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
-    inner = _features(kernel.kernel, key, num, len(coordinates(kernel, dim)))
+    inner = _features(kernel.kernel, key, num, len(kernel.columns(dim)))
     return (Mapped(inner, kernel.select),)
 
 

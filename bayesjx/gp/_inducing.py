@@ -115,6 +115,8 @@ def _greedy(kernel: AbstractKernel, x: jax.Array, num: int) -> GreedyPoints:
 @functools.partial(jax.jit, static_argnames="num")
 def _kmeans(key: jax.Array, x: jax.Array, num: int) -> jax.Array:
     first, rest = random.split(key)
+    middle = jnp.mean(x, axis=0)
+    x = x - middle  # an offset in common would cost digits of the distances below
     start = x[random.randint(first, (), 0, len(x))]
 
     def seed(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -133,7 +135,7 @@ def _kmeans(key: jax.Array, x: jax.Array, num: int) -> jax.Array:
         mean = member.T @ x / jnp.maximum(count, 1)
         return jnp.where(count > 0, mean, centres)  # one without members stays
 
-    return jax.lax.fori_loop(0, LLOYD_STEPS, lloyd, centres)
+    return jax.lax.fori_loop(0, LLOYD_STEPS, lloyd, centres) + middle
 
 
 def _checked(name: str, x: Any, num: int) -> jax.Array:

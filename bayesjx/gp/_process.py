@@ -15,6 +15,7 @@ from .. import ops
 from .._core import checked_finite, positive_field, refuse_where
 from ..distributions import StructuredNormal
 from ..kernels import AbstractKernel
+from ..kernels._parameters import valid
 from ..ssm import MarkovGP
 from ._arguments import check_kernel, checked_jitter, real_array
 from ._inputs import Grid
@@ -174,7 +175,7 @@ class GP(eqx.Module):
             if self.noise.shape != (size, size):
                 raise ValueError(f"noise is {self.noise.shape} and there are {size} observations")
             return self.noise
-        noise = self.noise.astype(_dtype(x))
+        noise = valid(self.noise).astype(_dtype(x))
         if noise.ndim == 0:
             return ops.ScaledIdentity(noise, size)
         if noise.shape != (size,):

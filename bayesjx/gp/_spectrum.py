@@ -13,7 +13,7 @@ from jax import random
 
 from .. import kernels
 from .._core import compiled
-from ..kernels._stationary import valid
+from ..kernels._parameters import check_coordinates, valid
 
 HARMONICS = 256  # of a periodic kernel; with ten standard deviations they reach ℓ > 0.04
 SHORTEST = 8 / HARMONICS  # lengthscale whose harmonics end there; the rest is below 1e-14
@@ -54,7 +54,7 @@ def has_spectrum(kernel: Any) -> bool:
 @spectrum.register
 def _(kernel: kernels.RBF, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     draw = random.normal(key, (num, dim), parameter_dtype(kernel))
-    return draw / valid(kernel.lengthscale), _even(kernel, num)
+    return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
 @spectrum.register(kernels.Matern12)
@@ -63,7 +63,7 @@ def _(kernel: kernels.RBF, key: jax.Array, num: int, dim: int) -> tuple[jax.Arra
 @spectrum.register(kernels.Matern72)
 def _(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     draw = _student(key, num, dim, DEGREES[type(kernel)], parameter_dtype(kernel))
-    return draw / valid(kernel.lengthscale), _even(kernel, num)
+    return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
 @spectrum.register
@@ -72,9 +72,10 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     dtype = parameter_dtype(kernel)
     normal, gamma = random.split(key)
-    rate = random.gamma(gamma, kernel.alpha.astype(dtype), (num, 1), dtype) / kernel.alpha
+    alpha = valid(kernel.alpha)
+    rate = random.gamma(gamma, alpha.astype(dtype), (num, 1), dtype) / alpha
     draw = jnp.sqrt(rate) * random.normal(normal, (num, dim), dtype)
-    return draw / valid(kernel.lengthscale), _even(kernel, num)
+    return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
 @spectrum.register
@@ -83,10 +84,10 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
-    which, weights = _components(order, kernel.weights, num)
+    which, weights = _components(order, valid(kernel.weights), num)
     spread = jnp.sqrt(2 * kernel.rates[which])
     draw = spread * random.normal(draw, (num,), parameter_dtype(kernel))
-    return (2 * jnp.pi * kernel.frequencies[which] + draw)[:, None], weights
+    return (2 * jnp.pi * valid(kernel.frequencies)[which] + draw)[:, None], weights
 
 
 @spectrum.register
@@ -95,15 +96,17 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
-    which, weights = _components(order, kernel.weights, num)
-    draw = kernel.rates[which] * _student(draw, num, 1, 5, parameter_dtype(kernel))[:, 0]
-    return (2 * jnp.pi * kernel.frequencies[which] + draw)[:, None], weights
+    which, weights = _components(order, valid(kernel.weights), num)
+    draw = valid(kernel.rates)[which] * _student(draw, num, 1, 5, parameter_dtype(kernel))[:, 0]
+    return (2 * jnp.pi * valid(kernel.frequencies)[which] + draw)[:, None], weights
 
 
 @spectrum.register
 def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     # One harmonic of each coordinate. A draw of integers has no derivative, so weights carry it:
     # they are probabilities over themselves, of value 1.
+    for name in ("lengthscale", "period"):
+        check_coordinates(kernel, name, dim)
     log_mass = harmonics(jnp.broadcast_to(kernel.lengthscale, (dim,)))
     which, sign = random.split(key)
     chosen = random.categorical(which, jax.lax.stop_gradient(log_mass), shape=(num, dim))
@@ -111,12 +114,13 @@ def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax
     ratio = jnp.exp(jnp.sum(log_mass - jax.lax.stop_gradient(log_mass), axis=0))
     # Coordinates need signs of their own: waves of the sum alone are no product of cosines.
     signed = chosen * random.rademacher(sign, (num, dim), ratio.dtype)
-    return 2 * jnp.pi * signed / kernel.period, ratio * kernel.variance / num
+    return 2 * jnp.pi * signed / valid(kernel.period), ratio * valid(kernel.variance) / num
 
 
 @spectrum.register
 def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
-    frequency = jnp.broadcast_to(2 * jnp.pi / kernel.period, (num, dim))
+    check_coordinates(kernel, "period", dim)
+    frequency = jnp.broadcast_to(2 * jnp.pi / valid(kernel.period), (num, dim))
     return frequency, _even(kernel, num)
 
 
@@ -128,12 +132,12 @@ def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[jax
 @spectrum.register
 def _(kernel: kernels.Scaled, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     frequencies, weights = spectrum(kernel.kernel, key, num, dim)
-    return frequencies, kernel.variance * weights
+    return frequencies, valid(kernel.variance) * weights
 
 
 @spectrum.register
 def _(kernel: kernels.OnDims, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
-    own = coordinates(kernel, dim)
+    own = kernel.columns(dim)
     frequencies, weights = spectrum(kernel.kernel, key, num, len(own))
     whole = jnp.zeros((num, dim), frequencies.dtype)
     return whole.at[:, jnp.asarray(own)].add(frequencies), weights
@@ -203,19 +207,6 @@ def _harmonics(z: jax.Array) -> jax.Array:
     return jax.nn.log_softmax(log_bessel.T, axis=1)
 
 
-def coordinates(kernel: kernels.OnDims, dim: int) -> list[int]:
-    """The coordinates that a kernel is of, from 0.
-
-    Raises:
-        ValueError: points have fewer.
-    """
-    if isinstance(kernel.dims, slice):
-        return list(range(dim)[kernel.dims])
-    if not all(-dim <= d < dim for d in kernel.dims):
-        raise ValueError(f"the kernel is of coordinates {kernel.dims} and points have {dim}")
-    return [d % dim for d in kernel.dims]
-
-
 def check_one_coordinate(kernel: Any, dim: int) -> None:
     """Refuses points of several coordinates.
 
@@ -243,6 +234,11 @@ def no_features(kernel: Any) -> ValueError:
             "kernel and add its variance to the noise"
         )
     return ValueError(f"fourier_features: no random features of {name} are known")
+
+
+def _lengthscale(kernel: Any, dim: int) -> jax.Array:
+    check_coordinates(kernel, "lengthscale", dim)
+    return valid(kernel.lengthscale)
 
 
 def _even(kernel: Any, num: int) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from .. import kernels, ops
 from .._core import checked_finite
 from ..kernels._kernel import points
+from ..kernels._parameters import amplitude, check_coordinates
 from ._arguments import real_array
 from ._inputs import Grid
 from ._time_inputs import Times
@@ -90,13 +91,13 @@ def _factors(kernel: Any, x: Grid, y: Grid) -> list[jax.Array] | None:
 @_factors.register
 def _(kernel: kernels.Constant, x: Grid, y: Grid) -> list[jax.Array]:
     ones = [jnp.ones((len(a), len(b)), a.dtype) for a, b in zip(x.axes, y.axes, strict=True)]
-    return [kernel.variance.astype(x.dtype) * ones[0], *ones[1:]]
+    return [amplitude(kernel, x.dtype) * ones[0], *ones[1:]]
 
 
 @_factors.register
 def _(kernel: kernels.Scaled, x: Grid, y: Grid) -> list[jax.Array] | None:
     inner = _factors(kernel.kernel, x, y)
-    return inner and [kernel.variance.astype(x.dtype) * inner[0], *inner[1:]]
+    return inner and [amplitude(kernel, x.dtype) * inner[0], *inner[1:]]
 
 
 @_factors.register
@@ -111,11 +112,10 @@ def _(kernel: kernels.Product, x: Grid, y: Grid) -> list[jax.Array] | None:
 @_factors.register
 def _(kernel: kernels.OnDims, x: Grid, y: Grid) -> list[jax.Array] | None:
     size = sum(len(dims) for dims in x.dims)
-    wanted = range(size)[kernel.dims] if isinstance(kernel.dims, slice) else kernel.dims
-    wanted = [dim % size for dim in wanted]
+    wanted = list(kernel.columns(size))
     touched = [i for i, dims in enumerate(x.dims) if set(dims) & set(wanted)]
     order = [dim for i in touched for dim in x.dims[i] if dim in wanted]
-    if order != list(wanted):  # coordinates of an axis apart, or in another order
+    if order != wanted:  # coordinates of an axis apart, or in another order
         return None
     sub = _sub_grid(x, touched, wanted)
     inner = _factors(kernel.kernel, sub, sub if y is x else _sub_grid(y, touched, wanted))
@@ -124,6 +124,12 @@ def _(kernel: kernels.OnDims, x: Grid, y: Grid) -> list[jax.Array] | None:
     found = dict(zip(touched, inner, strict=True))
     pairs = enumerate(zip(x.axes, y.axes, strict=True))
     return [found.get(i, jnp.ones((len(a), len(b)), x.dtype)) for i, (a, b) in pairs]
+
+
+@_factors.register
+def _(kernel: kernels.White, x: Grid, y: Grid) -> list[jax.Array]:
+    pairs = enumerate(zip(x.axes, y.axes, strict=True))
+    return [kernels.White(1.0 if i else kernel.variance).pairwise(a, b) for i, (a, b) in pairs]
 
 
 @_factors.register
@@ -139,6 +145,8 @@ def _(kernel: kernels.Periodic, x: Grid, y: Grid) -> list[jax.Array]:
 def _ard_factors(kernel: Any, x: Grid, y: Grid, names: tuple[str, ...]) -> list[jax.Array]:
     """Factors of a kernel whose parameters of each coordinate act on that coordinate alone."""
     size = sum(len(dims) for dims in x.dims)
+    for name in names:
+        check_coordinates(kernel, name, size)
     values = [jnp.broadcast_to(getattr(kernel, name), (size,)) for name in names]
     factors = []
     for i, dims in enumerate(x.dims):

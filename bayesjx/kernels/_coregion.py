@@ -9,7 +9,8 @@ import jax.core
 import jax.numpy as jnp
 
 from .._core import positive_field, refuse_where
-from ._kernel import AbstractKernel, floating
+from ._kernel import AbstractKernel
+from ._parameters import finite, floating, numbers, valid
 
 
 class Coregion(AbstractKernel):
@@ -37,14 +38,14 @@ class Coregion(AbstractKernel):
     diagonal: jax.Array = positive_field()
 
     def __init__(self, factor: Any, diagonal: Any):
-        shape = jnp.shape(factor)
-        if len(shape) != 2 or 0 in shape or jnp.shape(diagonal) != shape[:1]:
+        factor, diagonal = numbers("factor", factor), numbers("diagonal", diagonal)
+        shape = factor.shape
+        if len(shape) != 2 or 0 in shape or diagonal.shape != shape[:1]:
             raise ValueError(
                 "Coregion: factor must have shape (p, r) and diagonal (p,), got "
-                f"{shape} and {jnp.shape(diagonal)}"
+                f"{shape} and {diagonal.shape}"
             )
-        factor = jnp.asarray(factor)
-        self.factor = factor if jnp.issubdtype(factor.dtype, jnp.inexact) else factor.astype(float)
+        self.factor = finite("factor", factor)
         self.diagonal = floating("diagonal", diagonal)
 
     @property
@@ -54,7 +55,7 @@ class Coregion(AbstractKernel):
 
     def matrix(self) -> jax.Array:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
-        return self.factor @ self.factor.T + jnp.diag(self.diagonal)
+        return self.factor @ self.factor.T + jnp.diag(valid(self.diagonal))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         rows, row_is_one = self.index(x)
@@ -64,7 +65,7 @@ class Coregion(AbstractKernel):
 
     def variances(self, x: jax.Array) -> jax.Array:
         index, is_one = self.index(x)
-        own = jnp.sum(self.factor**2, axis=1) + self.diagonal
+        own = jnp.sum(self.factor**2, axis=1) + valid(self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
     def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

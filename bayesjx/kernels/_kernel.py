@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +12,10 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 
-from .._core import positive_field, refuse_where
+from .._core import positive_field
+from ._parameters import amplitude, point, points, scalar
 
 
 class AbstractKernel(eqx.Module):
@@ -25,6 +29,8 @@ class AbstractKernel(eqx.Module):
     space stands for a kernel of time, is decided by those, on its type.
     """
 
+    __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
+
     @abc.abstractmethod
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """Covariances of all points of `x` `(n, d)` with all of `y` `(m, d)`, shape `(n, m)`."""
@@ -34,8 +40,12 @@ class AbstractKernel(eqx.Module):
         """Variances at the points of `x` `(n, d)`, shape `(n,)`."""
 
     def __call__(self, x: Any, y: Any) -> jax.Array:
-        """The covariance of two points, scalar; numbers stand for points with `d = 1`."""
-        return self.pairwise(_point(x), _point(y))[0, 0]
+        """The covariance of two points, scalar; numbers stand for points with `d = 1`.
+
+        Raises:
+            ValueError: they are no points, or of different dimensions.
+        """
+        return self.pairwise(*_alike(point("x", x), point("y", y)))[0, 0]
 
     def gram(self, x: Any, y: Any = None) -> jax.Array:
         """The matrix of covariances, dense.
@@ -48,15 +58,11 @@ class AbstractKernel(eqx.Module):
             Shape `(n, m)`.
 
         Raises:
-            ValueError: wrong ranks, or points of different dimensions.
+            ValueError: wrong ranks, points of different dimensions, or of another dimension than
+                parameters of the kernel.
         """
         x = points("x", x)
-        y = x if y is None else points("y", y)
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(
-                f"x and y must hold points of the same dimension, got {x.shape[1]} and {y.shape[1]}"
-            )
-        return self.pairwise(x, y)
+        return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, points("y", y)))
 
     def diag(self, x: Any) -> jax.Array:
         """The variances at points of shape `(n, d)` or `(n,)`; shape `(n,)`."""
@@ -66,11 +72,13 @@ class AbstractKernel(eqx.Module):
         """The kernel of some coordinates of the input.
 
         Args:
-            dims: one of them, a slice, or a list.
+            dims: one of them, a slice, or a list; negative ones count from the last.
+
+        Raises:
+            ValueError: it is none of these. Points that do not have these coordinates are refused
+                where the kernel meets them.
         """
-        if isinstance(dims, int):
-            dims = (dims,)
-        return OnDims(self, dims if isinstance(dims, slice) else tuple(dims))
+        return OnDims(self, dims)
 
     def transform(self, function: Callable[[jax.Array], jax.Array]) -> Transformed:
         """The kernel of transformed points, as of the features of a network (a deep kernel).
@@ -78,6 +86,10 @@ class AbstractKernel(eqx.Module):
         Args:
             function: from one point `(d,)` to another `(e,)`; Equinox modules keep their
                 parameters trainable.
+
+        Raises:
+            ValueError: it cannot be called. One that gives no such point is refused where the
+                kernel meets points.
         """
         return Transformed(self, function)
 
@@ -96,16 +108,52 @@ class AbstractKernel(eqx.Module):
         return self * other
 
 
+def _dims(dims: Any) -> tuple[int, ...] | slice:
+    """Coordinates as Python numbers, or a slice."""
+    if isinstance(dims, slice):
+        bounds = (dims.start, dims.stop, dims.step)
+        if all(b is None or _is_integer(b) for b in bounds) and dims.step != 0:
+            return slice(*(b if b is None else operator.index(b) for b in bounds))
+    elif _is_integer(dims):
+        return (operator.index(dims),)
+    elif not isinstance(dims, str) and np.iterable(dims):
+        listed = tuple(dims)
+        if listed and all(_is_integer(d) for d in listed):
+            return tuple(operator.index(d) for d in listed)
+    raise ValueError(
+        "dims must be the number of a coordinate, a list of at least one, or a slice of them, got "
+        f"{dims!r:.80}"
+    )
+
+
+def _is_integer(value: Any) -> bool:
+    if isinstance(value, bool | jax.core.Tracer):
+        return False
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_kernels(name: str, *given: Any) -> None:
+    if not given or not all(isinstance(kernel, AbstractKernel) for kernel in given):
+        raise ValueError(f"{name} must be kernels, at least one, got {given!r:.80}")
+
+
 class Sum(AbstractKernel):
     """The sum of independent processes."""
 
     terms: tuple[AbstractKernel, ...]
 
+    def __check_init__(self):
+        _check_kernels("terms", *self.terms)
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return sum_all(term.pairwise(x, y) for term in self.terms)
+        return functools.reduce(operator.add, (term.pairwise(x, y) for term in self.terms))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return sum_all(term.variances(x) for term in self.terms)
+        return functools.reduce(operator.add, (term.variances(x) for term in self.terms))
 
 
 class Product(AbstractKernel):
@@ -113,17 +161,14 @@ class Product(AbstractKernel):
 
     terms: tuple[AbstractKernel, ...]
 
+    def __check_init__(self):
+        _check_kernels("terms", *self.terms)
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        first, *rest = (term.pairwise(x, y) for term in self.terms)
-        for term in rest:
-            first = first * term
-        return first
+        return functools.reduce(operator.mul, (term.pairwise(x, y) for term in self.terms))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        first, *rest = (term.variances(x) for term in self.terms)
-        for term in rest:
-            first = first * term
-        return first
+        return functools.reduce(operator.mul, (term.variances(x) for term in self.terms))
 
 
 class Scaled(AbstractKernel):
@@ -138,34 +183,53 @@ class Scaled(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, kernel: AbstractKernel, variance: Any):
+        _check_kernels("kernel", kernel)
         self.kernel = kernel
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self.variance.astype(x.dtype) * self.kernel.pairwise(x, y)
+        return amplitude(self, x.dtype) * self.kernel.pairwise(x, y)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return self.variance.astype(x.dtype) * self.kernel.variances(x)
+        return amplitude(self, x.dtype) * self.kernel.variances(x)
 
 
 class OnDims(AbstractKernel):
     """A kernel of some coordinates."""
 
     kernel: AbstractKernel
-    dims: tuple[int, ...] | slice = eqx.field(static=True)
+    dims: tuple[int, ...] | slice = eqx.field(static=True, converter=_dims)
+
+    def __check_init__(self):
+        _check_kernels("kernel", self.kernel)
+
+    def columns(self, size: int) -> tuple[int, ...]:
+        """Which of `size` coordinates those are, counted from 0.
+
+        Raises:
+            ValueError: there are fewer, none is chosen, or one twice.
+        """
+        if isinstance(self.dims, slice):
+            named = [d for d in (self.dims.start, self.dims.stop) if d is not None]
+            found = tuple(range(size)[self.dims])
+            beyond = not all(-size <= d <= size for d in named)
+        else:
+            beyond = not all(-size <= d < size for d in self.dims)
+            found = tuple(d % size for d in self.dims) if size else ()
+        if beyond or len(set(found)) != len(found) or not found:
+            raise ValueError(
+                f"dims: the kernel is .on coordinates {self.dims} and points have {size}"
+                + ("" if beyond else "; none is chosen" if not found else "; one is chosen twice")
+            )
+        return found
 
     def select(self, x: jax.Array) -> jax.Array:
-        """Those coordinates of points `(n, d)`."""
-        dims = self.dims if isinstance(self.dims, slice) else jnp.asarray(self.dims)
-        size = x.shape[1]
-        if not isinstance(self.dims, slice) and not all(-size <= d < size for d in self.dims):
-            raise ValueError(
-                f"the kernel is of coordinates {self.dims} and points have {x.shape[1]}"
-            )
-        return x[:, dims]
+        """Those coordinates of points `(n, d)`; see `columns`."""
+        return x[:, np.asarray(self.columns(x.shape[1]))]
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return self.kernel.pairwise(self.select(x), self.select(y))
+        there = self.select(x)
+        return self.kernel.pairwise(there, there if y is x else self.select(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
         return self.kernel.variances(self.select(x))
@@ -181,12 +245,32 @@ class Transformed(AbstractKernel):
     kernel: AbstractKernel
     function: Callable[[jax.Array], jax.Array]
 
+    def __check_init__(self):
+        _check_kernels("kernel", self.kernel)
+        if not callable(self.function):
+            raise ValueError(f"function must be callable with a point, got {self.function!r:.80}")
+
+    def there(self, x: jax.Array) -> jax.Array:
+        """The transformed points, shape `(n, e)`.
+
+        Raises:
+            ValueError: the function gives something else than a point.
+        """
+        found: Any = jax.vmap(self.function)(x)
+        shape = getattr(found, "shape", None)
+        if shape is None or len(shape) != 2:
+            raise ValueError(
+                "function of a transformed kernel must give a point, shape (e,), for one of shape "
+                f"({x.shape[1]},); it gave {'no array' if shape is None else shape[1:]}"
+            )
+        return found
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        there = jax.vmap(self.function)(x)
-        return self.kernel.pairwise(there, there if y is x else jax.vmap(self.function)(y))
+        there = self.there(x)
+        return self.kernel.pairwise(there, there if y is x else self.there(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return self.kernel.variances(jax.vmap(self.function)(x))
+        return self.kernel.variances(self.there(x))
 
 
 class Constant(AbstractKernel):
@@ -202,60 +286,20 @@ class Constant(AbstractKernel):
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.full((len(x), len(y)), self.variance, x.dtype)
+        return jnp.full((len(x), len(y)), amplitude(self, x.dtype))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
-def points(name: str, x: Any) -> jax.Array:
-    """Points as `(n, d)`.
-
-    Raises:
-        ValueError: not one or two axes.
-    """
-    if jnp.ndim(x) not in (1, 2):
-        raise ValueError(f"{name} must have shape (n, d) or (n,), got {jnp.shape(x)}")
-    x = jnp.asarray(x)
-    x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
-    return x[:, None] if x.ndim == 1 else x
-
-
-def scalar(name: str, value: Any) -> jax.Array:
-    """A number as an array, floating-point.
-
-    Raises:
-        ValueError: it is not a scalar, or known and negative.
-    """
-    if jnp.ndim(value) != 0:
-        raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
-    return floating(name, value)
-
-
-def floating(name: str, value: Any) -> jax.Array:
-    """A parameter that is not negative, as an array of floating-point numbers.
-
-    Raises:
-        ValueError: a value that is known is negative or NaN.
-    """
-    if not isinstance(value, jax.core.Tracer):  # traced ones belong to a density, see `valid`
-        refuse_where(value, lambda v: ~(v >= 0), f"{name} must not be negative, got {value}")
-    dtype = jnp.result_type(value)  # named, so that plain numbers do not become weak types
-    return jnp.asarray(value, dtype if jnp.issubdtype(dtype, jnp.inexact) else float)
-
-
-def sum_all(arrays: Any) -> jax.Array:
-    """The sum of several arrays."""
-    first, *rest = arrays
-    for array in rest:
-        first = first + array
-    return first
-
-
-def _point(x: Any) -> jax.Array:
-    if jnp.ndim(x) > 1:
-        raise ValueError(f"a point must be a number or have shape (d,), got {jnp.shape(x)}")
-    return points("x", jnp.reshape(jnp.asarray(x), (1, -1)))
+def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both points in the wider of their precisions."""
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(
+            f"x and y must hold points of the same dimension, got {x.shape[1]} and {y.shape[1]}"
+        )
+    dtype = jnp.result_type(x, y)
+    return x.astype(dtype), y.astype(dtype)
 
 
 def _as_kernel(other: Any) -> AbstractKernel:

@@ -9,7 +9,19 @@ import jax
 import jax.numpy as jnp
 
 from .._core import positive_field
-from ._kernel import AbstractKernel, floating, scalar
+from ._distances import at_most, safe_sqrt, squared_distances
+from ._kernel import AbstractKernel
+from ._parameters import (
+    along,
+    amplitude,
+    finite,
+    finite_scalar,
+    floating,
+    of_coordinates,
+    one_or_each,
+    scalar,
+    valid,
+)
 
 
 class Linear(AbstractKernel):
@@ -24,15 +36,16 @@ class Linear(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0, centre: Any = 0.0):
-        self.variance = floating("variance", variance)
-        self.centre = jnp.asarray(centre, float)
+        self.variance = one_or_each("variance", floating("variance", variance))
+        self.centre = one_or_each("centre", finite("centre", centre))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        centre = self.centre.astype(x.dtype)
-        return ((x - centre) * self.variance.astype(x.dtype)) @ (y - centre).T
+        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        return ((x - centre) * variance) @ (y - centre).T
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.sum((x - self.centre.astype(x.dtype)) ** 2 * self.variance.astype(x.dtype), -1)
+        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
 
 class Polynomial(AbstractKernel):
@@ -49,7 +62,7 @@ class Polynomial(AbstractKernel):
     offset: jax.Array = positive_field()
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
-        if not isinstance(degree, int) or degree < 1:
+        if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
             raise ValueError(f"degree must be a positive integer, got {degree!r}")
         self.degree = degree
         self.variance = scalar("variance", variance)
@@ -62,8 +75,8 @@ class Polynomial(AbstractKernel):
         return self._of(jnp.sum(x**2, axis=1))
 
     def _of(self, product: jax.Array) -> jax.Array:
-        dtype = product.dtype
-        return (self.variance.astype(dtype) * product + self.offset.astype(dtype)) ** self.degree
+        slope, offset = amplitude(self, product.dtype), jnp.asarray(self.offset, product.dtype)
+        return (slope * product + valid(offset)) ** self.degree
 
 
 class ArcCosine(AbstractKernel):
@@ -76,7 +89,7 @@ class ArcCosine(AbstractKernel):
     Args:
         order: 0, 1 or 2.
         lengthscale: positive, scalar or shape `(d,)`.
-        bias: scalar.
+        bias: of either sign, scalar.
         variance: not negative, scalar.
 
     References:
@@ -91,74 +104,80 @@ class ArcCosine(AbstractKernel):
     def __init__(
         self, order: int = 1, lengthscale: Any = 1.0, bias: Any = 1.0, variance: Any = 1.0
     ):
-        if order not in (0, 1, 2):
-            raise ValueError(f"order must be 0, 1 or 2, got {order!r}")
+        if isinstance(order, bool) or not isinstance(order, int) or order not in (0, 1, 2):
+            raise ValueError(f"order must be 0, 1 or 2, got {order!r:.80}")
         self.order = order
-        self.lengthscale = floating("lengthscale", lengthscale)
-        self.bias = scalar("bias", bias)
+        self.lengthscale = of_coordinates("lengthscale", lengthscale)
+        self.bias = finite_scalar("bias", bias)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        x_bar, y_bar = self._augmented(x), self._augmented(y)
-        size_x, size_y = (jnp.sqrt(jnp.sum(z**2, axis=1)) for z in (x_bar, y_bar))
-        sizes = size_x[:, None] * size_y
-        zero = sizes == 0
-        cosine = jnp.where(zero, 0.0, x_bar @ y_bar.T / jnp.where(zero, 1.0, sizes))
-        scale = self.variance.astype(x.dtype) / jnp.pi
-        return scale * sizes**self.order * _ANGULAR[self.order](jnp.clip(cosine, -1.0, 1.0))
+        units_x, sizes_x = self._directions(x)
+        units_y, sizes_y = (units_x, sizes_x) if y is x else self._directions(y)
+        # 1 - cos θ is half the squared distance of unit vectors, which keeps small angles exact.
+        apart = at_most(squared_distances(units_x, units_y) / 2, 2.0)
+        # A point 0 (without bias) has no direction: it is at right angles to all but itself.
+        apart = jnp.where((sizes_x == 0)[:, None] ^ (sizes_y == 0), 1.0, apart)
+        scale = amplitude(self, x.dtype, "lengthscale") / jnp.pi
+        sizes = (sizes_x[:, None] * sizes_y) ** self.order
+        return scale * sizes * _ANGULAR[self.order](apart)
 
     def variances(self, x: jax.Array) -> jax.Array:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
-        return self.variance.astype(x.dtype) * at_equal * squares**self.order
+        return amplitude(self, x.dtype, "lengthscale") * at_equal * squares**self.order
 
     def _augmented(self, x: jax.Array) -> jax.Array:
         bias = jnp.full((len(x), 1), self.bias, x.dtype)
-        return jnp.concatenate([x / self.lengthscale.astype(x.dtype), bias], axis=1)
+        return jnp.concatenate([x / valid(along(self, "lengthscale", x)), bias], axis=1)
+
+    def _directions(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Augmented points of length 1, shape `(n, d + 1)`, and their lengths; 0 stays 0."""
+        x = self._augmented(x)
+        squares = jnp.sum(x**2, axis=1)
+        root = safe_sqrt(squares)
+        return x / root[:, None], jnp.where(squares == 0, 0.0, root)
 
 
-# As functions of the cosine c, with their own derivatives: that of arccos is infinite at c = ±1,
-# those of J_1 and J_2 are not: J_1' = π - θ and J_2' = 4 J_1.
+# As functions of u = 1 - cos θ, with their own derivatives: that of the angle is infinite at u = 0
+# and 2, those of J_1 and J_2 are not: J_0' = -1 / sin θ, J_1' = -J_0 and J_2' = -4 J_1.
 
 
 @jax.custom_jvp
-def _angular_1(c: jax.Array) -> jax.Array:
-    return _sine(c) + _open_angle(c) * c
+def _angular_0(u: jax.Array) -> jax.Array:
+    """π - θ."""
+    return 2 * jnp.arctan2(safe_sqrt(2 - u), safe_sqrt(u))
+
+
+@_angular_0.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    # Infinite where points have one direction, where it is cut off: order 0 is not differentiable
+    # there. See `matern` of order 1/2.
+    (u,), (change,) = primals, tangents
+    smallest = jnp.finfo(u.dtype).eps
+    return _angular_0(u), -change / jnp.sqrt(jnp.maximum(u * (2 - u), smallest))
+
+
+@jax.custom_jvp
+def _angular_1(u: jax.Array) -> jax.Array:
+    return safe_sqrt(u * (2 - u)) + _angular_0(u) * (1 - u)
 
 
 @_angular_1.defjvp
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (c,), (change,) = primals, tangents
-    return _angular_1(c), _open_angle(c) * change
+    (u,), (change,) = primals, tangents
+    return _angular_1(u), -_angular_0(u) * change
 
 
 @jax.custom_jvp
-def _angular_2(c: jax.Array) -> jax.Array:
-    return 3 * _sine(c) * c + _open_angle(c) * (1 + 2 * c**2)
+def _angular_2(u: jax.Array) -> jax.Array:
+    return 3 * safe_sqrt(u * (2 - u)) * (1 - u) + _angular_0(u) * (1 + 2 * (1 - u) ** 2)
 
 
 @_angular_2.defjvp
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (c,), (change,) = primals, tangents
-    return _angular_2(c), 4 * _angular_1(c) * change
+    (u,), (change,) = primals, tangents
+    return _angular_2(u), -4 * _angular_1(u) * change
 
 
-@jax.custom_jvp
-def _open_angle(c: jax.Array) -> jax.Array:
-    """π - θ."""
-    return jnp.pi - jnp.arccos(c)
-
-
-@_open_angle.defjvp
-def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # Infinite at c = ±1, where it is cut off: there order 0 is not differentiable.
-    (c,), (change,) = primals, tangents
-    smallest = jnp.finfo(c.dtype).eps
-    return _open_angle(c), change / jnp.sqrt(jnp.maximum((1 - c) * (1 + c), smallest))
-
-
-def _sine(c: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.maximum((1 - c) * (1 + c), 0))
-
-
-_ANGULAR = (_open_angle, _angular_1, _angular_2)
+_ANGULAR = (_angular_0, _angular_1, _angular_2)

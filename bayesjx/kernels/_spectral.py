@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from .._core import compiled, positive_field
-from ._kernel import AbstractKernel, floating
+from ._kernel import AbstractKernel
+from ._parameters import floating
 
 
 class SpectralMixture(AbstractKernel):
@@ -19,11 +20,12 @@ class SpectralMixture(AbstractKernel):
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
-        rates: $a_q$, positive, shape `(Q,)`, in inverse squared units of the input.
+        rates: $a_q$, not negative (0 is a pure wave), shape `(Q,)`, in inverse squared units of
+            the input.
         frequencies: $\mu_q$, not negative, shape `(Q,)`, in cycles per unit of the input.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a value is known and negative.
 
     References:
         Wilson and Adams (2013), "Gaussian process kernels for pattern discovery and
@@ -40,10 +42,10 @@ class SpectralMixture(AbstractKernel):
         )
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, self.rates, _normal_decay)
+        return _mixture(self, x, y, _normal_decay)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), jnp.sum(self.weights), x.dtype)
+        return _variances(self, x)
 
 
 class StudentMixture(AbstractKernel):
@@ -54,11 +56,12 @@ class StudentMixture(AbstractKernel):
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
-        rates: $\rho_q$, positive, shape `(Q,)`, in inverse units of the input.
+        rates: $\rho_q$, not negative (0 is a pure wave), shape `(Q,)`, in inverse units of the
+            input.
         frequencies: $\mu_q$, not negative, shape `(Q,)`, in cycles per unit of the input.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a value is known and negative.
 
     References:
         Fang, Cooley, Long, Li, Kirby and Zhe (2024), "Solving high frequency and multi-scale PDEs
@@ -75,10 +78,10 @@ class StudentMixture(AbstractKernel):
         )
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, self.rates, _student_decay)
+        return _mixture(self, x, y, _student_decay)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), jnp.sum(self.weights), x.dtype)
+        return _variances(self, x)
 
 
 def _normal_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
@@ -86,18 +89,16 @@ def _normal_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
 
 
 def _student_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
+    # Of the absolute lag, whose derivatives of one side are all of the four that exist; the rule of
+    # `matern` would be lost in a scan.
     z = 5**0.5 * rate * jnp.abs(lag)
     return (1 + z + z**2 / 3) * jnp.exp(-z)
 
 
-def _mixture(kernel: Any, x: jax.Array, y: jax.Array, rates: jax.Array, decay: Any) -> jax.Array:
-    if x.shape[1] != 1:
-        raise ValueError(
-            f"{type(kernel).__name__} is of one coordinate and points have {x.shape[1]}; multiply "
-            "one for each, by .on(dim)"
-        )
-    components = tuple(c.astype(x.dtype) for c in (kernel.weights, rates, kernel.frequencies))
-    return _waves(x - y[:, 0], components, decay)
+def _mixture(kernel: Any, x: jax.Array, y: jax.Array, decay: Any) -> jax.Array:
+    _check_one_coordinate(kernel, x)
+    parts = _weights(kernel), kernel.rates, kernel.frequencies
+    return _waves(x - y[:, 0], tuple(jnp.asarray(part, x.dtype) for part in parts), decay)
 
 
 @compiled
@@ -110,9 +111,29 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
     return jax.lax.scan(add, jnp.zeros_like(lag), components)[0]  # no (Q, n, m) array
 
 
+def _variances(kernel: Any, x: jax.Array) -> jax.Array:
+    _check_one_coordinate(kernel, x)
+    return jnp.full(len(x), jnp.sum(_weights(kernel)), x.dtype)
+
+
+def _weights(kernel: Any) -> jax.Array:
+    """Those of the components, NaN where a parameter is negative, which even functions hide."""
+    good = (kernel.weights >= 0) & (kernel.rates >= 0) & (kernel.frequencies >= 0)
+    return jnp.where(good, kernel.weights, jnp.nan)
+
+
+def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:
+    if x.shape[1] != 1:
+        raise ValueError(
+            f"{type(kernel).__name__} is of one coordinate and points have {x.shape[1]}; multiply "
+            "one for each, by .on(dim)"
+        )
+
+
 def _components(**given: Any) -> tuple[jax.Array, ...]:
-    shapes = {name: jnp.shape(value) for name, value in given.items()}
-    if len(set(shapes.values())) != 1 or len(shapes["weights"]) != 1:
+    values = {name: floating(name, value) for name, value in given.items()}
+    shapes = {name: value.shape for name, value in values.items()}
+    if len(set(shapes.values())) != 1 or len(shapes["weights"]) != 1 or not shapes["weights"][0]:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"the components of a mixture must all have shape (Q,), got {listed}")
-    return tuple(floating(name, value) for name, value in given.items())
+    return tuple(values.values())

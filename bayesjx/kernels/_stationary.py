@@ -6,26 +6,25 @@ import abc
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 
-from .._core import positive_field, refuse_where
-from ._kernel import AbstractKernel, floating, scalar
-
-EXPANDED_FROM = 4  # dimensions from which |x|² + |y|² - 2xy is faster than the differences
+from .._core import positive_field
+from ._distances import by_differences, common_offset, matern, squared_distances
+from ._kernel import AbstractKernel
+from ._parameters import along, amplitude, of_coordinates, positive, scalar
 
 
 class AbstractStationary(AbstractKernel):
     r"""A kernel $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
 
-    Written as a function of $r^2$, so that first derivatives are finite where points coincide.
+    Written as a function of $r^2$, so that derivatives are right where points coincide.
     """
 
     lengthscale: jax.Array = positive_field()
     variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, variance: Any = 1.0):
-        self.lengthscale = _lengthscale(lengthscale)
+        self.lengthscale = of_coordinates("lengthscale", lengthscale)
         self.variance = scalar("variance", variance)
 
     @abc.abstractmethod
@@ -33,14 +32,12 @@ class AbstractStationary(AbstractKernel):
         """The correlation at squared scaled distances."""
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        scale = valid(self.lengthscale).astype(x.dtype)
-        same = y is x
-        x = x / scale
-        r2 = squared_distances(x, x if same else y / scale)
-        return valid(self.variance).astype(x.dtype) * self.of_square(r2)
+        r2 = squared_distances(x, y, along(self, "lengthscale", x))
+        return amplitude(self, x.dtype, "lengthscale") * self.of_square(r2)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        along(self, "lengthscale", x)
+        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale"))
 
 
 class RBF(AbstractStationary):
@@ -69,17 +66,19 @@ class RationalQuadratic(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, alpha: Any = 1.0, variance: Any = 1.0):
-        self.lengthscale = _lengthscale(lengthscale)
-        self.alpha = scalar("alpha", alpha)
+        self.lengthscale = of_coordinates("lengthscale", lengthscale)
+        self.alpha = positive("alpha", alpha)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        scale, alpha = valid(self.lengthscale).astype(x.dtype), self.alpha.astype(x.dtype)
-        r2 = squared_distances(x / scale, y / scale)
-        return self.variance.astype(x.dtype) * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
+        alpha = jnp.asarray(self.alpha, x.dtype)
+        r2 = squared_distances(x, y, along(self, "lengthscale", x))
+        scale = amplitude(self, x.dtype, "lengthscale", "alpha")
+        return scale * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        along(self, "lengthscale", x)
+        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale", "alpha"))
 
 
 class Matern12(AbstractStationary):
@@ -91,7 +90,7 @@ class Matern12(AbstractStationary):
     """
 
     def of_square(self, r2: jax.Array) -> jax.Array:
-        return jnp.exp(-safe_sqrt(r2))
+        return matern(0, r2)
 
 
 class Matern32(AbstractStationary):
@@ -103,7 +102,7 @@ class Matern32(AbstractStationary):
     """
 
     def of_square(self, r2: jax.Array) -> jax.Array:
-        return _matern32(r2)
+        return matern(1, 3 * r2)
 
 
 class Matern52(AbstractStationary):
@@ -115,7 +114,7 @@ class Matern52(AbstractStationary):
     """
 
     def of_square(self, r2: jax.Array) -> jax.Array:
-        return _matern52(r2)
+        return matern(2, 5 * r2)
 
 
 class Matern72(AbstractStationary):
@@ -127,15 +126,16 @@ class Matern72(AbstractStationary):
     """
 
     def of_square(self, r2: jax.Array) -> jax.Array:
-        s = safe_sqrt(7 * r2)
-        return (1 + s + 0.4 * s**2 + s**3 / 15) * jnp.exp(-s)
+        return matern(3, 7 * r2)
 
 
 class Periodic(AbstractKernel):
     r"""$\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
 
+    That is `RBF` of points that go round a circle of radius 1 in each period.
+
     Args:
-        lengthscale: positive, in units of half the amplitude of the circle, scalar or `(d,)`.
+        lengthscale: positive, in units of the radius of that circle, scalar or `(d,)`.
         period: positive, in units of `x`, scalar or `(d,)`.
         variance: positive, scalar.
 
@@ -148,21 +148,31 @@ class Periodic(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
-        self.lengthscale = _lengthscale(lengthscale)
-        self.period = _positive("period", period)
+        self.lengthscale = of_coordinates("lengthscale", lengthscale)
+        self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        # sin²(a - b) is half of 1 - cos(2a - 2b), which products of matrices give for all pairs.
-        period, scale = (p.astype(x.dtype) for p in (self.period, self.lengthscale))
-        angle_x, angle_y = (2 * jnp.pi * z / period for z in (x, y))
-        weight = jnp.broadcast_to(scale**-2, x.shape[1:])
-        alike = jnp.cos(angle_x) * weight @ jnp.cos(angle_y).T
-        alike += jnp.sin(angle_x) * weight @ jnp.sin(angle_y).T
-        return self.variance.astype(x.dtype) * jnp.exp(alike - jnp.sum(weight))
+        # sin² of half an angle is a quarter of the squared chord. Differences of sines and cosines
+        # lose no digits to a small lengthscale, as 1 - cos would.
+        period, scale = along(self, "period", x), along(self, "lengthscale", x)
+        offset = common_offset(x)
+
+        def on_circles(z: jax.Array) -> jax.Array:
+            angle = 2 * jnp.pi * _turns(z, offset, period)
+            return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
+
+        there = on_circles(x)
+        scale = jnp.concatenate([scale, scale]) if scale.ndim else scale
+        r2 = by_differences(there, there if y is x else on_circles(y), scale)
+        return self._amplitude(x.dtype) * jnp.exp(-0.5 * r2)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        along(self, "period", x), along(self, "lengthscale", x)
+        return jnp.full(len(x), self._amplitude(x.dtype))
+
+    def _amplitude(self, dtype: Any) -> jax.Array:
+        return amplitude(self, dtype, "lengthscale", "period")
 
 
 class Cosine(AbstractKernel):
@@ -177,23 +187,33 @@ class Cosine(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
-        self.period = _positive("period", period)
+        self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        period = self.period.astype(x.dtype)
-        angle_x, angle_y = (jnp.sum(2 * jnp.pi * z / period, axis=1) for z in (x, y))
-        return self.variance.astype(x.dtype) * jnp.cos(angle_x[:, None] - angle_y)
+        period, offset = along(self, "period", x), common_offset(x)
+        turns_x, turns_y = (jnp.sum(_turns(z, offset, period), axis=1) for z in (x, y))
+        lag = turns_x[:, None] - turns_y
+        return amplitude(self, x.dtype, "period") * jnp.cos(2 * jnp.pi * lag)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        along(self, "period", x)
+        return jnp.full(len(x), amplitude(self, x.dtype, "period"))
 
 
 class White(AbstractKernel):
-    r"""$\sigma^2$ where points are equal, else 0: noise that belongs to the process.
+    r"""$\sigma^2$ where points are equal, else 0: independent values at all different points.
+
+    A function of the point like any other: where a point is repeated, both have the same value,
+    and at a point of the data the posterior knows it. Noise that is new in each observation is no
+    function of the point; that is the `noise` of `gp.GP`. Points are equal if all coordinates are,
+    to the last bit. Derivatives in the points are 0.
 
     Args:
         variance: not negative, scalar.
+
+    References:
+        Matheron (1963), "Principles of geostatistics": the nugget effect.
     """
 
     variance: jax.Array = positive_field()
@@ -202,92 +222,27 @@ class White(AbstractKernel):
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        if y is x:
-            return self.variance.astype(x.dtype) * jnp.eye(len(x), dtype=x.dtype)
-        equal = jnp.all(x[:, None] == y, axis=-1)
-        return self.variance.astype(x.dtype) * equal.astype(x.dtype)
+        equal = jnp.ones((len(x), len(y)), bool)
+        for d in range(x.shape[1]):  # no (n, m, d) array
+            equal &= x[:, d][:, None] == y[:, d]
+        scale = amplitude(self, x.dtype)
+        return jnp.where(equal, scale, jnp.where(jnp.isnan(scale), scale, 0.0))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
-
-
-def squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Squared distances of all points of `x` `(n, d)` and `y` `(m, d)`, shape `(n, m)`.
-
-    By differences, which lose no digits, in few dimensions or in single precision; else by a
-    product of matrices, where rounding may leave 1e-15 of the largest squared norm.
-    """
-    if x.shape[1] < EXPANDED_FROM or x.dtype != jnp.float64:
-        return _by_differences(x, y)
-    if y is x:
-        norms = jnp.sum(x**2, axis=1)
-        r2 = norms[:, None] + norms - 2 * x @ x.T
-        n = jnp.arange(len(x))
-        r2 = r2.at[n, n].set(0.0)
-    else:
-        centre = jnp.mean(x, axis=0)  # small norms keep more digits of the distances
-        x, y = x - centre, y - centre
-        r2 = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1) - 2 * x @ y.T
-    return jnp.maximum(r2, 0)
-
-
-def _by_differences(x: jax.Array, y: jax.Array) -> jax.Array:
-    total = jnp.zeros((len(x), len(y)), x.dtype)
-    for d in range(x.shape[1]):  # no (n, m, d) array
-        total = total + (x[:, d][:, None] - y[:, d]) ** 2
-    return total
-
-
-def valid(parameter: jax.Array) -> jax.Array:
-    """The parameter, NaN where it is negative: a square would hide the sign from a density."""
-    return jnp.where(parameter >= 0, parameter, jnp.nan)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The root, with derivative 0 at 0.
-
-    Not the usual pair of `where`: XLA may compute a distance of 0 twice, once with rounding and
-    once without, and then the two conditions differ and the value is wrong.
-    """
-    return jnp.sqrt(jnp.maximum(x, 1e-36))
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 @jax.custom_jvp
-def _matern32(r2: jax.Array) -> jax.Array:
-    s = safe_sqrt(3 * r2)
-    return (1 + s) * jnp.exp(-s)
+def _turns(x: jax.Array, offset: jax.Array, period: jax.Array) -> jax.Array:
+    """Periods since the last whole one, in -1 to 1, exactly: a remainder has no rounding error.
+
+    The derivative in the period is that of `(x - offset) / period`. An offset in common turns all
+    points by the same angle, and left in would cost digits of that derivative.
+    """
+    return jax.lax.rem(x, jnp.broadcast_to(period, x.shape)) / period
 
 
-@_matern32.defjvp
+@_turns.defjvp
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    # The derivative in r² is finite at 0, where that of r is not.
-    (r2,), (change,) = primals, tangents
-    s = safe_sqrt(3 * r2)
-    decay = jnp.exp(-s)
-    return (1 + s) * decay, -1.5 * decay * change
-
-
-@jax.custom_jvp
-def _matern52(r2: jax.Array) -> jax.Array:
-    s = safe_sqrt(5 * r2)
-    return (1 + s + s**2 / 3) * jnp.exp(-s)
-
-
-@_matern52.defjvp
-def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
-    (r2,), (change,) = primals, tangents
-    s = safe_sqrt(5 * r2)
-    decay = jnp.exp(-s)
-    return (1 + s + s**2 / 3) * decay, -5 / 6 * (1 + s) * decay * change
-
-
-def _lengthscale(value: Any) -> jax.Array:
-    if jnp.ndim(value) > 1:
-        raise ValueError(f"lengthscale must be a scalar or have shape (d,), got {jnp.shape(value)}")
-    return _positive("lengthscale", value)
-
-
-def _positive(name: str, value: Any) -> jax.Array:
-    if not isinstance(value, jax.core.Tracer):
-        refuse_where(value, lambda v: ~(v > 0), f"{name} must be positive, got {value}")
-    return floating(name, value)
+    (x, offset, period), (dx, _, d_period) = primals, tangents
+    return _turns(x, offset, period), (dx - (x - offset) / period * d_period) / period

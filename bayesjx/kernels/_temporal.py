@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from .._core import positive_field
-from ._kernel import AbstractKernel, scalar
-from ._stationary import _positive, valid
+from ._kernel import AbstractKernel
+from ._parameters import amplitude, finite_scalar, positive, scalar
 
 SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
@@ -37,20 +39,21 @@ class SHO(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, period: Any = 1.0, quality: Any = 1.0, variance: Any = 1.0):
-        self.period = scalar("period", _positive("period", period))
-        self.quality = scalar("quality", _positive("quality", quality))
+        self.period = positive("period", period)
+        self.quality = positive("quality", quality)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        x, y = _time(x, self), _time(y, self)
-        lag = jnp.abs(x[:, None] - y)
-        omega = 2 * jnp.pi / valid(self.period).astype(x.dtype)
-        decay = omega / (2 * valid(self.quality).astype(x.dtype))
-        even, odd = damped_waves(decay * lag, (omega**2 - decay**2) * lag**2)
-        return self.variance.astype(x.dtype) * (even + decay * lag * odd)
+        lag = _time(x, self)[:, None] - _time(y, self)
+        frequency = 2 * jnp.pi / jnp.asarray(self.period, x.dtype)
+        damping = frequency / (2 * jnp.asarray(self.quality, x.dtype))
+        return self._amplitude(x.dtype) * _oscillation(lag, frequency, damping)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), self.variance, x.dtype)
+        return jnp.full(len(_time(x, self)), self._amplitude(x.dtype))
+
+    def _amplitude(self, dtype: Any) -> jax.Array:
+        return amplitude(self, dtype, "period", "quality")
 
 
 class _FromOrigin(AbstractKernel):
@@ -60,7 +63,13 @@ class _FromOrigin(AbstractKernel):
     variance: jax.Array = positive_field()
 
     def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
-        self.variance, self.origin = scalar("variance", variance), jnp.asarray(origin, float)
+        self.variance = scalar("variance", variance)
+        self.origin = finite_scalar("origin", origin)
+
+    def since(self, x: jax.Array) -> jax.Array:
+        """Times since the origin, NaN before it."""
+        since = _time(x, self) - jnp.asarray(self.origin, x.dtype)
+        return jnp.where(since >= 0, since, jnp.nan)
 
 
 class Wiener(_FromOrigin):
@@ -72,12 +81,10 @@ class Wiener(_FromOrigin):
     """
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        since = _since(x, y, self)
-        return self.variance.astype(x.dtype) * since
+        return amplitude(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        since = _known(_time(x, self) - self.origin.astype(x.dtype))
-        return self.variance.astype(x.dtype) * since
+        return amplitude(self, x.dtype) * self.since(x)
 
 
 class IntegratedWiener(_FromOrigin):
@@ -96,13 +103,86 @@ class IntegratedWiener(_FromOrigin):
     """
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        since = _since(x, y, self)
-        lag = jnp.abs(_time(x, self)[:, None] - _time(y, self))
-        return self.variance.astype(x.dtype) * since**2 * (since / 3 + lag / 2)
+        return amplitude(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        since = _known(_time(x, self) - self.origin.astype(x.dtype))
-        return self.variance.astype(x.dtype) * since**3 / 3
+        return amplitude(self, x.dtype) * self.since(x) ** 3 / 3
+
+
+# Functions with a kink in some derivative where times are equal. Rules that lead from a function to
+# its derivative as a function of the same kind give all derivatives that exist there; the kink that
+# is left is smoothed over distances of the size of rounding errors, so that derivatives that do not
+# exist come out as large numbers.
+
+
+def _plain_oscillation(lag: jax.Array, frequency: jax.Array, damping: jax.Array) -> jax.Array:
+    x = damping * jnp.abs(lag)
+    even, odd = damped_waves(x, (frequency**2 - damping**2) * lag**2)
+    return even + x * odd
+
+
+_oscillation = jax.custom_jvp(_plain_oscillation)  # as a function of the lag an even one
+
+
+@functools.partial(_oscillation.defjvp, symbolic_zeros=True)
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    lag, frequency, damping = primals
+    d_lag, *changes = tangents
+    total = jnp.zeros_like(lag)
+    if not isinstance(d_lag, SymbolicZero):  # not in a fit, where only parameters move
+        size = _abs(lag, jnp.finfo(lag.dtype).eps ** 0.5 / frequency)
+        odd = damped_waves(damping * size, (frequency**2 - damping**2) * lag**2)[1]
+        total = total - frequency**2 * lag * odd * d_lag
+    moved = [isinstance(change, SymbolicZero) for change in changes]
+    if not all(moved):
+        parameters = frequency, damping
+        given = zip(parameters, changes, moved, strict=True)
+        full = tuple(jnp.zeros_like(p) if still else change for p, change, still in given)
+        fixed = functools.partial(_plain_oscillation, lag)
+        total = total + jax.jvp(fixed, parameters, full)[1]
+    return _oscillation(*primals), total
+
+
+@jax.custom_jvp
+def _abs(x: jax.Array, width: jax.Array) -> jax.Array:
+    """The absolute value, its slope smoothed over a width."""
+    return jnp.abs(x)
+
+
+@_abs.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (x, width), (change, _) = primals, tangents
+    return _abs(x, width), x / jnp.maximum(jnp.abs(x), width) * change
+
+
+@jax.custom_jvp
+def _earlier(s: jax.Array, t: jax.Array) -> jax.Array:
+    return jnp.minimum(s, t)
+
+
+@_earlier.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (s, t), (ds, dt) = primals, tangents
+    limits = jnp.finfo(s.dtype)
+    width = jax.lax.stop_gradient(limits.eps**0.5 * jnp.maximum(s, t) + limits.tiny)
+    sign = (s - t) / jnp.maximum(jnp.abs(s - t), width)
+    return _earlier(s, t), ((1 - sign) * ds + (1 + sign) * dt) / 2
+
+
+@jax.custom_jvp
+def _integrated(s: jax.Array, t: jax.Array) -> jax.Array:
+    late = s >= t
+    m, lag = jnp.where(late, t, s), jnp.where(late, s - t, t - s)
+    return m**2 * (m / 3 + lag / 2)
+
+
+@_integrated.defjvp
+def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    (s, t), (ds, dt) = primals, tangents
+    m = _earlier(
+        s, t
+    )  # the covariance of the integral at s and the Wiener process at t: m s - m²/2
+    return _integrated(s, t), m * ((t - m / 2) * ds + (s - m / 2) * dt)
 
 
 def damped_waves(damping: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -135,12 +215,3 @@ def _time(x: jax.Array, kernel: Any) -> jax.Array:
             f"{x.shape[1]}; choose one by .on(...)"
         )
     return x[:, 0]
-
-
-def _since(x: jax.Array, y: jax.Array, kernel: Any) -> jax.Array:
-    first = jnp.minimum(_time(x, kernel)[:, None], _time(y, kernel))
-    return _known(first - kernel.origin.astype(x.dtype))
-
-
-def _known(since: jax.Array) -> jax.Array:
-    return jnp.where(since >= 0, since, jnp.nan)
