@@ -14,9 +14,8 @@ import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.infer.autoguide import AutoGuide
-from numpyro.infer.initialization import init_to_uniform
 
-from ._continuous import inspect_latents
+from ._latents import filled, inspect_latents, refuse_foreign
 from ._law import elementwise, elementwise_family, unmasked
 from ._loops import Fixed
 from ._masks import visible
@@ -76,9 +75,7 @@ class AutoDiscrete(AutoGuide):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         # AutoGuide's own set-up initialises continuous sites only; one trace is all we need.
         with handlers.block():
-            trace = handlers.trace(_filled(self.model, jax.random.key(0))).get_trace(
-                *args, **kwargs
-            )
+            trace = handlers.trace(filled(self.model, jax.random.key(0))).get_trace(*args, **kwargs)
         self.prototype_trace = trace
         masked = inspect_latents(self.model, args, kwargs)
         self._masked = {name for name, latent in masked.items() if latent.masked}
@@ -92,6 +89,9 @@ class AutoDiscrete(AutoGuide):
                     self._prototype_frames[frame.name] = frame
         if not self._discrete_sites():
             raise ValueError("AutoDiscrete: the model has no discrete latent site")
+        if self._masked & set(self._discrete_sites()):
+            own = list(self._discrete_sites())
+            refuse_foreign("AutoDiscrete", self.model, trace, own, args, kwargs)
 
     def _discrete_sites(self) -> dict[str, Any]:
         return {
@@ -121,7 +121,7 @@ class AutoDiscrete(AutoGuide):
         """The distribution that the model gives a site, other sites and minibatches as drawn."""
         indices: Any = {plate: p._indices for plate, p in plates.items()}
         key: Any = numpyro.prng_key()
-        model = Fixed(_filled(self.model, key), values, observed=False)
+        model = Fixed(filled(self.model, key), values, observed=False)
         shown = handlers.block(hide_fn=lambda msg: msg["type"] != "param")
         with shown, handlers.substitute(data=indices), handlers.trace() as trace:
             model(*args, **kwargs)
@@ -184,11 +184,6 @@ class AutoDiscrete(AutoGuide):
         flat = flat.reshape((-1,) + keys.shape[len(sample_shape) :])
         draws = jax.vmap(one)(flat)
         return jax.tree.map(lambda x: x.reshape(sample_shape + x.shape[1:]), draws)
-
-
-def _filled(model: Callable[..., Any], key: jax.Array) -> Callable[..., Any]:
-    """The model under a seed; improper priors cannot be sampled and get initial values."""
-    return handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
 
 
 def _prior_logits(law: Any, size: int) -> jax.Array:

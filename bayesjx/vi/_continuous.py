@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -16,23 +15,15 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.distributions.util import sum_rightmost
 from numpyro.infer.autoguide import AutoContinuous
-from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import helpful_support_errors
 from numpyro.primitives import Messenger
-from numpyro.util import not_jax_tracer as is_concrete
 
+from ._latents import check_continuous, refuse_foreign
 from ._law import draw, elementwise, unmasked
 from ._loops import GivenInLoops, is_from_loop
-from ._masks import hides, is_silenced, visible
+from ._masks import hides, visible
 from ._programs import log_density
 from ._provenance import Staged, tag
-
-_NOT_TRACEABLE = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerBoolConversionError,
-    jax.errors.TracerIntegerConversionError,
-)
 
 
 class ContinuousGuide(AutoContinuous):
@@ -52,6 +43,9 @@ class ContinuousGuide(AutoContinuous):
         if silenced := [name for name, latent in latents.items() if latent.silenced]:
             self._moves = True
             self._without_effect = self._unused(silenced, args, kwargs)
+        if any(latent.moves for latent in latents.values()):
+            trace, own = self.prototype_trace, list(self._init_locs)
+            refuse_foreign(type(self).__name__, self.model, trace or {}, own, args, kwargs)
         self._setup_arguments = (args, kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -225,88 +219,3 @@ class _Placing(Messenger):
         if name in self.without_effect:
             return jnp.zeros(elementwise(unmasked(law)).batch_shape, bool)
         return visible(law)
-
-
-class Latent(NamedTuple):
-    """What a guide has to know of a latent site before it is made.
-
-    Attributes:
-        discrete: whether its values are.
-        moves: its support is computed, from other latents or from data, or an array masks it.
-        masked: an array masks it.
-        silenced: the whole site stands under `mask=False`.
-        subsampled: the subsampled plate that it is in, if it is in one.
-    """
-
-    discrete: bool
-    moves: bool
-    masked: bool
-    silenced: bool
-    subsampled: str | None
-
-
-def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Latent]:
-    """The latent sites of a model, by an abstract run."""
-    found: dict[str, Latent] = {}
-    arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
-
-    def run(key: jax.Array, arrays: Any) -> None:
-        args, kwargs = eqx.combine(arrays, rest)
-        found.clear()
-        # Improper priors cannot be sampled, so the sites get NumPyro's initial values.
-        filled = handlers.substitute(
-            handlers.seed(model, rng_seed=key), substitute_fn=init_to_uniform
-        )
-        with handlers.block():
-            trace = handlers.trace(filled).get_trace(*args, **kwargs)
-        for name, site in trace.items():
-            if site["type"] == "sample" and not site["is_observed"]:
-                fn = site["fn"]
-                masked = hides(fn)
-                moves = masked or not all(is_concrete(x) for x in jax.tree.leaves(fn.support))
-                small = [
-                    frame.name
-                    for frame in site["cond_indep_stack"]
-                    if trace.get(frame.name, {"args": (frame.size,)})["args"][0] != frame.size
-                ]
-                found[name] = Latent(
-                    bool(fn.is_discrete), moves, masked, is_silenced(fn), *(small[:1] or [None])
-                )
-
-    try:
-        jax.eval_shape(run, jax.random.key(0), arrays)  # nothing is computed
-    except _NOT_TRACEABLE:  # the model wants to see its data
-        jax.eval_shape(lambda key: run(key, arrays), jax.random.key(0))
-    return found
-
-
-def check_continuous(
-    caller: str, model: Callable[..., Any], args: Any, kwargs: Any
-) -> dict[str, Latent]:
-    """Refuses models that a guide over continuous latents cannot serve.
-
-    Raises:
-        ValueError: there is no latent site, a discrete one, or one in a subsampled plate.
-    """
-    latents = inspect_latents(model, args, kwargs)
-    discrete = sorted(name for name, latent in latents.items() if latent.discrete)
-    if not latents:
-        raise ValueError(f"{caller}: the model has no latent site, so it needs no guide")
-    if len(discrete) == len(latents):
-        raise ValueError(
-            f"{caller} is for continuous latents and all of {discrete} are discrete; use "
-            "vi.AutoDiscrete"
-        )
-    if discrete:
-        raise ValueError(
-            f"{caller} is for continuous latents and {discrete} are discrete; hide them by "
-            "numpyro.handlers.block and add vi.AutoDiscrete in an AutoGuideList"
-        )
-    for name, latent in latents.items():
-        if latent.subsampled is not None:
-            raise ValueError(
-                f"{caller} does not support local latent variables: site {name!r} is in the "
-                f"subsampled plate {latent.subsampled!r}, and the guide holds all latents in one "
-                "vector; pass minibatches as arguments, or write the guide of that site by hand"
-            )
-    return latents
