@@ -175,7 +175,7 @@ def as_cost(value: Any, label: str = "value") -> Cost:
     """
     if isinstance(value, Cost):
         return value
-    expected = "an objective must return" if label == "objective" else "expected"
+    expected = "objective: expected" if label == "objective" else "expected"
     try:
         array = jnp.asarray(value)
     except (TypeError, ValueError) as error:
