@@ -52,7 +52,7 @@ class OneHotCategorical(Distribution):
     def __init__(self, probs: Any = None, logits: Any = None, *, validate_args: bool | None = None):
         if (probs is None) == (logits is None):
             raise ValueError("OneHotCategorical takes exactly one of probs and logits")
-        if probs is not None and not isinstance(probs, jax.core.Tracer):
+        if probs is not None and is_concrete(probs):
             refuse_where(probs, lambda p: p < 0, "probs must not be negative")
         given = jnp.asarray(logits if probs is None else jnp.log(jnp.asarray(probs)))
         if given.ndim < 1:
