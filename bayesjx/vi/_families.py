@@ -32,7 +32,8 @@ class GaussianGuide(ContinuousGuide):
     r"""Gaussian guide $z = m + C u$ over the unconstrained latents; a NumPyro AutoGuide.
 
     Works in `numpyro.infer.SVI` with `vi.SVILoss` or NumPyro's ELBOs, and in `vi.fit` through
-    `vi.functional`. Sites are transformed to their supports with the Jacobian accounted for.
+    `vi.functional`. Sites are transformed to their supports with the Jacobian accounted for; a
+    support may depend on other latents. Elements that an array masks are left out of the bound.
 
     - `"meanfield"`: $C$ diagonal; parameters $2d$; cost of a draw $d$
     - `"lowrank"`: covariance $D^2 + U U^\top$ with `rank` columns; parameters $d (r + 2)$; cost
@@ -62,7 +63,8 @@ class GaussianGuide(ContinuousGuide):
     Raises:
         ValueError: unknown `scale` or `conditioner`, `rank` out of range or where it has no
             meaning, a model without continuous latents or with discrete ones, or one whose latents
-            sit in a subsampled plate (the last three at the first call).
+            sit in a subsampled plate, or whose masks depend on what another guide draws (the last
+            four at the first call).
 
     References:
         Kucukelbir et al. (2017), "Automatic differentiation variational inference"; Ong, Nott and

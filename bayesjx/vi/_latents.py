@@ -150,7 +150,11 @@ def filled(model: Callable[..., Any], key: Any) -> Callable[..., Any]:
     """The model under a seed; improper priors cannot be sampled and get initial values."""
 
     def start(site: Any) -> Any:
-        given = site["type"] != "sample" or site["value"] is not None
-        return None if given else init_to_uniform(site)
+        if site["type"] != "sample" or site["value"] is not None:
+            return None
+        try:
+            return init_to_uniform(site)
+        except NotImplementedError:  # no bijection onto the support: drawn, if that can be
+            return None
 
     return handlers.substitute(handlers.seed(model, key), substitute_fn=start)
