@@ -71,7 +71,8 @@ def approximate(
       Student-t likelihood is to it a normal one. Its `log_evidence` is the lower bound there.
 
     In a NumPyro model it integrates the function out:
-    `numpyro.factor("evidence", approximate(prior, y, likelihood).log_evidence())`.
+    `numpyro.factor("evidence", approximate(MarkovGP(kernel, times), y, likelihood).log_evidence())`
+
     Derivatives of whatever it answers are exact, to any order: those of the fixed point, by the
     implicit function theorem.
 

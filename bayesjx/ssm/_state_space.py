@@ -139,7 +139,7 @@ def _(kernel: kernels.Scaled, harmonics: int) -> AbstractStateSpace:
 @_space.register
 def _(kernel: kernels.OnDims, harmonics: int) -> AbstractStateSpace:
     if kernel.dims not in ((0,), slice(None)):
-        raise ValueError(f"kernel: one of time has one coordinate, 0; it is of {kernel.dims}")
+        raise ValueError(f"a kernel of time has one coordinate, 0; it is of {kernel.dims}")
     return _space(kernel.kernel, harmonics)
 
 
