@@ -60,7 +60,7 @@ def minimise(
     params: Any,
     *data: Any,
     trainable: Callable[[Any], Any] | None = None,
-    max_steps: int = 200,
+    max_steps: int = 500,
     tolerance: float = 1e-6,
     restarts: int = 1,
     spread: float = 1.0,
@@ -91,7 +91,7 @@ def minimise(
 
     Returns:
         The best end. Look at `converged`, or print `message`: on real data, with many lengthscales
-        that grow without end, 50 to 150 steps are usual.
+        that grow without end, 50 to 150 steps are usual, and hundreds with inducing points.
 
     Raises:
         ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
