@@ -26,17 +26,22 @@ def squared_distances(x: jax.Array, y: jax.Array, scale: Any = 1.0) -> jax.Array
     """
     if x.shape[1] < EXPANDED_FROM or x.dtype != jnp.float64:
         return by_differences(x, y, scale)
+    r2 = _expanded(x, y, scale)
+    if y is x:
+        n = jnp.arange(len(x))
+        r2 = r2.at[n, n].set(0.0)
+    return at_least(r2, 0.0)
+
+
+def _expanded(x: jax.Array, y: jax.Array, scale: Any) -> jax.Array:
     mean = jnp.mean(jax.lax.stop_gradient(x), axis=0)
     mean = jnp.where(jnp.isfinite(mean), mean, 0.0)
     same = y is x
     x = (x - mean) / scale
     y = x if same else (y - mean) / scale
     norms = jnp.sum(x**2, axis=1)
-    r2 = norms[:, None] + (norms if same else jnp.sum(y**2, axis=1)) - 2 * x @ y.T
-    if same:
-        n = jnp.arange(len(x))
-        r2 = r2.at[n, n].set(0.0)
-    return at_least(r2, 0.0)
+    others = norms if same else jnp.sum(y**2, axis=1)
+    return norms[:, None] + others - 2 * jnp.matmul(x, y.T, precision="highest")
 
 
 @jax.custom_jvp
@@ -61,10 +66,12 @@ def by_differences(x: jax.Array, y: jax.Array, scale: Any) -> jax.Array:
 @_by_differences.defjvp
 def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # Of scaled points, whose derivatives are sums over rows; those in the scale of the above would
-    # be sums over whole matrices, one for each coordinate, which take several times as long.
-    offset = common_offset(primals[0])
-
+    # be sums over whole matrices, one for each coordinate, which take several times as long. In
+    # many dimensions products of matrices, which need no array for each coordinate.
     def of_scaled(x: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
+        if x.shape[1] >= EXPANDED_FROM:
+            return _expanded(x, y, scale)
+        offset = common_offset(x)
         x, y = (x - offset) / scale, (y - offset) / scale
         total = jnp.zeros((len(x), len(y)), x.dtype)
         for d in range(x.shape[1]):

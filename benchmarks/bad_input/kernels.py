@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesjx import gp, kernels
+import bayesjx
 from benchmarks.bad_input._case import Case
+
+gp: Any = bayesjx.gp  # without types, since a type checker finds most of these mistakes
+kernels: Any = bayesjx.kernels
 
 X, Y = np.linspace(0.0, 1.0, 4), np.linspace(0.0, 2.0, 3)
 PLANE = np.ones((4, 2))
