@@ -114,7 +114,7 @@ def _find(key: jax.Array, density: Unconstrained) -> _Found:
     order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
     if density.dim > _DENSE:
         return _Found([modes.points[order[0]]], [], tuple(notes))
-    return _distinct(density, modes, order, notes)
+    return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
 
 
 def _distinct(
