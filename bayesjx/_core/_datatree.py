@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def to_datatree(
-    posterior: Mapping[str, Any] | None = None,
+    posterior: Any = None,
     *,
     posterior_predictive: Mapping[str, Any] | None = None,
     log_likelihood: Mapping[str, Any] | None = None,
@@ -36,7 +36,8 @@ def to_datatree(
 
     Args:
         posterior: arrays by site name, shape `(draws, ...)` unless `num_chains` or `chain_axis`
-            says otherwise; so are the next five groups.
+            says otherwise; so are the next five groups. Or a result with a `to_datatree` of its
+            own, such as that of `vi.fit_posterior`, which gets the other arguments.
         posterior_predictive: simulated observations.
         log_likelihood: of each observation.
         sample_stats: of the sampler, e.g. `diverging`, `lp`.
@@ -59,6 +60,24 @@ def to_datatree(
         ImportError: xarray is not installed.
         ValueError: dimensions or labels do not match an array; names the variable.
     """
+    own_tree = getattr(posterior, "to_datatree", None)
+    if own_tree is not None:
+        given = {
+            "posterior_predictive": posterior_predictive,
+            "log_likelihood": log_likelihood,
+            "sample_stats": sample_stats,
+            "prior": prior,
+            "prior_predictive": prior_predictive,
+            "observed_data": observed_data,
+            "constant_data": constant_data,
+            "fit": fit,
+            "dims": dims,
+            "coords": coords,
+            "num_chains": num_chains,
+            "chain_axis": chain_axis,
+            "attrs": attrs,
+        }
+        return own_tree(**{name: value for name, value in given.items() if value is not None})
     xarray = _import_xarray()
     if num_chains is not None and chain_axis is not None:
         raise ValueError("give num_chains or chain_axis, not both.")

@@ -6,6 +6,11 @@ unbiased gradients, whatever mixture of gradient strategies its sites carry.
 """
 
 from ._auto_discrete import AutoDiscrete as AutoDiscrete
+from ._batch_and_match import (
+    batch_and_match as batch_and_match,
+    BatchMatchInfo as BatchMatchInfo,
+    BatchMatchState as BatchMatchState,
+)
 from ._check_reparam import check_reparam as check_reparam, ReparamCheck as ReparamCheck
 from ._collapse import (
     HierarchicalCollapse as HierarchicalCollapse,
@@ -27,6 +32,7 @@ from ._expectation import (
 )
 from ._families import GaussianGuide as GaussianGuide
 from ._filtering import fivo as fivo
+from ._fit_posterior import fit_posterior as fit_posterior
 from ._flows import FlowGuide as FlowGuide, FlowJAXDistribution as FlowJAXDistribution
 from ._functional import Functional as Functional, functional as functional
 from ._gradient_report import gradient_report as gradient_report
@@ -86,6 +92,7 @@ from ._pathwise import (
     Reparam as Reparam,
     StraightThrough as StraightThrough,
 )
+from ._posterior_fit import PosteriorFit as PosteriorFit
 from ._programs import log_density as log_density, sample as sample, simulate as simulate
 from ._prox import prox_scale as prox_scale, ProxScaleState as ProxScaleState
 from ._score import EMA as EMA, LearnedBaseline as LearnedBaseline, Reinforce as Reinforce

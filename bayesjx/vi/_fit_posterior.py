@@ -1,0 +1,319 @@
+"""A posterior fitted by one call without options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from .._core import check_key
+from ._batch_and_match import batch_and_match
+from ._modes import Coordinates, coordinates, find_modes, FLAT, Modes
+from ._normal_mixture import adapted, LowRankNormal, NormalMixture, split, weigh, Weighed
+from ._posterior_fit import PosteriorFit
+from ._unconstrained import Unconstrained, unconstrained
+
+_STARTS = 8
+_DENSE = 300  # dimensions up to which covariances are dense
+_STEPS = 300  # of batch and match
+_DRAWS = 4000  # importance draws of a round
+_ROUNDS = 3
+_MOST_MODES = 4
+_SLOPE = 0.1  # nats that a Newton step may still gain at a mode
+_LIKELY = 7.0  # nats of evidence below the best mode down to which others count
+_COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
+_RANK = 16
+
+
+def fit_posterior(
+    key: jax.Array, model: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> PosteriorFit:
+    r"""Fits the posterior of a model; says in plain words whether the fit can be trusted.
+
+    What it does: (1) modes by L-BFGS from several starts, until nothing around is higher; (2)
+    coordinates in which the best mode is standard, by the Hessian; (3) `batch_and_match` in them,
+    from each mode whose evidence counts; (4) importance draws from the Gaussians found, with
+    wider ones for the tails, whose weights move the Gaussians to the posterior's own means and
+    covariances; (5) where Pareto $\hat k$ says that this will not do, a mixture of
+    Gaussians, adapted in the same way. Draws of the result are resampled by their
+    importance weights. Above 300 dimensions the covariance is low rank plus diagonal, and nothing
+    of size $d \times d$ is formed.
+
+    A model with a subsampled plate has no exact weights: its posterior is fitted by stochastic
+    gradients of a bound (`"stl"`, Adam) in the coordinates of (2), and $\hat k$ is NaN.
+
+    Args:
+        key: randomness.
+        model: NumPyro program with continuous latent sites.
+        *args: arguments of the model, as are **kwargs**.
+
+    Returns:
+        the fit: `sample(key, num_samples)`, `k_hat`, `reliable`, `log_density(values)`; printed,
+        it says whether to trust it and what to do if not.
+
+    Raises:
+        ValueError: the model has a discrete latent (which is named, with the remedy), no latent, or
+            a latent in a subsampled plate; its density is finite at no start; it is flat along
+            some sites, which are named: an improper posterior.
+
+    References:
+        Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), "Batch and match",
+        ICML; Zhang, Carpenter, Gelman and Vehtari (2022), "Pathfinder"; Vehtari, Simpson, Gelman,
+        Yao and Gabry (2024), "Pareto smoothed importance sampling", JMLR 25; Cappé, Douc, Guillin,
+        Marin and Robert (2008), "Adaptive importance sampling in general mixture classes".
+    """
+    check_key(key)
+    density = unconstrained("fit_posterior", model, args, kwargs)
+    keys = iter(random.split(key, 16))
+    if density.subsampled:
+        from ._fit_minibatches import fit_minibatches
+
+        return fit_minibatches(next(keys), density)
+    found = _find(next(keys), density)
+    if density.dim > _DENSE:
+        return _fit_low_rank(keys, density, found)
+    mixture = _match(keys, density, found)
+    proposal, weighed, note = _improve(keys, density, mixture)
+    return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note))
+
+
+class _Found(NamedTuple):
+    """Where the posterior has its mass.
+
+    Attributes:
+        points: modes that count, the best first.
+        places: coordinates of each; None in many dimensions.
+        notes: what is to be said.
+    """
+
+    points: list[jax.Array]
+    places: list[Coordinates]
+    notes: tuple[str, ...]
+
+
+def _find(key: jax.Array, density: Unconstrained) -> _Found:
+    starts = density.starts(key, _STARTS if density.dim <= _DENSE else 2)
+    free = jnp.ones(density.dim, bool)
+    modes = find_modes(density, starts, free)
+    values, converged = np.asarray(modes.values), np.asarray(modes.converged)
+    if not np.isfinite(values).any():
+        raise ValueError(
+            f"fit_posterior: the log density is finite at none of {len(starts)} starts; look at "
+            "the data, and at sites whose support does not match what they are used for"
+        )
+    notes: list[str] = []
+    if not (converged & np.isfinite(values)).any():
+        return _without_mode(density, modes, starts)
+    if not converged.all():
+        notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
+    order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
+    if density.dim > _DENSE:
+        return _Found([modes.points[order[0]]], [], tuple(notes))
+    return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
+
+
+def _distinct(
+    density: Unconstrained, modes: Modes, order: list[int], notes: list[str]
+) -> _Found | None:
+    """The modes whose Laplace evidence counts, best first."""
+    free = jnp.ones(density.dim, bool)
+    points, places, evidences = [], [], []
+    for index in order:
+        point = modes.points[index]
+        if any(_near(place, point) for place in places):
+            continue
+        place = coordinates(density, point, free)
+        if float(place.decrement) > _SLOPE:  # a density that grows without end, ever more slowly
+            continue
+        _refuse_flat(density, place)
+        if any(_near(other, place.loc) for other in places):
+            continue
+        points.append(place.loc)
+        places.append(place)
+        log_det = np.linalg.slogdet(np.asarray(place.scale))[1]
+        evidences.append(float(modes.values[index]) + log_det)
+        if len(points) == _MOST_MODES:
+            break
+    if not points:
+        return None
+    best = max(evidences)
+    kept = [int(i) for i in np.argsort(evidences)[::-1] if evidences[i] > best - _LIKELY]
+    if len(points) > 1:
+        count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
+        notes.append(f"{len(points)} modes were found, and {count} used")
+    return _Found([points[i] for i in kept], [places[i] for i in kept], tuple(notes))
+
+
+def _near(place: Coordinates, point: jax.Array) -> bool:
+    """Whether a point lies within a standard deviation of a mode."""
+    shift = np.asarray(point) - np.asarray(place.loc)
+    return bool(np.linalg.norm(np.linalg.solve(np.asarray(place.scale), shift)) < 1.0)
+
+
+def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _Found:
+    """Scales that collapse are held at their start, and the rest goes to its mode given them."""
+    best = int(np.nanargmax(np.asarray(modes.values)))
+    point = np.asarray(modes.points[best])
+    scales = [site for site in density.sites if site.is_scale]
+    low = [s for s in scales if point[s.start : s.start + s.size].min() < -8]
+    names = [site.name for site in (low or scales)]
+    note = "no start reached a mode: the density seems to grow without end"
+    if names:
+        note += (
+            f" as {' or '.join(map(repr, names))} falls; if sites are drawn around others with "
+            "that scale, write them non-centred (z ~ Normal(0, 1); x = loc + scale * z, or "
+            "numpyro.infer.reparam.LocScaleReparam)"
+        )
+    free = np.ones(density.dim, bool)
+    for site in scales:
+        free[site.start : site.start + site.size] = False
+    if density.dim > _DENSE or free.all():
+        place = coordinates(density, modes.points[best], jnp.asarray(free))
+        return _Found([modes.points[best]], [place], (note,))
+    if free.any():
+        held = find_modes(density, starts[:2], jnp.asarray(free))
+        index = int(np.argmax(np.asarray(held.values)))
+        start = held.points[index]
+    else:
+        start = starts[0]
+    return _Found([start], [coordinates(density, start, jnp.asarray(free))], (note,))
+
+
+def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
+    flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(place.flat))]
+    if not flat and float(place.lowest) < FLAT:
+        size = np.abs(np.asarray(place.direction))
+        flat = [density.name_of(int(i)) for i in np.flatnonzero(size > 0.3 * size.max())]
+    if flat:
+        raise ValueError(
+            f"fit_posterior: the posterior is flat along {sorted(set(flat))}: data and priors do "
+            "not determine them, and it cannot be normalised. Give them proper priors, or drop "
+            "what is redundant (an intercept beside dummies of all groups, say)"
+        )
+
+
+class _InCoordinates(eqx.Module):
+    """A density as a function of the coordinates of a mode."""
+
+    density: Any
+    loc: jax.Array
+    scale: jax.Array
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        return self.density(self.loc + self.scale @ u)
+
+
+@eqx.filter_jit
+def _matched(
+    key: jax.Array, density: _InCoordinates, num_draws: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Laplace evidence, and mean and Cholesky factor averaged over the later half of the steps.
+
+    Averages: a step of weight $B d / t$ leaves Monte Carlo noise of a few per cent in each iterate.
+    """
+    algorithm = batch_and_match(density, num_draws=num_draws)
+    d = density.loc.size
+    start = algorithm.init(jnp.zeros_like(density.loc))
+
+    def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
+        state, loc, square = carry
+        state, _ = algorithm.step(random.fold_in(key, number), state)
+        late = (number >= _STEPS // 2).astype(loc.dtype)
+        second = state.factor @ state.factor.T + jnp.outer(state.loc, state.loc)
+        return (state, loc + late * state.loc, square + late * second), None
+
+    empty = start, jnp.zeros(d, density.loc.dtype), jnp.zeros((d, d), density.loc.dtype)
+    _, loc, square = jax.lax.scan(step, empty, jnp.arange(_STEPS))[0]
+    number = _STEPS - _STEPS // 2
+    loc, square = loc / number, square / number
+    tril = _tril(density.scale, square - jnp.outer(loc, loc))
+    middle = density.loc + density.scale @ loc
+    good = jnp.all(jnp.isfinite(tril)) & jnp.all(jnp.isfinite(middle))
+    laplace = _tril(density.scale, jnp.eye(d, dtype=tril.dtype))
+    tril, middle = jnp.where(good, tril, laplace), jnp.where(good, middle, density.loc)
+    evidence = density(start.loc) + jnp.sum(jnp.log(jnp.abs(jnp.diag(tril))))
+    return evidence, middle, tril
+
+
+def _match(keys: Any, density: Unconstrained, found: _Found) -> NormalMixture:
+    d = density.dim
+    num_draws = 32 if d <= 16 else min(2 * d, 256)
+    matched = []
+    for place in found.places:
+        inside = _InCoordinates(density, place.loc, place.scale)
+        matched.append(_matched(next(keys), inside, num_draws))
+    return _together(matched)
+
+
+@eqx.filter_jit
+def _together(matched: list[tuple[jax.Array, ...]]) -> NormalMixture:
+    evidences, locs, trils = (jnp.stack(x) for x in zip(*matched, strict=True))
+    shares = jax.nn.log_softmax(evidences)
+    shares = jnp.logaddexp(shares, jnp.log(0.05 / len(locs)))  # a floor until weights are known
+    return NormalMixture(jax.nn.log_softmax(shares), locs, trils)
+
+
+def _tril(scale: jax.Array, covariance: jax.Array) -> jax.Array:
+    root = scale @ jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
+    upper = jnp.linalg.qr(root.T, mode="r")
+    sign = jnp.where(jnp.diag(upper) < 0, -1.0, 1.0).astype(root.dtype)
+    return jnp.tril(upper.T * sign)
+
+
+def _improve(
+    keys: Any, density: Unconstrained, mixture: NormalMixture
+) -> tuple[NormalMixture, Weighed, tuple[str, ...]]:
+    """Rounds of adaptation; the round with the best weights is weighed anew."""
+    best, seen = mixture, weigh(next(keys), density, mixture, _DRAWS)
+    now, last = best, seen
+    for _ in range(_ROUNDS - 1):
+        now = adapted(now, last)
+        last = weigh(next(keys), density, now, _DRAWS)
+        if last.better_than(seen):
+            best, seen = now, last
+    note: tuple[str, ...] = ()
+    if not bool(seen.weights.reliable) and density.dim <= _SPLIT_DIM:
+        now, last = split(next(keys), seen, _COMPONENTS), seen
+        fresh = random.split(next(keys), _SPLIT_ROUNDS)
+        for round_key in fresh:
+            last = weigh(round_key, density, now, _DRAWS)
+            if last.better_than(seen):
+                best, seen = now, last
+                note = (f"not Gaussian: a mixture of {_COMPONENTS} Gaussians was fitted",)
+            now = adapted(now, last)
+    # The winner of a comparison looks better than it is.
+    return best, weigh(next(keys), density, best, _DRAWS), note
+
+
+@eqx.filter_jit
+def _matched_low_rank(key: jax.Array, density: Unconstrained, loc: jax.Array, rank: int) -> Any:
+    probe_key, step_key = random.split(key)
+
+    def curvature(key: jax.Array) -> jax.Array:
+        probe = random.rademacher(key, loc.shape, loc.dtype)
+        return -probe * jax.jvp(jax.grad(density), (loc,), (probe,))[1]
+
+    diagonal = jnp.mean(jax.lax.map(curvature, random.split(probe_key, 30)), axis=0)
+    typical = jnp.median(jnp.abs(diagonal))
+    diagonal = jnp.maximum(diagonal, 1e-3 * typical)
+    algorithm = batch_and_match(density, num_draws=32, rank=rank)
+    state = algorithm.init(loc, 1 / diagonal)
+
+    def step(state: Any, number: jax.Array) -> tuple[Any, None]:
+        return algorithm.step(random.fold_in(step_key, number), state)[0], None
+
+    state = jax.lax.scan(step, state, jnp.arange(_STEPS))[0]
+    return LowRankNormal(state.loc, state.factor, state.diagonal)
+
+
+def _fit_low_rank(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
+    rank = min(_RANK, density.dim)
+    normal = _matched_low_rank(next(keys), density, found.points[0], rank)
+    weighed = weigh(next(keys), density, normal, 1000)
+    note = f"{density.dim} dimensions: a covariance of rank {rank} plus diagonal"
+    return PosteriorFit.of(density, normal, weighed, (*found.notes, note))

@@ -1,0 +1,202 @@
+"""The result of `fit_posterior`: draws, densities, and a verdict in plain words."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from .._core import check_key, to_datatree
+from ._normal_mixture import resampled, weigh, Weighed
+from ._unconstrained import Unconstrained
+
+_POOL = 4000  # importance draws behind a call of `sample`, at least
+_ROWS = 12  # quantities that are printed
+_FEWEST = 100  # effective draws of weights that can be trusted
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class PosteriorFit:
+    r"""A fitted posterior.
+
+    Attributes:
+        k_hat: Pareto $\hat k$ of the importance weights; NaN where there are none (minibatches).
+        reliable: whether $\hat k$ and at least 100 effective draws say that it can be trusted.
+        ess: effective number of the importance draws that were looked at.
+        num_draws: how many these were.
+        log_evidence: estimate of the log evidence from the weights; NaN where there are none.
+        notes: what was found on the way: several modes, starts that failed.
+        draws: posterior draws by site, with a leading axis; deterministic sites included.
+        density: the model's log density of unconstrained vectors.
+        proposal: what the importance draws come from, over unconstrained vectors.
+    """
+
+    k_hat: float
+    reliable: bool
+    ess: float
+    num_draws: int
+    log_evidence: float
+    notes: tuple[str, ...]
+    draws: dict[str, jax.Array]
+    density: Unconstrained
+    proposal: Any
+
+    @classmethod
+    def of(
+        cls, density: Unconstrained, proposal: Any, weighed: Weighed, notes: tuple[str, ...]
+    ) -> PosteriorFit:
+        """From weighted draws; their moments must agree with those of other draws as well."""
+        weights = weighed.weights
+        chosen = resampled(random.key(0), weights.log_weights, 1000)
+        draws = _constrained(density, weighed.draws[chosen])
+        return cls(
+            k_hat=float(weights.k_hat),
+            reliable=bool(weights.reliable) and float(weights.ess) >= _FEWEST,
+            ess=float(weights.ess),
+            num_draws=weighed.draws.shape[0],
+            log_evidence=float(weighed.log_evidence),
+            notes=notes,
+            draws=draws,
+            density=density,
+            proposal=proposal,
+        )
+
+    @classmethod
+    def unweighted(
+        cls,
+        density: Unconstrained,
+        proposal: Any,
+        vectors: jax.Array,
+        notes: tuple[str, ...],
+    ) -> PosteriorFit:
+        """From draws that have no weights, since the density is only known with noise."""
+        nan = float("nan")
+        draws = _constrained(density, vectors)
+        return cls(nan, False, nan, len(vectors), nan, notes, draws, density, proposal)
+
+    def sample(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
+        """Draws from the posterior: fresh draws, resampled by their importance weights.
+
+        Args:
+            key: randomness.
+            num_samples: how many.
+
+        Returns:
+            values by site, constrained, deterministic sites included, with a leading axis; what
+            `bayesjx.to_datatree` takes as a posterior.
+
+        Raises:
+            ValueError: `num_samples` is not a positive integer.
+        """
+        check_key(key)
+        if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
+            raise ValueError(f"num_samples must be an integer, got {num_samples!r}")
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be positive, got {num_samples}")
+        draw_key, choice_key = random.split(key)
+        if np.isnan(self.k_hat):
+            return _constrained(self.density, self.proposal.sample(draw_key, int(num_samples)))
+        pool = max(_POOL, 4 * int(num_samples))
+        weighed = weigh(draw_key, self.density, self.proposal, pool)
+        chosen = resampled(choice_key, weighed.weights.log_weights, int(num_samples))
+        return _constrained(self.density, weighed.draws[chosen])
+
+    def log_density(self, values: Mapping[str, Any]) -> jax.Array:
+        """Log density, at values of the latent sites, of what the importance draws come from.
+
+        A normalised density over the constrained values; `sample` corrects it by the weights.
+
+        Args:
+            values: one value for each latent site.
+
+        Raises:
+            ValueError: a site is missing or unknown, or a value has the wrong shape.
+        """
+        _check_values(self.density, values)
+        return _log_density(self.density, self.proposal, dict(values))
+
+    def to_datatree(self, **options: Any) -> Any:
+        """`draws` as an `xarray.DataTree`, with the verdict among its attributes.
+
+        Args:
+            **options: of `bayesjx.to_datatree`.
+        """
+        attrs = {
+            "k_hat": self.k_hat,
+            "reliable": int(self.reliable),
+            "effective_draws": self.ess,
+            "log_evidence": self.log_evidence,
+            "notes": "; ".join(self.notes),
+        }
+        attrs.update(options.pop("attrs", None) or {})
+        return to_datatree(self.draws, attrs=attrs, **options)
+
+    @property
+    def verdict(self) -> str:
+        """Whether to trust the fit, and what to do if not."""
+        if np.isnan(self.k_hat):
+            return (
+                "not checked: with minibatches there are no importance weights. Fit again on all "
+                "data, or compare with longer runs"
+            )
+        share = f"k-hat {self.k_hat:.2f}, {self.ess:.0f} effective draws of {self.num_draws}"
+        if self.reliable:
+            return f"can be trusted ({share})"
+        return (
+            f"do not trust it ({share}): the posterior is not covered. Non-centre sites that are "
+            "drawn around others, give scales a proper prior away from 0, train a flow "
+            "(vi.FlowGuide), or sample with NUTS"
+        )
+
+    def __repr__(self) -> str:
+        lines = [f"PosteriorFit {self.verdict}"]
+        lines += [f"  note: {note}" for note in self.notes]
+        rows = []
+        latent = {site.name for site in self.density.sites}
+        for name in sorted(self.draws, key=lambda name: (name not in latent, name)):
+            values = np.asarray(self.draws[name])
+            flat = values.reshape(len(values), -1)
+            for i in range(flat.shape[1]):
+                index = np.unravel_index(i, values.shape[1:]) if values.ndim > 1 else ()
+                label = name + (f"[{', '.join(map(str, index))}]" if index else "")
+                rows.append((label, flat[:, i].mean(), flat[:, i].std()))
+        width = max(len(row[0]) for row in rows[:_ROWS])
+        lines.append(f"  {'':<{width}}  {'mean':>10}  {'sd':>10}")
+        lines += [f"  {label:<{width}}  {m:>10.4g}  {s:>10.4g}" for label, m, s in rows[:_ROWS]]
+        if len(rows) > _ROWS:
+            lines.append(f"  and {len(rows) - _ROWS} more")
+        return "\n".join(lines)
+
+
+@eqx.filter_jit
+def _constrained(density: Unconstrained, vectors: jax.Array) -> dict[str, jax.Array]:
+    def one(vector: jax.Array) -> dict[str, jax.Array]:
+        values, deterministic, _ = density.constrain(vector)
+        return {**values, **deterministic}
+
+    return jax.lax.map(one, vectors, batch_size=250)
+
+
+@eqx.filter_jit
+def _log_density(density: Unconstrained, proposal: Any, values: dict[str, Any]) -> jax.Array:
+    vector, log_jacobian = density.unconstrain(values)
+    return proposal.log_prob(vector[None])[0] - log_jacobian
+
+
+def _check_values(density: Unconstrained, values: Mapping[str, Any]) -> None:
+    names = {site.name for site in density.sites}
+    if not isinstance(values, Mapping) or set(values) != names:
+        got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
+        raise ValueError(f"values must have the latent sites {sorted(names)}, got {got}")
+    for site in density.sites:
+        if jnp.shape(values[site.name]) != site.shape:
+            raise ValueError(
+                f"values[{site.name!r}] must have shape {site.shape}, got "
+                f"{jnp.shape(values[site.name])}; map over draws with jax.vmap"
+            )

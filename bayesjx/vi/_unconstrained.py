@@ -1,0 +1,273 @@
+"""A model's continuous latent sites as one flat vector of real numbers, with its log density."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from numpyro import handlers
+from numpyro.distributions import biject_to, constraints
+from numpyro.infer.initialization import init_to_uniform
+from numpyro.primitives import Messenger
+
+from ._context import activate, Context
+from ._cost import Cost
+from ._programs import log_density
+
+
+class LatentSite(NamedTuple):
+    """A latent site of the model and where its numbers stand in the flat vector.
+
+    Attributes:
+        name: of the site.
+        shape: of its value.
+        flat: shape of its unconstrained value.
+        start: of its first number in the flat vector.
+        support: the constraint, where it is a constant; None where other sites decide it.
+        is_scale: whether its support is the positive numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    flat: tuple[int, ...]
+    start: int
+    support: Any
+    is_scale: bool
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.flat))
+
+
+class Unconstrained(eqx.Module):
+    """The log density of a model with its data, of one vector of real numbers."""
+
+    model: Callable[..., Any] = eqx.field(static=True)
+    sites: tuple[LatentSite, ...] = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True)
+    subsampled: tuple[str, ...] = eqx.field(static=True)
+    args: tuple
+    kwargs: dict[str, Any]
+
+    @property
+    def dim(self) -> int:
+        return sum(site.size for site in self.sites)
+
+    def __call__(self, vector: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Log joint density of the model and of the map to its supports.
+
+        Args:
+            vector: shape `(dim,)`.
+            key: randomness of subsampled plates.
+        """
+        cost, log_jacobian = self.terms(vector, key)
+        return jnp.asarray(cost.total + log_jacobian, vector.dtype)
+
+    def terms(self, vector: jax.Array, key: jax.Array | None = None) -> tuple[Cost, jax.Array]:
+        """The log density by site, and the log determinant of the map to the supports."""
+        values, _, log_jacobian = self.constrain(vector)
+        if key is None:
+            return log_density(self.model, values, *self.args, **self.kwargs), log_jacobian
+        with activate(Context(key)):
+            return log_density(self.model, values, *self.args, **self.kwargs), log_jacobian
+
+    def constrain(self, vector: jax.Array) -> tuple[dict, dict, jax.Array]:
+        """Values by site, the deterministic sites, and the log determinant of the map."""
+        handler = _Constrain(self.split(vector), self.sites)
+        with handlers.block(), handlers.seed(rng_seed=0), handler:
+            self.model(*self.args, **self.kwargs)
+        return handler.values, handler.deterministic, handler.log_jacobian
+
+    def unconstrain(self, values: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        """The vector of given values by site, and the log determinant of the map back."""
+        handler = _Unconstrain(values)
+        with handlers.block(), handlers.seed(rng_seed=0), handler:
+            self.model(*self.args, **self.kwargs)
+        parts = [handler.parts[site.name].reshape(-1) for site in self.sites]
+        return jnp.concatenate(parts).astype(self.dtype), handler.log_jacobian
+
+    def split(self, vector: jax.Array) -> dict[str, jax.Array]:
+        return {
+            site.name: vector[site.start : site.start + site.size].reshape(site.flat)
+            for site in self.sites
+        }
+
+    def name_of(self, index: int) -> str:
+        """The site that a number of the flat vector belongs to."""
+        return next(s.name for s in self.sites if s.start <= index < s.start + s.size)
+
+    def starts(self, key: jax.Array, number: int) -> jax.Array:
+        """Uniform in (-2, 2), as in Stan and NumPyro; the first one at zero."""
+        shape = (number - 1, self.dim)
+        others = random.uniform(key, shape, self.dtype, -2.0, 2.0)
+        return jnp.concatenate([jnp.zeros((1, self.dim), self.dtype), others])
+
+
+def unconstrained(
+    caller: str, model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
+) -> Unconstrained:
+    """Looks at a model without computing anything.
+
+    Raises:
+        ValueError: the model has no continuous latent, a discrete one, one inside of a subsampled
+            plate, or one in a loop whose support is no constant.
+    """
+    if not callable(model):
+        raise ValueError(f"{caller}: model must be a NumPyro program, got {type(model).__name__}")
+    seen: list[Any] = []
+
+    def run() -> None:
+        # Improper priors cannot be sampled, so the sites get NumPyro's initial values.
+        seeded = handlers.seed(model, rng_seed=0)
+        filled = handlers.substitute(seeded, substitute_fn=init_to_uniform)
+        with handlers.block():
+            trace = handlers.trace(filled).get_trace(*args, **kwargs)
+        seen.append(_look(caller, trace))
+
+    jax.eval_shape(run)
+    sites, dtype, plates = seen[-1]
+    args, kwargs = jax.tree.map(_as_jax, (args, kwargs))
+    return Unconstrained(model, sites, dtype, plates, args, kwargs)
+
+
+def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple[LatentSite, ...], Any, tuple]:
+    """The latent sites of a trace, their dtype, and the subsampled plates."""
+    latent = {
+        name: site
+        for name, site in trace.items()
+        if site["type"] == "sample" and not site["is_observed"]
+    }
+    discrete = sorted(name for name, site in latent.items() if site["fn"].is_discrete)
+    if discrete:
+        raise ValueError(
+            f"{caller}: the sites {discrete} are discrete, and this fit has no gradient for them. "
+            "Sum them out in the model (numpyro.distributions.MixtureSameFamily, or logsumexp in a "
+            "numpyro.factor), or give them a guide of their own: vi.AutoDiscrete with vi.fit"
+        )
+    if not latent:
+        raise ValueError(f"{caller}: the model has no latent site, so there is nothing to fit")
+    plates = tuple(
+        name
+        for name, site in trace.items()
+        if site["type"] == "plate" and len(site["value"]) != site["args"][0]
+    )
+    sites: list[LatentSite] = []
+    for name in sorted(latent):
+        _refuse_local(caller, name, latent[name], plates)
+        start = sites[-1].start + sites[-1].size if sites else 0
+        sites.append(_site(caller, name, latent[name], start))
+    dtypes = [site["value"].dtype for site in latent.values()]
+    return tuple(sites), jnp.result_type(*dtypes), plates
+
+
+def _site(caller: str, name: str, message: Any, start: int) -> LatentSite:
+    support = message["fn"].support
+    shape = jnp.shape(message["value"])
+    flat = tuple(biject_to(support).inverse_shape(shape))
+    constant = _is_constant(support)
+    if message.get("_control_flow_done") and not constant:
+        raise ValueError(
+            f"{caller}: site {name!r} in a scan or cond has a support that changes; give it a "
+            "constant one, or sample outside of the loop"
+        )
+    base = support
+    while isinstance(base, type(constraints.real_vector)):
+        base = base.base_constraint
+    is_scale = base is constraints.positive or base is constraints.nonnegative
+    return LatentSite(name, shape, flat, start, support if constant else None, is_scale)
+
+
+def _is_constant(support: Any) -> bool:
+    """Whether no bound of a constraint is computed from what the model computes."""
+    held = [*jax.tree.leaves(support), *getattr(support, "__dict__", {}).values()]
+    return all(
+        not isinstance(x, jax.core.Tracer)
+        and (x is support or not isinstance(x, constraints.Constraint) or _is_constant(x))
+        for x in held
+    )
+
+
+def _refuse_local(caller: str, name: str, message: Any, plates: tuple[str, ...]) -> None:
+    for frame in message["cond_indep_stack"]:
+        if frame.name in plates:
+            raise ValueError(
+                f"{caller}: site {name!r} lies in the subsampled plate {frame.name!r}: it has a "
+                "posterior for each element, of which a batch sees few. Leave out subsample_size, "
+                "or write a guide that reads the batch (an encoder) for vi.fit"
+            )
+
+
+def _as_jax(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub" else leaf
+
+
+class _Constrain(Messenger):
+    """Gives latent sites the images of real numbers in their supports."""
+
+    def __init__(self, parts: dict[str, jax.Array], sites: tuple[LatentSite, ...]):
+        super().__init__()
+        self.parts = parts
+        self.supports = {site.name: site.support for site in sites}
+        self.values: dict[str, jax.Array] = {}
+        self.deterministic: dict[str, jax.Array] = {}
+        self.log_jacobian: Any = 0.0
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", self._of_loops()))
+            if msg["kwargs"]["rng_key"] is None:
+                msg["kwargs"]["rng_key"] = random.key(0)
+        elif msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
+            msg["value"] = self._value(msg["name"], msg["fn"].support)
+
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "deterministic":
+            self.deterministic[msg["name"]] = msg["value"]
+        elif msg["type"] == "sample" and not msg["is_observed"]:
+            if msg["name"] not in self.values:  # a site of a loop
+                self._value(msg["name"], self.supports[msg["name"]])
+
+    def _value(self, name: str, support: Any) -> jax.Array:
+        transform, part = biject_to(support), self.parts[name]
+        value = transform(part)
+        self.log_jacobian += jnp.sum(transform.log_abs_det_jacobian(part, value))
+        self.values[name] = value
+        return value
+
+    def _of_loops(self) -> dict[str, jax.Array]:
+        return {
+            name: biject_to(support)(self.parts[name])
+            for name, support in self.supports.items()
+            if support is not None and name not in self.values
+        }
+
+
+class _Unconstrain(Messenger):
+    """Gives latent sites known values and collects their coordinates."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        super().__init__()
+        self.given = values
+        self.parts: dict[str, jax.Array] = {}
+        self.log_jacobian: Any = 0.0
+
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "control_flow":
+            msg["kwargs"]["substitute_stack"].append(("substitute", dict(self.given)))
+            if msg["kwargs"]["rng_key"] is None:
+                msg["kwargs"]["rng_key"] = random.key(0)
+        elif msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
+            msg["value"] = jnp.asarray(self.given[msg["name"]])
+
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            transform = biject_to(msg["fn"].support)
+            value = jnp.asarray(self.given[msg["name"]])
+            part = self.parts[msg["name"]] = transform.inv(value)
+            self.log_jacobian += jnp.sum(transform.log_abs_det_jacobian(part, value))
