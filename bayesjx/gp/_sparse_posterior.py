@@ -130,6 +130,9 @@ def sparse_posterior(
         alpha, lambda v: ~((v >= 0) & (v <= 1)), "alpha must lie in 0 to 1 for sparse_posterior"
     )
     features, phi = features_at(prior, points, x, jitter)
+    # Less than rounding of the covariances cannot be told from noise, and would be fitted.
+    rounding = 10 * jnp.finfo(x.dtype).eps * jnp.mean(prior.kernel.diag(x))
+    noise = jnp.maximum(noise, jax.lax.stop_gradient(rounding))
     spread = noise + jnp.asarray(alpha, x.dtype) * features.residual(x, phi)
     mean, tril = _optimum(phi, spread, y - prior.mean_at(x))
     mean = eqx.error_if(
