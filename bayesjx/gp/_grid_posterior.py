@@ -23,6 +23,8 @@ from ._posterior import AbstractPosterior
 from ._process import GP, known_mask
 from ._structure import all_points, axis_factors
 
+MISFIT = 0.01  # of noise-free data, relative to the largest, beyond which they are not explained
+
 
 class GridPosterior(AbstractPosterior):
     r"""The exact posterior given noisy values at the cells of a grid.
@@ -168,8 +170,10 @@ def grid_posterior(prior: GP, grid: Any, y: Any, mask: Any = None, **solver: Any
         raise ValueError(f"grid_posterior: {', '.join(solver)} are for grids with a mask")
     residual = y - prior.mean_at(grid)[slice(None) if mask is None else np.flatnonzero(mask)]
     solved = operator.solve(residual)
+    # Where a singular covariance cannot explain the data, the jitter has to.
+    unexplained = jnp.abs(jitter * solved) > MISFIT * jnp.max(jnp.abs(residual))
     solved = refuse_where(
-        solved,
+        jnp.where(unexplained, jnp.nan, solved),
         lambda v: ~(jnp if isinstance(v, jax.core.Tracer) else np).isfinite(v),
         "grid_posterior: the covariance of the observations is singular or holds NaN; are "
         "lengthscales, variances and noise positive?",

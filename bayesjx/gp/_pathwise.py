@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import equinox as eqx
@@ -83,8 +84,10 @@ def pathwise(
         Gaussian processes", JMLR 22.
     """
     check_key(key)
-    num = integer("num: a positive number of functions", num, 1)
-    features = integer("features", features, 2)
+    num = integer("num", num, -math.inf)
+    if num < 1:
+        raise ValueError(f"num must be positive, got {num}")
+    features = integer("features: num", features, 2)
     posterior, centres = _anchored(posterior)
     seen = all_points(centres)
     if isinstance(posterior, GridPosterior):

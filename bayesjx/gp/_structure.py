@@ -71,7 +71,9 @@ def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.A
         ValueError: the axes differ, or the kernel is no product over them.
     """
     if x.dims != y.dims:
-        raise ValueError(f"x must be a grid of the coordinates {y.dims} of each axis, got {x.dims}")
+        raise ValueError(
+            f"x: grids of the same axes are needed, got coordinates {x.dims}, {y.dims}"
+        )
     factors = _factors(kernel, x, y)
     if factors is None:
         raise ValueError(
