@@ -62,7 +62,8 @@ def check_programs(optional: bool = False, **values: Any) -> None:
         function = callable(value) and not isinstance(value, Distribution)
         if not function and not (optional and value is None):
             raise TypeError(
-                f"{name} must be a function with NumPyro statements, got {type(value).__name__}"
+                f"{name} must be a function with NumPyro statements (callable), got "
+                f"{type(value).__name__}"
             )
 
 
