@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import random
 
 from ..diagnostics import PSIS, psis as smooth
@@ -56,8 +57,11 @@ def psis(
             f"psis needs an Expectation such as vi.elbo(model, guide), "
             f"got {type(objective).__name__}"
         )
-    if num_draws < 1:
-        raise ValueError(f"num_draws must be at least 1, got {num_draws}")
+    for name, number in (("num_draws", num_draws), ("batch_size", batch_size)):
+        if number is None and name == "batch_size":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+            raise ValueError(f"{name} must be a positive integer (at least 1), got {number!r}")
 
     def log_weight(key: jax.Array) -> jax.Array:
         cost, _ = objective._run(Context(key), args, kwargs)

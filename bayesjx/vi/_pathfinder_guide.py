@@ -18,6 +18,7 @@ from .._core import cholesky_each
 from ..diagnostics import psis
 from ..distributions import NestedLayout, SubspaceNormal
 from ._families import check_continuous, GaussianGuide
+from ._inference import check_count
 from ._pathfinder import pathfinder, PathfinderResult, warn_of_paths
 
 
@@ -165,10 +166,14 @@ class PathfinderGuide(AutoContinuous):
 
         Returns:
             draws by site, with a leading axis, and the Pareto k-hat of the weights: below 0.7 they
-            can be trusted.
+            can be trusted. Infinite if no path has a Gaussian to draw from.
+
+        Raises:
+            ValueError: `prepare` was not called, or `num_draws` is not a positive integer.
         """
         if self.result is None:
             raise ValueError("call guide.prepare(key, *args) first")
+        check_count("num_draws", num_draws)
         draw_key, choice_key = random.split(key)
         normals = self.result.normals
         log_density = _log_density(self, args, kwargs)
