@@ -75,7 +75,11 @@ def psis(log_weights: jax.Array, relative_efficiency: float = 1.0) -> PSIS:
         JMLR 25; Zhang and Stephens (2009), "A new and efficient estimation method for the
         generalized Pareto distribution", Technometrics 51, for the fit.
     """
-    log_weights = jnp.asarray(log_weights)
+    try:
+        log_weights = jnp.asarray(log_weights)
+    except (TypeError, ValueError):
+        got = type(log_weights).__name__
+        raise ValueError(f"log_weights must be floating-point numbers, got {got}") from None
     if log_weights.ndim == 0 or log_weights.shape[-1] == 0:
         raise ValueError(
             f"log_weights must have shape (..., s) with s >= 1 draws, got {log_weights.shape}"
@@ -85,7 +89,7 @@ def psis(log_weights: jax.Array, relative_efficiency: float = 1.0) -> PSIS:
             f"log_weights must be floating-point numbers, got {log_weights.dtype}; "
             "are these weights, not their logarithms?"
         )
-    if not relative_efficiency > 0:
+    if not isinstance(relative_efficiency, int | float) or not relative_efficiency > 0:
         raise ValueError(f"relative_efficiency must be positive, got {relative_efficiency}")
     tail = _tail_size(log_weights.shape[-1], relative_efficiency)
     rows = log_weights.reshape((-1, log_weights.shape[-1]))

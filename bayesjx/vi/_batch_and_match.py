@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 
-from .._core import Algorithm
+from .._core import Algorithm, checked_finite, refuse_where
 
 _PATCHES = 5  # steps of expectation maximisation that project a covariance on low rank
 
@@ -265,18 +263,19 @@ def _start(loc: Any, covariance: Any, rank: int | None) -> BatchMatchState:
         raise ValueError(
             f"loc must be a vector of floating-point numbers, got {loc.dtype}{list(loc.shape)}"
         )
-    d = loc.size
-    covariance = jnp.asarray(covariance, loc.dtype)
+    loc, d = checked_finite("loc", loc), loc.size
+    covariance = checked_finite("covariance", jnp.asarray(covariance, loc.dtype))
     if covariance.shape not in ((), (d,), (d, d)):
         raise ValueError(
             f"covariance must be a number, {d} variances or a matrix of shape {(d, d)} for loc of "
             f"shape {loc.shape}; got shape {covariance.shape}"
         )
     variance = jnp.diag(covariance) if covariance.ndim == 2 else covariance
-    if not isinstance(covariance, jax.core.Tracer) and not np.all(
-        np.isfinite(covariance) & (np.asarray(covariance.ndim == 2) | (np.asarray(covariance) > 0))
-    ):
-        raise ValueError("covariance must be finite, and variances positive")
+    variance = refuse_where(variance, lambda v: v <= 0, "covariance must have positive variances")
+    if covariance.ndim == 2:
+        tril = jnp.linalg.cholesky(covariance)
+        text = "covariance must be symmetric and positive definite"
+        refuse_where(tril, lambda x: x != x, text)
     variance = jnp.broadcast_to(variance, (d,))
     count = jnp.asarray(0)
     if rank is None:
@@ -295,10 +294,17 @@ def _start(loc: Any, covariance: Any, rank: int | None) -> BatchMatchState:
 
 
 def _scalar(value: Any) -> jax.Array:
-    value = jnp.asarray(value)
-    if value.shape != ():
-        raise ValueError(f"log_density must return a scalar, got shape {value.shape}")
-    return value
+    try:
+        array = jnp.asarray(value)
+    except TypeError:
+        got = type(value).__name__
+        raise ValueError(f"log_density must return a scalar array, got {got}") from None
+    if array.shape != () or not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ValueError(
+            "log_density must return a floating-point scalar, got "
+            f"{array.dtype}{list(array.shape)}; sum over its terms"
+        )
+    return array
 
 
 def _check_options(log_density: Any, num_draws: Any, rank: Any, rate: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _RANK = 16
+_FEW, _FEW_OF_MIXTURE = 100, 400  # effective draws that a trusted fit has at least
 
 
 def fit_posterior(
@@ -79,7 +81,9 @@ def fit_posterior(
         return _fit_low_rank(keys, density, found)
     mixture = _match(keys, density, found)
     proposal, weighed, note = _improve(keys, density, mixture)
-    return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note))
+    # Weights do not tell of a neck that no draw has seen, and mixtures overfit their draws.
+    fewest = math.inf if found.collapses else _FEW_OF_MIXTURE if note else _FEW
+    return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note), fewest)
 
 
 class _Found(NamedTuple):
@@ -89,11 +93,13 @@ class _Found(NamedTuple):
         points: modes that count, the best first.
         places: coordinates of each; None in many dimensions.
         notes: what is to be said.
+        collapses: whether the density seems to grow without end.
     """
 
     points: list[jax.Array]
     places: list[Coordinates]
     notes: tuple[str, ...]
+    collapses: bool = False
 
 
 def _find(key: jax.Array, density: Unconstrained) -> _Found:
@@ -173,15 +179,17 @@ def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _F
     for site in scales:
         free[site.start : site.start + site.size] = False
     if density.dim > _DENSE or free.all():
-        place = coordinates(density, modes.points[best], jnp.asarray(free))
-        return _Found([modes.points[best]], [place], (note,))
+        places = []
+        if density.dim <= _DENSE:
+            places = [coordinates(density, modes.points[best], jnp.asarray(free))]
+        return _Found([modes.points[best]], places, (note,), True)
     if free.any():
         held = find_modes(density, starts[:2], jnp.asarray(free))
         index = int(np.argmax(np.asarray(held.values)))
         start = held.points[index]
     else:
         start = starts[0]
-    return _Found([start], [coordinates(density, start, jnp.asarray(free))], (note,))
+    return _Found([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
 
 
 def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
@@ -316,4 +324,5 @@ def _fit_low_rank(keys: Any, density: Unconstrained, found: _Found) -> Posterior
     normal = _matched_low_rank(next(keys), density, found.points[0], rank)
     weighed = weigh(next(keys), density, normal, 1000)
     note = f"{density.dim} dimensions: a covariance of rank {rank} plus diagonal"
-    return PosteriorFit.of(density, normal, weighed, (*found.notes, note))
+    fewest = math.inf if found.collapses else _FEW
+    return PosteriorFit.of(density, normal, weighed, (*found.notes, note), fewest)

@@ -18,6 +18,7 @@ from ..diagnostics import psis
 from ..distributions import NestedLayout, SubspaceNormal
 from ._continuous import ContinuousGuide
 from ._families import GaussianGuide
+from ._options import check_count
 from ._pathfinder import pathfinder, PathfinderResult, warn_of_paths
 
 
@@ -164,10 +165,14 @@ class PathfinderGuide(ContinuousGuide):
 
         Returns:
             draws by site, with a leading axis, and the Pareto k-hat of the weights: below 0.7 they
-            can be trusted.
+            can be trusted. Infinite if no path has a Gaussian to draw from.
+
+        Raises:
+            ValueError: `prepare` was not called, or `num_draws` is not a positive integer.
         """
         if self.result is None:
             raise ValueError("call guide.prepare(key, *args) first")
+        check_count("num_draws", num_draws)
         draw_key, choice_key = random.split(key)
         normals = self.result.normals
         log_density = self.log_joint(args, kwargs)

@@ -18,7 +18,6 @@ from ._unconstrained import Unconstrained
 
 _POOL = 4000  # importance draws behind a call of `sample`, at least
 _ROWS = 12  # quantities that are printed
-_FEWEST = 100  # effective draws of weights that can be trusted
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -27,7 +26,8 @@ class PosteriorFit:
 
     Attributes:
         k_hat: Pareto $\hat k$ of the importance weights; NaN where there are none (minibatches).
-        reliable: whether $\hat k$ and at least 100 effective draws say that it can be trusted.
+        reliable: whether $\hat k$ is low, enough draws are effective (100; a mixture needs 400),
+            and the density does not grow without end.
         ess: effective number of the importance draws that were looked at.
         num_draws: how many these were.
         log_evidence: estimate of the log evidence from the weights; NaN where there are none.
@@ -49,15 +49,20 @@ class PosteriorFit:
 
     @classmethod
     def of(
-        cls, density: Unconstrained, proposal: Any, weighed: Weighed, notes: tuple[str, ...]
+        cls,
+        density: Unconstrained,
+        proposal: Any,
+        weighed: Weighed,
+        notes: tuple[str, ...],
+        fewest: float,
     ) -> PosteriorFit:
-        """From weighted draws; their moments must agree with those of other draws as well."""
+        """From weighted draws, trusted if k-hat is low and `fewest` are effective."""
         weights = weighed.weights
         chosen = resampled(random.key(0), weights.log_weights, 1000)
         draws = _constrained(density, weighed.draws[chosen])
         return cls(
             k_hat=float(weights.k_hat),
-            reliable=bool(weights.reliable) and float(weights.ess) >= _FEWEST,
+            reliable=bool(weights.reliable) and float(weights.ess) >= fewest,
             ess=float(weights.ess),
             num_draws=weighed.draws.shape[0],
             log_evidence=float(weighed.log_evidence),

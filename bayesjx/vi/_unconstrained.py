@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -120,6 +121,12 @@ def unconstrained(
     """
     if not callable(model):
         raise ValueError(f"{caller}: model must be a NumPyro program, got {type(model).__name__}")
+    try:
+        inspect.signature(model).bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"{caller}: model does not take these arguments: {error}") from None
+    except ValueError:  # a callable without a signature
+        pass
     seen: list[Any] = []
 
     def run() -> None:
@@ -127,7 +134,10 @@ def unconstrained(
         seeded = handlers.seed(model, rng_seed=0)
         filled = handlers.substitute(seeded, substitute_fn=init_to_uniform)
         with handlers.block():
-            trace = handlers.trace(filled).get_trace(*args, **kwargs)
+            try:
+                trace = handlers.trace(filled).get_trace(*args, **kwargs)
+            except AssertionError as error:  # NumPyro's, of two sites with one name
+                raise ValueError(f"{caller}: {error}") from error
         seen.append(_look(caller, trace))
 
     jax.eval_shape(run)

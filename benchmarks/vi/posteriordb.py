@@ -44,8 +44,13 @@ class Posterior(NamedTuple):
     sds: dict[str, float]
 
 
-def load(name: str) -> Posterior:
+def load(name: str, units: tuple[float, ...] = ()) -> Posterior:
     """The posterior of that name.
+
+    Args:
+        name: as in the database.
+        units: factors by which the columns of a regression are multiplied, in turn. The slopes are
+            divided by them, priors included, so that the quantities keep their reference.
 
     Raises:
         FileNotFoundError: the data are not there; the text says where they are looked for.
@@ -56,7 +61,9 @@ def load(name: str) -> Posterior:
         raise FileNotFoundError(f"no {path.name}: {HOW_TO_GET}")
     stored = json.loads(path.read_text(encoding="utf-8"))
     data = {key: np.asarray(value) for key, value in stored["data"].items()}
-    model, quantities = MODELS[name](data)
+    if units and name not in REGRESSIONS:
+        raise ValueError(f"units are for {REGRESSIONS}, not for {name}")
+    model, quantities = MODELS[name](data | {"units": np.asarray(units)})
     reference = stored["reference"]
     return Posterior(
         name,
@@ -106,27 +113,38 @@ def eight_schools(data: dict[str, np.ndarray]) -> Built:
 
 
 def _regression(
-    design: np.ndarray, response: np.ndarray, slope: Callable[[str], Any], scale: Any
+    design: np.ndarray,
+    response: np.ndarray,
+    scale: Any,
+    data: dict[str, np.ndarray],
+    prior: float | None = None,
 ) -> Built:
     """Linear regression with the given priors (None: flat) of slopes and noise."""
+    factors = np.resize(data["units"], design.shape[1]) if len(data["units"]) else 1.0
+    factors = np.broadcast_to(factors, design.shape[1:])
+    design = design * factors
 
     def model() -> None:
-        beta = slope("beta")
+        if prior is None:
+            beta = _flat("beta", factors.shape)
+        else:
+            beta = sample("beta", dist.Normal(0, prior / factors).to_event(1))
         if scale is None:
             sigma = _flat("sigma", support=constraints.positive)
         else:
             sigma = sample("sigma", scale)
         sample("y", dist.Normal(design @ beta, sigma).to_event(1), obs=response)
 
-    return model, _named("sigma", vectors=("beta",))
+    def quantities(draw: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return {"sigma": draw["sigma"], **_numbered("beta", draw["beta"] * factors)}
+
+    return model, quantities
 
 
 def kidscore(data: dict[str, np.ndarray]) -> Built:
     columns = [np.ones(len(data["mom_iq"])), data["mom_hs"], data["mom_iq"]]
     design = np.stack(columns, axis=1)
-    return _regression(
-        design, data["kid_score"], lambda name: _flat(name, (3,)), dist.HalfCauchy(2.5)
-    )
+    return _regression(design, data["kid_score"], dist.HalfCauchy(2.5), data)
 
 
 def autoregression(data: dict[str, np.ndarray]) -> Built:
@@ -176,7 +194,7 @@ def nes(data: dict[str, np.ndarray]) -> Built:
     columns += [age == group for group in (2, 3, 4)]
     columns += [data["educ1"], data["gender"], data["income"]]
     design = np.stack(columns, axis=1).astype(float)
-    return _regression(design, data["partyid7"], lambda name: _flat(name, (9,)), None)
+    return _regression(design, data["partyid7"], None, data)
 
 
 def gp_regression(data: dict[str, np.ndarray]) -> Built:
@@ -258,15 +276,11 @@ def logmesquite(data: dict[str, np.ndarray]) -> Built:
     sizes = ("diam1", "diam2", "canopy_height", "total_height", "density")
     columns = [np.ones(len(data["weight"])), *(np.log(data[name]) for name in sizes)]
     design = np.stack([*columns, data["group"]], axis=1)
-    return _regression(design, np.log(data["weight"]), lambda name: _flat(name, (7,)), None)
+    return _regression(design, np.log(data["weight"]), None, data)
 
 
 def blr(data: dict[str, np.ndarray]) -> Built:
-    def slopes(name: str) -> jax.Array:
-        prior = dist.Normal(0, 10).expand((data["X"].shape[1],)).to_event(1)
-        return sample(name, prior)
-
-    return _regression(data["X"], data["y"], slopes, dist.HalfNormal(10.0))
+    return _regression(data["X"], data["y"], dist.HalfNormal(10.0), data, prior=10.0)
 
 
 MODELS: dict[str, Callable[[dict[str, np.ndarray]], Built]] = {
@@ -281,3 +295,4 @@ MODELS: dict[str, Callable[[dict[str, np.ndarray]], Built]] = {
     "nes1980-nes": nes,
     "sblrc-blr": blr,
 }
+REGRESSIONS = ("kidiq-kidscore_momhsiq", "mesquite-logmesquite", "nes1980-nes", "sblrc-blr")
