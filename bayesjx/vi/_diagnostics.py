@@ -54,7 +54,7 @@ def psis(
     """
     if not isinstance(objective, Expectation):
         raise TypeError(
-            f"psis needs an Expectation such as vi.elbo(model, guide), "
+            f"psis: objective must be an Expectation such as vi.elbo(model, guide), "
             f"got {type(objective).__name__}"
         )
     for name, number in (("num_draws", num_draws), ("batch_size", batch_size)):
