@@ -271,7 +271,9 @@ def _start(loc: Any, covariance: Any, rank: int | None) -> BatchMatchState:
             f"shape {loc.shape}; got shape {covariance.shape}"
         )
     variance = jnp.diag(covariance) if covariance.ndim == 2 else covariance
-    variance = refuse_where(variance, lambda v: v <= 0, "covariance must have positive variances")
+    variance = refuse_where(
+        variance, lambda v: v <= 0, "covariance must be positive definite: positive"
+    )
     if covariance.ndim == 2:
         tril = jnp.linalg.cholesky(covariance)
         text = "covariance must be symmetric and positive definite"

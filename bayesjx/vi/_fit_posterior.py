@@ -29,7 +29,7 @@ _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _RANK = 16
-_FEW, _FEW_OF_MIXTURE = 100, 400  # effective draws that a trusted fit has at least
+_FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
 
 
 def fit_posterior(
@@ -128,14 +128,16 @@ def _distinct(
 ) -> _Found | None:
     """The modes whose Laplace evidence counts, best first."""
     free = jnp.ones(density.dim, bool)
-    points, places, evidences = [], [], []
+    points, places, evidences, short = [], [], [], False
     for index in order:
         point = modes.points[index]
         if any(_near(place, point) for place in places):
             continue
         place = coordinates(density, point, free)
-        if float(place.decrement) > _SLOPE:  # a density that grows without end, ever more slowly
-            continue
+        rises = float(place.decrement) > _SLOPE
+        if bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place)):
+            continue  # a density that grows without end, ever more slowly
+        short = short or rises
         _refuse_flat(density, place)
         if any(_near(other, place.loc) for other in places):
             continue
@@ -149,6 +151,8 @@ def _distinct(
         return None
     best = max(evidences)
     kept = [int(i) for i in np.argsort(evidences)[::-1] if evidences[i] > best - _LIKELY]
+    if short and density.dtype == jnp.float32:
+        notes.append("L-BFGS stopped short of a mode; double precision (jax_enable_x64) may help")
     if len(points) > 1:
         count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
         notes.append(f"{len(points)} modes were found, and {count} used")
@@ -164,20 +168,25 @@ def _near(place: Coordinates, point: jax.Array) -> bool:
 def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _Found:
     """Scales that collapse are held at their start, and the rest goes to its mode given them."""
     best = int(np.nanargmax(np.asarray(modes.values)))
-    point = np.asarray(modes.points[best])
-    scales = [site for site in density.sites if site.is_scale]
-    low = [s for s in scales if point[s.start : s.start + s.size].min() < -8]
-    names = [site.name for site in (low or scales)]
+    free = np.ones(density.dim, bool)
+    names: list[str] = []
+    if density.dim <= _DENSE:
+        place = coordinates(density, modes.points[best], jnp.asarray(free))
+        free = ~np.asarray(place.runaway)
+        names = sorted({density.name_of(int(i)) for i in np.flatnonzero(~free)})
+    if free.all() or len(names) == len(density.sites):
+        scales = [site for site in density.sites if site.is_scale]
+        free = np.ones(density.dim, bool)
+        for site in scales:
+            free[site.start : site.start + site.size] = False
+        names = [site.name for site in scales]
     note = "no start reached a mode: the density seems to grow without end"
     if names:
         note += (
-            f" as {' or '.join(map(repr, names))} falls; if sites are drawn around others with "
-            "that scale, write them non-centred (z ~ Normal(0, 1); x = loc + scale * z, or "
+            f" along {' and '.join(map(repr, names))}; if other sites are drawn with that scale, "
+            "write them non-centred (z ~ Normal(0, 1); x = loc + scale * z, or "
             "numpyro.infer.reparam.LocScaleReparam)"
         )
-    free = np.ones(density.dim, bool)
-    for site in scales:
-        free[site.start : site.start + site.size] = False
     if density.dim > _DENSE or free.all():
         places = []
         if density.dim <= _DENSE:
@@ -192,14 +201,19 @@ def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _F
     return _Found([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
 
 
-def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
+def _flat_sites(density: Unconstrained, place: Coordinates) -> list[str]:
+    """Sites of the directions without curvature."""
     flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(place.flat))]
     if not flat and float(place.lowest) < FLAT:
         size = np.abs(np.asarray(place.direction))
         flat = [density.name_of(int(i)) for i in np.flatnonzero(size > 0.3 * size.max())]
-    if flat:
+    return sorted(set(flat))
+
+
+def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
+    if flat := _flat_sites(density, place):
         raise ValueError(
-            f"fit_posterior: the posterior is flat along {sorted(set(flat))}: data and priors do "
+            f"fit_posterior: the posterior is flat along {flat}: data and priors do "
             "not determine them, and it cannot be normalised. Give them proper priors, or drop "
             "what is redundant (an intercept beside dummies of all groups, say)"
         )

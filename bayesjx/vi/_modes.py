@@ -113,6 +113,7 @@ class Coordinates(NamedTuple):
         direction: its eigenvector, by coordinate.
         flat: coordinates without any curvature of their own.
         decrement: what a Newton step from the point would gain, in nats.
+        runaway: coordinates along which the density still rises, with too little curvature to stop.
     """
 
     loc: jax.Array
@@ -121,6 +122,7 @@ class Coordinates(NamedTuple):
     direction: jax.Array
     flat: jax.Array
     decrement: jax.Array
+    runaway: jax.Array
 
 
 @eqx.filter_jit
@@ -146,7 +148,9 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     slope = jnp.where(free, scale.T @ jnp.where(free, gradient, 0.0), 0.0)
     newton = loc + scale @ slope  # from where L-BFGS stalled among columns of raw units
     newton = jnp.where(density(newton) >= density(loc), newton, loc)
-    return Coordinates(newton, scale, values[0], vectors[:, 0], flat, 0.5 * jnp.sum(slope**2))
+    rises = free & (jnp.abs(gradient) > 0.3) & ~(diagonal > 1e-3 * gradient**2)
+    decrement = 0.5 * jnp.sum(slope**2)
+    return Coordinates(newton, scale, values[0], vectors[:, 0], flat, decrement, rises)
 
 
 def _hessian(density: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

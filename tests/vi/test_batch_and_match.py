@@ -139,5 +139,5 @@ def test_bad_input_is_named():
             algorithm.init(*args)
     with pytest.raises(ValueError, match="exceeds"):
         vi.batch_and_match(log_density, rank=5).init(jnp.zeros(3))
-    with pytest.raises(ValueError, match="must return a scalar"):
+    with pytest.raises(ValueError, match="floating-point scalar"):
         vi.batch_and_match(lambda z: z).step(jax.random.key(0), algorithm.init(jnp.zeros(2)))
