@@ -58,8 +58,11 @@ class PosteriorFit:
     ) -> PosteriorFit:
         """From weighted draws, trusted if k-hat is low and `fewest` are effective."""
         weights = weighed.weights
-        chosen = resampled(random.key(0), weights.log_weights, 1000)
-        draws = _constrained(density, weighed.draws[chosen])
+        if _weighted(float(weights.k_hat), float(weights.ess)):
+            chosen = resampled(random.key(0), weights.log_weights, 1000)
+            draws = _constrained(density, weighed.draws[chosen])
+        else:
+            draws = _constrained(density, weighed.draws[:1000])
         return cls(
             k_hat=float(weights.k_hat),
             reliable=bool(weights.reliable) and float(weights.ess) >= fewest,
@@ -88,6 +91,9 @@ class PosteriorFit:
     def sample(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
         """Draws from the posterior: fresh draws, resampled by their importance weights.
 
+        Weights of which few draws would be left (an infinite mean, or fewer than 50 effective
+        draws) are not used: the draws are then those of the approximation itself.
+
         Args:
             key: randomness.
             num_samples: how many.
@@ -105,7 +111,7 @@ class PosteriorFit:
         if num_samples < 1:
             raise ValueError(f"num_samples must be positive, got {num_samples}")
         draw_key, choice_key = random.split(key)
-        if np.isnan(self.k_hat):
+        if not _weighted(self.k_hat, self.ess):
             return _constrained(self.density, self.proposal.sample(draw_key, int(num_samples)))
         pool = max(_POOL, 4 * int(num_samples))
         weighed = weigh(draw_key, self.density, self.proposal, pool)
@@ -192,6 +198,11 @@ def _constrained(density: Unconstrained, vectors: jax.Array) -> dict[str, jax.Ar
 def _log_density(density: Unconstrained, proposal: Any, values: dict[str, Any]) -> jax.Array:
     vector, log_jacobian = density.unconstrain(values)
     return proposal.log_prob(vector[None])[0] - log_jacobian
+
+
+def _weighted(k_hat: float, ess: float) -> bool:
+    """Whether weights are of use; others would leave a few draws, many times each."""
+    return k_hat < 1 and ess >= 50
 
 
 def _check_values(density: Unconstrained, values: Mapping[str, Any]) -> None:
