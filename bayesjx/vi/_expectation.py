@@ -133,7 +133,9 @@ class Expectation(eqx.Module):
             value = output[0] if self.has_aux else output
             return (jnp.mean(value), output[1]) if self.has_aux else jnp.mean(value)
 
-        wanted = tuple(args[position] for position in chosen)
+        wanted = tuple(
+            jnp.asarray(args[i]) if isinstance(args[i], float) else args[i] for i in chosen
+        )
         if not any(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(wanted)):
             raise ValueError(
                 f"argnums={argnums!r}: the arguments hold no floating-point array to differentiate"
