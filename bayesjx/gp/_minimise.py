@@ -28,6 +28,8 @@ class Minimum(NamedTuple):
         converged: whether the gradient or the decrease fell below the tolerance.
         gradient: the largest element of the gradient there, on the scale that was optimised.
         decrease: of the objective in the last ten steps.
+        ends: the objective where each start ended, shape `(restarts,)`. Ends
+            apart say that there are several minima, of which more starts may find a better one.
     """
 
     params: Any
@@ -36,10 +38,21 @@ class Minimum(NamedTuple):
     converged: jax.Array
     gradient: jax.Array
     decrease: jax.Array
+    ends: jax.Array
 
     @property
     def message(self) -> str:
-        """How it went, in a sentence, with what to try if it has not converged."""
+        """How it went, with what to try if it has not converged, and how far apart starts ended."""
+        if self.ends.size == 1:
+            return self._of_the_best
+        known = np.asarray(self.ends)[np.isfinite(self.ends)]
+        apart = f"the {known.size} starts ended between {known.min():.6g} and {known.max():.6g}"
+        if known.size < self.ends.size:
+            apart += f", {self.ends.size - known.size} more without a finite objective"
+        return f"{self._of_the_best}; {apart}"
+
+    @property
+    def _of_the_best(self) -> str:
         if self.converged:
             return f"converged in {self.steps} steps"
         if not jnp.isfinite(self.gradient):
@@ -84,7 +97,7 @@ def minimise(
             `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
             hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
-            and the best end is returned. Points and weights start anew too, so that restarts are
+            and the best end is returned, with the objective at all of them. Points and weights start anew too, so that restarts are
             for objectives of few parameters, or with `trainable`.
         spread: standard deviation of those steps, on the scale that is optimised.
         key: for `restarts > 1`.
@@ -117,6 +130,7 @@ def minimise(
         starts += [_moved(random.fold_in(key, i), free, spread) for i in range(1, restarts)]
     ends = [_minimise(objective, at, arrays, static, max_steps, tolerance) for at in starts]
     best = min(ends, key=lambda end: float(jnp.nan_to_num(end.objective, nan=jnp.inf)))
+    best = best._replace(ends=jnp.concatenate([end.ends for end in ends]))
     if not jnp.isfinite(best.objective):
         raise RuntimeError(
             f"minimise: the objective is {best.objective} at every start; try other parameters, or "
@@ -178,7 +192,9 @@ def _minimise(
     )  # fmt: skip
     last = jax.lax.while_loop(go_on, step, carry)
     fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
-    return Minimum(last.free, last.value, last.steps, last.converged, last.slope, fallen)
+    return Minimum(
+        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value[None]
+    )
 
 
 class _Carry(NamedTuple):
