@@ -84,7 +84,9 @@ def minimise(
     `minimise(lambda prior: -prior(x).log_prob(y), prior)` maximises the marginal likelihood.
 
     Args:
-        objective: `objective(params, *data) -> scalar`.
+        objective: `objective(params, *data) -> scalar`, a pure function. It is compiled once for
+            each function object and shapes, as by `jax.jit`: what it reads beside its arguments is
+            then fixed, so data that change between calls belong in `data`.
         params: where to start, modules in any pytree, such as a `GP` or a tuple with inducing
             points. All arrays of floating-point numbers change, but what is known stays: noise
             given for each observation or as an operator, and positive arrays that are 0, as the
@@ -97,8 +99,9 @@ def minimise(
             `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
             hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
-            and the best end is returned, with the objective at all of them. Points and weights start anew too, so that restarts are
-            for objectives of few parameters, or with `trainable`.
+            and the best end is returned, with the objective at all of them. Points and weights
+            start anew too, so that restarts are for objectives of few parameters, or with
+            `trainable`.
         spread: standard deviation of those steps, on the scale that is optimised.
         key: for `restarts > 1`.
 
