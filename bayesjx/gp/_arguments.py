@@ -32,7 +32,7 @@ def real_array(name: str, value: Any) -> jax.Array | np.ndarray:
     return value
 
 
-def integer(name: str, value: Any, least: float, most: int | None = None) -> int:
+def integer(name: str, value: Any, least: int | float, most: int | None = None) -> int:
     """An integer, as Python's.
 
     Raises:

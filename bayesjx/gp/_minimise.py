@@ -12,7 +12,16 @@ import numpy as np
 import optax
 from jax import random
 
-from .._core import check_key, from_real, learnable, to_real
+from .._core import (
+    check_key,
+    compiled,
+    failures_are_nan,
+    from_real,
+    learnable,
+    to_real,
+    traced,
+    TracedFunction,
+)
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
 WINDOW = 10  # steps whose decrease together is compared with the tolerance
@@ -85,8 +94,8 @@ def minimise(
 
     Args:
         objective: `objective(params, *data) -> scalar`, a pure function. It is compiled once for
-            each function object and shapes, as by `jax.jit`: what it reads beside its arguments is
-            then fixed, so data that change between calls belong in `data`.
+            each function object and shapes, other data included; what it reads beside its
+            arguments is read anew in each call.
         params: where to start, modules in any pytree, such as a `GP` or a tuple with inducing
             points. All arrays of floating-point numbers change, but what is known stays: noise
             given for each observation or as an operator, and positive arrays that are 0, as the
@@ -128,10 +137,19 @@ def minimise(
     if not jax.tree.leaves(free):
         raise ValueError("minimise: params hold no floating-point array to train")
     arrays, static = eqx.partition((fixed, data), eqx.is_array)
+    free = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), free)
     starts = [free]
     if key is not None:
         starts += [_moved(random.fold_in(key, i), free, spread) for i in range(1, restarts)]
-    ends = [_minimise(objective, at, arrays, static, max_steps, tolerance) for at in starts]
+
+    def value(free: Any, arrays: Any) -> jax.Array:
+        fixed, data = eqx.combine(arrays, static)
+        return _value(objective, from_real(eqx.combine(free, fixed)), data)
+
+    same = traced(value, free, arrays, source=objective)
+    # Rules of derivatives are traced there, and not where a density asks for NaN.
+    with failures_are_nan():
+        ends = [_minimise(same, at, arrays, max_steps, tolerance) for at in starts]
     best = min(ends, key=lambda end: float(jnp.nan_to_num(end.objective, nan=jnp.inf)))
     best = best._replace(ends=jnp.concatenate([end.ends for end in ends]))
     if not jnp.isfinite(best.objective):
@@ -143,24 +161,22 @@ def minimise(
     return best._replace(params=eqx.combine(found, eqx.filter(params, spec, inverse=True)))
 
 
-@eqx.filter_jit
+def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.Array:
+    out = objective(params, *data)
+    if jnp.shape(out) != ():
+        raise ValueError(f"minimise: the objective must be a scalar, got {jnp.shape(out)}")
+    if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
+        raise ValueError(
+            f"minimise: the objective must be a floating-point scalar, got {jnp.result_type(out)}"
+        )
+    return jnp.where(jnp.isnan(out), jnp.inf, out)
+
+
+@compiled
 def _minimise(
-    objective: Any, start: Any, arrays: Any, static: Any, max_steps: int, tolerance: float
+    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
 ) -> Minimum:
-    fixed, data = eqx.combine(arrays, static)
-    start = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), start)
-
-    def value(free: Any) -> jax.Array:
-        out = objective(from_real(eqx.combine(free, fixed)), *data)
-        if jnp.shape(out) != ():
-            raise ValueError(f"minimise: the objective must be a scalar, got {jnp.shape(out)}")
-        if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
-            raise ValueError(
-                "minimise: the objective must be a floating-point scalar, got "
-                f"{jnp.result_type(out)}"
-            )
-        return jnp.where(jnp.isnan(out), jnp.inf, out)
-
+    value = lambda free: objective(free, arrays)  # noqa: E731
     solver = optax.lbfgs(memory_size=MEMORY)
     value_and_grad = optax.value_and_grad_from_state(value)
 

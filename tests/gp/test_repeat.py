@@ -51,7 +51,22 @@ def sparse(i):
     return svgp.elbo(*data(i)), svgp.posterior().mean(data(i)[0])
 
 
-@pytest.mark.parametrize("call", [exact, masked, laplace, sparse])
+HELD = {}
+
+
+def held(prior):
+    return -prior(HELD["x"]).log_prob(HELD["y"])
+
+
+def minimise(i):
+    """By an objective that reads the data from elsewhere."""
+    HELD["x"], HELD["y"] = map(jnp.asarray, data(i))
+    found = gp.minimise(held, PRIOR, max_steps=2)
+    np.testing.assert_allclose(found.objective, held(found.params), rtol=1e-9)
+    return found.objective
+
+
+@pytest.mark.parametrize("call", [exact, masked, laplace, sparse, minimise])
 def test_other_data_compile_nothing(call):
     for i in (0, 1):
         jax.block_until_ready(jax.tree.leaves(call(i)))
