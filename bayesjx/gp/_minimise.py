@@ -176,7 +176,12 @@ def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.A
 def _minimise(
     objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
 ) -> Minimum:
-    value = lambda free: objective(free, arrays)  # noqa: E731
+
+    def value(free: Any) -> jax.Array:
+        # The line search makes float64 of a place in float32, where that is enabled.
+        free = jax.tree.map(lambda x, first: x.astype(first.dtype), free, start)
+        return objective(free, arrays)
+
     solver = optax.lbfgs(memory_size=MEMORY)
     value_and_grad = optax.value_and_grad_from_state(value)
 
@@ -190,7 +195,7 @@ def _minimise(
         )
         free = optax.apply_updates(carry.free, updates)
         after = optax.tree_utils.tree_get(state, "value")
-        slope = _largest(optax.tree_utils.tree_get(state, "grad"))
+        slope = _largest(optax.tree_utils.tree_get(state, "grad")).astype(after.dtype)
         size = tolerance * (1 + jnp.abs(after))
         decrease = carry.before[0] - after
         converged = (slope < size) | (decrease <= 0.01 * size)
