@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class TracedFunction(eqx.Module):
         return jax.tree.unflatten(self.structure, found)
 
 
-def traced(function: Callable[..., Any], *args: Any) -> TracedFunction:
+def traced(function: Callable[..., Any], *args: Any, source: Any = None) -> TracedFunction:
     """The function for arguments like these, traced once more at each call.
 
     So that it is seen if a variable that it refers to has changed. It must be a pure function.
@@ -60,11 +61,14 @@ def traced(function: Callable[..., Any], *args: Any) -> TracedFunction:
     Args:
         function: of arrays or pytrees of them.
         args: arrays, or their shapes and types.
+        source: what the function was made of, hashable. Functions of one source may also hold
+            checks and derivatives of their own, of which it cannot be told whether they are equal,
+            and are so if all else is.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     jaxpr, numbers = _with_numbers_outside(closed.jaxpr)
     constants = [*numbers, *closed.consts]
-    return TracedFunction(constants, _first_equal(jaxpr), jax.tree.structure(shape))
+    return TracedFunction(constants, _first_equal(jaxpr, source), jax.tree.structure(shape))
 
 
 def _with_numbers_outside(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -89,13 +93,19 @@ def _may_change(literal: Any) -> bool:
 _JAXPRS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 
 
-def _first_equal(jaxpr: Any) -> Any:
+def _first_equal(jaxpr: Any, source: Any) -> Any:
     """The first of those that do the same; itself if that cannot be told."""
     try:
         key = _key(jaxpr)
-        known = _JAXPRS.setdefault(key, jaxpr)
     except _Unknown:
-        return jaxpr
+        if source is None:
+            return jaxpr
+        try:
+            key = source, _key(jaxpr, True)
+            hash(key)
+        except (_Unknown, TypeError):
+            return jaxpr
+    known = _JAXPRS.setdefault(key, jaxpr)
     _JAXPRS.move_to_end(key)
     if len(_JAXPRS) > MOST:
         _JAXPRS.popitem(last=False)
@@ -106,49 +116,61 @@ class _Unknown(Exception):
     """It cannot be told whether two functions do the same."""
 
 
-def _key(jaxpr: Any) -> tuple[Any, ...]:
-    """Equal for jaxprs that do the same: operations and their options, with numbered variables."""
+def _key(jaxpr: Any, by_name: bool = False) -> tuple[Any, ...]:
+    """Equal for jaxprs that do the same: operations and their options, with numbered variables.
+
+    Args:
+        jaxpr: what is to be told from others.
+        by_name: whether functions within it, as rules and callbacks, are known by their names.
+    """
     numbers: dict[Any, int] = {}
 
     def named(var: Any) -> Any:
         if isinstance(var, core.Literal):
-            return "literal", _of_value(var.val), var.aval
+            return "literal", _of_value(var.val, by_name), var.aval
         return numbers.setdefault(var, len(numbers)), var.aval
 
     first = tuple(map(named, (*jaxpr.constvars, *jaxpr.invars)))
     lines = []
     for eqn in jaxpr.eqns:
-        options = _of_rule(eqn) if "jvp_jaxpr_fun" in eqn.params else _of_value(eqn.params)
+        options = (_of_rule if "jvp_jaxpr_fun" in eqn.params else _of_params)(eqn, by_name)
         places = tuple(map(named, eqn.invars)), tuple(map(named, eqn.outvars))
         lines.append((eqn.primitive, options, *places))
     return len(jaxpr.constvars), first, tuple(lines), tuple(map(named, jaxpr.outvars))
 
 
-def _of_rule(eqn: Any) -> tuple[Any, ...]:
+def _of_params(eqn: Any, by_name: bool) -> Any:
+    return _of_value(eqn.params, by_name)
+
+
+def _of_rule(eqn: Any, by_name: bool) -> tuple[Any, ...]:
     """Options of a function with its own derivative, which only packages that are known share."""
     params = dict(eqn.params)
     rule = params.pop("jvp_jaxpr_fun")
     sources = (params["call_jaxpr"].jaxpr.debug_info, rule.debug_info)
     names = tuple(str(source.func_src_info) for source in sources)
-    if not all(any(root in name for root in _ROOTS) for name in names):
+    if not by_name and not all(any(root in name for root in _ROOTS) for name in names):
         raise _Unknown
-    return names, _of_value(params)
+    return names, _of_value(params, by_name)
 
 
-def _of_value(value: Any) -> Any:
+def _of_value(value: Any, by_name: bool) -> Any:
+    inner = functools.partial(_of_value, by_name=by_name)
     if isinstance(value, core.ClosedJaxpr):
-        return _key(value.jaxpr), tuple(map(_of_value, value.consts))
+        return _key(value.jaxpr, by_name), tuple(map(inner, value.consts))
     if isinstance(value, core.Jaxpr):
-        return _key(value)
+        return _key(value, by_name)
     if isinstance(value, dict):
-        return tuple((name, _of_value(value[name])) for name in sorted(value))
+        return tuple((name, inner(value[name])) for name in sorted(value))
     if isinstance(value, tuple | list):
-        return tuple(map(_of_value, value))
+        return tuple(map(inner, value))
     if isinstance(value, jax.core.Tracer):
         raise _Unknown
     if isinstance(value, np.ndarray | np.generic | jax.Array):
         array = np.asarray(value)
         return str(array.dtype), array.shape, array.tobytes()
+    if by_name and callable(value):
+        return type(value), getattr(value, "__qualname__", None)
     if isinstance(value, float):  # 0.0 and -0.0 are equal, and NaN is not
         return "float", value.hex()
     try:

@@ -47,10 +47,10 @@ def laplace(
     conjugate gradients. Only observed cells have a likelihood.
 
     In a NumPyro model it integrates the function out:
-    `numpyro.factor("evidence", laplace(GP(kernel), grid, y, likelihood).log_evidence())`. All
-    first derivatives with respect to kernel, mean and likelihood are those of the whole
-    approximation, with the mode that moves (by the implicit function theorem). Second derivatives
-    are not.
+    `numpyro.factor("evidence", laplace(GP(kernel), grid, y, likelihood).log_evidence())`. Its
+    derivatives with respect to kernel, mean and likelihood are those of the whole approximation,
+    with the mode that moves (by the implicit function theorem); with a dense factor up to second
+    order.
 
     Args:
         prior: the process, without noise.

@@ -12,7 +12,16 @@ import numpy as np
 import optax
 from jax import random
 
-from .._core import check_key, from_real, learnable, to_real
+from .._core import (
+    check_key,
+    compiled,
+    failures_are_nan,
+    from_real,
+    learnable,
+    to_real,
+    traced,
+    TracedFunction,
+)
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
 WINDOW = 10  # steps whose decrease together is compared with the tolerance
@@ -28,6 +37,8 @@ class Minimum(NamedTuple):
         converged: whether the gradient or the decrease fell below the tolerance.
         gradient: the largest element of the gradient there, on the scale that was optimised.
         decrease: of the objective in the last ten steps.
+        ends: the objective where each start ended, shape `(restarts,)`. Ends
+            apart say that there are several minima, of which more starts may find a better one.
     """
 
     params: Any
@@ -36,10 +47,21 @@ class Minimum(NamedTuple):
     converged: jax.Array
     gradient: jax.Array
     decrease: jax.Array
+    ends: jax.Array
 
     @property
     def message(self) -> str:
-        """How it went, in a sentence, with what to try if it has not converged."""
+        """How it went, with what to try if it has not converged, and how far apart starts ended."""
+        if self.ends.size == 1:
+            return self._of_the_best
+        known = np.asarray(self.ends)[np.isfinite(self.ends)]
+        apart = f"the {known.size} starts ended between {known.min():.6g} and {known.max():.6g}"
+        if known.size < self.ends.size:
+            apart += f", {self.ends.size - known.size} more without a finite objective"
+        return f"{self._of_the_best}; {apart}"
+
+    @property
+    def _of_the_best(self) -> str:
         if self.converged:
             return f"converged in {self.steps} steps"
         if not jnp.isfinite(self.gradient):
@@ -71,7 +93,9 @@ def minimise(
     `minimise(lambda prior: -prior(x).log_prob(y), prior)` maximises the marginal likelihood.
 
     Args:
-        objective: `objective(params, *data) -> scalar`.
+        objective: `objective(params, *data) -> scalar`, a pure function. It is compiled once for
+            each function object and shapes, other data included; what it reads beside its
+            arguments is read anew in each call.
         params: where to start, modules in any pytree, such as a `GP` or a tuple with inducing
             points. All arrays of floating-point numbers change, but what is known stays: noise
             given for each observation or as an operator, and positive arrays that are 0, as the
@@ -84,8 +108,9 @@ def minimise(
             `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
             hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
-            and the best end is returned. Points and weights start anew too, so that restarts are
-            for objectives of few parameters, or with `trainable`.
+            and the best end is returned, with the objective at all of them. Points and weights
+            start anew too, so that restarts are for objectives of few parameters, or with
+            `trainable`.
         spread: standard deviation of those steps, on the scale that is optimised.
         key: for `restarts > 1`.
 
@@ -112,11 +137,21 @@ def minimise(
     if not jax.tree.leaves(free):
         raise ValueError("minimise: params hold no floating-point array to train")
     arrays, static = eqx.partition((fixed, data), eqx.is_array)
+    free = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), free)
     starts = [free]
     if key is not None:
         starts += [_moved(random.fold_in(key, i), free, spread) for i in range(1, restarts)]
-    ends = [_minimise(objective, at, arrays, static, max_steps, tolerance) for at in starts]
+
+    def value(free: Any, arrays: Any) -> jax.Array:
+        fixed, data = eqx.combine(arrays, static)
+        return _value(objective, from_real(eqx.combine(free, fixed)), data)
+
+    same = traced(value, free, arrays, source=objective)
+    # Rules of derivatives are traced there, and not where a density asks for NaN.
+    with failures_are_nan():
+        ends = [_minimise(same, at, arrays, max_steps, tolerance) for at in starts]
     best = min(ends, key=lambda end: float(jnp.nan_to_num(end.objective, nan=jnp.inf)))
+    best = best._replace(ends=jnp.concatenate([end.ends for end in ends]))
     if not jnp.isfinite(best.objective):
         raise RuntimeError(
             f"minimise: the objective is {best.objective} at every start; try other parameters, or "
@@ -126,23 +161,26 @@ def minimise(
     return best._replace(params=eqx.combine(found, eqx.filter(params, spec, inverse=True)))
 
 
-@eqx.filter_jit
+def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.Array:
+    out = objective(params, *data)
+    if jnp.shape(out) != ():
+        raise ValueError(f"minimise: the objective must be a scalar, got {jnp.shape(out)}")
+    if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
+        raise ValueError(
+            f"minimise: the objective must be a floating-point scalar, got {jnp.result_type(out)}"
+        )
+    return jnp.where(jnp.isnan(out), jnp.inf, out)
+
+
+@compiled
 def _minimise(
-    objective: Any, start: Any, arrays: Any, static: Any, max_steps: int, tolerance: float
+    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
 ) -> Minimum:
-    fixed, data = eqx.combine(arrays, static)
-    start = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), start)
 
     def value(free: Any) -> jax.Array:
-        out = objective(from_real(eqx.combine(free, fixed)), *data)
-        if jnp.shape(out) != ():
-            raise ValueError(f"minimise: the objective must be a scalar, got {jnp.shape(out)}")
-        if not jnp.issubdtype(jnp.result_type(out), jnp.floating):
-            raise ValueError(
-                "minimise: the objective must be a floating-point scalar, got "
-                f"{jnp.result_type(out)}"
-            )
-        return jnp.where(jnp.isnan(out), jnp.inf, out)
+        # The line search makes float64 of a place in float32, where that is enabled.
+        free = jax.tree.map(lambda x, first: x.astype(first.dtype), free, start)
+        return objective(free, arrays)
 
     solver = optax.lbfgs(memory_size=MEMORY)
     value_and_grad = optax.value_and_grad_from_state(value)
@@ -157,7 +195,7 @@ def _minimise(
         )
         free = optax.apply_updates(carry.free, updates)
         after = optax.tree_utils.tree_get(state, "value")
-        slope = _largest(optax.tree_utils.tree_get(state, "grad"))
+        slope = _largest(optax.tree_utils.tree_get(state, "grad")).astype(after.dtype)
         size = tolerance * (1 + jnp.abs(after))
         decrease = carry.before[0] - after
         converged = (slope < size) | (decrease <= 0.01 * size)
@@ -178,7 +216,9 @@ def _minimise(
     )  # fmt: skip
     last = jax.lax.while_loop(go_on, step, carry)
     fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
-    return Minimum(last.free, last.value, last.steps, last.converged, last.slope, fallen)
+    return Minimum(
+        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value[None]
+    )
 
 
 class _Carry(NamedTuple):

@@ -235,6 +235,13 @@ class AbstractOperator(lx.AbstractLinearOperator):
         left, right = fitted(self, other, "-")
         return left + -right
 
+    # Lineax's operators add ours themselves: what comes here is no operator, and is refused.
+    def __radd__(self, other: Any) -> Any:
+        return self + other
+
+    def __rsub__(self, other: Any) -> Any:
+        return -self + other
+
     def __neg__(self) -> AbstractOperator:
         return self * -1.0
 

@@ -242,6 +242,10 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     assert some.params.noise != 0.5 and some.objective > found.objective
     again = gp.minimise(objective, prior(0.5), X, Y, restarts=3, key=jax.random.key(0), spread=0.3)
     assert again.objective <= found.objective + 1e-6
+    assert again.ends.shape == (3,) and again.objective == again.ends.min()
+    assert found.ends == found.objective
+    apart = f"{again.ends.min():.6g} and {again.ends.max():.6g}"
+    assert again.message.endswith(f"; the 3 starts ended between {apart}")
     assert re.fullmatch(r"converged in \d+ steps", found.message)
     early = gp.minimise(objective, prior(0.5), X, Y, max_steps=2)
     assert not early.converged and "not converged in 2 steps: the objective still" in early.message

@@ -171,6 +171,26 @@ def test_evidence_has_the_gradient_of_finite_differences():
     np.testing.assert_allclose(forward, found, rtol=1e-8)
 
 
+def test_evidence_has_the_second_derivative_of_one_observation():
+    """Against the one-dimensional problem, its mode by bisection, in kernel and likelihood."""
+
+    def exact(t):
+        root = lambda f: 3.0 - t * np.exp(f) - (f - 0.3) / t  # noqa: E731
+        f = optimize.brentq(root, -5.0, 5.0, xtol=1e-15, rtol=1e-15)
+        log_prob = 3 * (np.log(t) + f) - t * np.exp(f) - np.log(6.0)
+        return log_prob - 0.5 * (f - 0.3) ** 2 / t - 0.5 * np.log1p(t**2 * np.exp(f))
+
+    def found(t):
+        prior = gp.GP(kernels.RBF(1.0, t), mean=0.3)
+        likelihood = lambda f: dist.Poisson(t * jnp.exp(f))  # noqa: E731
+        return gp.laplace(prior, jnp.zeros(1), jnp.array([3]), likelihood).log_evidence()
+
+    h, t = 1e-3, 0.8  # differences of fourth order: errors of h^4, and of rounding over h^2
+    values = [exact(t + i * h) for i in (-2, -1, 0, 1, 2)]
+    second = np.array([-1, 16, -30, 16, -1]) @ values / (12 * h**2)
+    np.testing.assert_allclose(jax.jit(jax.hessian(found))(t), second, rtol=1e-7, atol=1e-8)
+
+
 def test_estimated_evidence_has_the_same_gradient_on_average():
     wanted = value_and_grad(Q)[1]
     estimate = jax.grad(lambda q: evidence(q, "cg", num_probes=2000, num_steps=14))

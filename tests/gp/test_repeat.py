@@ -1,5 +1,6 @@
 """Calls outside of `jit` with other data of the same shapes: nothing is compiled again."""
 
+import equinox as eqx
 import jax
 import jax.monitoring
 import jax.numpy as jnp
@@ -51,7 +52,22 @@ def sparse(i):
     return svgp.elbo(*data(i)), svgp.posterior().mean(data(i)[0])
 
 
-@pytest.mark.parametrize("call", [exact, masked, laplace, sparse])
+HELD = {}
+
+
+def held(prior):
+    return -prior(HELD["x"]).log_prob(HELD["y"])
+
+
+def minimise(i):
+    """By an objective that reads the data from elsewhere."""
+    HELD["x"], HELD["y"] = map(jnp.asarray, data(i))
+    found = gp.minimise(held, PRIOR, max_steps=2)
+    np.testing.assert_allclose(found.objective, held(found.params), rtol=1e-9)
+    return found.objective
+
+
+@pytest.mark.parametrize("call", [exact, masked, laplace, sparse, minimise])
 def test_other_data_compile_nothing(call):
     for i in (0, 1):
         jax.block_until_ready(jax.tree.leaves(call(i)))
@@ -72,3 +88,19 @@ def test_laplace_sees_what_its_likelihood_reads_now():
         weight = np.exp(found.mode + value)
         np.testing.assert_allclose(found.curvature.half**2, weight, rtol=1e-10)
         np.testing.assert_allclose(kernels.RBF(1.0).gram(x) @ (y - weight), found.mode, atol=1e-8)
+
+
+def test_an_objective_in_single_precision():
+    """Of a class, which cannot be hashed, so that nothing tells it from others."""
+
+    class Loss(eqx.Module):
+        y: jax.Array
+
+        def __call__(self, prior):
+            return -prior(jnp.arange(3, dtype=jnp.float32)).log_prob(self.y)
+
+    prior = gp.GP(kernels.RBF(jnp.float32(1.0)), noise=jnp.float32(0.1))
+    loss = Loss(jnp.ones(3, jnp.float32))
+    found = gp.minimise(loss, prior, max_steps=2)
+    assert found.params.noise.dtype == found.objective.dtype == jnp.float32
+    np.testing.assert_allclose(found.objective, loss(found.params), rtol=1e-4)

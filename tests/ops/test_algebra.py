@@ -190,8 +190,10 @@ def test_sizes_and_types_of_all_pairs_in_all_combinations():
             for bad in (jnp.float32(2.0), np.ones(2), "2", 1j, None, a, True):
                 refused("scalar", operator.mul, a, bad)
                 refused("scalar", operator.truediv, a, bad)
-            for bad in (np.eye(6), 1.0, None):
-                refused("only an operator can be", operator.add, a, bad)
+            for bad in (np.eye(6), jnp.eye(6), 1.0, None):
+                for function in (operator.add, operator.sub):
+                    refused("only an operator can be", function, a, bad)
+                    refused("only an operator can be", function, bad, a)
             refused("division by zero", operator.truediv, a, 0)
         return 0
 
