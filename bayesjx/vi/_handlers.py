@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from zlib import crc32
 
@@ -18,7 +18,7 @@ from ._cost import Cost, one_dtype, Term
 from ._diagnose import Scored
 from ._enumerate import Enum
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
-from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
+from ._loops import expand_to_samples, GivenInLoops, is_from_loop, is_reversed, is_scan
 from ._matching import as_values, check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
@@ -157,14 +157,13 @@ class SimulateHandler(Recorder):
             # else: the program's own substitute handler put the value there
 
     def draw(self, msg: Any) -> None:
-        if sample_shape := msg["kwargs"].pop("sample_shape", ()):
-            msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
+        expand_to_samples(msg)
         fn, strategy = split(msg["fn"], msg["infer"])
         strategy = strategy or _enumerated(msg)
         strategy = replaced_strategy(self.prefix + msg["name"]) or strategy
         site = self.new_site(msg, fn, strategy or _default(fn))
         fixed = self.run.fixed.get(site.address)
-        with self.run.within(self.prefix, msg["name"]):
+        with self.run.within(self.prefix, msg["name"]), _drawable(site):
             if isinstance(site.strategy, AbstractPathwise):
                 value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
             else:
@@ -225,7 +224,11 @@ class SimulateHandler(Recorder):
                 )
         if not isinstance(strategy, AbstractPathwise):
             self.detached.add(msg["name"])
-            msg["value"] = site.stacked_value = jax.lax.stop_gradient(site.value)
+            value = jax.lax.stop_gradient(site.value)
+            if isinstance(strategy, AbstractScore):
+                # What a loop reports of its sites has passed by the tag that its body sees.
+                value = tag(value, site.address)
+            msg["value"] = site.stacked_value = value
             msg["intermediates"] = []
         self.run.add(site)
 
@@ -286,6 +289,7 @@ class DensityHandler(Recorder):
         elif kind == "plate":
             self.enter_plate(msg)
         elif kind == "sample" and not msg["is_observed"]:
+            expand_to_samples(msg)
             if name in self.given:
                 self.used.add(name)
                 msg["value"] = self.given[name]
@@ -331,10 +335,12 @@ class DensityHandler(Recorder):
 
     def check_all_used(self) -> None:
         if unused := sorted(set(self.given) - self.used):
+            observed = [name for name in unused if name in self.names]
             raise ValueError(
                 f"the values of {unused} fit no latent site of the model, which has "
-                f"{sorted(self.names)}; rename them, or mark guide-only sites with "
+                f"{sorted(self.used)}; rename them, or mark guide-only sites with "
                 "infer={'is_auxiliary': True}"
+                + f". The sites {observed} are observed there: leave them out" * bool(observed)
             )
 
 
@@ -354,6 +360,8 @@ class _InLoop(Messenger):
             _enter_loop(msg, self.key, self.prefix)
         elif kind in ("sample", "plate") and wanted and msg["kwargs"]["rng_key"] is None:
             msg["kwargs"]["rng_key"] = named(self.key, f"{kind} {msg['name']}")
+        if kind == "sample" and not msg["is_observed"] and not is_from_loop(msg):
+            expand_to_samples(msg)
 
     def postprocess_message(self, msg: Any) -> None:
         if msg["type"] == "sample" and not msg["is_observed"]:
@@ -396,6 +404,19 @@ def _enumerated(msg: Any) -> AbstractStrategy | None:
             f"got {asked!r}"
         )
     return None if asked is None else _ENUM
+
+
+@contextmanager
+def _drawable(site: Site) -> Generator[None]:
+    """Says which site it is whose distribution has no sampler."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise site.explain(
+            f"{type(site.family).__name__} cannot be sampled {error}".rstrip(),
+            "An improper prior of the model is fine; draw the site in the guide from a "
+            "distribution with a sampler",
+        ) from None
 
 
 def _default(fn: Any) -> AbstractStrategy:

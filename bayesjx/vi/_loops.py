@@ -30,6 +30,12 @@ def is_from_loop(msg: Any) -> bool:
     return bool(msg.get("_control_flow_done"))
 
 
+def expand_to_samples(msg: Any) -> None:
+    """Turns the `sample_shape` of a sample statement into leading batch axes."""
+    if sample_shape := msg["kwargs"].pop("sample_shape", ()):
+        msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
+
+
 class GivenInLoops(Messenger):
     """Hands values to the sites in the bodies of loops, by wrapping the bodies themselves.
 
@@ -65,6 +71,8 @@ class GivenInLoops(Messenger):
         elif msg["type"] == "plate" and self.plates is not None:
             self.plates(msg)
         elif msg["type"] == "sample" and not is_from_loop(msg):
+            if not msg["is_observed"]:
+                expand_to_samples(msg)
             if self.observed or not msg["is_observed"]:
                 self._give(msg)
 
