@@ -207,6 +207,38 @@ def test_draws_that_no_loop_hands_on_are_scored(loop):
     np.testing.assert_allclose(slope, cost * np.sum(b / 0.4 - (1 - b) / 0.6), rtol=1e-10)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_baseline_in_a_scan_is_subtracted_from_the_cost_of_the_path(reverse):
+    """One draw by hand, for baselines that are numbers and those that are learned."""
+
+    def program(law):
+        def step(state, x):
+            numpyro.sample("b", law(x))
+            return state, None
+
+        scan(step, 0.0, jnp.array([0.7, 0.7]), reverse=reverse)
+
+    def guide(q, learned):
+        def law(x):
+            return vi.reinforce(dist.Bernoulli(q), baseline=vi.LearnedBaseline(x) if learned else x)
+
+        program(law)
+
+    @vi.expectation(has_aux=True)
+    def bound(q, learned):
+        trace, log_q = vi.simulate(guide, q, learned)
+        model = lambda: program(lambda _: dist.Bernoulli(0.3))  # noqa: E731
+        return vi.log_density(model, trace) - log_q, trace["b"]
+
+    run = lambda q, learned: bound.value_and_grad(jax.random.key(0), q, learned)  # noqa: E731
+    runs = jax.jit(lambda q: (run(q, False), run(q, True)))(jnp.asarray(0.4))
+    for (value, b), slope in runs:
+        b = np.asarray(b)
+        cost = stats.bernoulli(0.3).logpmf(b).sum() - stats.bernoulli(0.4).logpmf(b).sum()
+        np.testing.assert_allclose(value, cost, rtol=1e-10)
+        np.testing.assert_allclose(slope, (cost - 0.7) * np.sum(b / 0.4 - (1 - b) / 0.6), rtol=1e-9)
+
+
 def test_sample_shapes_are_batch_axes():
     def program():
         numpyro.sample("z", dist.Normal(0.0, 1.0), sample_shape=(3,))
