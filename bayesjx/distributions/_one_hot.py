@@ -109,10 +109,7 @@ class OneHotCategorical(Distribution):
         # product keeps its derivative in the value, which relaxed estimators follow.
         possible = self.logits > -jnp.inf
         terms = value * jnp.where(possible, self.logits, 0.0)
-        log_prob = jnp.sum(jnp.where(possible | (value == 0), terms, -jnp.inf), axis=-1)
-        if self._validate_args and is_concrete(value):  # as `BernoulliLogits`
-            log_prob = jnp.where(self._validate_sample(value), log_prob, -jnp.inf)
-        return log_prob
+        return jnp.sum(jnp.where(possible | (value == 0), terms, -jnp.inf), axis=-1)
 
     def enumerate_support(self, expand: bool = True) -> jax.Array:
         k = self.event_shape[0]

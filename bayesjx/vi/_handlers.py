@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
-from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from ._cost import Cost, one_dtype, Term
 from ._diagnose import Scored
 from ._enumerate import Enum
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
-from ._loops import GivenInLoops, is_from_loop, is_reversed, is_scan
+from ._loops import enter_keyed, expand_to_samples, GivenInLoops, is_from_loop, is_reversed, is_scan
 from ._matching import as_values, check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
@@ -157,14 +156,13 @@ class SimulateHandler(Recorder):
             # else: the program's own substitute handler put the value there
 
     def draw(self, msg: Any) -> None:
-        if sample_shape := msg["kwargs"].pop("sample_shape", ()):
-            msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
+        expand_to_samples(msg)
         fn, strategy = split(msg["fn"], msg["infer"])
         strategy = strategy or _enumerated(msg)
         strategy = replaced_strategy(self.prefix + msg["name"]) or strategy
         site = self.new_site(msg, fn, strategy or _default(fn))
         fixed = self.run.fixed.get(site.address)
-        with self.run.within(self.prefix, msg["name"]):
+        with self.run.within(self.prefix, msg["name"]), _drawable(site):
             if isinstance(site.strategy, AbstractPathwise):
                 value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
             else:
@@ -189,7 +187,7 @@ class SimulateHandler(Recorder):
 
     def enter_loop(self, msg: Any) -> None:
         """Hands keys, and the values of replayed sites, to the body of NumPyro's scan or cond."""
-        _enter_loop(msg, self.run.site_key(self.prefix, ""), self.prefix)
+        enter_keyed(msg, self.run.site_key(self.prefix, ""), self.prefix)
         self.loop = None
         if is_scan(msg):
             self.loop = "reverse scan" if is_reversed(msg) else "scan"
@@ -203,6 +201,11 @@ class SimulateHandler(Recorder):
     def register_emitted(self, msg: Any) -> None:
         fn, given = split(msg["fn"], {})
         strategy = given or _default(fn)
+        if self.loop and isinstance(strategy, AbstractScore):
+            # A scan stacks the baselines of its steps. That of the step that runs first depends on
+            # no draw of the loop, and may be subtracted from the cost of the whole path.
+            first = -1 if self.loop == "reverse scan" else 0
+            strategy = jax.tree.map(lambda x: x[first], strategy)
         site = self.new_site(msg, fn, strategy)
         site.stacked_value, site.in_loop, site.loop = msg["value"], True, self.loop
         for option in ("strategy", "enumerate"):
@@ -225,7 +228,11 @@ class SimulateHandler(Recorder):
                 )
         if not isinstance(strategy, AbstractPathwise):
             self.detached.add(msg["name"])
-            msg["value"] = site.stacked_value = jax.lax.stop_gradient(site.value)
+            value = jax.lax.stop_gradient(site.value)
+            if isinstance(strategy, AbstractScore):
+                # What a loop reports of its sites has passed by the tag that its body sees.
+                value = tag(value, site.address)
+            msg["value"] = site.stacked_value = value
             msg["intermediates"] = []
         self.run.add(site)
 
@@ -286,6 +293,7 @@ class DensityHandler(Recorder):
         elif kind == "plate":
             self.enter_plate(msg)
         elif kind == "sample" and not msg["is_observed"]:
+            expand_to_samples(msg)
             if name in self.given:
                 self.used.add(name)
                 msg["value"] = self.given[name]
@@ -331,60 +339,14 @@ class DensityHandler(Recorder):
 
     def check_all_used(self) -> None:
         if unused := sorted(set(self.given) - self.used):
+            observed = [name for name in unused if name in self.names]
             raise ValueError(
                 f"the values of {unused} fit no latent site of the model, which has "
-                f"{sorted(self.names)}; rename them, or mark guide-only sites with "
+                f"{sorted(self.used)}; rename them, or mark guide-only sites with "
                 "infer={'is_auxiliary': True}"
+                + f". The sites {observed} are observed there: leave them out"
+                * bool(observed)
             )
-
-
-class _InLoop(Messenger):
-    """In the body of a loop: keys made of the names of sites and plates, and tagged draws.
-
-    Of what leaves a loop, everything counts as computed from the tagged draws in it.
-    """
-
-    def __init__(self, key: jax.Array, prefix: str):
-        super().__init__()
-        self.key, self.prefix = key, prefix
-
-    def process_message(self, msg: Any) -> None:
-        kind, wanted = msg["type"], msg["value"] is None
-        if kind == "control_flow":
-            _enter_loop(msg, self.key, self.prefix)
-        elif kind in ("sample", "plate") and wanted and msg["kwargs"]["rng_key"] is None:
-            msg["kwargs"]["rng_key"] = named(self.key, f"{kind} {msg['name']}")
-
-    def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"]:
-            msg["value"] = tag(msg["value"], self.prefix + msg["name"])
-
-
-def _enter_loop(msg: Any, key: jax.Array, prefix: str) -> None:
-    """Has the body of NumPyro's scan or cond run with `_InLoop`, under keys made of `key`."""
-    key = random.fold_in(key, crc32(b"loop"))
-    if not is_scan(msg):
-        pred, *branches, operand = msg["args"]
-        branches = [_run_with(branch, key, prefix) for branch in branches]
-        msg["args"] = (pred, *branches, operand)
-        return
-    step, init, xs, length, reverse = msg["args"]
-    if length is None:
-        length = jnp.shape(jax.tree.leaves(xs)[0])[0]
-
-    def body(carry: Any, inputs: Any) -> Any:
-        x, key = inputs
-        return _run_with(step, key, prefix)(carry, x)
-
-    msg["args"] = (body, init, (xs, random.split(key, length)), length, reverse)
-
-
-def _run_with(fn: Any, key: jax.Array, prefix: str) -> Any:
-    def run(*args: Any) -> Any:
-        with _InLoop(key, prefix):
-            return fn(*args)
-
-    return run
 
 
 def _enumerated(msg: Any) -> AbstractStrategy | None:
@@ -396,6 +358,19 @@ def _enumerated(msg: Any) -> AbstractStrategy | None:
             f"got {asked!r}"
         )
     return None if asked is None else _ENUM
+
+
+@contextmanager
+def _drawable(site: Site) -> Generator[None]:
+    """Says which site it is whose distribution has no sampler."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise site.explain(
+            f"{type(site.family).__name__} cannot be sampled {error}".rstrip(),
+            "An improper prior of the model is fine; draw the site in the guide from a "
+            "distribution with a sampler",
+        ) from None
 
 
 def _default(fn: Any) -> AbstractStrategy:

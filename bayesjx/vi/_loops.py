@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
+from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 import numpyro
+from jax import random
 from numpyro import handlers
 from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.primitives import _PYRO_STACK, Messenger
+
+from ._context import named
+from ._provenance import tag
 
 Values = Mapping[str, Any]
 
@@ -28,6 +33,12 @@ def is_reversed(msg: Any) -> bool:
 def is_from_loop(msg: Any) -> bool:
     """Whether the site was drawn in the body of NumPyro's scan or cond and is reported now."""
     return bool(msg.get("_control_flow_done"))
+
+
+def expand_to_samples(msg: Any) -> None:
+    """Turns the `sample_shape` of a sample statement into leading batch axes."""
+    if sample_shape := msg["kwargs"].pop("sample_shape", ()):
+        msg["fn"] = msg["fn"].expand(sample_shape + msg["fn"].batch_shape)
 
 
 class GivenInLoops(Messenger):
@@ -65,6 +76,8 @@ class GivenInLoops(Messenger):
         elif msg["type"] == "plate" and self.plates is not None:
             self.plates(msg)
         elif msg["type"] == "sample" and not is_from_loop(msg):
+            if not msg["is_observed"]:
+                expand_to_samples(msg)
             if self.observed or not msg["is_observed"]:
                 self._give(msg)
 
@@ -145,6 +158,57 @@ class Fixed(Messenger):
         elif msg["type"] == "sample" and not is_from_loop(msg) and msg["name"] in self.values:
             msg["value"] = self.values[msg["name"]]
             msg["is_observed"] = msg["is_observed"] or self.observed
+
+
+class _InLoop(Messenger):
+    """In the body of a loop: keys made of the names of sites and plates, and tagged draws.
+
+    Of what leaves a loop, everything counts as computed from the tagged draws in it.
+    """
+
+    def __init__(self, key: jax.Array, prefix: str):
+        super().__init__()
+        self.key, self.prefix = key, prefix
+
+    def process_message(self, msg: Any) -> None:
+        kind, wanted = msg["type"], msg["value"] is None
+        if kind == "control_flow":
+            enter_keyed(msg, self.key, self.prefix)
+        elif kind in ("sample", "plate") and wanted and msg["kwargs"]["rng_key"] is None:
+            msg["kwargs"]["rng_key"] = named(self.key, f"{kind} {msg['name']}")
+        if kind == "sample" and not msg["is_observed"] and not is_from_loop(msg):
+            expand_to_samples(msg)
+
+    def postprocess_message(self, msg: Any) -> None:
+        if msg["type"] == "sample" and not msg["is_observed"]:
+            msg["value"] = tag(msg["value"], self.prefix + msg["name"])
+
+
+def enter_keyed(msg: Any, key: jax.Array, prefix: str) -> None:
+    """Has the body of NumPyro's scan or cond run with `_InLoop`, under keys made of `key`."""
+    key = random.fold_in(key, crc32(b"loop"))
+    if not is_scan(msg):
+        pred, *branches, operand = msg["args"]
+        branches = [_run_with(branch, key, prefix) for branch in branches]
+        msg["args"] = (pred, *branches, operand)
+        return
+    step, init, xs, length, reverse = msg["args"]
+    if length is None:
+        length = jnp.shape(jax.tree.leaves(xs)[0])[0]
+
+    def body(carry: Any, inputs: Any) -> Any:
+        x, key = inputs
+        return _run_with(step, key, prefix)(carry, x)
+
+    msg["args"] = (body, init, (xs, random.split(key, length)), length, reverse)
+
+
+def _run_with(fn: Any, key: jax.Array, prefix: str) -> Any:
+    def run(*args: Any) -> Any:
+        with _InLoop(key, prefix):
+            return fn(*args)
+
+    return run
 
 
 def _under(handler: Messenger, f: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,7 +62,8 @@ class Reinforce(AbstractScore):
 
     Args:
         baseline: None, a number or array over the site's plates that does not depend on the
-            site's value, `vi.EMA()` or `vi.LearnedBaseline(prediction)`.
+            site's value, `vi.EMA()` or `vi.LearnedBaseline(prediction)`. The scores of all steps of
+            a scan share the baseline of the step that runs first.
 
     References:
         Williams (1992), "Simple statistical gradient-following algorithms for connectionist

@@ -172,6 +172,91 @@ def test_the_bound_of_a_branching_scan_is_unbiased(strategy):
     assert_mean(gradient, np.asarray(slope))
 
 
+@pytest.mark.parametrize("loop", ["scan", "cond"])
+def test_draws_that_no_loop_hands_on_are_scored(loop):
+    """One draw by hand: neither the carry nor the output of the loop depends on it."""
+    y = jnp.array([0.4, -1.0])
+
+    def flag(law, state):
+        numpyro.sample("b", law)
+        return state
+
+    def run(law):
+        if loop == "scan":
+            return scan(lambda state, _: (flag(law, state), None), 0.0, jnp.arange(2))
+        return cond(True, lambda x: flag(law, x), lambda x: flag(law, x), 0.0)
+
+    def guide(q):
+        run(vi.reinforce(dist.Bernoulli(jnp.broadcast_to(q, (2,))).to_event(1)))
+
+    def model(q):
+        run(dist.Bernoulli(jnp.full(2, 0.3)).to_event(1))
+
+    @vi.expectation(has_aux=True)
+    def bound(q):
+        trace, log_q = vi.simulate(guide, q)
+        b = trace["b"]
+        log_y = jnp.sum(dist.Normal(b, 1.0).log_prob(y))
+        return vi.log_density(model, trace, q) + log_y - log_q, b
+
+    (value, b), slope = jax.jit(bound.value_and_grad)(jax.random.key(0), jnp.asarray(0.4))
+    b = np.asarray(b)
+    cost = stats.bernoulli(0.3).logpmf(b).sum() - stats.bernoulli(0.4).logpmf(b).sum()
+    cost += stats.norm(b).logpdf(y).sum()
+    np.testing.assert_allclose(value, cost, rtol=1e-10)
+    np.testing.assert_allclose(slope, cost * np.sum(b / 0.4 - (1 - b) / 0.6), rtol=1e-10)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+def test_a_baseline_in_a_scan_is_subtracted_from_the_cost_of_the_path(reverse):
+    """One draw by hand, for baselines that are numbers and those that are learned."""
+
+    def program(law):
+        def step(state, x):
+            numpyro.sample("b", law(x))
+            return state, None
+
+        scan(step, 0.0, jnp.array([0.7, 0.7]), reverse=reverse)
+
+    def guide(q, learned):
+        def law(x):
+            return vi.reinforce(dist.Bernoulli(q), baseline=vi.LearnedBaseline(x) if learned else x)
+
+        program(law)
+
+    @vi.expectation(has_aux=True)
+    def bound(q, learned):
+        trace, log_q = vi.simulate(guide, q, learned)
+        model = lambda: program(lambda _: dist.Bernoulli(0.3))  # noqa: E731
+        return vi.log_density(model, trace) - log_q, trace["b"]
+
+    run = lambda q, learned: bound.value_and_grad(jax.random.key(0), q, learned)  # noqa: E731
+    runs = jax.jit(lambda q: (run(q, False), run(q, True)))(jnp.asarray(0.4))
+    for (value, b), slope in runs:
+        b = np.asarray(b)
+        cost = stats.bernoulli(0.3).logpmf(b).sum() - stats.bernoulli(0.4).logpmf(b).sum()
+        np.testing.assert_allclose(value, cost, rtol=1e-10)
+        np.testing.assert_allclose(slope, (cost - 0.7) * np.sum(b / 0.4 - (1 - b) / 0.6), rtol=1e-9)
+
+
+def test_sample_shapes_are_batch_axes():
+    def program():
+        numpyro.sample("z", dist.Normal(0.0, 1.0), sample_shape=(3,))
+
+        def step(last, _):
+            x = numpyro.sample("x", dist.Normal(last, 1.0), sample_shape=(3,))
+            return x[0], None
+
+        scan(step, jnp.zeros(()), None, length=2)
+
+    values = {"z": jnp.array([0.1, 2.0, -1.0]), "x": jnp.array([[0.5, 1.0, 0.0], [2.0, 0.0, 1.0]])}
+    want = (
+        stats.norm.logpdf(values["z"]).sum() + stats.norm([[0.0], [0.5]]).logpdf(values["x"]).sum()
+    )
+    np.testing.assert_allclose(vi.log_density(program, values).total, want, rtol=1e-12)
+    assert abs(vi.elbo(program, program).estimate(jax.random.key(0))) < 1e-9
+
+
 def test_a_branch_of_enumerated_flags_is_exact():
     q = jnp.array([0.4, 0.6, 0.3])
 

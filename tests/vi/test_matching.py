@@ -158,3 +158,12 @@ def test_without_validation_shapes_still_count():
             run(vi.elbo(program((), 0), program((3,), 0)))
     finally:
         enable_validation(True)
+
+
+def test_improper_guides_and_values_of_data_are_named():
+    flat = lambda: numpyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))  # noqa: E731
+    with pytest.raises(ValueError, match="site 'z'.*: ImproperUniform cannot be sampled"):
+        run(vi.elbo(flat, flat))
+    seen = lambda: numpyro.sample("y", dist.Normal(0.0, 1.0), obs=1.0)  # noqa: E731
+    with pytest.raises(ValueError, match=r"which has \[\].*\['y'\] are observed there"):
+        vi.log_density(seen, {"y": jnp.zeros(())})
