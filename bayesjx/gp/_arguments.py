@@ -20,7 +20,7 @@ def real_array(name: str, value: Any) -> jax.Array | np.ndarray:
     Raises:
         ValueError: it holds something else.
     """
-    if not hasattr(value, "dtype"):
+    if not isinstance(value, jax.Array | np.ndarray):
         try:
             value = np.asarray(value)
         except ValueError as error:  # rows of different lengths

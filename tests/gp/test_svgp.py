@@ -313,15 +313,22 @@ def test_precisions_stay_positive_where_the_likelihood_is_not_log_concave(dtype)
         return dist.Cauchy(f, 0.1)
 
     svgp = make(dtype, likelihood=cauchy)
-    algorithm = gp.svgp_natgrad(svgp, None, 0.9, num_data=N)
-    y = np.where(np.arange(N) % 3 == 0, 5.0, Y)
-    state, _ = jax.lax.scan(
-        lambda s, _: algorithm.step(KEY, s, jnp.asarray(X, dtype), y), algorithm.init(), None, 30
-    )
-    precision = state.natural[0].precision
-    assert precision.dtype == dtype
-    assert np.linalg.eigvalsh(precision).min() > 0.99
-    assert elbo(svgp.trained(state), X, y) > elbo(svgp, X, y)
+    x, y = jnp.asarray(X, dtype), jnp.asarray(np.where(np.arange(N) % 3 == 0, 5.0, Y), dtype)
+
+    @jax.jit
+    def trained(rate):
+        algorithm = gp.svgp_natgrad(svgp, None, lambda count: rate, num_data=N)
+        return jax.lax.scan(lambda s, _: algorithm.step(KEY, s, x, y), algorithm.init(), None, 30)[
+            0
+        ]
+
+    # Steps of 0.9 go to and fro, and a rounding decides where the last one is; those of 0.5 settle.
+    for rate, settles in ((0.9, False), (0.5, True)):
+        state = trained(rate)
+        precision = state.natural[0].precision
+        assert precision.dtype == dtype
+        assert np.linalg.eigvalsh(precision).min() > 0.99
+        assert not settles or elbo(svgp.trained(state), x, y) > elbo(svgp, x, y) + 10
 
 
 @pytest.mark.parametrize("name", ["adam", "natgrad"])
