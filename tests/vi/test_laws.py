@@ -78,5 +78,5 @@ def test_repair_reaches_inside_wrappers():
     )(jnp.zeros(()))
     np.testing.assert_allclose(slope, 3.0)
     assert type(repaired(d)) is type(d)
-    untouched = dist.Poisson(2.0)
+    untouched = dist.Gumbel(2.0)
     assert repaired(untouched) is untouched
