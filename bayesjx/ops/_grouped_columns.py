@@ -212,7 +212,7 @@ def _bind_moments(
     return one, two
 
 
-def _checked(values: Any, index: Any, x: Any) -> tuple[jax.Array, ...]:
+def _checked(values: Any, index: Any, x: Any) -> tuple[Any, ...]:
     values, x = checked_arrays("grouped columns", {"values": values, "x": x})
     index = listed(index)
     fits = values.ndim == 3 and jnp.shape(index) == values.shape[:2] and x.ndim == 2
