@@ -244,6 +244,10 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     assert again.objective <= found.objective + 1e-6
     assert again.ends.shape == (3,) and again.objective == again.ends.min()
     assert found.ends == found.objective
+    options = {"restarts": 3, "key": jax.random.key(0), "spread": 0.3, "side_by_side": True}
+    beside = gp.minimise(objective, prior(0.5), X, Y, **options)
+    np.testing.assert_allclose(beside.ends, again.ends, rtol=1e-6)
+    assert beside.converged and beside.params.noise.shape == ()
     apart = f"{again.ends.min():.6g} and {again.ends.max():.6g}"
     assert again.message.endswith(f"; the 3 starts ended between {apart}")
     assert re.fullmatch(r"converged in \d+ steps", found.message)
