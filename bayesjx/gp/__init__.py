@@ -9,6 +9,7 @@ from ..distributions._likelihood import (
 )
 from ._collapsed import fitc as fitc, power_ep as power_ep, sgpr as sgpr
 from ._condition import condition as condition
+from ._data_units import in_units_of as in_units_of
 from ._decoupled import DecoupledSVGP as DecoupledSVGP
 from ._exact import ExactPosterior as ExactPosterior
 from ._fourier import fourier_features as fourier_features, FourierFeatures as FourierFeatures

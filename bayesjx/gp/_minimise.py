@@ -73,7 +73,7 @@ class Minimum(NamedTuple):
             f"not converged in {self.steps} steps: the objective still fell by "
             f"{float(self.decrease):.2g} in the last {WINDOW}, and the largest element of the "
             f"gradient is {float(self.gradient):.2g}. Go on from its params with more max_steps; "
-            "standardise inputs and responses; or try restarts"
+            "standardise inputs and responses; start at gp.in_units_of(prior, x, y); try restarts"
         )
 
 
@@ -91,7 +91,8 @@ def minimise(
 ) -> Minimum:
     r"""Minimise a function of modules by L-BFGS; positive fields move on a logarithmic scale.
 
-    `minimise(lambda prior: -prior(x).log_prob(y), prior)` maximises the marginal likelihood.
+    `minimise(lambda prior: -prior(x).log_prob(y), prior)` maximises the marginal likelihood. Of
+    data that are not standardised, start at `in_units_of(prior, x, y)`.
 
     Args:
         objective: `objective(params, *data) -> scalar`, a pure function. It is compiled once for
