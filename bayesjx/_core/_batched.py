@@ -59,6 +59,12 @@ def solve_tril_each(tril: jax.Array, b: jax.Array, *, transposed: bool = False) 
         b: shape `(..., n, k)`, the same leading axes.
         transposed: solve with the transposes.
     """
+    if isinstance(tril, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        return _solve_tril_each(tril, b, transposed)
+    return _solve_tril_each_compiled(tril, b, transposed)
+
+
+def _solve_tril_each(tril: jax.Array, b: jax.Array, transposed: bool) -> jax.Array:
     tril = jnp.tril(tril)
     fixed = jax.lax.stop_gradient(tril)
 
@@ -71,6 +77,9 @@ def solve_tril_each(tril: jax.Array, b: jax.Array, *, transposed: bool = False) 
         lambda _, rhs: _substitute(fixed, rhs, transposed),
         transpose_solve=lambda _, rhs: _substitute(fixed, rhs, not transposed),
     )
+
+
+_solve_tril_each_compiled = compiled(_solve_tril_each)
 
 
 def inverse_tril(tril: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 from jax import random
 
-from .._core import cholesky_each, each, safe_cholesky, solve_tril_each
+from .._core import cholesky_each, compiled, each, safe_cholesky, solve_tril_each
 from ._arithmetic import checked_parts
 from ._dense import Diag, ScaledIdentity
 from ._factors import check_each
@@ -92,14 +92,7 @@ class BlockDiag(AbstractOperator):
             tril = self.blocks if lower else self.blocks.mT
             out = solve_tril_each(tril, rows, transposed=not lower)
         elif psd in self.tags:
-            tril = jax.lax.stop_gradient(self)._tril("solve")
-
-            def solve(b: jax.Array) -> jax.Array:
-                half = solve_tril_each(tril, self._rows(b))
-                out = solve_tril_each(tril, half, transposed=True)
-                return out.reshape(b.shape)
-
-            return symmetric_solve(self._mm, solve, b)
+            return _solved(self, jax.lax.stop_gradient(self)._tril("solve"), b)
         else:
             out = each(_solve_pair, (self.blocks, rows))
         return out.reshape(b.shape)
@@ -226,6 +219,16 @@ def _split(x: jax.Array, sizes: list[int]) -> list[jax.Array]:
 
 def _diagonals(blocks: jax.Array) -> jax.Array:
     return jnp.diagonal(blocks, axis1=-2, axis2=-1)
+
+
+@compiled
+def _solved(operator: BlockDiag, tril: jax.Array, b: jax.Array) -> jax.Array:
+    def solve(b: jax.Array) -> jax.Array:
+        half = solve_tril_each(tril, operator._rows(b))
+        out = solve_tril_each(tril, half, transposed=True)
+        return out.reshape(b.shape)
+
+    return symmetric_solve(operator._mm, solve, b)
 
 
 def _solve_pair(pair: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from .._core import check_key
+from .._core import check_key, in_chunks
 from ..diagnostics import PSIS, psis as smooth
 from ._context import Context
 from ._cost import Cost, reduce_to
@@ -69,7 +69,7 @@ def psis(
         return jnp.asarray(cost.total) if plate is None else _over_plate(cost, plate)
 
     keys = random.split(key, num_draws)
-    log_weights = jax.lax.map(log_weight, keys, batch_size=batch_size or num_draws)
+    log_weights = in_chunks(jax.vmap(log_weight), keys, batch_size or num_draws)
     return smooth(jnp.moveaxis(log_weights, 0, -1))
 
 
