@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -219,7 +218,7 @@ class Masked(AbstractOperator):
 
     def _kept_precision(self) -> jax.Array:
         """$P_{mm}$ with its derivatives."""
-        again = functools.partial(_precision, missing=self.missing)
+        again = jax.tree_util.Partial(_precision, missing=self.missing)  # its arrays are seen
         return kept((self.full,), self.missing_precision, factorise=again)
 
     def _lost(self, cross: Kron | KhatriRao | None) -> jax.Array:

@@ -56,6 +56,20 @@ def test_multiples_and_sums_with_noise_are_those_of_the_dense_matrix(name):
     assert name in OTHERS or types[:4] == types[:1] * 4
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_derivatives_can_be_taken_of_a_compiled_function(name):
+    # so that no rule of a derivative holds what was made while the function was traced
+    kind = KINDS[name]
+
+    @jax.jit
+    def value(c):
+        made = c * kind.make(jnp.float64)
+        return sum(jnp.sum(found) for found in answers(made).values())
+
+    lowered = jax.jit(jax.value_and_grad(value)).lower(jnp.asarray(0.4))
+    assert lowered.out_info[1].shape == ()
+
+
 def answers(each):
     """A product and, where the structure has them, a solution and the log-determinant."""
     x = columns(each, 1)
