@@ -69,9 +69,10 @@ def _check_identity(identity: Any) -> None:
     for name in ("program", "platform"):
         _check_type(f"fit.{name}", identity[name], str)
     _check_pair("fit.key", identity["key"])
-    for name in ("initial", "data", "batch"):
-        _check_type(f"fit.{name}", identity[name], list)
-        for pair in identity[name]:
+    for name in ("algorithm", "initial", "data", "batch"):
+        pairs = identity.get(name, []) if name == "algorithm" else identity[name]
+        _check_type(f"fit.{name}", pairs, list)
+        for pair in pairs:
             _check_pair(f"fit.{name}", pair)
     _check_type("fit.layout", identity.get("layout", ""), str)
 

@@ -10,7 +10,7 @@ import numpy as np
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
 from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, make_watch
-from bayesjx._core._program import as_function, get_program, place, Program
+from bayesjx._core._program import Arguments, get_program, Program
 
 
 class Position(NamedTuple):
@@ -29,6 +29,7 @@ class Loop:
         seconds: spent on steps.
         compile_seconds: spent on tracing and compiling.
         failure: message about the step that went bad, or None.
+        arguments: of the step, at the start.
     """
 
     position: Position
@@ -36,6 +37,7 @@ class Loop:
     seconds: float
     compile_seconds: float
     failure: str | None
+    arguments: Arguments
 
     def __init__(
         self,
@@ -46,9 +48,9 @@ class Loop:
         batches: Batches,
         check_finite: str,
     ):
-        self.key, state, self.data = place(jnp.asarray(key), state, data)
-        self.algorithm = algorithm._replace(step=as_function(algorithm.step))
-        self.batches = batches
+        self.arguments = Arguments(algorithm.step, jnp.asarray(key), state, data, batches.first)
+        self.key, state, self.data = self.arguments.key, self.arguments.state, self.arguments.data
+        self.algorithm, self.batches = algorithm, batches
         self.watch = make_watch(state, check_finite)
         self.position, self.told = Position(0, state), 0
         self.seconds, self.compile_seconds, self.failure = 0.0, 0.0, None
@@ -61,9 +63,7 @@ class Loop:
     def prepare(self, capacity: int, num_steps: int) -> Program:
         """Trace the step, and make room for the records of `num_steps` steps."""
         started = time.perf_counter()
-        self.program = get_program(
-            self.algorithm.step, *self.arguments(), capacity=capacity, watch=self.watch
-        )
+        self.program = get_program(self.arguments, capacity, self.watch)
         self._rows = jax.tree.map(
             lambda x: np.empty((num_steps, *x.shape), x.dtype), self.program.info
         )
@@ -75,7 +75,7 @@ class Loop:
         """Compile the program unless an earlier fit did."""
         if self.program.call is None:
             started = time.perf_counter()
-            self.program.compile(self.algorithm.step, *self.arguments())
+            self.program.compile(self.arguments)
             self.compile_seconds += time.perf_counter() - started
 
     def advance(self, count: int) -> float:
@@ -86,14 +86,18 @@ class Loop:
         """
         started, (first, state) = time.perf_counter(), self.position
         batches = self.batches.stack(first, count, self.program.capacity)
-        batches = jax.tree.map(jnp.asarray, batches)
+        batches = list(map(jnp.asarray, jax.tree.leaves(batches)))
+        own, data = jax.tree.leaves(self.arguments.own), jax.tree.leaves(self.data)
+        structure = jax.tree.structure(state)
         call = self.program.call
         if call is None:
             raise RuntimeError("compile() comes first")
 
         def run(begin: int, end: int, state):
             bounds = (np.int32(begin), np.int32(end), np.int32(first))
-            return call(*bounds, self.key, state, self.data, batches)
+            leaves = jax.tree.leaves(state)
+            new, rows, ok = call(*bounds, self.key, own, leaves, data, batches)
+            return jax.tree.unflatten(structure, new), rows, ok
 
         new_state, rows, ok = run(0, count, state)
         if ok:  # waits for the device: the one synchronisation of a dispatch
@@ -116,10 +120,6 @@ class Loop:
             rows[:step] = old
         self.position = Position(step, jax.tree.map(_put_like, state, self.position.state))
         self.told = told
-
-    def arguments(self) -> tuple:
-        """Key, state, data and first batch: what a step is called with."""
-        return self.key, self.position.state, self.data, self.batches.first
 
     def _record(self, state: Any, rows: Any, count: int) -> None:
         step = self.step

@@ -17,10 +17,10 @@ from .._core import (
     compiled,
     failures_are_nan,
     from_real,
-    learnable,
-    to_real,
+    known,
     traced,
     TracedFunction,
+    unconstrained,
 )
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
@@ -139,12 +139,8 @@ def minimise(
         raise ValueError(f"minimise: side_by_side must be a bool or None, got {side_by_side!r}")
     if not callable(objective):
         raise ValueError(f"minimise: objective must be a function, got {objective!r:.80}")
-    spec = _chosen(params, trainable)
-    real = to_real(params)
-    spec = jax.tree.map(_is_free, spec, real)
-    free, fixed = eqx.partition(real, spec)
-    if not jax.tree.leaves(free):
-        raise ValueError("minimise: params hold no floating-point array to train")
+    free = unconstrained(params, trainable)
+    fixed = known(params, free)
     arrays, static = eqx.partition((fixed, data), eqx.is_array)
     free = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), free)
     starts = [free]
@@ -153,7 +149,7 @@ def minimise(
 
     def value(free: Any, arrays: Any) -> jax.Array:
         fixed, data = eqx.combine(arrays, static)
-        return _value(objective, from_real(eqx.combine(free, fixed)), data)
+        return _value(objective, eqx.combine(from_real(free), fixed), data)
 
     same = traced(value, free, arrays, source=objective)
     # Rules of derivatives are traced there, and not where a density asks for NaN.
@@ -169,8 +165,7 @@ def minimise(
             f"minimise: the objective is {best.objective} at every start; try other parameters, or "
             "more noise"
         )
-    found = eqx.filter(from_real(eqx.combine(best.params, fixed)), spec)
-    return best._replace(params=eqx.combine(found, eqx.filter(params, spec, inverse=True)))
+    return best._replace(params=eqx.combine(from_real(best.params), fixed))
 
 
 def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.Array:
@@ -278,37 +273,6 @@ def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, k
         if key is None:
             raise ValueError("minimise: restarts need a key")
         check_key(key)
-
-
-def _chosen(params: Any, trainable: Any) -> Any:
-    """Which leaves are to move, a tree of booleans."""
-    if trainable is None:
-        return learnable(params)
-    if not callable(trainable):
-        raise ValueError(f"minimise: trainable must be a function, got {trainable!r:.80}")
-    try:
-        return learnable(params, trainable)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"minimise: trainable must return a node of params or a list of them ({error})"
-        ) from error
-
-
-def _is_free(chosen: bool, leaf: Any) -> bool:
-    """Whether a leaf moves: not a variance of 0, whose logarithm is infinite."""
-    if not chosen:
-        return False
-    if np.isnan(np.asarray(leaf)).any():
-        raise ValueError(
-            "minimise: params hold NaN, or negative numbers in an array that must be positive"
-        )
-    none = np.isneginf(np.asarray(leaf))
-    if none.any() and not none.all():
-        raise ValueError(
-            "minimise: in params a positive array holds zeros beside other values; make them "
-            "positive, or leave the array out by trainable"
-        )
-    return not none.any()
 
 
 def _largest(tree: Any) -> jax.Array:

@@ -14,6 +14,7 @@ from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
 from bayesjx import gp, kernels, ops
+from bayesjx._core import from_real, to_real
 
 N, M, D = 11, 5, 2
 X = np.random.default_rng(0).normal(size=(N, D))
@@ -231,8 +232,8 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
     found = gp.minimise(objective, prior(0.5), X, Y)
     assert found.converged and found.objective < objective(prior(0.5), X, Y)
-    real = gp._minimise.to_real(found.params)
-    slope = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))
+    real = to_real(found.params)
+    slope = eqx.filter_grad(lambda r: objective(from_real(r), X, Y))
     gradient = eqx.filter_jit(slope)(real)
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) < 1e-4
     silent = gp.minimise(lambda p: -p(X).log_prob(Y), gp.GP(kernels.Matern12(1.0)))

@@ -6,8 +6,10 @@ import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import optax
 import pytest
 
+import bayesjx
 from bayesjx import gp, kernels
 
 N = 7
@@ -67,7 +69,39 @@ def minimise(i):
     return found.objective
 
 
-@pytest.mark.parametrize("call", [exact, masked, laplace, sparse, minimise])
+def poisson(f):
+    return dist.Poisson(jnp.exp(f))
+
+
+def trained_sparse(i):
+    """Of a prior and points that are made anew, with other values."""
+    svgp = gp.SVGP(gp.GP(kernels.RBF(1.0 + i)), np.arange(3.0) + 0.1 * i, poisson)
+    ends = []
+    for make, options in ((gp.svgp_adam, ()), (gp.svgp_natgrad, (0.1,))):
+        algorithm = make(svgp, optax.adam(0.01), *options, num_data=N)
+        data = data_of_counts(i)
+        result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=data)
+        ends.append(svgp.trained(result.state))
+    assert ends[0].prior.noise == 0 and ends[0].prior.kernel.variance != 1
+    return eqx.filter(ends, eqx.is_array)
+
+
+def data_of_counts(i):
+    return data(i)[0], np.random.default_rng(i).poisson(2.0, N)
+
+
+def trained_on_grid(i):
+    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + i)), GRID, poisson)
+    algorithm = gp.kron_vi(q, optax.adam(0.01))
+    cells, y = np.arange(6), np.random.default_rng(i).poisson(2.0, 6)
+    result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=(cells, y))
+    return q.trained(result.state).whitened_mean
+
+
+CALLS = [exact, masked, laplace, sparse, minimise, trained_sparse, trained_on_grid]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_other_data_compile_nothing(call):
     for i in (0, 1):
         jax.block_until_ready(jax.tree.leaves(call(i)))
