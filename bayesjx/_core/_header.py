@@ -27,14 +27,20 @@ def check_header(header: Any) -> None:
     _check_texts("versions", header["versions"])
     _check_type("structure", header["structure"], str)
     _check_type("payload_sha256", header["payload_sha256"], str)
-    for part in ("state", "history"):
-        _check_type(part, header[part], list)
-        for leaf in header[part]:
+    leaves = {part: header[part] for part in ("state", "history")}
+    leaves["kept"] = header.get("kept", [])  # there is none in files of format 1
+    for part, described in leaves.items():
+        _check_type(part, described, list)
+        for leaf in described:
             _check_leaf(leaf)
     for leaf in header["history"]:
         if leaf["shape"][:1] != [header["step"]]:
             raise ValueError(f"{leaf['path']} of shape {leaf['shape']} has not one row per step")
-    size = sum(leaf["bytes"] for leaf in (*header["state"], *header["history"]))
+    _check_count("thin", header.get("thin", 1), 1)
+    for leaf in leaves["kept"]:
+        if leaf["shape"][:1] != [header["step"] // header.get("thin", 1)]:
+            raise ValueError(f"{leaf['path']} of shape {leaf['shape']} is not of every state kept")
+    size = sum(leaf["bytes"] for described in leaves.values() for leaf in described)
     if header["payload_bytes"] != size:
         raise ValueError(f"payload_bytes is {header['payload_bytes']!r}; the leaves have {size}")
     if header.get("fit") is not None:

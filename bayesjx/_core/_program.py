@@ -49,9 +49,21 @@ class Arguments:
         state: pytree of arrays.
         data: pytrees of arrays, the same at each step.
         batch: pytrees of arrays of one step.
+        keep: from a state to what is kept of it, or None.
+        batch_size: rows of the data that a step draws, or None for all of them.
     """
 
-    def __init__(self, step: Callable, key: Any, state: Any, data: tuple, batch: tuple):
+    def __init__(
+        self,
+        step: Callable,
+        key: Any,
+        state: Any,
+        data: tuple,
+        batch: tuple,
+        keep: Callable | None = None,
+        batch_size: int | None = None,
+    ):
+        self._keep, self._batch_size = keep, batch_size
         made_of = (step.function, step.parts) if isinstance(step, Step) else step
         own, self._static = eqx.partition(made_of, eqx.is_array)
         self.key, self.own, self.state, self.data = place(key, own, state, data)
@@ -66,7 +78,8 @@ class Arguments:
     def identity(self, *options: Any) -> Identity:
         """Equal for steps that do the same to arrays of equal shapes, if that can be told."""
         trees = jax.tree.map(ArraySpec.of, (self.key, self.own, self.state, self.data, self.batch))
-        return Identity(self._static, *trees, *options, *_settings())
+        own_options = self._keep, self._batch_size
+        return Identity(self._static, *trees, *own_options, *options, *_settings())
 
     def trace(self, key: Any = None, shapes: bool = False) -> Any:
         """The step as a function of a key and the leaves of all else, traced.
@@ -79,16 +92,33 @@ class Arguments:
         if shapes:
             trees = jax.tree.map(_shape_of, trees)
         static, structures = self._static, self._structures
+        keep, batch_size = self._keep, self._batch_size
 
         def flat(key: Any, *leaves: list[Any]) -> Any:
             pairs = zip(structures, leaves, strict=True)
             own, state, data, batch = (jax.tree.unflatten(s, x) for s, x in pairs)
             made_of = eqx.combine(own, static)
             step = Step(made_of[0], *made_of[1]) if isinstance(made_of, tuple) else made_of
-            return step(key, state, *data, *batch)
+            if batch_size is not None:
+                key, row_key = jax.random.split(key)
+                data = drawn_rows(row_key, data, batch_size)
+            out = step(key, state, *data, *batch)
+            kept = None if keep is None or not _is_pair(out) else keep(out[0])
+            return out, kept
 
         # Not of the trees: their structures may hold functions of users, which a program must not.
         return jax.jit(flat, inline=True).trace(trees[0], *map(jax.tree.leaves, trees[1:]))
+
+
+def drawn_rows(key: Any, data: Any, size: int) -> Any:
+    """The same random rows, with replacement, of all arrays of a pytree."""
+    leaves = jax.tree.leaves(data)
+    index = jax.random.randint(key, (size,), 0, leaves[0].shape[0])
+    return jax.tree.map(lambda x: x[index], data)
+
+
+def _is_pair(out: Any) -> bool:
+    return isinstance(out, tuple) and len(out) == 2
 
 
 def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
@@ -110,17 +140,23 @@ class Program:
     Attributes:
         jaxpr: of one step; None once `call` is compiled.
         info: shapes and dtypes of one `Info`.
+        kept: shapes and dtypes of what is kept of a state.
         capacity: most steps of one call.
+        thin: of how many states the last one is kept.
         watch: what has to stay finite.
-        call: `call(begin, end, first, key, own, state, data, batches) -> (state, rows, ok)` runs
-            the global steps `first + begin` to `first + end - 1`. All but the first four are lists
-            of leaves. Those of `batches` and of the tree `rows` have a leading axis of length
-            `capacity`, of which the entries `begin:end` are used. None until compiled.
+        call: `call(begin, end, first, key, own, state, data, batches) -> (state, rows, kept, ok)`
+            runs the global steps `first + begin` to `first + end - 1`. All but the first four are
+            lists of leaves. Those of `batches` and of the tree `rows` have a leading axis of length
+            `capacity`, of which the entries `begin:end` are used. Entry `j` of those of the tree
+            `kept` is of the last step so far of block `first // thin + j`, where a block has `thin`
+            steps. None until compiled.
     """
 
     jaxpr: Any
     info: Any
+    kept: Any
     capacity: int
+    thin: int
     watch: Watch
     call: Callable | None = None
 
@@ -132,7 +168,7 @@ class Program:
         stacked = [jax.ShapeDtypeStruct((self.capacity, *x.shape), x.dtype) for x in batch]
         shardings = None
         if any(map(is_spread, (arguments.key, *own, *state, *data))):
-            shardings = ([x.sharding for x in state], None, None)
+            shardings = ([x.sharding for x in state], None, None, None)
         zero = np.int32(0)
         lowered = jax.jit(_make_run(self), out_shardings=shardings).lower(
             zero, zero, zero, arguments.key, own, state, data, stacked
@@ -143,23 +179,26 @@ class Program:
 _PROGRAMS = WeakCache(MOST)
 
 
-def get_program(arguments: Arguments, capacity: int, watch: Watch) -> Program:
+def get_program(arguments: Arguments, capacity: int, thin: int, watch: Watch) -> Program:
     """The program of a step, traced now or taken from the cache where its like was met before.
 
     Args:
         arguments: of the step.
         capacity: most steps of one call.
+        thin: of how many states the last one is kept.
         watch: what has to stay finite.
     Raises:
         ValueError: the step changes the structure, a shape or a dtype of the state, or returns
             an `Info` that cannot be recorded.
     """
-    key = arguments.identity(capacity, watch)
+    key = arguments.identity(capacity, thin, watch)
     program = _PROGRAMS.get(key)
     if program is None:
         traced = arguments.trace()
-        info = _check_output(traced.out_info, arguments.state)
-        program = Program(traced.jaxpr, info, capacity, watch)
+        out, kept = traced.out_info
+        info = _check_output(out, arguments.state)
+        _check_no_key(kept, "kept")
+        program = Program(traced.jaxpr, info, kept, capacity, thin, watch)
         _PROGRAMS.put(key, program)
     return program
 
@@ -184,30 +223,36 @@ def is_spread(x: Any) -> bool:
 
 
 def _make_run(program: Program) -> Callable:
-    step, constants, rows_like = program.jaxpr.jaxpr, program.jaxpr.consts, program.info
-    capacity, watch = program.capacity, program.watch
+    step, constants, watch = program.jaxpr.jaxpr, program.jaxpr.consts, program.watch
+    capacity, thin = program.capacity, program.thin
+    like, structure = jax.tree.flatten(program.info)
+    kept_like, kept_structure = jax.tree.flatten(program.kept)
+    blocks = (capacity - 1) // thin + 2  # that a call may have a part of
 
     def run(begin, end, first, key, own, state, data, batches):
         def body(i, carry):
-            state, rows = carry
+            state, rows, kept = carry
             now = jax.random.fold_in(key, first + i)
             batch = [_row(x, i) for x in batches]
             found = jax.core.eval_jaxpr(step, constants, now, *own, *state, *data, *batch)
-            new, row = found[: len(state)], found[len(state) :]
+            new, found = found[: len(state)], found[len(state) :]
             new = [x.astype(old.dtype) for x, old in zip(new, state, strict=True)]
-            rows = [
-                jax.lax.dynamic_update_index_in_dim(x, y, i, 0)
-                for x, y in zip(rows, row, strict=True)
-            ]
-            return new, rows
+            rows = _written(rows, i, found[: len(rows)])
+            block = (first + i) // thin - first // thin
+            return new, rows, _written(kept, block, found[len(rows) :])
 
-        structure = jax.tree.structure(rows_like)
-        rows = [jnp.zeros((capacity, *x.shape), x.dtype) for x in jax.tree.leaves(rows_like)]
-        state, rows = jax.lax.fori_loop(begin, end, body, (state, rows))
-        rows = jax.tree.unflatten(structure, rows)
-        return state, rows, watch.all_finite(state, rows)
+        rows = [jnp.zeros((capacity, *x.shape), x.dtype) for x in like]
+        kept = [jnp.zeros((blocks, *x.shape), x.dtype) for x in kept_like]
+        state, rows, kept = jax.lax.fori_loop(begin, end, body, (state, rows, kept))
+        rows, kept = jax.tree.unflatten(structure, rows), jax.tree.unflatten(kept_structure, kept)
+        return state, rows, kept, watch.all_finite(state, rows)
 
     return run
+
+
+def _written(arrays: list[Any], i: Any, values: list[Any]) -> list[Any]:
+    pairs = zip(arrays, values, strict=True)
+    return [jax.lax.dynamic_update_index_in_dim(x, y, i, 0) for x, y in pairs]
 
 
 def _row(x, i):
@@ -219,9 +264,7 @@ def _check_output(out: Any, state: Any) -> Any:
         raise ValueError(f"step must return the pair (state, info); got {type(out).__name__}.")
     new, info = out
     _check_same_state(state, new)
-    for path, x in jax.tree_util.tree_leaves_with_path(info):
-        if is_key(x):
-            raise ValueError(f"{path_name(path, 'info')} is a PRNG key, which is not recorded.")
+    _check_no_key(info, "info")
     objective = getattr(info, "objective", None)
     if objective is not None and getattr(objective, "shape", None) != ():
         got = (
@@ -229,6 +272,12 @@ def _check_output(out: Any, state: Any) -> Any:
         )
         raise ValueError(f"info.objective must be a scalar; got {got}. Was a mean or sum left out?")
     return info
+
+
+def _check_no_key(tree: Any, root: str) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if is_key(x):
+            raise ValueError(f"{path_name(path, root)} is a PRNG key, which is not recorded.")
 
 
 def _check_same_state(state, new) -> None:

@@ -78,7 +78,8 @@ class Saver:
         self._check(header)
         position, step, count = self._loop.position, header["step"], len(header["state"])
         state = jax.tree.unflatten(jax.tree.structure(position.state), leaves[:count])
-        self._loop.restore(step, state, leaves[count:], header["told"])
+        middle = count + len(header["history"])
+        self._loop.restore(step, state, leaves[count:middle], leaves[middle:], header["told"])
         stopped = header["stopped"] if header["num_steps"] >= self._num_steps else None
         self._saved = (step, header["told"], stopped)
         return stopped
@@ -128,9 +129,11 @@ class Saver:
                 "num_steps": self._num_steps,
                 "told": loop.told,
                 "stopped": stopped,
+                "thin": loop.thin,
                 "fit": self._identity,
             }
-            write_checkpoint(self._target, header, loop.position.state, loop.history())
+            parts = loop.position.state, loop.history(), loop.kept()
+            write_checkpoint(self._target, header, *parts)
             self._saved = now
         self._saved_at = time.monotonic()
 
@@ -153,6 +156,11 @@ class Saver:
             lambda x: jax.ShapeDtypeStruct((header["step"], *x.shape), x.dtype), loop.program.info
         )
         check_leaves(header["history"], rows, path, root="info")
+        if header.get("thin", 1) != loop.thin:
+            raise CheckpointError(
+                f"{path} belongs to a fit with thin={header.get('thin', 1)}; with thin={loop.thin} "
+                "other states would be kept."
+            )
         if header["step"] > self._num_steps:
             raise CheckpointError(
                 f"{path} holds {header['step']} steps already; num_steps={self._num_steps} is less."

@@ -34,12 +34,12 @@ class NaturalState(NamedTuple):
 
     Attributes:
         blocks: distributions of the inducing variables.
-        precisions: the same by natural parameters.
+        normals: the same by natural parameters.
         count: number of steps made, integer.
     """
 
     blocks: tuple[WhitenedNormal, ...]
-    precisions: tuple[NaturalNormal, ...]
+    normals: tuple[NaturalNormal, ...]
     count: jax.Array
 
 
@@ -158,7 +158,7 @@ def _natural_loss(
     at = now.project(x)  # once, for both steps
     held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
     held = eqx.combine(held, now)
-    before, blocks, laws = _natural_step(held, held_at, y, weight, natural.precisions, length, key)
+    before, blocks, laws = _natural_step(held, held_at, y, weight, natural.normals, length, key)
     value = now.with_blocks(blocks).bound(at, y, weight, key)
     return -value, before, NaturalState(blocks, laws, natural.count + 1)
 

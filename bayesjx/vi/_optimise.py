@@ -214,6 +214,7 @@ def fit(
     *,
     data: tuple = (),
     batches: Callable[[int], tuple] | None = None,
+    batch_size: int | None = None,
     num_draws: int = 1,
     average: float | None = None,
     trainable: Callable[[Any], Any] | None = None,
@@ -232,6 +233,7 @@ def fit(
         num_steps: how many steps.
         data: arguments that every step gets after the parameters.
         batches: `batches(step) -> tuple` of further arguments of that step.
+        batch_size: rows of `data` that each step draws, on the device; by default it gets all.
         num_draws: gradient draws averaged in a step.
         average: decay of a Polyak average, or None.
         trainable: chooses what is trained, from `params` to a node of it or a list of nodes.
@@ -246,7 +248,8 @@ def fit(
     """
     if not isinstance(data, tuple | list):
         raise ValueError(f"data must be a tuple of arguments, data=(x,), got {type(data).__name__}")
-    example = (*data, *(batches(0) if batches is not None else ()))
+    rows = data if batch_size is None else jax.tree.map(lambda x: x[:1].repeat(batch_size, 0), data)
+    example = (*rows, *(batches(0) if batches is not None else ()))
     algorithm = optimise(
         objective,
         params,
@@ -257,7 +260,14 @@ def fit(
         data=example,
     )
     result = run_fit(
-        key, algorithm, algorithm.init(), num_steps, data=data, batches=batches, **options
+        key,
+        algorithm,
+        algorithm.init(),
+        num_steps,
+        data=data,
+        batches=batches,
+        batch_size=batch_size,
+        **options,
     )
     averaged = None if average is None else trained(params, result.state, average=True)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
