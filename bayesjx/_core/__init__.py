@@ -28,6 +28,7 @@ from bayesjx._core._configure import configure_cpu as configure_cpu, FUSE_LOOPS 
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (
     compiled as compiled,
+    compiled_for as compiled_for,
     in_chunks as in_chunks,
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure

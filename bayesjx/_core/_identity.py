@@ -49,6 +49,13 @@ class ArraySpec:
         return ArraySpec(array.shape, array.dtype, bool(weak), sharding)
 
 
+@dataclasses.dataclass(frozen=True)
+class ByValue:
+    """Something hashable that is told from others by its own equality."""
+
+    value: Any
+
+
 class Identity:
     """A hashable stand-in for values, equal to another where these are the same.
 
@@ -114,6 +121,9 @@ class WeakCache:
             self._entries.popitem(last=False)
 
 
+_BY_VALUE = ArraySpec | ByValue | jax.sharding.Sharding | jax.tree_util.PyTreeDef
+
+
 class _Same:
     """Which object a value is, held weakly."""
 
@@ -135,8 +145,11 @@ class _Same:
 
 
 def _described(value: Any, objects: list[_Same], seen: dict[int, int]) -> Any:
-    if type(value) in _VALUES or isinstance(value, np.dtype | ArraySpec | jax.sharding.Sharding):
+    if type(value) in _VALUES or isinstance(value, np.dtype | _BY_VALUE):
         return type(value), value
+    if isinstance(value, Identity):
+        objects += value.objects
+        return value
     if isinstance(value, float):  # 0.0 and -0.0 are equal, and NaN is not
         return type(value), value.hex()
     if isinstance(value, np.ndarray | np.generic) and value.dtype != object:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -15,6 +16,7 @@ from jax import random
 from .._core import (
     check_key,
     compiled,
+    compiled_for,
     failures_are_nan,
     from_real,
     known,
@@ -117,7 +119,8 @@ def minimise(
         key: for `restarts > 1`.
         side_by_side: whether the starts run at once, by `jax.vmap`, with the memory of all of them;
             by default on accelerators. On CPUs one after another is as fast, as each ends when it
-            has converged.
+            has converged. Both work under `jit`, where values that are traced all move: leave out
+            by `trainable` a variance that may be 0.
 
     Returns:
         The best end. Look at `converged`, or print `message`: on real data, with many lengthscales
@@ -126,16 +129,14 @@ def minimise(
     Raises:
         ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
             options out of range, or a positive array in which some elements are 0 or negative.
-        RuntimeError: the objective is NaN or infinite at every start.
+        RuntimeError: the objective is NaN or infinite at every start (also under `jit`).
 
     References:
         Liu and Nocedal (1989), "On the limited memory BFGS method for large scale optimization";
         run by Optax, with its zoom line search.
     """
     _check_options(max_steps, tolerance, restarts, spread, key)
-    if side_by_side is None:
-        side_by_side = jax.default_backend() != "cpu"
-    elif not isinstance(side_by_side, bool):
+    if side_by_side is not None and not isinstance(side_by_side, bool):
         raise ValueError(f"minimise: side_by_side must be a bool or None, got {side_by_side!r}")
     if not callable(objective):
         raise ValueError(f"minimise: objective must be a function, got {objective!r:.80}")
@@ -154,18 +155,40 @@ def minimise(
     same = traced(value, free, arrays, source=objective)
     # Rules of derivatives are traced there, and not where a density asks for NaN.
     with failures_are_nan():
-        if side_by_side and len(starts) > 1:
-            ends = _minimise_all(same, starts, arrays, max_steps, tolerance)
-        else:
-            ends = [_minimise(same, at, arrays, max_steps, tolerance) for at in starts]
-    best = min(ends, key=lambda end: float(jnp.nan_to_num(end.objective, nan=jnp.inf)))
-    best = best._replace(ends=jnp.concatenate([end.ends for end in ends]))
-    if not jnp.isfinite(best.objective):
-        raise RuntimeError(
-            f"minimise: the objective is {best.objective} at every start; try other parameters, or "
-            "more noise"
-        )
-    return best._replace(params=eqx.combine(from_real(best.params), fixed))
+        ends = _ends(same, starts, arrays, (max_steps, tolerance), side_by_side)
+    index = jnp.argmin(jnp.nan_to_num(ends.objective, nan=jnp.inf))
+    best = jax.tree.map(lambda x: x[index], ends)
+    lost = ~jnp.isfinite(best.objective)
+    text = (
+        "minimise: the objective is NaN or infinite at every start; try other parameters, or "
+        "more noise"
+    )
+    if isinstance(lost, jax.core.Tracer):
+        best = best._replace(objective=eqx.error_if(best.objective, lost, text))
+    elif lost:
+        raise RuntimeError(text)
+    return best._replace(params=eqx.combine(from_real(best.params), fixed), ends=ends.objective)
+
+
+def _ends(
+    objective: TracedFunction,
+    starts: list[Any],
+    arrays: Any,
+    options: tuple[int, float],
+    side_by_side: bool | None,
+) -> Minimum:
+    """Where each start ends, a stack."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((stacked, arrays)))
+    at_once = jax.default_backend() != "cpu" if side_by_side is None else side_by_side
+    identity = objective.identity
+    run = _from_all if identity is None else compiled_for(identity, _from_all)
+    if is_traced or at_once:
+        return run(objective, stacked, arrays, options, at_once)
+    # One after another in Python, with a program that serves any number of starts.
+    single = [jax.tree.map(lambda x: x[None], start) for start in starts]
+    ends = [run(objective, start, arrays, options, True) for start in single]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *ends)
 
 
 def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.Array:
@@ -179,28 +202,16 @@ def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.A
     return jnp.where(jnp.isnan(out), jnp.inf, out)
 
 
-def _minimise_all(
-    objective: TracedFunction, starts: list[Any], arrays: Any, max_steps: int, tolerance: float
-) -> list[Minimum]:
-    """The minimum from each start, all at once."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    found = _side_by_side(objective, stacked, arrays, max_steps, tolerance)
-    return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(starts))]
-
-
 @compiled
-def _side_by_side(
-    objective: TracedFunction, starts: Any, arrays: Any, max_steps: int, tolerance: float
+def _from_all(
+    objective: TracedFunction, starts: Any, arrays: Any, options: Any, at_once: bool
 ) -> Minimum:
-    run = lambda start: _l_bfgs(objective, start, arrays, max_steps, tolerance)  # noqa: E731
-    return jax.vmap(run)(starts)
-
-
-@compiled
-def _minimise(
-    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
-) -> Minimum:
-    return _l_bfgs(objective, start, arrays, max_steps, tolerance)
+    """The ends of a stack of starts, by `vmap` or one after another."""
+    run = lambda start: _l_bfgs(objective, start, arrays, *options)  # noqa: E731
+    if len(jax.tree.leaves(starts)[0]) == 1:  # without the cost of a batch
+        end = run(jax.tree.map(lambda x: x[0], starts))
+        return jax.tree.map(lambda x: x[None], end)
+    return jax.vmap(run)(starts) if at_once else jax.lax.map(run, starts)
 
 
 def _l_bfgs(
@@ -246,7 +257,7 @@ def _l_bfgs(
     last = jax.lax.while_loop(go_on, step, carry)
     fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
     return Minimum(
-        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value[None]
+        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value
     )
 
 

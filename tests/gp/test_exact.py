@@ -228,6 +228,28 @@ def test_nuts_finds_the_posterior_of_an_independent_density():
         assert abs(logs.std() / spread[i] - 1) < 4 / np.sqrt(size)  # kurtosis up to 5
 
 
+def test_minimise_under_jit_and_its_restarts():
+    """The same ends as outside, one after another and at once; NaN at every start is an error."""
+    objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+    options = {"restarts": 3, "key": jax.random.key(0), "spread": 0.3}
+    want = gp.minimise(objective, prior(0.5), X, Y, **options)
+
+    @jax.jit
+    def both(noise, y):
+        ends = [
+            gp.minimise(objective, prior(noise), X, y, side_by_side=flag, **options)
+            for flag in (False, True)
+        ]
+        return [(end.objective, end.ends, end.params.noise, end.converged) for end in ends]
+
+    for value, ends, noise, converged in both(0.5, Y):
+        assert converged and np.isclose(value, want.objective, rtol=1e-9)
+        np.testing.assert_allclose(ends, want.ends, rtol=1e-6)
+        np.testing.assert_allclose(noise, want.params.noise, rtol=1e-3)
+    with pytest.raises(RuntimeError, match="NaN or infinite at every start"):
+        eqx.filter_jit(gp.minimise)(lambda p: jnp.log(-p.noise), prior(0.5))
+
+
 def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
     found = gp.minimise(objective, prior(0.5), X, Y)

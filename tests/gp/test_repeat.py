@@ -1,5 +1,8 @@
 """Calls outside of `jit` with other data of the same shapes: nothing is compiled again."""
 
+import gc
+import weakref
+
 import equinox as eqx
 import jax
 import jax.monitoring
@@ -11,6 +14,7 @@ import pytest
 
 import bayesjx
 from bayesjx import gp, kernels
+from bayesjx._core import _eager, _traced
 
 N = 7
 COMPILED = []
@@ -122,6 +126,26 @@ def test_laplace_sees_what_its_likelihood_reads_now():
         weight = np.exp(found.mode + value)
         np.testing.assert_allclose(found.curvature.half**2, weight, rtol=1e-10)
         np.testing.assert_allclose(kernels.RBF(1.0).gram(x) @ (y - weight), found.mode, atol=1e-8)
+
+
+def test_objectives_that_are_made_anew_are_forgotten():
+    """With checks of their arguments, of which it cannot be told whether they are equal."""
+
+    def run(i):
+        x, y = map(jnp.asarray, data(i))
+        objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+        gp.minimise(objective, PRIOR, x, y, max_steps=2)
+        COMPILED.clear()
+        gp.minimise(objective, PRIOR, y, x, max_steps=2)
+        assert not COMPILED
+        return weakref.ref(objective)
+
+    caches = _eager._PROGRAMS, _traced._OF_SOURCES
+    before = [len(cache._entries) for cache in caches]
+    dead = [run(i) for i in range(2)]
+    gc.collect()
+    assert [ref() for ref in dead] == [None, None]
+    assert [len(cache._entries) for cache in caches] == before
 
 
 def test_an_objective_in_single_precision():
