@@ -17,7 +17,8 @@ from ._batch_and_match import batch_and_match
 from ._modes import Coordinates, coordinates, find_modes, FLAT, Modes
 from ._normal_mixture import adapted, LowRankNormal, NormalMixture, split, weigh, Weighed
 from ._posterior_fit import PosteriorFit
-from ._unconstrained import Unconstrained, unconstrained
+from ._summed_out import log_density_of
+from ._unconstrained import Unconstrained
 
 _STARTS = 8
 _DENSE = 300  # dimensions up to which covariances are dense
@@ -46,12 +47,15 @@ def fit_posterior(
     importance weights. Above 300 dimensions the covariance is low rank plus diagonal, and nothing
     of size $d \times d$ is formed.
 
+    Discrete latents are summed out exactly, where the elements are few or plates separate them, and
+    drawn from their exact distribution given the rest.
+
     A model with a subsampled plate has no exact weights: its posterior is fitted by stochastic
     gradients of a bound (`"stl"`, Adam) in the coordinates of (2), and $\hat k$ is NaN.
 
     Args:
         key: randomness.
-        model: NumPyro program with continuous latent sites.
+        model: NumPyro program.
         *args: arguments of the model, as are **kwargs**.
 
     Returns:
@@ -59,9 +63,10 @@ def fit_posterior(
         it says whether to trust it and what to do if not.
 
     Raises:
-        ValueError: the model has a discrete latent (which is named, with the remedy), no latent, or
-            a latent in a subsampled plate; its density is finite at no start; it is flat along
-            some sites, which are named: an improper posterior.
+        ValueError: the model has a discrete latent with too many values to sum over (which is
+            named, with the remedy), no latent, or a continuous latent in a subsampled plate; its
+            density is finite at no start; it is flat along some sites, which are named: an improper
+            posterior.
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), "Batch and match",
@@ -70,12 +75,14 @@ def fit_posterior(
         Marin and Robert (2008), "Adaptive importance sampling in general mixture classes".
     """
     check_key(key)
-    density = unconstrained("fit_posterior", model, args, kwargs)
+    density = log_density_of("fit_posterior", model, args, kwargs)
     keys = iter(random.split(key, 16))
     if density.subsampled:
         from ._fit_minibatches import fit_minibatches
 
         return fit_minibatches(next(keys), density)
+    if density.dim == 0:
+        return _only_discrete(next(keys), density)
     found = _find(next(keys), density)
     if density.dim > _DENSE:
         return _fit_low_rank(keys, density, found)
@@ -84,6 +91,15 @@ def fit_posterior(
     # Weights do not tell of a neck that no draw has seen, and mixtures overfit their draws.
     fewest = math.inf if found.collapses else _FEW_OF_MIXTURE if note else _FEW
     return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note), fewest)
+
+
+def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
+    """All sites are summed out, so that nothing is left to approximate."""
+    empty = jnp.zeros((0, 1), density.dtype)
+    point = LowRankNormal(empty[:, 0], empty, empty[:, 0])
+    weighed = weigh(key, density, point, 1000)
+    note = "all latent sites are discrete and were summed over: the posterior is exact"
+    return PosteriorFit.of(density, point, weighed, (note,), _FEW)
 
 
 class _Found(NamedTuple):

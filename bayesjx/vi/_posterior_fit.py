@@ -16,6 +16,7 @@ from .._core import check_key, to_datatree
 from ._normal_mixture import resampled, weigh, Weighed
 from ._unconstrained import Unconstrained
 
+_BATCH = 250  # draws mapped at once
 _POOL = 4000  # importance draws behind a call of `sample`, at least
 _ROWS = 12  # quantities that are printed
 
@@ -60,9 +61,9 @@ class PosteriorFit:
         weights = weighed.weights
         if _weighted(float(weights.k_hat), float(weights.ess)):
             chosen = resampled(random.key(0), weights.log_weights, 1000)
-            draws = _constrained(density, weighed.draws[chosen])
+            draws = _constrained(random.key(1), density, weighed.draws[chosen])
         else:
-            draws = _constrained(density, weighed.draws[:1000])
+            draws = _constrained(random.key(1), density, weighed.draws[:1000])
         return cls(
             k_hat=float(weights.k_hat),
             reliable=bool(weights.reliable) and float(weights.ess) >= fewest,
@@ -85,7 +86,7 @@ class PosteriorFit:
     ) -> PosteriorFit:
         """From draws that have no weights, since the density is only known with noise."""
         nan = float("nan")
-        draws = _constrained(density, vectors)
+        draws = _constrained(random.key(1), density, vectors)
         return cls(nan, False, nan, len(vectors), nan, notes, draws, density, proposal)
 
     def sample(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
@@ -111,12 +112,14 @@ class PosteriorFit:
         if num_samples < 1:
             raise ValueError(f"num_samples must be positive, got {num_samples}")
         draw_key, choice_key = random.split(key)
+        site_key = random.fold_in(key, 0)  # of the discrete sites
         if not _weighted(self.k_hat, self.ess):
-            return _constrained(self.density, self.proposal.sample(draw_key, int(num_samples)))
+            vectors = self.proposal.sample(draw_key, int(num_samples))
+            return _constrained(site_key, self.density, vectors)
         pool = max(_POOL, 4 * int(num_samples))
         weighed = weigh(draw_key, self.density, self.proposal, pool)
         chosen = resampled(choice_key, weighed.weights.log_weights, int(num_samples))
-        return _constrained(self.density, weighed.draws[chosen])
+        return _constrained(site_key, self.density, weighed.draws[chosen])
 
     def log_density(self, values: Mapping[str, Any]) -> jax.Array:
         """Log density, at values of the latent sites, of what the importance draws come from.
@@ -169,7 +172,7 @@ class PosteriorFit:
         lines = [f"PosteriorFit {self.verdict}"]
         lines += [f"  note: {note}" for note in self.notes]
         rows = []
-        latent = {site.name for site in self.density.sites}
+        latent = set(self.density.shapes)
         for name in sorted(self.draws, key=lambda name: (name not in latent, name)):
             values = np.asarray(self.draws[name])
             flat = values.reshape(len(values), -1)
@@ -186,18 +189,22 @@ class PosteriorFit:
 
 
 @eqx.filter_jit
-def _constrained(density: Unconstrained, vectors: jax.Array) -> dict[str, jax.Array]:
-    def one(vector: jax.Array) -> dict[str, jax.Array]:
-        values, deterministic, _ = density.constrain(vector)
-        return {**values, **deterministic}
-
-    return jax.lax.map(one, vectors, batch_size=250)
+def _constrained(
+    key: jax.Array, density: Unconstrained, vectors: jax.Array
+) -> dict[str, jax.Array]:
+    if density.discrete is None:
+        return jax.lax.map(lambda x: density.draw(x, key), vectors, batch_size=_BATCH)
+    keys = random.split(key, len(vectors))
+    return jax.lax.map(lambda pair: density.draw(*pair), (vectors, keys), batch_size=_BATCH)
 
 
 @eqx.filter_jit
 def _log_density(density: Unconstrained, proposal: Any, values: dict[str, Any]) -> jax.Array:
     vector, log_jacobian = density.unconstrain(values)
-    return proposal.log_prob(vector[None])[0] - log_jacobian
+    out = proposal.log_prob(vector[None])[0] - log_jacobian
+    if density.discrete is not None:  # their exact conditional
+        out += density.cost(values).total - density.log_density(values)
+    return out
 
 
 def _weighted(k_hat: float, ess: float) -> bool:
@@ -206,13 +213,15 @@ def _weighted(k_hat: float, ess: float) -> bool:
 
 
 def _check_values(density: Unconstrained, values: Mapping[str, Any]) -> None:
-    names = {site.name for site in density.sites}
-    if not isinstance(values, Mapping) or set(values) != names:
+    shapes = density.shapes
+    if density.local:
+        raise ValueError(f"log_density: {list(density.local)} lie in a subsampled plate")
+    if not isinstance(values, Mapping) or set(values) != set(shapes):
         got = sorted(values) if isinstance(values, Mapping) else type(values).__name__
-        raise ValueError(f"values must have the latent sites {sorted(names)}, got {got}")
-    for site in density.sites:
-        if jnp.shape(values[site.name]) != site.shape:
+        raise ValueError(f"values must have the latent sites {sorted(shapes)}, got {got}")
+    for name, shape in shapes.items():
+        if jnp.shape(values[name]) != shape:
             raise ValueError(
-                f"values[{site.name!r}] must have shape {site.shape}, got "
-                f"{jnp.shape(values[site.name])}; map over draws with jax.vmap"
+                f"values[{name!r}] must have shape {shape}, got "
+                f"{jnp.shape(values[name])}; map over draws with jax.vmap"
             )
