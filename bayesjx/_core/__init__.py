@@ -32,6 +32,7 @@ from bayesjx._core._eager import (
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
+from bayesjx._core._l_bfgs import Descent as Descent, l_bfgs as l_bfgs
 from bayesjx._core._parameters import (
     from_real as from_real,
     learnable as learnable,

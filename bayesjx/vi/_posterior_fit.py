@@ -13,12 +13,13 @@ import numpy as np
 from jax import random
 
 from .._core import check_key, to_datatree
+from ._moves import Change, Moved, moved_draws, TRANSITIONS
 from ._normal_mixture import resampled, weigh, Weighed
 from ._unconstrained import Unconstrained
 
 _BATCH = 250  # draws mapped at once
 _POOL = 4000  # importance draws behind a call of `sample`, at least
-_ROWS = 12  # quantities that are printed
+_ROWS = 12  # quantities that are printed, about
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -28,14 +29,17 @@ class PosteriorFit:
     Attributes:
         k_hat: Pareto $\hat k$ of the importance weights; NaN where there are none (minibatches).
         reliable: whether $\hat k$ is low, enough draws are effective (100; a mixture needs 400),
-            and the density does not grow without end.
+            and the density does not grow without end; or, above 50 dimensions, whether transitions
+            of Hamiltonian Monte Carlo leave the moments as they are.
         ess: effective number of the importance draws that were looked at.
         num_draws: how many these were.
-        log_evidence: estimate of the log evidence from the weights; NaN where there are none.
+        log_evidence: estimate of the log evidence from the weights; NaN where they are not used.
         notes: what was found on the way: several modes, starts that failed.
         draws: posterior draws by site, with a leading axis; deterministic sites included.
         density: the model's log density of unconstrained vectors.
         proposal: what the importance draws come from, over unconstrained vectors.
+        change: what transitions from draws of the proposal changed, where weights are not used.
+        step_size: of these transitions.
     """
 
     k_hat: float
@@ -47,6 +51,8 @@ class PosteriorFit:
     draws: dict[str, jax.Array]
     density: Unconstrained
     proposal: Any
+    change: Change | None = None
+    step_size: Any = None
 
     @classmethod
     def of(
@@ -77,6 +83,31 @@ class PosteriorFit:
         )
 
     @classmethod
+    def of_moves(
+        cls,
+        density: Unconstrained,
+        proposal: Any,
+        weighed: Weighed,
+        moved: Moved,
+        change: Change,
+        notes: tuple[str, ...],
+    ) -> PosteriorFit:
+        """From draws that were moved by transitions, trusted if these changed little."""
+        return cls(
+            k_hat=float(weighed.weights.k_hat),
+            reliable=bool(change.reliable),
+            ess=float(weighed.weights.ess),
+            num_draws=weighed.draws.shape[0],
+            log_evidence=float("nan"),
+            notes=notes,
+            draws=_constrained(random.key(1), density, moved.draws[-1000:]),
+            density=density,
+            proposal=proposal,
+            change=change,
+            step_size=moved.step_size,
+        )
+
+    @classmethod
     def unweighted(
         cls,
         density: Unconstrained,
@@ -92,6 +123,7 @@ class PosteriorFit:
     def sample(self, key: jax.Array, num_samples: int) -> dict[str, jax.Array]:
         """Draws from the posterior: fresh draws, resampled by their importance weights.
 
+        Where transitions are used in place of weights, they are fresh draws after these.
         Weights of which few draws would be left (an infinite mean, or fewer than 50 effective
         draws) are not used: the draws are then those of the approximation itself.
 
@@ -113,6 +145,11 @@ class PosteriorFit:
             raise ValueError(f"num_samples must be positive, got {num_samples}")
         draw_key, choice_key = random.split(key)
         site_key = random.fold_in(key, 0)  # of the discrete sites
+        if self.change is not None:
+            vectors = moved_draws(
+                draw_key, self.density, self.proposal, self.step_size, int(num_samples)
+            )
+            return _constrained(site_key, self.density, vectors)
         if not _weighted(self.k_hat, self.ess):
             vectors = self.proposal.sample(draw_key, int(num_samples))
             return _constrained(site_key, self.density, vectors)
@@ -160,32 +197,52 @@ class PosteriorFit:
                 "data, or compare with longer runs"
             )
         share = f"k-hat {self.k_hat:.2f}, {self.ess:.0f} effective draws of {self.num_draws}"
+        if self.change is not None:
+            share = (
+                f"by {TRANSITIONS} transitions of Hamiltonian Monte Carlo from its draws: they "
+                f"changed means by {float(self.change.mean):.2f} sd and sds by "
+                f"{100 * float(self.change.sd):.0f} %; k-hat of the weights {self.k_hat:.1f}"
+            )
         if self.reliable:
             return f"can be trusted ({share})"
         return (
-            f"do not trust it ({share}): the posterior is not covered. Non-centre sites that are "
-            "drawn around others, give scales a proper prior away from 0, train a flow "
-            "(vi.FlowGuide), or sample with NUTS"
+            f"do not trust it ({share}): the posterior is not covered. What may help: the "
+            "non-centred form of sites that are drawn with a scale to be learnt, priors that keep "
+            "scales away from 0, a flow (vi.FlowGuide), or NUTS"
         )
 
     def __repr__(self) -> str:
         lines = [f"PosteriorFit {self.verdict}"]
         lines += [f"  note: {note}" for note in self.notes]
-        rows = []
-        latent = set(self.density.shapes)
-        for name in sorted(self.draws, key=lambda name: (name not in latent, name)):
-            values = np.asarray(self.draws[name])
-            flat = values.reshape(len(values), -1)
-            for i in range(flat.shape[1]):
-                index = np.unravel_index(i, values.shape[1:]) if values.ndim > 1 else ()
-                label = name + (f"[{', '.join(map(str, index))}]" if index else "")
-                rows.append((label, flat[:, i].mean(), flat[:, i].std()))
-        width = max(len(row[0]) for row in rows[:_ROWS])
-        lines.append(f"  {'':<{width}}  {'mean':>10}  {'sd':>10}")
-        lines += [f"  {label:<{width}}  {m:>10.4g}  {s:>10.4g}" for label, m, s in rows[:_ROWS]]
-        if len(rows) > _ROWS:
-            lines.append(f"  and {len(rows) - _ROWS} more")
+        lines += _table(self._ordered_draws())
         return "\n".join(lines)
+
+    def _ordered_draws(self) -> dict[str, np.ndarray]:
+        """Continuous latent sites, then discrete and deterministic ones."""
+        sites = [site.name for site in self.density.sites]
+        sites += [name for name in self.density.shapes if name not in sites]
+        rest = [name for name in sorted(self.draws) if name not in sites]
+        return {name: np.asarray(self.draws[name]) for name in sites + rest if name in self.draws}
+
+
+def _table(draws: dict[str, np.ndarray]) -> list[str]:
+    """Means and standard deviations, the first few of each site if there are many."""
+    total = sum(values[0].size for values in draws.values())
+    each = total if total <= _ROWS else max(_ROWS // max(len(draws), 1), 2)
+    rows = []
+    for name, values in draws.items():
+        flat = values.reshape(len(values), -1)
+        for i in range(min(flat.shape[1], each)):
+            index = np.unravel_index(i, values.shape[1:]) if values.ndim > 1 else ()
+            label = name + (f"[{', '.join(map(str, index))}]" if index else "")
+            rows.append((label, flat[:, i].mean(), flat[:, i].std()))
+    rows = rows[: 2 * _ROWS]
+    width = max((len(row[0]) for row in rows), default=0)
+    lines = [f"  {'':<{width}}  {'mean':>10}  {'sd':>10}"]
+    lines += [f"  {label:<{width}}  {m:>10.4g}  {s:>10.4g}" for label, m, s in rows]
+    if len(rows) < total:
+        lines.append(f"  and {total - len(rows)} more")
+    return lines
 
 
 @eqx.filter_jit
