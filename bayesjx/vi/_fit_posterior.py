@@ -16,12 +16,11 @@ from jax import random
 from .._core import check_key
 from ._batch_and_match import batch_and_match
 from ._hierarchy import advice
-from ._many_dimensions import fit_checked, low_rank
+from ._many_dimensions import fit_checked, krylov_at
 from ._modes import Coordinates, coordinates, find_modes, FLAT, Modes
 from ._normal_mixture import (
     adapted,
     DenseNormal,
-    LowRankNormal,
     NormalMixture,
     split,
     weigh,
@@ -57,12 +56,13 @@ def fit_posterior(
     Gaussians, adapted in the same way. Draws of the result are resampled by their
     importance weights.
 
-    Above 300 dimensions the Gaussian is that of the curvature at the mode, above 1000 one of low
-    rank plus diagonal, for which nothing of size $d \times d$ is formed. The importance weights of
-    so many dimensions vary a lot, however small the error of each. Where they condemn a Gaussian of
-    more than 50 dimensions, its draws are moved by a few transitions of Hamiltonian Monte Carlo:
-    it is trusted if these change means by a tenth of a standard deviation and standard
-    deviations by 15 %, at most, and draws of the fit are those after the transitions.
+    Above 300 dimensions the Gaussian is that of the curvature at the mode, above 1000 with a
+    covariance that is diagonal but for a subspace of 100 dimensions, by products with the Hessian.
+    The importance weights of so many dimensions vary a lot, however small the error of each. Where
+    they condemn a Gaussian of more than 50 dimensions, its draws are moved by a few transitions of
+    Hamiltonian Monte Carlo: it is trusted if these change means by a tenth of a standard deviation
+    and standard deviations by 15 %, at most, and draws of the fit are those after the transitions.
+    Else it gets their mean and the curvature where they are, a few times.
 
     Discrete latents are summed out exactly, where the elements are few or plates separate them, and
     drawn from their exact distribution given the rest.
@@ -121,15 +121,14 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
 
 
 def _fit_many(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
-    """Hundreds of dimensions and more: Laplace's Gaussian, or one of low rank."""
+    """Hundreds of dimensions and more: Laplace's Gaussian, its curvature dense or of low rank."""
     if density.dim <= _HESSIAN:
         place = found.places[0]
         normal: Any = _laplace(place.loc, place.scale)
         note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode"
     else:
-        normal = low_rank(next(keys), density, found.points[0])
-        rank = normal.factor.shape[1]
-        note = f"{density.dim} dimensions: a covariance of rank {rank} plus diagonal"
+        normal = krylov_at(next(keys), density, found.points[0][None])
+        note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode, on a subspace"
     several = len(found.points) > 1
     notes = (*found.notes, *(["only the best mode is in the draws"] if several else []), note)
     return fit_checked(keys, density, normal, notes, found.collapses or several)
@@ -142,8 +141,8 @@ def _laplace(loc: jax.Array, scale: jax.Array) -> DenseNormal:
 
 def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     """All sites are summed out, so that nothing is left to approximate."""
-    empty = jnp.zeros((0, 1), density.dtype)
-    point = LowRankNormal(empty[:, 0], empty, empty[:, 0])
+    empty = jnp.zeros((0, 0), density.dtype)
+    point = DenseNormal(empty[0:0].reshape(0), empty)
     weighed = weigh(key, density, point, 1000)
     note = "all latent sites are discrete and were summed over: the posterior is exact"
     return PosteriorFit.of(density, point, weighed, (note,), _FEW)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-_CHAINS = 500
+_CHAINS = 250
 TRANSITIONS = 8  # of which the later half is looked at
 _LEAPFROG = 8  # steps of a trajectory
-_FIRST_STEP = 0.2  # eight of which are a quarter of a turn where the Gaussian is right
+_FIRST_STEP = 0.2  # the largest; eight are a quarter of a turn where the Gaussian is right
 _BATCH = 100  # chains at once
-_EFFECTIVE = 1000.0  # draws that those looked at are worth, cautiously
+_EFFECTIVE = 500.0  # draws that those looked at are worth, cautiously
 _MEAN_WITHIN, _SD_WITHIN = 0.1, 0.15  # in standard deviations; relative
 _LEAST_ACCEPTED = 0.5
 
@@ -48,8 +48,8 @@ class Change(NamedTuple):
 
 
 @eqx.filter_jit
-def look(key: jax.Array, density: Any, normal: Any) -> tuple[Moved, Change, Any]:
-    """Moves draws of a Gaussian and compares; the last result is the Gaussian with new moments.
+def look(key: jax.Array, density: Any, normal: Any) -> tuple[Moved, Change]:
+    """Moves draws of a Gaussian, and compares their moments with its own.
 
     References:
         Hoffman (2017), "Learning deep latent Gaussian models with Markov chain Monte Carlo", ICML,
@@ -70,8 +70,7 @@ def look(key: jax.Array, density: Any, normal: Any) -> tuple[Moved, Change, Any]
     good &= jnp.max(jnp.abs(ratio)) <= _SD_WITHIN + 4.5 * (noise / 2) ** 0.5
     rate = jnp.mean(accepted[TRANSITIONS // 2 :])
     good &= rate >= _LEAST_ACCEPTED
-    moved = Moved(draws, rate, step_size)
-    return moved, Change(rms_mean, rms_sd, good), normal.with_moments(mean, sd)
+    return Moved(draws, rate, step_size), Change(rms_mean, rms_sd, good)
 
 
 @eqx.filter_jit
@@ -125,8 +124,9 @@ def _run(
         value = jnp.where(taken[:, 0], end[2], value)
         rate = jnp.mean(jnp.exp(jnp.minimum(log_ratio, 0.0)))
         if adapt:
-            change = jnp.where(rate < 0.65, 0.6, jnp.where(rate > 0.95, 1.2, 1.0))
-            size = jnp.where(number < TRANSITIONS // 2, size * change, size).astype(z.dtype)
+            change = jnp.where(rate < 0.65, 0.6, jnp.where(rate > 0.9, 1.2, 1.0))
+            adapted = jnp.minimum(size * change, _FIRST_STEP)
+            size = jnp.where(number < TRANSITIONS // 2, adapted, size).astype(z.dtype)
         return (z, value, force, size), (z, rate)
 
     value, gradient = scores(start)

@@ -103,52 +103,6 @@ class DenseNormal(eqx.Module):
         """The covariance times each row."""
         return (vectors @ self.tril) @ self.tril.T
 
-    def with_moments(self, loc: jax.Array, sd: jax.Array) -> DenseNormal:
-        """The Gaussian with other means and standard deviations, and its correlations."""
-        return DenseNormal(loc, (sd / self.sd)[:, None] * self.tril)
-
-
-class LowRankNormal(eqx.Module):
-    """A Gaussian whose covariance is `factor @ factor.T + diag(diagonal)`."""
-
-    loc: jax.Array
-    factor: jax.Array
-    diagonal: jax.Array
-
-    @property
-    def sd(self) -> jax.Array:
-        """Standard deviation of each coordinate."""
-        return jnp.sqrt(jnp.sum(self.factor**2, axis=1) + self.diagonal)
-
-    def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
-        """Shape `(num_draws, d)`."""
-        first, second = random.split(key)
-        dtype = self.loc.dtype
-        noise = random.normal(first, (num_draws, self.factor.shape[1]), dtype) @ self.factor.T
-        own = random.normal(second, (num_draws, self.loc.size), dtype)
-        return self.loc + noise + own * jnp.sqrt(self.diagonal)
-
-    def log_prob(self, draws: jax.Array) -> jax.Array:
-        """Of each draw, shape `(num_draws,)`, by the Woodbury identity."""
-        scaled = self.factor / self.diagonal[:, None]
-        rank = self.factor.shape[1]
-        inner = jnp.eye(rank, dtype=scaled.dtype) + self.factor.T @ scaled
-        tril = jnp.linalg.cholesky(inner)
-        shift = draws - self.loc
-        back = solve_triangular(tril, (shift @ scaled).T, lower=True)
-        squares = jnp.sum(shift**2 / self.diagonal, axis=1) - jnp.sum(back**2, axis=0)
-        log_det = jnp.sum(jnp.log(self.diagonal)) + 2 * jnp.sum(jnp.log(jnp.diag(tril)))
-        return -0.5 * (squares + log_det + self.loc.size * jnp.log(2 * jnp.pi))
-
-    def times_covariance(self, vectors: jax.Array) -> jax.Array:
-        """The covariance times each row."""
-        return (vectors @ self.factor) @ self.factor.T + vectors * self.diagonal
-
-    def with_moments(self, loc: jax.Array, sd: jax.Array) -> LowRankNormal:
-        """The Gaussian with other means and standard deviations, and its correlations."""
-        ratio = sd / self.sd
-        return LowRankNormal(loc, ratio[:, None] * self.factor, ratio**2 * self.diagonal)
-
 
 class KrylovNormal(eqx.Module):
     """A Gaussian whose covariance is diagonal but for a small subspace: `SubspaceNormal`."""
@@ -178,10 +132,6 @@ class KrylovNormal(eqx.Module):
     def times_covariance(self, vectors: jax.Array) -> jax.Array:
         """The covariance times each row."""
         return self._normal.covariance_times(vectors.T).T
-
-    def with_moments(self, loc: jax.Array, sd: jax.Array) -> KrylovNormal:
-        """The Gaussian with other means and standard deviations, and its correlations."""
-        return KrylovNormal(loc, sd / self.sd * self.scale, self.basis, self.inner_tril)
 
 
 class Weighed(eqx.Module):
