@@ -36,6 +36,7 @@ MODULES = {
     "all-badinput": "benchmarks.all_badinput",
     "all-import": "benchmarks.all_import",
     "all-repeat": "benchmarks.all_repeat",
+    "all-suite": "benchmarks.all_suite",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",
