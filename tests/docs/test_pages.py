@@ -1,9 +1,9 @@
 """The pages are true: their Python blocks run in order, and print what the page says they print.
 
 Words are compared always. Numbers are compared as closely as a comment before the block of text
-says, which every block with numbers has: `<!-- numbers within 0.1 -->`, or `within 10 %`, or `within
-0.1 and 10 %` for the sum of both, or `as printed` for those that do not depend on rounding. Seconds
-are never compared.
+says, which every block with numbers has: `<!-- numbers within 0.1 -->`, or `within 10 %`, or
+`within 0.1 and 10 %` for the sum of both, or `as printed` for those that do not depend on rounding.
+Seconds are never compared.
 """
 
 import contextlib

@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "variance in place of the standard deviation at the nodes",
         "likelihoods/_predictive.py",
-        "jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)",
-        "variance[:, None] * jnp.asarray(places, mean.dtype)",
+        "jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)\n    probs",
+        "variance[:, None] * jnp.asarray(places, mean.dtype)\n    probs",
         "tests/gp/test_predictive.py -k predict_is_of",
     ),
 ]
