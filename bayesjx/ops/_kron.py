@@ -9,8 +9,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 
 from .._core import eigh
 from ._arithmetic import checked_parts
@@ -177,7 +179,8 @@ class KronSum(AbstractOperator):
             default those that all factors given as operators share.
 
     Raises:
-        ValueError: no factor, or one that is not square; integer or mixed types.
+        ValueError: no factor, or one that is not square or is known not to be symmetric; integer
+            or mixed types.
     """
 
     factors: tuple[jax.Array, ...]
@@ -190,6 +193,7 @@ class KronSum(AbstractOperator):
         for d, shape in enumerate(factor.shape for factor in self.factors):
             if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
                 raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
+            _refuse_asymmetric(d, self.factors[d])
         self.tags = checked_tags("KronSum", tags) | shared | {symmetric}
         _refuse_tags("KronSum", self.tags, {lx.tridiagonal_tag, lx.unit_diagonal_tag}, len(arrays))
         checked_size("KronSum", self.shape[0])
@@ -385,6 +389,15 @@ def _as_arrays(owner: str, factors: tuple[Any, ...]) -> tuple[list[Any], frozens
     arrays = [f.as_matrix() if isinstance(f, lx.AbstractLinearOperator) else f for f in factors]
     shared = shared_tags(*given) if len(given) == len(arrays) else frozenset()
     return arrays, shared - {lx.tridiagonal_tag, negative}
+
+
+def _refuse_asymmetric(d: int, factor: jax.Array) -> None:
+    if isinstance(factor, jax.core.Tracer):
+        return
+    known = np.asarray(factor)
+    rounding = np.finfo(known.dtype).eps ** 0.5 * np.max(np.abs(known))
+    if np.any(np.abs(known - known.T) > rounding):
+        raise ValueError(f"KronSum: factor {d} must be a symmetric matrix, got {known}")
 
 
 def _tags_of_product(tags: frozenset[object], count: int) -> frozenset[object]:
