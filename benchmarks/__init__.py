@@ -37,6 +37,7 @@ MODULES = {
     "all-import": "benchmarks.all_import",
     "all-refit": "benchmarks.all_refit",
     "all-repeat": "benchmarks.all_repeat",
+    "all-suite": "benchmarks.all_suite",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",

@@ -44,6 +44,7 @@ from bayesjx._core._identity import (
     Identity as Identity,
     WeakCache as WeakCache,
 )
+from bayesjx._core._l_bfgs import Descent as Descent, l_bfgs as l_bfgs
 from bayesjx._core._parameters import (
     check_known as check_known,
     constrained_field as constrained_field,

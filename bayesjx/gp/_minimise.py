@@ -10,16 +10,17 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import random
 
 from .._core import (
     check_key,
     compiled,
     compiled_for,
+    Descent,
     failures_are_nan,
     from_real,
     known,
+    l_bfgs,
     traced,
     TracedFunction,
     unconstrained,
@@ -218,57 +219,18 @@ def _l_bfgs(
     objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
 ) -> Minimum:
     def value(free: Any) -> jax.Array:
-        # The line search makes float64 of a place in float32, where that is enabled.
-        free = jax.tree.map(lambda x, first: x.astype(first.dtype), free, start)
         return objective(free, arrays)
 
-    solver = optax.lbfgs(memory_size=MEMORY)
-    value_and_grad = optax.value_and_grad_from_state(value)
+    def converged(state: Descent) -> jax.Array:
+        size = tolerance * (1 + jnp.abs(state.value))
+        return (state.slope < size) | (state.values[0] - state.value <= 0.01 * size)
 
-    def go_on(carry: _Carry) -> jax.Array:
-        return (carry.steps < max_steps) & ~carry.converged & jnp.isfinite(carry.slope)
-
-    def step(carry: _Carry) -> _Carry:
-        now, gradient = value_and_grad(carry.free, state=carry.state)
-        updates, state = solver.update(
-            gradient, carry.state, carry.free, value=now, grad=gradient, value_fn=value
-        )
-        free = optax.apply_updates(carry.free, updates)
-        after = optax.tree_utils.tree_get(state, "value")
-        slope = _largest(optax.tree_utils.tree_get(state, "grad")).astype(after.dtype)
-        size = tolerance * (1 + jnp.abs(after))
-        decrease = carry.before[0] - after
-        converged = (slope < size) | (decrease <= 0.01 * size)
-        before = jnp.append(carry.before[1:], after)
-        # Where the gradient is not a number no step can be made: the last place is the answer.
-        lost = ~(jnp.isfinite(after) & jnp.isfinite(_largest(free)))
-        free = jax.tree.map(lambda new, old: jnp.where(lost, old, new), free, carry.free)
-        return _Carry(
-            free, state, carry.steps + 1, jnp.where(lost, now, after), before,
-            jnp.where(lost, jnp.nan, slope), converged & ~lost,
-        )  # fmt: skip
-
-    first = value(start)
-    none = jnp.full((), jnp.inf, first.dtype)
-    carry = _Carry(
-        start, solver.init(start), jnp.asarray(0), first, jnp.full(WINDOW, none).at[-1].set(first),
-        jnp.where(jnp.isfinite(first), 1, jnp.nan).astype(first.dtype), jnp.asarray(False),
-    )  # fmt: skip
-    last = jax.lax.while_loop(go_on, step, carry)
-    fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
+    last = l_bfgs(value, start, converged, max_steps=max_steps, memory=MEMORY, window=WINDOW)
+    finite = jnp.where(jnp.isfinite(last.values), last.values, last.value)
+    fallen = jnp.max(finite) - last.value
     return Minimum(
-        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value
-    )
-
-
-class _Carry(NamedTuple):
-    free: Any
-    state: Any
-    steps: jax.Array
-    value: jax.Array
-    before: jax.Array  # values of the last steps, the oldest first
-    slope: jax.Array  # largest element of the gradient; NaN where no step can be made
-    converged: jax.Array
+        last.params, last.value, last.num_steps, last.converged, last.slope, fallen, last.value
+    )  # fmt: skip
 
 
 def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, key: Any) -> None:
@@ -284,10 +246,6 @@ def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, k
         if key is None:
             raise ValueError("minimise: restarts need a key")
         check_key(key)
-
-
-def _largest(tree: Any) -> jax.Array:
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _moved(key: jax.Array, tree: Any, spread: float) -> Any:
