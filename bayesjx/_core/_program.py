@@ -18,7 +18,7 @@ from bayesjx._core._identity import ArraySpec, Identity, WeakCache
 from bayesjx._core._nonfinite import Watch
 from bayesjx._core._tree import is_key, path_name, shape_text
 
-MOST = 256  # programs that are kept
+MOST = 32  # programs that are kept
 
 
 class Step:
