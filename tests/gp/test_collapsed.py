@@ -344,11 +344,15 @@ def test_bad_input_is_named():
         gp.sgpr(prior, x.at[1, 1].set(jnp.nan), inducing_points=points)
     with pytest.raises(ValueError, match="y holds NaN"):
         gp.sparse_posterior(prior, x, y.at[1].set(jnp.nan), inducing_points=points)
-    with pytest.raises(ValueError, match=r"inducing_points must have shape \(n, d\) or \(n,\), got \(1, 5"):
+    with pytest.raises(
+        ValueError, match=r"inducing_points must have shape \(n, d\) or \(n,\), got \(1, 5"
+    ):
         gp.sgpr(prior, x, inducing_points=points[None])
     with pytest.raises(ValueError, match=r"x must have shape \(n, d\) or \(n,\), got \(1, 17"):
         gp.sgpr(prior, x[None], inducing_points=points)
-    with pytest.raises(ValueError, match="inducing_points and x must have the same dimension, got 1 and 2"):
+    with pytest.raises(
+        ValueError, match="inducing_points and x must have the same dimension, got 1 and 2"
+    ):
         gp.sgpr(prior, x, inducing_points=points[:, 0])
     with pytest.raises(ValueError, match=r"y must have shape \(17,\), as x has 17 points; got \(5"):
         gp.sparse_posterior(prior, x, y[:5], inducing_points=points)
