@@ -12,7 +12,7 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import Algorithm, refuse_where
-from ..distributions._likelihood import in_support, Likelihood, log_predictive_prob
+from ..likelihoods import in_support, Likelihood, log_predictive_prob
 from . import _site_updates as updates
 from ._inputs import count, law_of, numbers, positive, share
 from ._markov_gp import MarkovGP

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import traced, TracedFunction
-from ..distributions._likelihood import AbstractLikelihood, Likelihood, log_likelihood
-from ..distributions._quadrature import adaptive_nodes
+from ..likelihoods import AbstractLikelihood, adaptive_nodes, Likelihood, log_likelihood
 
 NODES = 32  # of Gauss-Hermite quadrature for moments of observations
 
@@ -229,7 +228,7 @@ def _expected(problem: Problem, mean: Any, variance: Any) -> jax.Array:
 def _tilted(
     problem: Problem, mean: Any, variance: Any, power: Any, start: Any, whole: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Standardised nodes where the function has its mass given an observation, see `_quadrature`.
+    """Standardised `adaptive_nodes` for the function given an observation.
 
     Returns:
         Nodes, the log density of the observation there, and log weights, `(q, n)` each.

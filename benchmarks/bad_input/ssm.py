@@ -177,12 +177,12 @@ _APPROXIMATE = (
     ("likelihood", "function", lambda: _approximate(likelihood="poisson")),
     (
         "likelihood",
-        "one law for each",
+        "one for each",
         lambda: _approximate(likelihood=lambda f: dist.Poisson(jnp.exp(f[1:]))),
     ),
     (
         "likelihood",
-        "one law for each",
+        "one for each",
         lambda: _approximate(likelihood=lambda f: dist.Poisson(jnp.exp(f)).to_event(1)),
     ),
     (

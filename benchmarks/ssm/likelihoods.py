@@ -160,7 +160,7 @@ def _times(n: int, report: Report) -> None:
             jax.block_until_ready(compiled(y))
         rows.append([method, int(steps), 1e3 * (time.perf_counter() - begin) / 5, "yes"])
     points = jnp.asarray(times[::3])
-    svgp = gp.SVGP(gp.GP(kernel()), points, likelihood)
+    svgp = gp.SVGP(gp.GP(kernel()), likelihood, inducing_points=points)
     algorithm = gp.svgp_natgrad(svgp, None, 0.5, num_data=n)
     x, data = jnp.asarray(times), jnp.asarray(y)
     step = jax.jit(lambda state: algorithm.step(jax.random.key(0), state, x, data))

@@ -7,7 +7,7 @@ import numpyro
 import pytest
 from numpyro import distributions as dist
 
-from bayesjx import gp, kernels, ssm
+from bayesjx import kernels, likelihoods, ssm
 from bayesjx.ssm import _process, _sites
 from bayesjx.ssm._backend import Plan
 
@@ -136,7 +136,7 @@ def test_sites_of_posterior_linearisation_are_regressions(name):
 def test_normal_noise_is_exact_in_a_step(method, power):
     times, y, mask = problem("student")
     prior = ssm.MarkovGP(KERNEL, times, mean=0.2, mask=mask)
-    result = ssm.approximate(prior, y, gp.Gaussian(0.3), method, rate=1.0, power=power)
+    result = ssm.approximate(prior, y, likelihoods.Gaussian(0.3), method, rate=1.0, power=power)
     exact = ssm.MarkovGP(KERNEL, times, 0.3, 0.2, mask)
     assert result.converged and result.steps <= 3
     np.testing.assert_allclose(result.log_evidence(), exact.log_prob(y), rtol=1e-9)
