@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         gp as gp,
         interop as interop,
         kernels as kernels,
+        likelihoods as likelihoods,
         ops as ops,
         ssm as ssm,
         vi as vi,
@@ -44,6 +45,7 @@ __all__ = [
     "gp",
     "interop",
     "kernels",
+    "likelihoods",
     "load_checkpoint",
     "ops",
     "ssm",
@@ -51,7 +53,17 @@ __all__ = [
     "to_datatree",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "ssm", "vi")
+_SUBPACKAGES = (
+    "diagnostics",
+    "distributions",
+    "gp",
+    "interop",
+    "kernels",
+    "likelihoods",
+    "ops",
+    "ssm",
+    "vi",
+)
 
 
 def __getattr__(name: str) -> object:
