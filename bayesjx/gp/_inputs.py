@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import kernels, ops
-from .._core import checked_finite
+from .._core import checked_finite, known_field
 from ..kernels._kernel import points
 from ..kernels._parameters import amplitude, check_coordinates
 from ..ssm._state_space import HARMONICS
@@ -29,7 +29,7 @@ class Grid(eqx.Module):
         ValueError: no axis, or one that is empty, has more than two dimensions or holds NaN.
     """
 
-    axes: tuple[jax.Array, ...]
+    axes: tuple[jax.Array, ...] = known_field()
 
     def __init__(self, *axes: Any):
         if not axes:

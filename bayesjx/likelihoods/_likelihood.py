@@ -12,8 +12,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
+from numpyro.distributions import constraints
 
-from .._core import check_key, positive_field, refuse_where, traced, TracedFunction
+from .._core import check_key, constrained_field, refuse_where, traced, TracedFunction
 from ..distributions import repaired
 from ._quadrature import adaptive_nodes, gauss_hermite
 
@@ -46,7 +47,7 @@ class Gaussian(AbstractLikelihood):
         ValueError: `noise_var` is not a scalar, or known and not positive.
     """
 
-    noise_var: jax.Array = positive_field()
+    noise_var: jax.Array = constrained_field(constraints.positive)
 
     def __init__(self, noise_var: Any):
         if not isinstance(noise_var, (int, float, np.generic, np.ndarray, jax.Array)):

@@ -111,7 +111,7 @@ def test_jitter_of_the_factor_is_noise_of_the_draws():
 def test_draws_have_the_law_of_the_sparse_posterior(name):
     points = jnp.linspace(0.0, 3.0, 4)
     prior = gp.GP(FINITE[name], line, noise_var=0.1)
-    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y)
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points)
     samples = eqx.filter_eval_shape(gp.pathwise, jax.random.key(7), posterior, DRAWS, 600)
     assert samples.updates.shape == (DRAWS, 4)
     check_moments(*drawn(jax.random.key(7), posterior, NEW, 600))
@@ -119,7 +119,7 @@ def test_draws_have_the_law_of_the_sparse_posterior(name):
 
 def test_a_large_jitter_of_inducing_points_is_noise_of_the_draws():
     prior, points = gp.GP(FINITE["periodic"], noise_var=0.1), jnp.linspace(0.0, 3.0, 4)
-    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y, jitter=0.2)
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points, jitter=0.2)
     check_moments(*drawn(jax.random.key(8), posterior, NEW, 600))
 
 
