@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from mutant import Mutant
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("bayesjx", "tests", "benchmarks", "demo")  # what the tests need
 IMPORTED = ["jax", "numpyro.infer.autoguide", "lineax", "optax", "xarray", "scipy.stats", "pytest"]
 SECONDS = 600  # for the tests of one mistake
+NOT_RUN = 3  # as pytest says of an internal error
 FOUND, SURVIVES = "found", "SURVIVES"
 # pytest: 0 all passed, 1 some failed, 5 none was selected; all else means that it could not run
 VERDICTS = {0: SURVIVES, 1: FOUND, 5: "NO TESTS"}
@@ -93,7 +95,7 @@ def attempt(mutant: Mutant) -> Verdict:
             process.join()
             return Verdict(FOUND, seconds)
         output = (root / "output.txt").read_text(encoding="utf-8")
-    verdict = VERDICTS.get(process.exitcode or 0, "DOES NOT RUN")
+    verdict = VERDICTS.get(process.exitcode, "DOES NOT RUN")
     return Verdict(verdict, seconds, f"== {mutant.name}\n{output[-3000:]}")
 
 
@@ -105,10 +107,17 @@ def _run(folder: str, tests: str) -> None:
         os.dup2(output.fileno(), 2)
     os.environ["PYTHONPATH"] = folder  # of subprocesses, too
     sys.path.insert(0, folder)
-    import pytest
+    status = NOT_RUN
+    try:
+        import pytest
 
-    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)])
+        status = pytest.main(
+            ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", *shlex.split(tests)]
+        )
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(status)
 
 
