@@ -177,7 +177,7 @@ def _laplace() -> list[Entry]:
 
 def _series() -> list[Entry]:
     kernel = kernels.Matern32()
-    prior = lambda i: ssm.MarkovGP(kernel, _data(i)[0], 0.1)  # noqa: E731
+    prior = lambda i: ssm.MarkovGP(kernel, _data(i)[0], noise_var=0.1)  # noqa: E731
     found = prior(0).condition(_data(0)[1])
     counts = lambda i: ssm.MarkovGP(kernel, _data(i)[0])  # noqa: E731
     return [

@@ -552,13 +552,13 @@ def _state_space():
     truth = 0.25 * times + np.sin(2 * np.pi * times) * np.exp(-0.05 * times)
     y = truth + 0.25 * rng.normal(size=times.size)
     trend, season = kernels.Matern32(6.0, 2.0), kernels.SHO(1.0, 20.0, 0.6)
-    post = ssm.MarkovGP(trend + season, times, noise=0.06).condition(y)
+    post = ssm.MarkovGP(trend + season, times, noise_var=0.06).condition(y)
     at = np.linspace(0, 14, 700)
-    law, slow = post.marginal(at), post.marginal(at, term=0)
-    low, high = law.mean - 1.96 * law.scale, law.mean + 1.96 * law.scale
+    f, slow = post.marginal(at), post.moments(at, term=0)[0]
+    low, high = f.mean - 1.96 * f.scale, f.mean + 1.96 * f.scale
     axes[0].fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0)
-    axes[0].plot(at, law.mean, color=BLUE, linewidth=1, label="all")
-    axes[0].plot(at, slow.mean, color=ORANGE, label="term 0, the trend")
+    axes[0].plot(at, f.mean, color=BLUE, linewidth=1, label="all")
+    axes[0].plot(at, slow, color=ORANGE, label="term 0, the trend")
     axes[0].plot(times, y, ".", color="black", markersize=2.5)
     axes[0].set_title("condition, marginal")
     axes[0].legend(loc="upper left", fontsize=8)

@@ -105,7 +105,7 @@ class TimesPosterior(AbstractGPPosterior):
 
     Attributes:
         prior: the process before data.
-        process: the posterior of what it differs from its mean by, with draws in linear time.
+        process: the same posterior by a state space, which answers.
         y: the observations, shape `(n,)`.
     """
 
@@ -114,25 +114,19 @@ class TimesPosterior(AbstractGPPosterior):
     y: jax.Array
 
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
-        mean, variance = self.process.moments(_plain(x))
-        return self.prior.mean_at(x) + mean, variance
+        return self.process.moments(_plain(x))
 
     def mean(self, x: Any) -> jax.Array:
-        return self.moments(x)[0]
+        return self.process.mean(_plain(x))
 
     def covariance(self, x: Any) -> jax.Array:
-        # Each column is what the posterior mean would be, had its prior covariances been the data.
-        times = _plain(x)
-        data = jnp.asarray(self.process.observed_times())
-        cross = self.prior.kernel.gram(jnp.asarray(times), data)
-        explained = self.process.means_given(cross, times)
-        return self.prior.kernel.gram(jnp.asarray(times)) - 0.5 * (explained + explained.T)
+        return self.process.covariance(_plain(x))
 
     def predict(self, x: Any) -> dist.Normal:
         return with_noise(self.prior, *self.moments(x))
 
     def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        return dense_draws(self, key, x, sample_shape)
+        return self.process.sample(key, _plain(x), sample_shape)
 
     def log_evidence(self) -> jax.Array:
         """Log marginal likelihood of the data, scalar."""

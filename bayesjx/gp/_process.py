@@ -22,6 +22,16 @@ from ._arguments import check_kernel, checked_jitter, real_array
 from ._inputs import all_points, as_points, covariance, Grid, Times
 
 
+class MeanOfTime(eqx.Module):
+    """The prior mean as a function of a time, where it is one of a point `(1,)`."""
+
+    mean: Any
+
+    def __call__(self, time: jax.Array) -> jax.Array:
+        mean = jnp.asarray(self.mean(time[None]))
+        return mean.reshape(()) if mean.size == 1 else mean
+
+
 class GP(eqx.Module):
     r"""$f \sim GP(m, k)$ and observations $y = f(x) + \epsilon$.
 
@@ -109,8 +119,8 @@ class GP(eqx.Module):
         return MarkovGP(
             self.kernel,
             x.times,
-            noise=self.noise_var,
-            mean=self.mean_at(x),
+            MeanOfTime(self.mean) if callable(self.mean) else self.mean,
+            noise_var=self.noise_var,
             mask=mask,
             backend=x.backend,
             harmonics=x.harmonics,

@@ -19,7 +19,8 @@ class AbstractPosterior(eqx.Module):
     The posteriors of `bayesjx.gp` and `bayesjx.ssm` are of this class, which stands below both, as
     what is said of observations is the likelihood's. Answers about the function include its prior
     mean. `x` stands for points: an array `(m, d)` or `(m,)`, or the inputs of a package, such as a
-    `gp.Grid`, whose structure a posterior keeps.
+    `gp.Grid`, whose structure a posterior keeps; None for those of the data where a posterior
+    says so.
     """
 
     @abc.abstractmethod
@@ -30,7 +31,7 @@ class AbstractPosterior(eqx.Module):
     def mean(self, x: Any) -> jax.Array:
         """Means of the function, shape `(m,)`."""
 
-    def variance(self, x: Any) -> jax.Array:
+    def variance(self, x: Any = None) -> jax.Array:
         """Variances of the function, shape `(m,)`."""
         return self.moments(x)[1]
 
@@ -38,7 +39,7 @@ class AbstractPosterior(eqx.Module):
     def covariance(self, x: Any) -> jax.Array:
         """Covariances of the function between the points, shape `(m, m)`."""
 
-    def marginal(self, x: Any) -> dist.Normal:
+    def marginal(self, x: Any = None) -> dist.Normal:
         """The distribution of the function at each point, a normal of shape `(m,)`."""
         mean, variance = self.moments(x)
         return dist.Normal(mean, jnp.sqrt(variance))

@@ -110,14 +110,14 @@ class Predictive(dist.Distribution):
 
 
 def predictive(likelihood: Likelihood, mean: jax.Array, variance: jax.Array) -> dist.Distribution:
-    """The distribution of a new observation at each point, batch shape `(m,)`.
+    """The distribution of a new observation at each point, batch shape `(m,)` or `(m, p)`.
 
     A normal for `Gaussian`, a Bernoulli or categorical distribution for classes, else `Predictive`.
 
     Args:
         likelihood: from the function to a NumPyro distribution, the same for all observations.
-        mean: of the function, shape `(m,)`.
-        variance: of the function, shape `(m,)`.
+        mean: of the function, shape `(m,)`, or `(m, p)` of several outputs.
+        variance: of the function, of that shape.
 
     Raises:
         ValueError: the likelihood holds data of each observation, so that of new ones is not known.
@@ -128,12 +128,18 @@ def predictive(likelihood: Likelihood, mean: jax.Array, variance: jax.Array) -> 
     mixed = Predictive(likelihood, mean, variance)
     observed = likelihood(mean)
     if isinstance(observed, dist.BernoulliLogits | dist.BernoulliProbs):
-        log_probs = mixed.log_prob(jnp.arange(2)[:, None])
+        log_probs = mixed.log_prob(_beside(jnp.arange(2), mean))
         return BernoulliLogits(log_probs[1] - log_probs[0])
     if isinstance(observed, dist.CategoricalLogits | dist.CategoricalProbs):
         classes = jnp.arange(observed.probs.shape[-1])
-        return dist.CategoricalLogits(mixed.log_prob(classes[:, None]).T)
+        log_probs = mixed.log_prob(_beside(classes, mean))
+        return dist.CategoricalLogits(jnp.moveaxis(log_probs, 0, -1))
     return mixed
+
+
+def _beside(values: jax.Array, mean: jax.Array) -> jax.Array:
+    """Values along an axis in front of those of the function."""
+    return values.reshape(-1, *(1,) * mean.ndim)
 
 
 def held(likelihood: Likelihood | None) -> Any:
