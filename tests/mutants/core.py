@@ -42,8 +42,8 @@ MUTANTS = [
     Mutant(
         "one key for all steps",
         "_core/_program.py",
-        "inner(jax.random.fold_in(key, first + i),",
-        "inner(jax.random.fold_in(key, first),",
+        "now = jax.random.fold_in(key, first + i)",
+        "now = jax.random.fold_in(key, first)",
         "tests/_core/test_fit.py -k equals_a_loop",
     ),
     Mutant(
@@ -66,5 +66,19 @@ MUTANTS = [
         "return run(on_failure(), args, options)",
         'return run("raise", args, options)',
         "tests/_core/test_eager.py",
+    ),
+    Mutant(
+        "a loss that is climbed is descended",
+        "_core/_gradient.py",
+        "return (-found if maximise else found), (found, None)",
+        "return found, (found, None)",
+        "tests/_core/test_gradient.py -k climbing",
+    ),
+    Mutant(
+        "weights of the running average swapped",
+        "_core/_gradient.py",
+        "average * a + (1 - average) * p",
+        "(1 - average) * a + average * p",
+        "tests/_core/test_gradient.py -k steps_are_those",
     ),
 ]

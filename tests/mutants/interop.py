@@ -53,4 +53,18 @@ MUTANTS = [
         "",
         "tests/_core/test_checkpoint.py -k another_fit_is_refused",
     ),
+    Mutant(
+        "statistics of the steps before the draws",
+        "interop/_blackjax.py",
+        "rows = slice(thin - 1, None, thin)",
+        "rows = slice(0, None, thin)",
+        "tests/interop/test_blackjax.py -k steps_and_thinning",
+    ),
+    Mutant(
+        "all chains move by one key",
+        "interop/_blackjax.py",
+        "jax.vmap(one)(jax.random.split(key, num_chains), state)",
+        "jax.vmap(one, (None, 0))(key, state)",
+        "tests/interop/test_blackjax.py -k 'moments and rmh'",
+    ),
 ]
