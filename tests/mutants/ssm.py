@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "missing cells cost as much as observed ones",
         "ssm/_space_time.py",
-        "0.5 * jnp.sum(law.seen * self.time_variance()",
-        "0.5 * jnp.sum(self.time_variance()",
+        "0.5 * jnp.sum(inside.observed * left / noise_var)",
+        "0.5 * jnp.sum(left / noise_var)",
         "tests/ssm/test_space_time.py",
     ),
     Mutant(
