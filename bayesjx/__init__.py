@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         gp as gp,
         interop as interop,
         kernels as kernels,
+        likelihoods as likelihoods,
         ops as ops,
         ssm as ssm,
         vi as vi,
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
         Algorithm as Algorithm,
         CallbackInfo as CallbackInfo,
         configure_cpu as configure_cpu,
+        constrained_field as constrained_field,
         fit as fit,
         FitResult as FitResult,
+        gradient_algorithm as gradient_algorithm,
+        GradientInfo as GradientInfo,
+        GradientState as GradientState,
+        known_field as known_field,
         load_checkpoint as load_checkpoint,
         NonFiniteError as NonFiniteError,
         stop_when_flat as stop_when_flat,
         to_datatree as to_datatree,
+        trained as trained,
     )
 
     __version__: str
@@ -36,22 +43,39 @@ __all__ = [
     "Algorithm",
     "CallbackInfo",
     "FitResult",
+    "GradientInfo",
+    "GradientState",
     "NonFiniteError",
     "configure_cpu",
+    "constrained_field",
     "diagnostics",
     "distributions",
     "fit",
     "gp",
+    "gradient_algorithm",
     "interop",
     "kernels",
+    "known_field",
+    "likelihoods",
     "load_checkpoint",
     "ops",
     "ssm",
     "stop_when_flat",
     "to_datatree",
+    "trained",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "ssm", "vi")
+_SUBPACKAGES = (
+    "diagnostics",
+    "distributions",
+    "gp",
+    "interop",
+    "kernels",
+    "likelihoods",
+    "ops",
+    "ssm",
+    "vi",
+)
 
 
 def __getattr__(name: str) -> object:

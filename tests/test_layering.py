@@ -12,6 +12,7 @@ LEVELS = (
     ("_core",),
     ("ops", "diagnostics"),
     ("distributions", "kernels"),
+    ("likelihoods",),
     ("vi", "ssm"),
     ("gp", "sbl"),
     ("bnn", "amortized"),

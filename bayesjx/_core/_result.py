@@ -24,6 +24,8 @@ class FitResult:
         seconds: spent on steps in this call, compilation and callbacks left out.
         compile_seconds: spent on tracing and compiling; 0 where the program was cached.
         resumed_from: the step that a checkpoint let this call start from.
+        kept: what `keep` gave of every `thin`-th state, NumPy arrays with a leading axis of length
+            `num_steps // thin`; None without `keep`.
     """
 
     state: Any
@@ -34,6 +36,7 @@ class FitResult:
     seconds: float
     compile_seconds: float
     resumed_from: int = 0
+    kept: Any = None
 
     def __repr__(self) -> str:
         rows = [("status", self.message.splitlines()[0]), ("steps", self._steps_text())]
@@ -56,9 +59,12 @@ class FitResult:
         """The history of the fit, with draws beside it, as an `xarray.DataTree`.
 
         Args:
-            posterior: draws of the fitted distribution by site name, shape `(draws, ...)`.
+            posterior: draws of the fitted distribution by site name, shape `(draws, ...)`; by
+                default what was kept, if that is a dictionary.
             **options: the other arguments of `bayesjx.to_datatree`.
         """
+        if posterior is None and isinstance(self.kept, Mapping):
+            posterior = self.kept
         attrs = {
             "fit_message": self.message,
             "fit_seconds": self.seconds,

@@ -9,15 +9,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
-from .._core import Algorithm, from_real, inverse_tril, learnable, to_real
+from .._core import Algorithm, gradient_algorithm, GradientState, inverse_tril, learnable
 from ._arguments import check_optimizer
 from ._inverse_factor import root_of_inverse
 from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
 
 
 class NaturalNormal(NamedTuple):
-    r"""A law of inducing variables by its natural parameters.
+    r"""The normal distribution of inducing variables by its natural parameters.
 
     Attributes:
         precision: $\Lambda = S^{-1}$, shape `(..., m, m)`.
@@ -28,28 +29,18 @@ class NaturalNormal(NamedTuple):
     shift: jax.Array
 
 
-class SVGPState(NamedTuple):
-    """State of `svgp_natgrad` and `svgp_adam`; `svgp.trained(state)` puts the module together.
+class NaturalState(NamedTuple):
+    """What natural gradients move.
 
     Attributes:
-        params: what Optax trains, positive arrays by their logarithms, None elsewhere.
-        opt_state: that of Optax.
-        blocks: laws of the inducing variables if natural gradients train them, else ().
-        natural: the same by natural parameters, or ().
+        blocks: distributions of the inducing variables.
+        normals: the same by natural parameters.
         count: number of steps made, integer.
     """
 
-    params: Any
-    opt_state: Any
     blocks: tuple[WhitenedNormal, ...]
-    natural: tuple[NaturalNormal, ...]
+    normals: tuple[NaturalNormal, ...]
     count: jax.Array
-
-
-class SVGPInfo(NamedTuple):
-    """The bound, estimated from the minibatch, at the state that the step started from."""
-
-    objective: jax.Array
 
 
 def svgp_adam(
@@ -72,29 +63,25 @@ def svgp_adam(
             every floating-point array that the bound depends on.
 
     Returns:
-        `init() -> SVGPState`, `step(key, state, x, y) -> (SVGPState, SVGPInfo)` and a diagnosis.
-        `svgp.trained(state)` is the result.
+        `init() -> GradientState`, `step(key, state, x, y) -> (GradientState, GradientInfo)` and a
+        diagnosis. `svgp.trained(state)` is the result.
 
     Raises:
         ValueError: nothing to train; when traced, what `elbo` of the process raises.
     """
     check_optimizer(optimizer)
-    free, fixed = eqx.partition(to_real(svgp), _trainable(svgp, trainable, q=True))
-    if not jax.tree.leaves(free):
-        raise ValueError("svgp_adam: trainable chose nothing to train")
+    return gradient_algorithm(
+        Partial(_bound, num_data),
+        svgp,
+        optimizer,
+        trainable=trainable,
+        maximise=True,
+        diagnose=_diagnosis(svgp),
+    )
 
-    def init() -> SVGPState:
-        return SVGPState(free, optimizer.init(free), (), (), jnp.zeros((), jnp.int32))
 
-    def step(key: jax.Array, state: SVGPState, x: Any, y: Any) -> tuple[SVGPState, SVGPInfo]:
-        def loss(params: Any) -> jax.Array:
-            return -from_real(eqx.combine(params, fixed)).elbo(x, y, num_data, key=key)
-
-        value, gradient = jax.value_and_grad(loss)(state.params)
-        params, opt_state = _moved(optimizer, gradient, state)
-        return SVGPState(params, opt_state, (), (), state.count + 1), SVGPInfo(-value)
-
-    return Algorithm(init, step, _diagnosis(svgp))
+def _bound(num_data: int, key: jax.Array, svgp: AbstractSVGP, x: Any, y: Any) -> jax.Array:
+    return svgp.elbo(x, y, num_data, key=key)
 
 
 def svgp_natgrad(
@@ -105,30 +92,30 @@ def svgp_natgrad(
     num_data: int,
     trainable: Callable[[Any], Any] | None = None,
 ) -> Algorithm:
-    r"""Natural gradients for the laws of inducing variables, Optax for the rest.
+    r"""Natural gradients for the distributions of inducing variables, Optax for the rest.
 
     With $g$ and $h$ the derivatives of an expected log density in mean and variance of the
     function, and $\phi$ the features, a step makes
     $\Lambda \leftarrow (1 - \gamma) \Lambda + \gamma (I - 2 w \sum_n h_n \phi_n \phi_n^\top)$ and
     $\Lambda m \leftarrow (1 - \gamma) \Lambda m + \gamma w \sum_n (g_n - 2 h_n \phi_n^\top m)
-    \phi_n$, then a step of Optax on kernel, points and likelihood at the new law. Nothing is
-    differentiated through the law, and $\Lambda$ stays positive definite at any `gamma` up to 1:
-    $h$, negative wherever the likelihood is log-concave, is clipped at 0 elsewhere. With normal
-    noise and all data, `gamma = 1` finds the optimum at once. Several blocks, as of
+    \phi_n$, then a step of Optax on kernel, points and likelihood at the new distribution.
+    Nothing is differentiated through that, and $\Lambda$ stays positive definite at any `gamma` up
+    to 1: $h$, negative wherever the likelihood is log-concave, is clipped at 0 elsewhere. With
+    normal noise and all data, `gamma = 1` finds the optimum at once. Several blocks, as of
     `DecoupledSVGP`, are moved in turn, each given the others.
 
     Args:
         svgp: where to start.
-        optimizer: Optax gradient transformation for all but the laws; None keeps all of that.
+        optimizer: Optax gradient transformation for all but these; None keeps all of that.
         gamma: length of the natural step, in (0, 1], or a schedule of Optax. For likelihoods other
             than normal ones start small, as with `optax.linear_schedule(1e-3, 0.1, 20)`.
         num_data: number of all data, of which minibatches are drawn.
         trainable: chooses what Optax changes, `trainable(svgp)` a leaf or a list of leaves; by
-            default every floating-point array besides the laws that the bound depends on.
+            default every floating-point array besides these that the bound depends on.
 
     Returns:
-        `init() -> SVGPState`, `step(key, state, x, y) -> (SVGPState, SVGPInfo)` and a diagnosis.
-        `svgp.trained(state)` is the result.
+        `init() -> GradientState`, `step(key, state, x, y) -> (GradientState, GradientInfo)` and a
+        diagnosis. `svgp.trained(state)` is the result.
 
     Raises:
         ValueError: `gamma` is out of range; when traced, what `elbo` of the process raises.
@@ -142,38 +129,38 @@ def svgp_natgrad(
         raise ValueError(f"svgp_natgrad: gamma must be in (0, 1], got {gamma}")
     if optimizer is not None:
         check_optimizer(optimizer)
-    spec = _trainable(svgp, trainable, q=False)
-    if optimizer is None:
-        spec = jax.tree.map(lambda _: False, spec)
-    free, fixed = eqx.partition(to_real(svgp), spec)
+    spec = learnable(svgp, trainable)
+    spec = eqx.tree_at(lambda s: s.blocks, spec, jax.tree.map(lambda _: False, svgp.blocks))
+    natural = NaturalState(svgp.blocks, tuple(map(_natural, svgp.blocks)), jnp.zeros((), jnp.int32))
+    return gradient_algorithm(
+        Partial(_natural_loss, gamma, num_data),
+        svgp,
+        optimizer,
+        trainable=spec,
+        natural=natural,
+        diagnose=_diagnosis(svgp),
+    )
 
-    def init() -> SVGPState:
-        opt_state = optimizer.init(free) if optimizer is not None else ()
-        natural = tuple(map(_natural, svgp.blocks))
-        return SVGPState(free, opt_state, svgp.blocks, natural, jnp.zeros((), jnp.int32))
 
-    def step(key: jax.Array, state: SVGPState, x: Any, y: Any) -> tuple[SVGPState, SVGPInfo]:
-        length = gamma(state.count) if callable(gamma) else gamma
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            now = from_real(eqx.combine(params, fixed)).with_blocks(state.blocks)
-            x_now, y_now, weight = now.batch(x, y, num_data)
-            at = now.project(x_now)  # once, for both steps
-            held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
-            held = eqx.combine(held, now)
-            before, *new = _natural_step(held, held_at, y_now, weight, state.natural, length, key)
-            value = now.with_blocks(new[0]).bound(at, y_now, weight, key)
-            return -value, (before, *new)
-
-        if optimizer is None:
-            before, blocks, natural = loss(state.params)[1]
-            params, opt_state = state.params, state.opt_state
-        else:
-            gradient, (before, blocks, natural) = jax.grad(loss, has_aux=True)(state.params)
-            params, opt_state = _moved(optimizer, gradient, state)
-        return SVGPState(params, opt_state, blocks, natural, state.count + 1), SVGPInfo(before)
-
-    return Algorithm(init, step, _diagnosis(svgp))
+def _natural_loss(
+    gamma: Any,
+    num_data: int,
+    key: jax.Array,
+    svgp: AbstractSVGP,
+    natural: NaturalState,
+    x: Any,
+    y: Any,
+) -> tuple[jax.Array, jax.Array, NaturalState]:
+    """The negative bound after the natural step, the bound before it, and what it led to."""
+    length = gamma(natural.count) if callable(gamma) else gamma
+    now = svgp.with_blocks(natural.blocks)
+    x, y, weight = now.batch(x, y, num_data)
+    at = now.project(x)  # once, for both steps
+    held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
+    held = eqx.combine(held, now)
+    before, blocks, laws = _natural_step(held, held_at, y, weight, natural.normals, length, key)
+    value = now.with_blocks(blocks).bound(at, y, weight, key)
+    return -value, before, NaturalState(blocks, laws, natural.count + 1)
 
 
 def _natural_step(
@@ -185,8 +172,8 @@ def _natural_step(
     gamma: Any,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[WhitenedNormal, ...], tuple[NaturalNormal, ...]]:
-    """The bound before the step, and the laws after it, in both forms."""
-    parts, blocks, laws = svgp.contributions(at), list(svgp.blocks), list(natural)
+    """The bound before the step, and the distributions after it, in both forms."""
+    parts, blocks, naturals = svgp.contributions(at), list(svgp.blocks), list(natural)
     before = -jnp.stack([block.divergence() for block in blocks]).sum()
 
     def data(moments: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -196,57 +183,40 @@ def _natural_step(
         value, (slope, curvature) = jax.value_and_grad(data)(total(parts))
         if i == 0:
             before = before + value
-        laws[i] = _mixed(laws[i], phi, parts[i][0], slope, curvature, gamma)
-        blocks[i] = _moments(laws[i])
+        naturals[i] = _mixed(naturals[i], phi, parts[i][0], slope, curvature, gamma)
+        blocks[i] = _moments(naturals[i])
         if i + 1 < len(blocks):
             parts[i] = blocks[i].through(phi)
-    return before, tuple(blocks), tuple(laws)
+    return before, tuple(blocks), tuple(naturals)
 
 
 def _mixed(
-    law: NaturalNormal, phi: jax.Array, mean: Any, slope: Any, curvature: Any, gamma: Any
+    normal: NaturalNormal, phi: jax.Array, mean: Any, slope: Any, curvature: Any, gamma: Any
 ) -> NaturalNormal:
-    """The law moved along the natural gradient; the last three arrays are `(n,)` or `(n, l)`."""
-    pull = jnp.maximum(-2 * curvature, 0)
-    site = (phi * pull.T[..., None, :]) @ phi.T
+    """The distribution moved along the natural gradient; data are `(n,)` or `(n, l)`."""
+    weight = jnp.maximum(-2 * curvature, 0)
+    site = (phi * weight.T[..., None, :]) @ phi.T
     target = site + jnp.eye(len(phi), dtype=phi.dtype)
-    shift = (slope + pull * mean).T @ phi.T
+    shift = (slope + weight * mean).T @ phi.T
     gamma = jnp.asarray(gamma, phi.dtype)
     return NaturalNormal(
-        (1 - gamma) * law.precision + gamma * target, (1 - gamma) * law.shift + gamma * shift
+        (1 - gamma) * normal.precision + gamma * target, (1 - gamma) * normal.shift + gamma * shift
     )
 
 
-def _moments(law: NaturalNormal) -> WhitenedNormal:
-    tril = root_of_inverse(law.precision)
-    return WhitenedNormal((tril @ (tril.mT @ law.shift[..., None]))[..., 0], tril)
+def _moments(normal: NaturalNormal) -> WhitenedNormal:
+    tril = root_of_inverse(normal.precision)
+    return WhitenedNormal((tril @ (tril.mT @ normal.shift[..., None]))[..., 0], tril)
 
 
-def _natural(law: WhitenedNormal) -> NaturalNormal:
-    inverse = inverse_tril(jnp.tril(law.scale_tril))
+def _natural(normal: WhitenedNormal) -> NaturalNormal:
+    inverse = inverse_tril(jnp.tril(normal.scale_tril))
     precision = inverse.mT @ inverse
-    return NaturalNormal(precision, (precision @ law.mean[..., None])[..., 0])
-
-
-def _trainable(svgp: AbstractSVGP, chosen: Callable[[Any], Any] | None, q: bool) -> Any:
-    """Which leaves are trained by Optax, a pytree of booleans."""
-    spec = learnable(svgp, chosen)
-    if not q:
-        spec = eqx.tree_at(lambda s: s.blocks, spec, jax.tree.map(lambda _: False, svgp.blocks))
-    if svgp.likelihood is not None:  # 0, whose logarithm does not move
-        spec = eqx.tree_at(lambda s: s.prior.noise, spec, False)
-    return spec
-
-
-def _moved(
-    optimizer: optax.GradientTransformation, gradient: Any, state: SVGPState
-) -> tuple[Any, Any]:
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    return optax.apply_updates(state.params, updates), opt_state
+    return NaturalNormal(precision, (precision @ normal.mean[..., None])[..., 0])
 
 
 def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
-    def diagnose(key: jax.Array, state: SVGPState, x: Any, y: Any) -> str:
+    def diagnose(key: jax.Array, state: GradientState, x: Any, y: Any) -> str:
         now = svgp.trained(state)
         x, y, _ = now.batch(x, y, None)
         at = now.project(x)
@@ -254,7 +224,7 @@ def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
             return "the covariance of the inducing points has no Cholesky factor even with jitter"
         mean, spread = total(now.contributions(at))
         if not bool(jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(spread))):
-            return "the law of the inducing variables is not finite; take shorter steps"
+            return "the distribution of the inducing variables is not finite; take shorter steps"
         term = now.data_term(at, y, mean, spread, key)
         bad = ~jnp.isfinite(term)
         if bool(jnp.any(bad)):

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
-from .._core import positive_field, refuse_where
+from .._core import constrained_field, nan_unless_valid, refuse_where
 from ._kernel import AbstractKernel
-from ._parameters import finite, floating, numbers, valid
+from ._parameters import finite, numbers
 
 
 class Coregion(AbstractKernel):
@@ -35,7 +36,7 @@ class Coregion(AbstractKernel):
     """
 
     factor: jax.Array
-    diagonal: jax.Array = positive_field()
+    diagonal: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, factor: Any, diagonal: Any):
         factor, diagonal = numbers("factor", factor), numbers("diagonal", diagonal)
@@ -46,7 +47,7 @@ class Coregion(AbstractKernel):
                 f"{shape} and {diagonal.shape}"
             )
         self.factor = finite("factor", factor)
-        self.diagonal = floating("diagonal", diagonal)
+        self.diagonal = diagonal
 
     @property
     def num_outputs(self) -> int:
@@ -55,7 +56,7 @@ class Coregion(AbstractKernel):
 
     def matrix(self) -> jax.Array:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
-        return self.factor @ self.factor.T + jnp.diag(valid(self.diagonal))
+        return nan_unless_valid(self, self.factor @ self.factor.T + jnp.diag(self.diagonal))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         rows, row_is_one = self.index(x)
@@ -65,7 +66,7 @@ class Coregion(AbstractKernel):
 
     def variances(self, x: jax.Array) -> jax.Array:
         index, is_one = self.index(x)
-        own = jnp.sum(self.factor**2, axis=1) + valid(self.diagonal)
+        own = nan_unless_valid(self, jnp.sum(self.factor**2, axis=1) + self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
     def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -13,8 +13,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import check_known, constrained_field
 from ._parameters import amplitude, point, points, scalar
 
 
@@ -22,14 +23,18 @@ class AbstractKernel(eqx.Module):
     r"""A covariance function $k(x, x')$ of points, which are vectors of shape `(d,)`.
 
     Sums and products of kernels are kernels; a number times a kernel scales the variance.
-    Parameters are plain arrays with the constraint that their name says (lengthscales, variances
-    and the like are positive); what uses a kernel chooses how to keep to it.
+    Parameters are plain arrays; their fields declare a constraint (lengthscales are positive, say),
+    which optimisers keep to. Values that are known to break it are refused; where they are known
+    only at run time, covariances are NaN.
 
     A kernel knows nothing of its users: how a Gram matrix is structured on a grid, or which state
     space stands for a kernel of time, is decided by those, on its type.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
+
+    def __check_init__(self):
+        check_known(self)
 
     @abc.abstractmethod
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -180,7 +185,7 @@ class Scaled(AbstractKernel):
     """
 
     kernel: AbstractKernel
-    variance: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, kernel: AbstractKernel, variance: Any):
         _check_kernels("kernel", kernel)
@@ -280,7 +285,7 @@ class Constant(AbstractKernel):
         variance: not negative, scalar.
     """
 
-    variance: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)

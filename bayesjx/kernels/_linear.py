@@ -7,8 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import constrained_field, nan_unless_valid
 from ._distances import at_most, safe_sqrt, squared_distances
 from ._kernel import AbstractKernel
 from ._parameters import (
@@ -16,11 +17,10 @@ from ._parameters import (
     amplitude,
     finite,
     finite_scalar,
-    floating,
+    numbers,
     of_coordinates,
     one_or_each,
     scalar,
-    valid,
 )
 
 
@@ -33,18 +33,20 @@ class Linear(AbstractKernel):
     """
 
     centre: jax.Array
-    variance: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, centre: Any = 0.0):
-        self.variance = one_or_each("variance", floating("variance", variance))
+        self.variance = one_or_each("variance", numbers("variance", variance))
         self.centre = one_or_each("centre", finite("centre", centre))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        centre = along(self, "centre", x)
+        variance = nan_unless_valid(self, along(self, "variance", x))
         return ((x - centre) * variance) @ (y - centre).T
 
     def variances(self, x: jax.Array) -> jax.Array:
-        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        centre = along(self, "centre", x)
+        variance = nan_unless_valid(self, along(self, "variance", x))
         return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
 
@@ -58,8 +60,8 @@ class Polynomial(AbstractKernel):
     """
 
     degree: int = eqx.field(static=True)
-    variance: jax.Array = positive_field()
-    offset: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
+    offset: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
         if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
@@ -76,7 +78,7 @@ class Polynomial(AbstractKernel):
 
     def _of(self, product: jax.Array) -> jax.Array:
         slope, offset = amplitude(self, product.dtype), jnp.asarray(self.offset, product.dtype)
-        return (slope * product + valid(offset)) ** self.degree
+        return (slope * product + offset) ** self.degree
 
 
 class ArcCosine(AbstractKernel):
@@ -98,8 +100,8 @@ class ArcCosine(AbstractKernel):
 
     order: int = eqx.field(static=True)
     bias: jax.Array
-    lengthscale: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(
         self, order: int = 1, lengthscale: Any = 1.0, bias: Any = 1.0, variance: Any = 1.0
@@ -118,18 +120,18 @@ class ArcCosine(AbstractKernel):
         apart = at_most(squared_distances(units_x, units_y) / 2, 2.0)
         # A point 0 (without bias) has no direction: it is at right angles to all but itself.
         apart = jnp.where((sizes_x == 0)[:, None] ^ (sizes_y == 0), 1.0, apart)
-        scale = amplitude(self, x.dtype, "lengthscale") / jnp.pi
+        scale = amplitude(self, x.dtype) / jnp.pi
         sizes = (sizes_x[:, None] * sizes_y) ** self.order
         return scale * sizes * _ANGULAR[self.order](apart)
 
     def variances(self, x: jax.Array) -> jax.Array:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
-        return amplitude(self, x.dtype, "lengthscale") * at_equal * squares**self.order
+        return amplitude(self, x.dtype) * at_equal * squares**self.order
 
     def _augmented(self, x: jax.Array) -> jax.Array:
         bias = jnp.full((len(x), 1), self.bias, x.dtype)
-        return jnp.concatenate([x / valid(along(self, "lengthscale", x)), bias], axis=1)
+        return jnp.concatenate([x / along(self, "lengthscale", x), bias], axis=1)
 
     def _directions(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Augmented points of length 1, shape `(n, d + 1)`, and their lengths; 0 stays 0."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
-from .._core import compiled, positive_field
+from .._core import compiled, constrained_field, nan_unless_valid
 from ._kernel import AbstractKernel
-from ._parameters import floating
+from ._parameters import numbers
 
 
 class SpectralMixture(AbstractKernel):
@@ -32,9 +33,9 @@ class SpectralMixture(AbstractKernel):
         extrapolation", ICML.
     """
 
-    weights: jax.Array = positive_field()
-    rates: jax.Array = positive_field()
-    frequencies: jax.Array = positive_field()
+    weights: jax.Array = constrained_field(constraints.nonnegative)
+    rates: jax.Array = constrained_field(constraints.nonnegative)
+    frequencies: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, weights: Any, rates: Any, frequencies: Any):
         self.weights, self.rates, self.frequencies = _components(
@@ -68,9 +69,9 @@ class StudentMixture(AbstractKernel):
         with Gaussian processes", ICLR.
     """
 
-    weights: jax.Array = positive_field()
-    rates: jax.Array = positive_field()
-    frequencies: jax.Array = positive_field()
+    weights: jax.Array = constrained_field(constraints.nonnegative)
+    rates: jax.Array = constrained_field(constraints.nonnegative)
+    frequencies: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, weights: Any, rates: Any, frequencies: Any):
         self.weights, self.rates, self.frequencies = _components(
@@ -97,7 +98,7 @@ def _student_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
 
 def _mixture(kernel: Any, x: jax.Array, y: jax.Array, decay: Any) -> jax.Array:
     _check_one_coordinate(kernel, x)
-    parts = _weights(kernel), kernel.rates, kernel.frequencies
+    parts = nan_unless_valid(kernel, kernel.weights), kernel.rates, kernel.frequencies
     return _waves(x - y[:, 0], tuple(jnp.asarray(part, x.dtype) for part in parts), decay)
 
 
@@ -113,13 +114,7 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
 
 def _variances(kernel: Any, x: jax.Array) -> jax.Array:
     _check_one_coordinate(kernel, x)
-    return jnp.full(len(x), jnp.sum(_weights(kernel)), x.dtype)
-
-
-def _weights(kernel: Any) -> jax.Array:
-    """Those of the components, NaN where a parameter is negative, which even functions hide."""
-    good = (kernel.weights >= 0) & (kernel.rates >= 0) & (kernel.frequencies >= 0)
-    return jnp.where(good, kernel.weights, jnp.nan)
+    return jnp.full(len(x), jnp.sum(nan_unless_valid(kernel, kernel.weights)), x.dtype)
 
 
 def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:
@@ -131,7 +126,7 @@ def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:
 
 
 def _components(**given: Any) -> tuple[jax.Array, ...]:
-    values = {name: floating(name, value) for name, value in given.items()}
+    values = {name: numbers(name, value) for name, value in given.items()}
     shapes = {name: value.shape for name, value in values.items()}
     if len(set(shapes.values())) != 1 or len(shapes["weights"]) != 1 or not shapes["weights"][0]:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

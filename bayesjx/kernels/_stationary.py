@@ -7,11 +7,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import constrained_field
 from ._distances import by_differences, common_offset, matern, squared_distances
 from ._kernel import AbstractKernel
-from ._parameters import along, amplitude, of_coordinates, positive, scalar
+from ._parameters import along, amplitude, of_coordinates, scalar
 
 
 class AbstractStationary(AbstractKernel):
@@ -20,8 +21,8 @@ class AbstractStationary(AbstractKernel):
     Written as a function of $r^2$, so that derivatives are right where points coincide.
     """
 
-    lengthscale: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
@@ -33,11 +34,11 @@ class AbstractStationary(AbstractKernel):
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        return amplitude(self, x.dtype, "lengthscale") * self.of_square(r2)
+        return amplitude(self, x.dtype) * self.of_square(r2)
 
     def variances(self, x: jax.Array) -> jax.Array:
         along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale"))
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 class RBF(AbstractStationary):
@@ -61,24 +62,24 @@ class RationalQuadratic(AbstractKernel):
         variance: positive, scalar.
     """
 
-    lengthscale: jax.Array = positive_field()
-    alpha: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: jax.Array = constrained_field(constraints.positive)
+    alpha: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, alpha: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
-        self.alpha = positive("alpha", alpha)
+        self.alpha = scalar("alpha", alpha)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         alpha = jnp.asarray(self.alpha, x.dtype)
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        scale = amplitude(self, x.dtype, "lengthscale", "alpha")
+        scale = amplitude(self, x.dtype)
         return scale * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
     def variances(self, x: jax.Array) -> jax.Array:
         along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale", "alpha"))
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 class Matern12(AbstractStationary):
@@ -143,9 +144,9 @@ class Periodic(AbstractKernel):
         MacKay (1998), "Introduction to Gaussian processes".
     """
 
-    lengthscale: jax.Array = positive_field()
-    period: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: jax.Array = constrained_field(constraints.positive)
+    period: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
@@ -165,14 +166,11 @@ class Periodic(AbstractKernel):
         there = on_circles(x)
         scale = jnp.concatenate([scale, scale]) if scale.ndim else scale
         r2 = by_differences(there, there if y is x else on_circles(y), scale)
-        return self._amplitude(x.dtype) * jnp.exp(-0.5 * r2)
+        return amplitude(self, x.dtype) * jnp.exp(-0.5 * r2)
 
     def variances(self, x: jax.Array) -> jax.Array:
         along(self, "period", x), along(self, "lengthscale", x)
-        return jnp.full(len(x), self._amplitude(x.dtype))
-
-    def _amplitude(self, dtype: Any) -> jax.Array:
-        return amplitude(self, dtype, "lengthscale", "period")
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 class Cosine(AbstractKernel):
@@ -183,8 +181,8 @@ class Cosine(AbstractKernel):
         variance: positive, scalar.
     """
 
-    period: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    period: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
         self.period = of_coordinates("period", period)
@@ -194,11 +192,11 @@ class Cosine(AbstractKernel):
         period, offset = along(self, "period", x), common_offset(x)
         turns_x, turns_y = (jnp.sum(_turns(z, offset, period), axis=1) for z in (x, y))
         lag = turns_x[:, None] - turns_y
-        return amplitude(self, x.dtype, "period") * jnp.cos(2 * jnp.pi * lag)
+        return amplitude(self, x.dtype) * jnp.cos(2 * jnp.pi * lag)
 
     def variances(self, x: jax.Array) -> jax.Array:
         along(self, "period", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "period"))
+        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 class White(AbstractKernel):
@@ -216,7 +214,7 @@ class White(AbstractKernel):
         Matheron (1963), "Principles of geostatistics": the nugget effect.
     """
 
-    variance: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import constrained_field
 from ._kernel import AbstractKernel
-from ._parameters import amplitude, finite_scalar, positive, scalar
+from ._parameters import amplitude, finite_scalar, scalar
 
 SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
@@ -34,33 +35,30 @@ class SHO(AbstractKernel):
         $S_0 = \sigma^2 / \omega_0 Q$).
     """
 
-    period: jax.Array = positive_field()
-    quality: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    period: jax.Array = constrained_field(constraints.positive)
+    quality: jax.Array = constrained_field(constraints.positive)
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, quality: Any = 1.0, variance: Any = 1.0):
-        self.period = positive("period", period)
-        self.quality = positive("quality", quality)
+        self.period = scalar("period", period)
+        self.quality = scalar("quality", quality)
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         lag = _time(x, self)[:, None] - _time(y, self)
         frequency = 2 * jnp.pi / jnp.asarray(self.period, x.dtype)
         damping = frequency / (2 * jnp.asarray(self.quality, x.dtype))
-        return self._amplitude(x.dtype) * _oscillation(lag, frequency, damping)
+        return amplitude(self, x.dtype) * _oscillation(lag, frequency, damping)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(_time(x, self)), self._amplitude(x.dtype))
-
-    def _amplitude(self, dtype: Any) -> jax.Array:
-        return amplitude(self, dtype, "period", "quality")
+        return jnp.full(len(_time(x, self)), amplitude(self, x.dtype))
 
 
 class _FromOrigin(AbstractKernel):
     """A process that is 0 at an origin in time."""
 
     origin: jax.Array
-    variance: jax.Array = positive_field()
+    variance: jax.Array = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
         self.variance = scalar("variance", variance)
