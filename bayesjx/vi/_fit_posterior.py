@@ -100,6 +100,11 @@ def fit_posterior(
 
 def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     keys = iter(random.split(key, 16))
+    if density.subsampled and density.dim == 0:
+        raise ValueError(
+            "fit_posterior: all latent sites are discrete and some plates subsampled, so that "
+            "nothing is left to fit; leave out subsample_size"
+        )
     if density.subsampled:
         from ._fit_minibatches import fit_minibatches
 
@@ -273,7 +278,8 @@ def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
         raise ValueError(
             f"fit_posterior: the posterior is flat along {flat}: data and priors do "
             "not determine them, and it cannot be normalised. Give them proper priors, or drop "
-            "what is redundant (an intercept beside dummies of all groups, say)"
+            "what is redundant (an intercept beside dummies of all groups, say); classes that "
+            "covariates separate without error leave a logistic regression flat, too"
         )
 
 
