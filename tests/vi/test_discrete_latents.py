@@ -15,7 +15,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 from bayesjx import vi
-from bayesjx.vi._summed_out import log_density_of
+from bayesjx.vi._posterior._summed_out import log_density_of
 
 RNG = np.random.default_rng(3)
 Y = RNG.normal(size=(2, 3))

@@ -8,11 +8,11 @@ import numpyro.distributions as dist
 import pytest
 
 from bayesjx import vi
-from bayesjx.vi._hierarchy import advice
-from bayesjx.vi._many_dimensions import dense_at, krylov_at
-from bayesjx.vi._moves import look, moved_draws
-from bayesjx.vi._normal_mixture import DenseNormal, KrylovNormal
-from bayesjx.vi._unconstrained import unconstrained
+from bayesjx.vi._posterior._hierarchy import advice
+from bayesjx.vi._posterior._many_dimensions import dense_at, krylov_at
+from bayesjx.vi._posterior._moves import look, moved_draws
+from bayesjx.vi._posterior._normal_mixture import DenseNormal, KrylovNormal
+from bayesjx.vi._posterior._unconstrained import unconstrained
 
 D = 11
 RNG = np.random.default_rng(4)

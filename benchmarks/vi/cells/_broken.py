@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayesjx import vi
-from bayesjx.vi import _cost, _handlers, _surrogate
-from bayesjx.vi._context import current
-from bayesjx.vi._site import Site
+from bayesjx.vi._estimator import _cost, _surrogate
+from bayesjx.vi._estimator._context import current
+from bayesjx.vi._estimator._site import Site
+from bayesjx.vi._programs import _handlers
 
 from . import _chain, _lanes, _loops, _particles, _plates, _scalars
 from ._cell import Cell, STRATEGIES
