@@ -295,7 +295,7 @@ def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _Found:
         for strategy in tried
         if not site.in_loop
         and show(strategy) != show(present)
-        and strategy.why_not(site.law) is None
+        and strategy.why_not(site.distribution) is None
     ]
     return _Found(site.name, site.address, show(present), present.unbiased, choices)
 

@@ -150,16 +150,16 @@ def latent_usage(
     replayed = handlers.replay(handlers.seed(model, keys[1]), guide_trace)
     model_trace = handlers.trace(replayed).get_trace(*args, **kwargs)
     site = _find_site(guide_trace, model_trace, site)
-    law, prior = _elements(guide_trace[site]), _elements(model_trace[site])
-    if not law.batch_shape:
+    distribution, prior = _elements(guide_trace[site]), _elements(model_trace[site])
+    if not distribution.batch_shape:
         raise ValueError(
             f"site {site!r} has a scalar value; latent_usage needs one whose first axis is the "
             "data's, as in a plate over data points"
         )
-    values = jax.vmap(lambda k: draw(law, k)[0])(random.split(keys[2], num_draws))
-    shape = law.batch_shape
-    mean = _mean(law, values, site).reshape(shape[0], -1)
-    kl = _divergence(law, prior, values).astype(mean.dtype)
+    values = jax.vmap(lambda k: draw(distribution, k)[0])(random.split(keys[2], num_draws))
+    shape = distribution.batch_shape
+    mean = _mean(distribution, values, site).reshape(shape[0], -1)
+    kl = _divergence(distribution, prior, values).astype(mean.dtype)
     kl = jnp.broadcast_to(kl, shape).reshape(shape[0], -1)
     rate = jnp.mean(kl < epsilon, axis=0)
     variance = jnp.var(mean, axis=0)
@@ -169,7 +169,7 @@ def latent_usage(
         rate,
         variance > threshold,
         rate >= 1 - delta,
-        _information(law, values[0]),
+        _information(distribution, values[0]),
     )
 
 
@@ -198,34 +198,36 @@ def _elements(message: Any) -> Distribution:
     return elementwise(unmasked(split(message["fn"], message["infer"])[0]))
 
 
-def _mean(law: Distribution, values: jax.Array, site: str) -> jax.Array:
-    family = elementwise_family(law)
+def _mean(distribution: Distribution, values: jax.Array, site: str) -> jax.Array:
+    family = elementwise_family(distribution)
     if isinstance(family, (dist.CategoricalProbs, dist.CategoricalLogits)):
         raise ValueError(
             f"site {site!r} is categorical, and an index has no mean; use "
             "bayesjx.distributions.OneHotCategorical"
         )
     try:
-        mean = jnp.asarray(law.mean)
+        mean = jnp.asarray(distribution.mean)
     except NotImplementedError:
         mean = jnp.mean(values, axis=0)
-    return jnp.broadcast_to(mean, law.shape())
+    return jnp.broadcast_to(mean, distribution.shape())
 
 
-def _divergence(law: Distribution, prior: Distribution, values: jax.Array) -> jax.Array:
+def _divergence(distribution: Distribution, prior: Distribution, values: jax.Array) -> jax.Array:
     try:
-        return jnp.asarray(kl_divergence(law, prior))
+        return jnp.asarray(kl_divergence(distribution, prior))
     except NotImplementedError:
-        ratio = jax.vmap(lambda z: jnp.asarray(law.log_prob(z)) - jnp.asarray(prior.log_prob(z)))
+        ratio = jax.vmap(
+            lambda z: jnp.asarray(distribution.log_prob(z)) - jnp.asarray(prior.log_prob(z))
+        )
         return jnp.mean(ratio(values), axis=0)
 
 
-def _information(law: Distribution, values: jax.Array) -> jax.Array:
+def _information(distribution: Distribution, values: jax.Array) -> jax.Array:
     """Mean of the log of the posterior over the aggregate posterior, at one draw per point."""
-    size = law.batch_shape[0]
+    size = distribution.batch_shape[0]
 
     def ratio(i: jax.Array) -> jax.Array:
-        log_prob = jnp.broadcast_to(law.log_prob(values[i]), law.batch_shape)
+        log_prob = jnp.broadcast_to(distribution.log_prob(values[i]), distribution.batch_shape)
         joint = jnp.sum(log_prob.reshape(size, -1), axis=1)
         return joint[i] - logsumexp(joint) + jnp.log(size).astype(joint.dtype)
 

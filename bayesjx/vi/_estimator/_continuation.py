@@ -39,7 +39,7 @@ class Continuation:
         site: the site being replayed.
         surrogate: value to cost whose gradient accounts for all later sites.
         pure: value to cost of a plain forward run.
-        law: like `pure`, with the elementwise log probability of the value in that run.
+        distribution: like `pure`, with the elementwise log probability of the value in that run.
     """
 
     def __init__(
@@ -47,12 +47,12 @@ class Continuation:
         site: Site,
         surrogate: Callable[[jax.Array], Cost],
         pure: Callable[[jax.Array], Cost],
-        law: Callable[[jax.Array], tuple[Cost, jax.Array]],
+        distribution: Callable[[jax.Array], tuple[Cost, jax.Array]],
     ):
         self._site = site
         self._surrogate = surrogate
         self._pure = pure
-        self._law = law
+        self._distribution = distribution
 
     def surrogate(self, values: jax.Array) -> Branches:
         """Costs at `values` (shape `(k,) + site.value.shape`), gradients included."""
@@ -97,7 +97,7 @@ class Continuation:
         """
         site = self._site
         in_scan = site.loop is not None
-        run = self._law if in_scan else lambda value: (self._pure(value), ())
+        run = self._distribution if in_scan else lambda value: (self._pure(value), ())
         staged = Staged(run, values[0]).without_gradient()
         dependent = _dependent(staged, lambda found: found[0])
         frames = _shared_frames(site, staged.shape[0], dependent)

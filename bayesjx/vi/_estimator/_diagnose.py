@@ -29,16 +29,16 @@ class Scored(eqx.Module):
     """A sample statement as one run met it; inside particles with an axis for each of them.
 
     Attributes:
-        law: the distribution, without its strategy.
+        distribution: the distribution, without its strategy.
         value: drawn, given or observed.
         log_prob: of the value.
         label: `"call/site"`.
-        drawn: whether the value is a draw from `law` itself.
+        drawn: whether the value is a draw from `distribution` itself.
         observed: whether it is data.
         particles: number of leading axes that belong to particles.
     """
 
-    law: Distribution
+    distribution: Distribution
     value: Any
     log_prob: jax.Array
     label: str = eqx.field(static=True)
@@ -49,15 +49,19 @@ class Scored(eqx.Module):
     @property
     def title(self) -> str:
         """Name and family."""
-        return f"site {_name(self.label)!r} ({type(elementwise_family(self.law)).__name__})"
+        return (
+            f"site {_name(self.label)!r} ({type(elementwise_family(self.distribution)).__name__})"
+        )
 
     def is_concrete(self) -> bool:
         """Whether there are numbers to look at."""
-        return all(is_concrete(x) for x in jax.tree.leaves((self.law, self.value, self.log_prob)))
+        return all(
+            is_concrete(x) for x in jax.tree.leaves((self.distribution, self.value, self.log_prob))
+        )
 
     def problem(self) -> str | None:
         """What is not finite or not valid, in the order in which one leads to the other."""
-        family = elementwise_family(self.law)
+        family = elementwise_family(self.distribution)
         for field, leaf in _parameters(family).items():
             if problem := _not_finite(leaf) or _invalid(family, field, leaf):
                 return f"{self.title}: its parameter {field!r} has {problem}"
@@ -76,7 +80,7 @@ class Scored(eqx.Module):
         for _ in range(self.particles):
             check = jax.vmap(check)
         try:
-            bad = np.asarray(check(self.law, self.value))
+            bad = np.asarray(check(self.distribution, self.value))
         except NotImplementedError:
             return None
         if not bad.any():
@@ -90,7 +94,7 @@ class Scored(eqx.Module):
         )
         return (
             f"{self.title}: its log density is -inf, since {bad.sum()} of {bad.size} values lie "
-            f"outside its support ({_describe(self.law)}){example}; {remedy}"
+            f"outside its support ({_describe(self.distribution)}){example}; {remedy}"
         )
 
 
@@ -129,16 +133,16 @@ def _name(label: str) -> str:
     return re.sub(r"^(\d+/)+", "", label)
 
 
-def _outside(law: Any, value: Any) -> jax.Array:
-    family = elementwise_family(law)
+def _outside(distribution: Any, value: Any) -> jax.Array:
+    family = elementwise_family(distribution)
     if family.is_discrete and jnp.issubdtype(jnp.result_type(value), jnp.floating):
         return jnp.zeros((), bool)  # relaxed
     support: Any = family.support
-    return ~support(value) & visible(law)
+    return ~support(value) & visible(distribution)
 
 
-def _describe(law: Any) -> str:
-    support = elementwise_family(law).support
+def _describe(distribution: Any) -> str:
+    support = elementwise_family(distribution).support
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     bounds = [getattr(support, f"{side}_bound", None) for side in ("lower", "upper")]

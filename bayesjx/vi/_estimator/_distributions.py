@@ -1,4 +1,4 @@
-"""Distributions that carry a gradient strategy, and the law of a site's single elements."""
+"""Distributions that carry a gradient strategy, and those of the single elements of a site."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def _is_floating(x: Any) -> bool:
 
 
 def unmasked(fn: Distribution) -> Distribution:
-    """The law that the site is sampled from: `fn` without masks, which only silence densities."""
+    """What the site is sampled from: `fn` without masks, which only silence densities."""
     if isinstance(fn, WithStrategy):
         return unmasked(fn.base)
     if isinstance(fn, MaskedDistribution):
@@ -214,35 +214,39 @@ def unmasked(fn: Distribution) -> Distribution:
     return fn
 
 
-def elementwise(law: Distribution) -> Distribution:
-    """`law` with `to_event` undone: its batch axes are then all of its independent elements."""
-    if isinstance(law, Independent):
-        return elementwise(law.base_dist)
-    if isinstance(law, ExpandedDistribution):
-        inner = elementwise(law.base_dist)
-        if inner is law.base_dist:
-            return law
-        undone = inner.batch_shape[len(inner.batch_shape) - _undone_dims(law) :]
-        return inner.expand(law.batch_shape + undone)
-    return law
+def elementwise(distribution: Distribution) -> Distribution:
+    """`distribution` with `to_event` undone, so that its independent elements are batch axes."""
+    if isinstance(distribution, Independent):
+        return elementwise(distribution.base_dist)
+    if isinstance(distribution, ExpandedDistribution):
+        inner = elementwise(distribution.base_dist)
+        if inner is distribution.base_dist:
+            return distribution
+        undone = inner.batch_shape[len(inner.batch_shape) - _undone_dims(distribution) :]
+        return inner.expand(distribution.batch_shape + undone)
+    return distribution
 
 
-def _undone_dims(law: Distribution) -> int:
-    return law.event_dim - elementwise_family(law).event_dim
+def _undone_dims(distribution: Distribution) -> int:
+    return distribution.event_dim - elementwise_family(distribution).event_dim
 
 
-def elementwise_family(law: Distribution) -> Distribution:
+def elementwise_family(distribution: Distribution) -> Distribution:
     """The family that all elements share, stripped of every wrapper; its parameters broadcast."""
-    while isinstance(law, (ExpandedDistribution, Independent, MaskedDistribution, WithStrategy)):
-        law = law.base if isinstance(law, WithStrategy) else law.base_dist
-    return law
+    while isinstance(
+        distribution, (ExpandedDistribution, Independent, MaskedDistribution, WithStrategy)
+    ):
+        distribution = (
+            distribution.base if isinstance(distribution, WithStrategy) else distribution.base_dist
+        )
+    return distribution
 
 
-def is_normal(law: Distribution) -> bool:
+def is_normal(distribution: Distribution) -> bool:
     """Whether the elements are exactly normal (not a subclass that changes the density)."""
-    return type(elementwise_family(law)) in (dist.Normal, Normal)
+    return type(elementwise_family(distribution)) in (dist.Normal, Normal)
 
 
-def is_bernoulli(law: Distribution) -> bool:
+def is_bernoulli(distribution: Distribution) -> bool:
     """Whether the elements are Bernoulli, in either parameterisation."""
-    return isinstance(elementwise_family(law), (dist.BernoulliLogits, dist.BernoulliProbs))
+    return isinstance(elementwise_family(distribution), (dist.BernoulliLogits, dist.BernoulliProbs))

@@ -176,7 +176,7 @@ class Expectation(eqx.Module):
                     SiteInfo(
                         site.name,
                         site.address,
-                        type(elementwise_family(site.law)).__name__,
+                        type(elementwise_family(site.distribution)).__name__,
                         np.shape(site.stacked_value),
                         tuple(sorted(frame.name for frame in site.frames)),
                         site.strategy.name,

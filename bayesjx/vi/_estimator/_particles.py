@@ -107,7 +107,7 @@ def map_sites(fn: Callable[[Any], Any], xs: Any) -> Any:
             except Suspend as stop:
                 site = stop.site
                 stopped.append(site.without_values())
-                parts = site.law, site.strategy, site.key, site.stacked_value
+                parts = site.distribution, site.strategy, site.key, site.stacked_value
         sites[:] = [site.without_values() for site in context.sites]
         return output, (context.records(), context.scored), parts, context.mutables
 
@@ -133,14 +133,14 @@ def mean_state(stacked: Any) -> Any:
 
 
 def _site_with_axis(site: Site, parts: Any, frame: Frame) -> Site:
-    law, strategy, keys, value = parts
+    distribution, strategy, keys, value = parts
     if site.loop is not None:
         raise site.explain(
             "a site of a scan inside particles cannot be replayed", "Use vi.reinforce there"
         )
     return Site(
         site.address,
-        law,
+        distribution,
         site.frames | {frame},
         strategy,
         keys[0],

@@ -1,4 +1,4 @@
-"""One random choice of a program: its law, its plates, its value."""
+"""One random choice of a program: its distribution, its plates, its value."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ class Site:
     """A latent sample site as the strategies see it.
 
     A site inside `particles` appears as one site with the particles as leading axes, each of
-    them a plate; then `law` holds the particles' laws stacked, to be used through `apply`.
+    them a plate; then `distribution` holds those of the particles stacked, to be used through
+    `apply`.
 
     Attributes:
         address: `"call/name"`, unique within an objective.
-        law: the distribution that the value is drawn from, without masks and strategy.
+        distribution: the distribution that the value is drawn from, without masks and strategy.
         frames: the plates around the site, those of particles included.
         strategy: the gradient strategy.
         key: of the draw; that of the first particle inside `particles`.
@@ -49,7 +50,7 @@ class Site:
     def __init__(
         self,
         address: str,
-        law: Distribution,
+        distribution: Distribution,
         frames: Frames,
         strategy: AbstractStrategy,
         key: jax.Array,
@@ -59,7 +60,7 @@ class Site:
         particles: tuple[Frame, ...] = (),
     ):
         self.address = address
-        self.law = law
+        self.distribution = distribution
         self.frames = frames
         self.strategy = strategy
         self.key = key
@@ -81,28 +82,28 @@ class Site:
     @property
     def family(self) -> Distribution:
         """The elements' family without wrappers, to look at; see `parameter` for its arrays."""
-        return elementwise_family(self.law)
+        return elementwise_family(self.distribution)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the grid of independent elements: the plates' axes, then those of `to_event`."""
-        return self._lead + elementwise(self.law).batch_shape
+        return self._lead + elementwise(self.distribution).batch_shape
 
     @property
     def event_axes(self) -> int:
         """How many trailing axes of `shape` come from `to_event`."""
-        return len(elementwise(self.law).batch_shape) - len(self.law.batch_shape)
+        return len(elementwise(self.distribution).batch_shape) - len(self.distribution.batch_shape)
 
     @property
     def _lead(self) -> tuple[int, ...]:
         if not self.particles:
             return ()
-        gap = -self.particles[-1].dim - 1 - len(self.law.batch_shape)
+        gap = -self.particles[-1].dim - 1 - len(self.distribution.batch_shape)
         return tuple(frame.size for frame in self.particles) + (1,) * gap
 
     @property
     def _batch_rank(self) -> int:
-        return len(self._lead) + len(self.law.batch_shape)
+        return len(self._lead) + len(self.distribution.batch_shape)
 
     def without_values(self) -> Site:
         """The site with shapes in place of tracers, to look at once their trace has ended."""
@@ -113,7 +114,10 @@ class Site:
         site = copy.copy(self)
         site.__dict__ |= jax.tree.map(
             shape,
-            {name: getattr(self, name) for name in ("law", "strategy", "key", "stacked_value")},
+            {
+                name: getattr(self, name)
+                for name in ("distribution", "strategy", "key", "stacked_value")
+            },
         )
         return site
 
@@ -130,10 +134,10 @@ class Site:
         return value.reshape(value.shape[:depth] + value.shape[len(self._lead) :])
 
     def apply(self, fn: Callable[..., jax.Array], *stacked: Any) -> jax.Array:
-        """`fn(law, *stacked)` for each particle's law, the particle axes moved to their plates."""
+        """`fn(distribution, *stacked)` of each particle, the particle axes moved to their plates."""
         for _ in self.particles:
             fn = jax.vmap(fn)
-        return self.pad(fn(self.law, *stacked))
+        return self.pad(fn(self.distribution, *stacked))
 
     def keys(self, key: jax.Array) -> jax.Array:
         """A key per particle, to be handed to `apply`."""
@@ -143,9 +147,9 @@ class Site:
     def parameter(self, name: str) -> jax.Array:
         """The family's parameter `name`, broadcast to `shape`."""
 
-        def one(law: Distribution) -> jax.Array:
-            value = getattr(elementwise_family(law), name)
-            return jnp.broadcast_to(value, elementwise(law).batch_shape)
+        def one(distribution: Distribution) -> jax.Array:
+            value = getattr(elementwise_family(distribution), name)
+            return jnp.broadcast_to(value, elementwise(distribution).batch_shape)
 
         return self.apply(one)
 
@@ -153,24 +157,24 @@ class Site:
         """Log probability of each element, shape `shape`, differentiable in the parameters only."""
         value = jax.lax.stop_gradient(value)
 
-        def one(law: Distribution, value: jax.Array) -> jax.Array:
-            log_prob = jnp.asarray(elementwise(law).log_prob(value))
-            return match_dtype(log_prob, (law, value))
+        def one(distribution: Distribution, value: jax.Array) -> jax.Array:
+            log_prob = jnp.asarray(elementwise(distribution).log_prob(value))
+            return match_dtype(log_prob, (distribution, value))
 
         return self.apply(one, self.unpad(value))
 
     def support(self) -> jax.Array:
         """All values that an element can take, shape `(k,) + value.shape`, in the value's dtype."""
-        stacked = self.law
-        fn = lambda law: elementwise(law).enumerate_support(expand=True)  # noqa: E731
+        stacked = self.distribution
+        fn = lambda distribution: elementwise(distribution).enumerate_support(expand=True)  # noqa: E731
         for _ in self.particles:
             fn = jax.vmap(fn)
         values = jnp.moveaxis(fn(stacked), len(self.particles), 0)
         return jax.vmap(self.pad)(values).astype(self.stacked_value.dtype)
 
     def draw(self, key: jax.Array) -> jax.Array:
-        """Another draw from the law, of the shape of `value`; gradients stopped."""
-        value = self.apply(lambda law, key: draw(law, key)[0], self.keys(key))
+        """Another draw from the distribution, of the shape of `value`; gradients stopped."""
+        value = self.apply(lambda distribution, key: draw(distribution, key)[0], self.keys(key))
         return jax.lax.stop_gradient(value)
 
     def plate_axes(self, frames: Frames) -> set[int]:

@@ -39,8 +39,8 @@ class AbstractStrategy(eqx.Module):
         return type(self).__name__
 
     @abc.abstractmethod
-    def why_not(self, law: Distribution) -> str | None:
-        """Why this strategy cannot serve `law`, with the remedy; None if it can."""
+    def why_not(self, distribution: Distribution) -> str | None:
+        """Why this strategy cannot serve `distribution`, with the remedy; None if it can."""
 
 
 def check_strategy(name: str, strategy: Any) -> None:
@@ -56,9 +56,9 @@ class AbstractPathwise(AbstractStrategy):
 
     @abc.abstractmethod
     def sample(
-        self, law: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
+        self, distribution: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
     ) -> tuple[Any, list[Any]]:
-        """A draw of shape `sample_shape + law.shape()`, differentiable in the parameters of `law`.
+        """A draw of shape `sample_shape + distribution.shape()`, differentiable in the parameters.
 
         Returns:
             the value and NumPyro's intermediates (an empty list if there are none).
@@ -97,7 +97,7 @@ class AbstractReplay(AbstractStrategy):
         """An unbiased estimate, in value and gradient, of the expected cost over the draw.
 
         Args:
-            site: the random choice; `site.value` is a draw from `site.law`, gradients stopped.
+            site: the random choice; `site.value` is a draw of it, gradients stopped.
             key: for further randomness of the strategy.
             rest: the rest of the program as a function of the value.
         """

@@ -128,11 +128,11 @@ def run_level(
     def pure(value: jax.Array) -> Cost:
         return pure_cost(objective, key, settings, {**context.fixed, address: site.unpad(value)})
 
-    def law(value: jax.Array) -> tuple[Cost, jax.Array]:
+    def distribution(value: jax.Array) -> tuple[Cost, jax.Array]:
         fixed = {**context.fixed, address: site.unpad(value)}
         return pure_cost_and_law(objective, key, settings, fixed, address)
 
-    rest = Continuation(site, surrogate, pure, law)
+    rest = Continuation(site, surrogate, pure, distribution)
     cost = site.strategy.combine(site, random.fold_in(site.key, 1), rest)  # ty: ignore
     return cost, records, True
 

@@ -139,13 +139,13 @@ class AutoDiscrete(AutoGuide):
         return trace[name]["fn"]
 
     def _sample(self, name: str, site: dict[str, Any], here: Any) -> Any:
-        law, size = _support_of(name, site)
+        distribution, size = _support_of(name, site)
         bernoulli = size == 0
         # Parameters cover the full plates, also where the model sees a subsample of them.
         batch = list(site["fn"].batch_shape)
         for frame in site["cond_indep_stack"]:
             batch[frame.dim] = self._prototype_frame_full_sizes[frame.name]
-        event = law.event_shape
+        event = distribution.event_shape
         shape = tuple(batch) + event + (() if bernoulli else (size,))
         logits: Any = numpyro.param(
             f"{name}_{self.prefix}_logits",
@@ -197,9 +197,9 @@ class AutoDiscrete(AutoGuide):
         return jax.tree.map(lambda x: x.reshape(sample_shape + x.shape[1:]), draws)
 
 
-def _prior_logits(law: Any, size: int) -> jax.Array:
+def _prior_logits(distribution: Any, size: int) -> jax.Array:
     """Of a Bernoulli (`size` 0) or of `size` categories along a new axis; elements kept apart."""
-    one = elementwise(unmasked(law))
+    one = elementwise(unmasked(distribution))
     values = jnp.arange(size or 2)
 
     def log_prob(value: jax.Array) -> jax.Array:
@@ -214,14 +214,14 @@ def _is_discrete(site: dict[str, Any]) -> bool:
 
 
 def _support_of(name: str, site: dict[str, Any]) -> tuple[Any, int]:
-    """The site's law, and the number of its values (0 for Bernoulli)."""
-    law = unmasked(site["fn"])
-    family = elementwise_family(law)
+    """The site's distribution, and the number of its values (0 for Bernoulli)."""
+    distribution = unmasked(site["fn"])
+    family = elementwise_family(distribution)
     if isinstance(family, (dist.BernoulliLogits, dist.BernoulliProbs)):
-        return law, 0
+        return distribution, 0
     if isinstance(family, (dist.CategoricalLogits, dist.CategoricalProbs)):
         values = jax.eval_shape(lambda: family.enumerate_support(expand=False))
-        return law, values.shape[0]
+        return distribution, values.shape[0]
     if not family.has_enumerate_support or family.event_dim:
         raise ValueError(
             f"AutoDiscrete: site {name!r} is {type(family).__name__}, whose support is not "
@@ -234,4 +234,4 @@ def _support_of(name: str, site: dict[str, Any]) -> tuple[Any, int]:
             f"AutoDiscrete: the support of site {name!r} ({type(family).__name__}) does not start "
             "at 0; write a guide for it by hand"
         )
-    return law, len(values)
+    return distribution, len(values)

@@ -68,8 +68,10 @@ class ContinuousGuide(AutoContinuous):
         scored = numpyro.get_mask() is not False
         result: dict[str, Any] = {}
         for name, site in placed.sites.items():
-            law = dist.Delta(site.value, site.log_density if scored else 0.0, site.event_dim)
-            result[name] = numpyro.sample(name, law)
+            distribution = dist.Delta(
+                site.value, site.log_density if scored else 0.0, site.event_dim
+            )
+            result[name] = numpyro.sample(name, distribution)
         return result
 
     def log_joint(self, args: Any, kwargs: Any) -> Callable[[jax.Array], jax.Array]:
@@ -197,9 +199,9 @@ class _Placing(Messenger):
         if msg["type"] == "deterministic":
             self.deterministic[name] = msg["value"]
         elif msg["type"] == "sample" and name in self.unconstrained and not msg["is_observed"]:
-            law, free = msg["fn"], self.unconstrained[name]
-            rank = jnp.ndim(seen := self._seen(name, law))
-            support = law.support
+            distribution, free = msg["fn"], self.unconstrained[name]
+            rank = jnp.ndim(seen := self._seen(name, distribution))
+            support = distribution.support
             while isinstance(support, constraints.independent):
                 support = support.base_constraint
             transform = biject_to(support)
@@ -207,25 +209,25 @@ class _Placing(Messenger):
             slope = sum_rightmost(slope, jnp.ndim(slope) - rank)
             reference = sum_rightmost(norm.logpdf(free), jnp.ndim(free) - rank)
             density = -jnp.where(seen, slope, reference)
-            density = sum_rightmost(density, rank - len(law.batch_shape))
-            self.sites[name] = _Site(msg["value"], density, law.event_dim)
+            density = sum_rightmost(density, rank - len(distribution.batch_shape))
+            self.sites[name] = _Site(msg["value"], density, distribution.event_dim)
 
     def value(self, msg: Any, free: jax.Array) -> jax.Array:
         """The image of `free` in the support; a draw from the prior where a mask hides it."""
-        name, law = msg["name"], msg["fn"]
+        name, distribution = msg["name"], msg["fn"]
         with helpful_support_errors(msg):
-            value = biject_to(law.support)(free)
-        if name not in self.without_effect and not hides(law):
+            value = biject_to(distribution.support)(free)
+        if name not in self.without_effect and not hides(distribution):
             return value
-        seen = self._seen(name, law)
+        seen = self._seen(name, distribution)
         try:
             key: Any = numpyro.prng_key()
-            prior = draw(unmasked(law), key)[0].astype(value.dtype)
+            prior = draw(unmasked(distribution), key)[0].astype(value.dtype)
         except NotImplementedError:  # an improper prior
             return value
         return jnp.where(seen.reshape(seen.shape + (1,) * (value.ndim - seen.ndim)), value, prior)
 
-    def _seen(self, name: str, law: Any) -> jax.Array:
+    def _seen(self, name: str, distribution: Any) -> jax.Array:
         if name in self.without_effect:
-            return jnp.zeros(elementwise(unmasked(law)).batch_shape, bool)
-        return visible(law)
+            return jnp.zeros(elementwise(unmasked(distribution)).batch_shape, bool)
+        return visible(distribution)

@@ -306,6 +306,6 @@ def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
 
     All-impossible weights choose uniformly: the estimate of the evidence is then zero anyway.
     """
-    law = with_strategy(dist.Categorical(logits=drawable(log_weights)), strategy)
-    trace, _ = simulate(lambda: numpyro.sample("index", law))
+    distribution = with_strategy(dist.Categorical(logits=drawable(log_weights)), strategy)
+    trace, _ = simulate(lambda: numpyro.sample("index", distribution))
     return trace["index"]

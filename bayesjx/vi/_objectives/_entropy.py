@@ -36,7 +36,7 @@ def simulate_with_entropy(
     """`simulate`, whose latent sites are scored by minus their entropies in place of `log_prob`.
 
     Args:
-        program: guide whose laws have closed-form entropies.
+        program: guide whose distributions have closed-form entropies.
         args: positional arguments of the guide.
         kwargs: keyword arguments of the guide.
         proximal: give the entropies no gradient, and check that `prox_scale` takes its place.

@@ -141,13 +141,13 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expec
 
     One draw is resampled from `num_particles` proposals of the guide; its resampling density,
     estimated from above, stands in for the posterior, and the guide is evaluated on it. An upper
-    bound of the divergence from the resampled law to the guide; inf, without a gradient, where
+    bound of the divergence from the resampled draws to the guide; inf, without a gradient, where
     all proposals have weight zero.
 
     Args:
         model: NumPyro program of the joint density.
         guide: NumPyro program; takes the same arguments. Its sites need no gradient strategy.
-        num_particles: proposals, positive; more make the resampled law closer to the posterior.
+        num_particles: proposals, positive; more bring the resampled draws closer to the posterior.
 
     References:
         Becker et al. (2024), section 2 (QWAKE).

@@ -199,8 +199,8 @@ class SimulateHandler(Recorder):
             if isinstance(site.strategy, AbstractPathwise):
                 value, msg["intermediates"] = draw(WithStrategy(fn, site.strategy), site.key)
             else:
-                law = WithStrategy(site.law, site.strategy)
-                value = draw(law, site.key)[0] if fixed is None else fixed
+                distribution = WithStrategy(site.distribution, site.strategy)
+                value = draw(distribution, site.key)[0] if fixed is None else fixed
                 msg["intermediates"] = []
                 self.detached.add(msg["name"])
         if isinstance(site.strategy, AbstractScore):
@@ -214,7 +214,7 @@ class SimulateHandler(Recorder):
         key = self.run.site_key(self.prefix, msg["name"])
         address = self.prefix + msg["name"]
         site = Site(address, unmasked(fn), frames, strategy, key, jnp.zeros(()))
-        if reason := strategy.why_not(site.law):
+        if reason := strategy.why_not(site.distribution):
             raise site.explain("it cannot have this strategy", reason)
         return site
 

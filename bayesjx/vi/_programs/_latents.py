@@ -141,8 +141,10 @@ def refuse_foreign(
         run = Fixed(filled(model, key), values, observed=False)
         with handlers.block(), handlers.substitute(data=plates):
             sites = handlers.trace(run).get_trace(*args, **kwargs)
-        laws = {name: sites[name]["fn"] for name in own if not is_from_loop(sites[name])}
-        return {name: (visible(fn), jax.tree.leaves(fn.support)) for name, fn in laws.items()}
+        distributions = {name: sites[name]["fn"] for name in own if not is_from_loop(sites[name])}
+        return {
+            name: (visible(fn), jax.tree.leaves(fn.support)) for name, fn in distributions.items()
+        }
 
     for name, sources in Staged(computed, jax.random.key(0)).depends().items():
         if any(jax.tree.leaves(sources, is_leaf=lambda x: isinstance(x, frozenset))):

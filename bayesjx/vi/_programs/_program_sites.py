@@ -49,8 +49,8 @@ def latent_sites(
             name = site.address.removeprefix("0/")
             if site.address.startswith("0/") and name in trace:
                 value = jnp.asarray(trace[name])
-                extra = value.ndim - site.law.event_dim
-                support: Any = site.law.support
+                extra = value.ndim - site.distribution.event_dim
+                support: Any = site.distribution.support
                 if extra:
                     support = constraints.independent(support, extra)
                 found[name] = LatentSite(value.shape, value.dtype, support)

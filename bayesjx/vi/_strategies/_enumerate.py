@@ -33,8 +33,8 @@ class Enum(AbstractReplay):
 
     lanes: bool = eqx.field(static=True, default=False)
 
-    def why_not(self, law: Distribution) -> str | None:
-        return needs_finite_support(law)
+    def why_not(self, distribution: Distribution) -> str | None:
+        return needs_finite_support(distribution)
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
         if self.lanes:
@@ -60,8 +60,8 @@ class Leg(AbstractReplay):
 
     lanes: bool = eqx.field(static=True, default=False)
 
-    def why_not(self, law: Distribution) -> str | None:
-        return needs_finite_support(law)
+    def why_not(self, distribution: Distribution) -> str | None:
+        return needs_finite_support(distribution)
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
         return local_expectation(site, rest, self.lanes)
@@ -78,9 +78,9 @@ def local_expectation(site: Site, rest: Continuation, lanes: bool) -> Cost:
     return rest.surrogate(site.value[None]).weighted(1.0) + Cost((term,))
 
 
-def needs_finite_support(law: Distribution) -> str | None:
-    """The reason why `law` cannot be enumerated, or None."""
-    family = elementwise_family(law)
+def needs_finite_support(distribution: Distribution) -> str | None:
+    """The reason why `distribution` cannot be enumerated, or None."""
+    family = elementwise_family(distribution)
     if family.has_enumerate_support:
         return None
     kind = "discrete with infinite support" if family.is_discrete else "continuous"

@@ -26,7 +26,7 @@ from .._estimator import (
 class MVD(AbstractReplay):
     """Measure-valued derivatives for Bernoulli, Poisson and Normal sites.
 
-    The derivative of the sampling law in each parameter is a difference of two laws; the
+    The derivative of the distribution in each parameter is a difference of two distributions; the
     cost's gradient is the scaled difference of its values at draws from these. Needs no
     derivative of the cost, so it serves costs with jumps. One plain run for Bernoulli and
     Poisson, two per parameter for Normal.
@@ -41,10 +41,10 @@ class MVD(AbstractReplay):
 
     lanes: bool = eqx.field(static=True, default=False)
 
-    def why_not(self, law: Distribution) -> str | None:
-        if is_bernoulli(law) or is_normal(law) or _is_poisson(law):
+    def why_not(self, distribution: Distribution) -> str | None:
+        if is_bernoulli(distribution) or is_normal(distribution) or _is_poisson(distribution):
             return None
-        family = type(elementwise_family(law)).__name__
+        family = type(elementwise_family(distribution)).__name__
         return (
             f"measure-valued derivatives are known for Bernoulli, Poisson and Normal, not {family}."
             " Use vi.reinforce, or vi.leg for a finite support"
@@ -52,16 +52,16 @@ class MVD(AbstractReplay):
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
         branches = rest.surrogate(site.value[None])
-        if is_normal(site.law):
+        if is_normal(site.distribution):
             terms = self._normal(site, key, rest)
         else:
-            neighbour = 1 - site.value if is_bernoulli(site.law) else site.value + 1
+            neighbour = 1 - site.value if is_bernoulli(site.distribution) else site.value + 1
             costs, frames = rest.phantoms(neighbour[None], self.lanes)
             here = branches.local_elements(frames if self.lanes else None)
             slope = costs[0] - here[0]
-            if is_bernoulli(site.law):
+            if is_bernoulli(site.distribution):
                 slope = jnp.where(site.value == 0, slope, -slope)
-            parameter = "probs" if is_bernoulli(site.law) else "rate"
+            parameter = "probs" if is_bernoulli(site.distribution) else "rate"
             terms = (site.gradient_term(site.parameter(parameter), slope, frames),)
         return branches.weighted(1.0) + Cost(terms)
 
@@ -84,8 +84,8 @@ class MVD(AbstractReplay):
         )
 
 
-def _is_poisson(law: Distribution) -> bool:
-    return isinstance(elementwise_family(law), dist.Poisson)
+def _is_poisson(distribution: Distribution) -> bool:
+    return isinstance(elementwise_family(distribution), dist.Poisson)
 
 
 __all__ = ["MVD"]

@@ -41,7 +41,7 @@ class RLOO(AbstractReplay):
     def __check_init__(self):
         check_count("num_samples", self.num_samples, least=2)
 
-    def why_not(self, law: Distribution) -> str | None:
+    def why_not(self, distribution: Distribution) -> str | None:
         return None
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
@@ -73,10 +73,10 @@ class DisARM(AbstractReplay):
         selection via gradient-based optimization" (U2G).
     """
 
-    def why_not(self, law: Distribution) -> str | None:
-        if is_bernoulli(law):
+    def why_not(self, distribution: Distribution) -> str | None:
+        if is_bernoulli(distribution):
             return None
-        family = type(elementwise_family(law)).__name__
+        family = type(elementwise_family(distribution)).__name__
         return f"DisARM is for Bernoulli sites, not {family}. Use vi.rloo or vi.reinforce"
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
@@ -99,7 +99,7 @@ class DisARM(AbstractReplay):
 class Importance(AbstractReplay):
     """Draws from a proposal and weighs all dependent costs by the density ratio.
 
-    Useful where rare values of a site matter, or to keep exploring while the law concentrates.
+    Useful where rare values of a site matter, or to explore while the distribution concentrates.
     The weights of coupled elements multiply, so their variance grows with the number of them.
 
     Args:
@@ -114,9 +114,9 @@ class Importance(AbstractReplay):
                 f"proposal must be a NumPyro distribution, got {type(self.proposal).__name__}"
             )
 
-    def why_not(self, law: Distribution) -> str | None:
-        if self.proposal.event_shape == law.event_shape:
-            batch, given = law.batch_shape, self.proposal.batch_shape
+    def why_not(self, distribution: Distribution) -> str | None:
+        if self.proposal.event_shape == distribution.event_shape:
+            batch, given = distribution.batch_shape, self.proposal.batch_shape
             if given in ((), batch) or _broadcasts(given, batch):
                 return None
             return (
@@ -125,17 +125,21 @@ class Importance(AbstractReplay):
             )
         return (
             f"the proposal has event shape {self.proposal.event_shape}, the site "
-            f"{law.event_shape}. Use a proposal of the site's shape"
+            f"{distribution.event_shape}. Use a proposal of the site's shape"
         )
 
     def combine(self, site: Site, key: jax.Array, rest: Continuation) -> Cost:
-        def propose(law: Distribution, proposal: Distribution, key: jax.Array) -> jax.Array:
-            value = draw(_expanded(proposal, law), key)[0]
+        def propose(
+            distribution: Distribution, proposal: Distribution, key: jax.Array
+        ) -> jax.Array:
+            value = draw(_expanded(proposal, distribution), key)[0]
             return jax.lax.stop_gradient(value).astype(site.stacked_value.dtype)
 
-        def ratio(law: Distribution, proposal: Distribution, value: jax.Array) -> jax.Array:
-            log_q = jnp.asarray(_expanded(proposal, law).log_prob(value))
-            log_p = jnp.asarray(law.log_prob(value))
+        def ratio(
+            distribution: Distribution, proposal: Distribution, value: jax.Array
+        ) -> jax.Array:
+            log_q = jnp.asarray(_expanded(proposal, distribution).log_prob(value))
+            log_p = jnp.asarray(distribution.log_prob(value))
             return log_p - jax.lax.stop_gradient(log_q)
 
         value = site.apply(propose, self.proposal, site.keys(key))
@@ -150,9 +154,9 @@ def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
         return False
 
 
-def _expanded(proposal: Distribution, law: Distribution) -> Distribution:
-    same = proposal.batch_shape == law.batch_shape
-    return proposal if same else proposal.expand(law.batch_shape)
+def _expanded(proposal: Distribution, distribution: Distribution) -> Distribution:
+    same = proposal.batch_shape == distribution.batch_shape
+    return proposal if same else proposal.expand(distribution.batch_shape)
 
 
 def _times_ratio(site: Site, branches: Branches, log_ratio: jax.Array) -> Cost:

@@ -33,18 +33,18 @@ class Reparam(AbstractPathwise):
         (2018), "Implicit reparameterization gradients".
     """
 
-    def why_not(self, law: Distribution) -> str | None:
-        if law.has_rsample:
+    def why_not(self, distribution: Distribution) -> str | None:
+        if distribution.has_rsample:
             return None
         return (
-            f"{type(elementwise_family(law)).__name__} has no reparameterised sampler. "
+            f"{type(elementwise_family(distribution)).__name__} has no reparameterised sampler. "
             "Use vi.reinforce, or vi.enum for a small finite support"
         )
 
     def sample(
-        self, law: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
+        self, distribution: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
     ) -> tuple[Any, list[Any]]:
-        return match_dtype(law.sample_with_intermediates(key, sample_shape), law)
+        return match_dtype(distribution.sample_with_intermediates(key, sample_shape), distribution)
 
 
 class StraightThrough(AbstractPathwise):
@@ -60,14 +60,18 @@ class StraightThrough(AbstractPathwise):
 
     unbiased: ClassVar[bool] = False
 
-    def why_not(self, law: Distribution) -> str | None:
-        return _needs_relaxation(law)
+    def why_not(self, distribution: Distribution) -> str | None:
+        return _needs_relaxation(distribution)
 
     def sample(
-        self, law: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
+        self, distribution: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
     ) -> tuple[Any, list[Any]]:
-        probs = jnp.asarray(law.mean)  # of Bernoulli and OneHotCategorical: the probabilities
-        hard = jnp.asarray(jax.lax.stop_gradient(law.sample(key, sample_shape)), probs.dtype)
+        probs = jnp.asarray(
+            distribution.mean
+        )  # of Bernoulli and OneHotCategorical: the probabilities
+        hard = jnp.asarray(
+            jax.lax.stop_gradient(distribution.sample(key, sample_shape)), probs.dtype
+        )
         return hard + probs - jax.lax.stop_gradient(probs), []
 
 
@@ -94,15 +98,15 @@ class GumbelSoftmax(AbstractPathwise):
         if isinstance(self.temperature, (int, float)) and not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
 
-    def why_not(self, law: Distribution) -> str | None:
-        return _needs_relaxation(law)
+    def why_not(self, distribution: Distribution) -> str | None:
+        return _needs_relaxation(distribution)
 
     def sample(
-        self, law: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
+        self, distribution: Distribution, key: jax.Array, sample_shape: tuple[int, ...]
     ) -> tuple[Any, list[Any]]:
-        logits = _logits(law)
-        shape = law.shape(sample_shape)
-        if is_bernoulli(law):
+        logits = _logits(distribution)
+        shape = distribution.shape(sample_shape)
+        if is_bernoulli(distribution):
             noise = random.logistic(key, shape, logits.dtype)
             soft = jax.nn.sigmoid((logits + noise) / self.temperature)
             hard = (soft > 0.5).astype(soft.dtype)
@@ -115,15 +119,15 @@ class GumbelSoftmax(AbstractPathwise):
         return soft, []
 
 
-def _logits(law: Distribution) -> jax.Array:
-    """Logits of a Bernoulli or one-hot law, with the law's full shape."""
-    family: Any = elementwise_family(law)
-    return jnp.broadcast_to(family.logits, law.shape())
+def _logits(distribution: Distribution) -> jax.Array:
+    """Logits of a Bernoulli or one-hot distribution, with the distribution's full shape."""
+    family: Any = elementwise_family(distribution)
+    return jnp.broadcast_to(family.logits, distribution.shape())
 
 
-def _needs_relaxation(law: Distribution) -> str | None:
-    family = elementwise_family(law)
-    if is_bernoulli(law) or isinstance(family, OneHotCategorical):
+def _needs_relaxation(distribution: Distribution) -> str | None:
+    family = elementwise_family(distribution)
+    if is_bernoulli(distribution) or isinstance(family, OneHotCategorical):
         return None
     if isinstance(family, (dist.CategoricalProbs, dist.CategoricalLogits)):
         return (

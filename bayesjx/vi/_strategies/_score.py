@@ -83,7 +83,7 @@ class Reinforce(AbstractScore):
                 f"vi.LearnedBaseline(prediction), got {self.baseline!r}"
             )
 
-    def why_not(self, law: Distribution) -> str | None:
+    def why_not(self, distribution: Distribution) -> str | None:
         return None
 
     def signal(
