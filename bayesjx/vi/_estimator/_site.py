@@ -134,7 +134,7 @@ class Site:
         return value.reshape(value.shape[:depth] + value.shape[len(self._lead) :])
 
     def apply(self, fn: Callable[..., jax.Array], *stacked: Any) -> jax.Array:
-        """`fn(distribution, *stacked)` of each particle, the particle axes moved to their plates."""
+        """`fn(distribution, *stacked)` of each particle, particle axes moved to their plates."""
         for _ in self.particles:
             fn = jax.vmap(fn)
         return self.pad(fn(self.distribution, *stacked))
