@@ -134,7 +134,7 @@ class Exotic(NamedTuple):
 
 
 def exotic():
-    """A state with a key of another kind than usual, bfloat16, integers, nothing, and a weak type."""
+    """A state with an unusual key, bfloat16, integers, nothing, and a weakly typed result."""
 
     def step(key, state):
         key, subkey = jax.random.split(state.key)
