@@ -35,7 +35,7 @@ MUTANTS = [
     ),
     Mutant(
         "weights of eigenvectors not squared in a variance",
-        "ssm/_space_time.py",
+        "ssm/_space_time_posterior.py",
         "variance @ (weights**2).T",
         "variance @ jnp.abs(weights).T",
         "tests/ssm/test_space_time.py",
@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "missing cells cost as much as observed ones",
         "ssm/_space_time.py",
-        "0.5 * jnp.sum(law.seen * self.time_variance()",
-        "0.5 * jnp.sum(self.time_variance()",
+        "0.5 * jnp.sum(inside.observed * left / noise_var)",
+        "0.5 * jnp.sum(left / noise_var)",
         "tests/ssm/test_space_time.py",
     ),
     Mutant(
@@ -53,5 +53,40 @@ MUTANTS = [
         "change = jax.lax.custom_linear_solve(lacking, direct, solve, solve)",
         "change = direct",
         "tests/ssm/test_site_updates.py -k derivatives_of_any_order",
+    ),
+    Mutant(
+        "filter elements combined without what the second says of the state before",
+        "ssm/_steps.py",
+        "kept = alg.subtract_square(first.matrix, reached)",
+        "kept = first.matrix",
+        "tests/ssm/test_kalman.py -k associative",
+    ),
+    Mutant(
+        "sign of the Kalman gain in the smoother's step back",
+        "ssm/_steps.py",
+        "error = step.scaled - alg.dot(gain, later.gradient)",
+        "error = step.scaled + alg.dot(gain, later.gradient)",
+        "tests/ssm/test_kalman.py -k few",
+    ),
+    Mutant(
+        "Joseph's form without the noise",
+        "ssm/_steps.py",
+        "cov = alg.add_rank_one(cov, cross, step.noise_precision)",
+        "cov = alg.add_rank_one(cov, cross, 0 * step.noise_precision)",
+        "tests/ssm/test_markov_gp.py -k density_and_gradient",
+    ),
+    Mutant(
+        "prior covariances with the times exchanged",
+        "ssm/_prior_covariance.py",
+        '"mpi,mnji,nqj->mpnq"',
+        '"mpi,mnij,nqj->mpnq"',
+        "tests/ssm/test_markov_gp.py -k posterior_is_dense",
+    ),
+    Mutant(
+        "answers about the function without its prior mean",
+        "ssm/_posterior.py",
+        "self._prior_mean(x, slope) + mean",
+        "mean",
+        "tests/ssm/test_markov_gp.py -k posterior_is_dense",
     ),
 ]
