@@ -214,8 +214,8 @@ PRIORS = {name: dist.LogNormal(jnp.log(value), 1.0) for name, value in START.ite
 def separable(data):
     p = {name: numpyro.sample(name, prior) for name, prior in PRIORS.items()}
     total = signal(p, YEARS[whole]) + ops.ScaledIdentity(p["noise"] ** 2)
-    law = distributions.StructuredNormal(jnp.zeros(data.size), total)
-    numpyro.sample("data", law, obs=data)
+    distribution = distributions.StructuredNormal(jnp.zeros(data.size), total)
+    numpyro.sample("data", distribution, obs=data)
 
 
 SAMPLES = 50 if FAST else 500
@@ -363,8 +363,8 @@ axes[1].legend(fontsize=8)
 @jax.jit
 def draw_paths(key):
     _, after, pull = smoother(steps)
-    law = distributions.StructuredNormal(after.solve(pull), precision=after)
-    return law.sample(key, (20,)).reshape(20, -1, 6)
+    distribution = distributions.StructuredNormal(after.solve(pull), precision=after)
+    return distribution.sample(key, (20,)).reshape(20, -1, 6)
 
 
 growth = 52.1775 * draw_paths(jax.random.key(2))[:, -1, 1]
@@ -402,8 +402,8 @@ def rough(p, shape):
 def pixels(log_p):
     p = jax.tree.map(jnp.exp, log_p)
     total = rough(p, window.shape) + ops.ScaledIdentity(p["noise"] ** 2)
-    law = distributions.StructuredNormal(jnp.zeros(window.size), total)
-    return -law.log_prob(window.reshape(-1)) / window.size
+    distribution = distributions.StructuredNormal(jnp.zeros(window.size), total)
+    return -distribution.log_prob(window.reshape(-1)) / window.size
 
 
 begin = time.perf_counter()
@@ -482,8 +482,8 @@ peer.fit(np.asarray(digits))
 print(f"log likelihood of a digit {-values[-1]:.2f}; scikit-learn, by EM: {peer.score(digits):.2f}")
 
 # %%
-law, upper = law_of(q), np.arange(32)
-half = jax.jit(lambda digit: law.condition(upper, digit[upper]))
+distribution, upper = law_of(q), np.arange(32)
+half = jax.jit(lambda digit: distribution.condition(upper, digit[upper]))
 completed = jnp.stack([half(digit).mean for digit in digits[:10]])
 kept = half(digits[0]).covariance
 print(type(kept).__name__, kept.shape, "of rank", kept.factor.shape[1])
@@ -516,8 +516,8 @@ def cube(length, noise):
 @jax.jit
 @jax.value_and_grad
 def evidence(length, data):
-    law = distributions.StructuredNormal(jnp.zeros(side**3), cube(length, 0.3))
-    return law.log_prob(data)
+    distribution = distributions.StructuredNormal(jnp.zeros(side**3), cube(length, 0.3))
+    return distribution.log_prob(data)
 
 
 data = jax.jit(lambda key: cube(12.0, 0.3).sample(key))(jax.random.key(4))

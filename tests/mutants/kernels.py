@@ -21,8 +21,8 @@ MUTANTS = [
     Mutant(
         "exponent of the periodic kernel",
         "kernels/_stationary.py",
-        "self._amplitude(x.dtype) * jnp.exp(-0.5 * r2)",
-        "self._amplitude(x.dtype) * jnp.exp(-2.0 * r2)",
+        "amplitude(self, x.dtype) * jnp.exp(-0.5 * r2)",
+        "amplitude(self, x.dtype) * jnp.exp(-2.0 * r2)",
         "tests/kernels/test_kernels.py -k periodic_and_cosine",
     ),
     Mutant(
@@ -63,15 +63,29 @@ MUTANTS = [
     Mutant(
         "variance of an output lacks its own part",
         "kernels/_coregion.py",
-        "own = jnp.sum(self.factor**2, axis=1) + valid(self.diagonal)",
-        "own = jnp.sum(self.factor**2, axis=1)",
+        "own = nan_unless_valid(self, jnp.sum(self.factor**2, axis=1) + self.diagonal)",
+        "own = nan_unless_valid(self, jnp.sum(self.factor**2, axis=1))",
         "tests/kernels/test_coregion.py -k is_its_matrix",
+    ),
+    Mutant(
+        "a negative offset of a polynomial passes",
+        "kernels/_linear.py",
+        "    offset: jax.Array = constrained_field(constraints.nonnegative)",
+        "    offset: jax.Array",
+        "tests/kernels/test_invalid.py -k every_parameter",
+    ),
+    Mutant(
+        "a kernel with a broken constraint is finite",
+        "kernels/_parameters.py",
+        "return nan_unless_valid(kernel, kernel.variance).astype(dtype)",
+        "return kernel.variance.astype(dtype)",
+        "tests/kernels/test_invalid.py -k covariances",
     ),
     Mutant(
         "variances of a spectral mixture in another precision",
         "kernels/_spectral.py",
-        "jnp.full(len(x), jnp.sum(_weights(kernel)), x.dtype)",
-        "jnp.full(len(x), jnp.sum(_weights(kernel)))",
+        "jnp.sum(nan_unless_valid(kernel, kernel.weights)), x.dtype)",
+        "jnp.sum(nan_unless_valid(kernel, kernel.weights)))",
         "tests/kernels/test_kernels.py -k test_every_kernel",
     ),
 ]
