@@ -20,6 +20,7 @@ from bayesjx._core._checkpoint import (
 )
 from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
 from bayesjx._core._cholesky import (
+    default_jitter as default_jitter,
     Factor as Factor,
     needed_jitter as needed_jitter,
     safe_cholesky as safe_cholesky,
@@ -32,6 +33,11 @@ from bayesjx._core._eager import (
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
+from bayesjx._core._numerics import (
+    gauss_hermite as gauss_hermite,
+    nan_if_negative as nan_if_negative,
+    safe_sqrt as safe_sqrt,
+)
 from bayesjx._core._parameters import (
     from_real as from_real,
     learnable as learnable,

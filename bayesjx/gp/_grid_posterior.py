@@ -14,9 +14,9 @@ from numpyro import distributions as dist
 
 from .. import ops
 from .._core import checked_finite, eigh, refuse_where
+from ..ops import symmetric_solve
 from ..ops._iterative import scatter
 from ..ops._khatri_rao import explained_by_rows
-from ..ops._operator import symmetric_solve
 from ._arguments import check_draws
 from ._inputs import Grid
 from ._posterior import AbstractPosterior

@@ -82,6 +82,12 @@ class Curvature(ops.AbstractOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         return x + self.half[:, None] * self._restricted()._mm(self.half[:, None] * x)
 
+    def _diag(self) -> jax.Array:
+        return 1 + self.half**2 * self._restricted().diag()
+
+    def _root(self) -> ops.AbstractOperator:
+        raise ValueError("Curvature has no root")
+
     def _solve(self, b: jax.Array) -> jax.Array:
         if isinstance(self.covariance, ops.Dense):
             return self._dense()._solve(b)

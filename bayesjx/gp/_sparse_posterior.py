@@ -150,7 +150,7 @@ def _optimum(phi: jax.Array, spread: jax.Array, residual: jax.Array) -> tuple[ja
     The factor of $B$ with rows and columns in reverse, reversed again, is upper triangular, and
     the transpose of its inverse is the root that is asked for.
     """
-    reverse = ops.LowRankPlusDiag(phi[::-1].T, spread)._tril()
+    reverse = ops.LowRankPlusDiag(phi[::-1].T, spread).inner_cholesky()
     eye = jnp.eye(len(phi), dtype=phi.dtype)
     tril = solve_triangular(reverse, eye, lower=True).T[::-1, ::-1]
     mean = tril @ (tril.T @ (phi @ (residual / spread)))

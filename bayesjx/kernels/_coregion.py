@@ -8,9 +8,9 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from .._core import positive_field, refuse_where
+from .._core import nan_if_negative, positive_field, refuse_where
 from ._kernel import AbstractKernel
-from ._parameters import finite, floating, numbers, valid
+from ._parameters import finite, floating, numbers
 
 
 class Coregion(AbstractKernel):
@@ -55,17 +55,17 @@ class Coregion(AbstractKernel):
 
     def matrix(self) -> jax.Array:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
-        return self.factor @ self.factor.T + jnp.diag(valid(self.diagonal))
+        return self.factor @ self.factor.T + jnp.diag(nan_if_negative(self.diagonal))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         rows, row_is_one = self.index(x)
         columns, column_is_one = self.index(y)
-        found = self.matrix().astype(x.dtype)[rows[:, None], columns]
-        return jnp.where(row_is_one[:, None] & column_is_one, found, jnp.nan)
+        covariances = self.matrix().astype(x.dtype)[rows[:, None], columns]
+        return jnp.where(row_is_one[:, None] & column_is_one, covariances, jnp.nan)
 
     def variances(self, x: jax.Array) -> jax.Array:
         index, is_one = self.index(x)
-        own = jnp.sum(self.factor**2, axis=1) + valid(self.diagonal)
+        own = jnp.sum(self.factor**2, axis=1) + nan_if_negative(self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
     def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._core import safe_sqrt
+
 EXPANDED_FROM = 4  # dimensions from which |x|² + |y|² - 2xy is faster than the differences
 
 
@@ -104,15 +106,6 @@ def at_least(value: jax.Array, bound: float) -> jax.Array:
 def at_most(value: jax.Array, bound: float) -> jax.Array:
     """As `at_least`, from above."""
     return value + jax.lax.stop_gradient(jnp.minimum(value, bound) - value)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The root, with derivative 0 at 0.
-
-    Not the usual pair of `where`: XLA may compute a distance of 0 twice, once with rounding and
-    once without, and then the two conditions differ and the value is wrong.
-    """
-    return jnp.sqrt(jnp.maximum(x, 1e-36))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

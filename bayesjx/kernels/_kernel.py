@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import positive_field
-from ._parameters import amplitude, point, points, scalar
+from ._parameters import point, real_points, scalar, valid_variance
 
 
 class AbstractKernel(eqx.Module):
@@ -61,12 +61,12 @@ class AbstractKernel(eqx.Module):
             ValueError: wrong ranks, points of different dimensions, or of another dimension than
                 parameters of the kernel.
         """
-        x = points("x", x)
-        return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, points("y", y)))
+        x = real_points("x", x)
+        return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, real_points("y", y)))
 
     def diag(self, x: Any) -> jax.Array:
         """The variances at points of shape `(n, d)` or `(n,)`; shape `(n,)`."""
-        return self.variances(points("x", x))
+        return self.variances(real_points("x", x))
 
     def on(self, dims: int | slice | Sequence[int]) -> OnDims:
         """The kernel of some coordinates of the input.
@@ -106,6 +106,23 @@ class AbstractKernel(eqx.Module):
 
     def __rmul__(self, other: Any) -> AbstractKernel:
         return self * other
+
+
+class AbstractConstantVariance(AbstractKernel):
+    """Abstract base class of kernels that have the same variance at all points."""
+
+    @abc.abstractmethod
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        """The variance at points `(n, d)`, scalar, in their precision.
+
+        NaN where a parameter is out of its range.
+
+        Raises:
+            ValueError: a parameter has another number of values than points have coordinates.
+        """
+
+    def variances(self, x: jax.Array) -> jax.Array:
+        return jnp.full(len(x), self.amplitude(x))
 
 
 def _dims(dims: Any) -> tuple[int, ...] | slice:
@@ -188,10 +205,10 @@ class Scaled(AbstractKernel):
         self.variance = scalar("variance", variance)
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.kernel.pairwise(x, y)
+        return valid_variance(self, x.dtype) * self.kernel.pairwise(x, y)
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.kernel.variances(x)
+        return valid_variance(self, x.dtype) * self.kernel.variances(x)
 
 
 class OnDims(AbstractKernel):
@@ -211,25 +228,25 @@ class OnDims(AbstractKernel):
         """
         if isinstance(self.dims, slice):
             named = [d for d in (self.dims.start, self.dims.stop) if d is not None]
-            found = tuple(range(size)[self.dims])
+            chosen = tuple(range(size)[self.dims])
             beyond = not all(-size <= d <= size for d in named)
         else:
             beyond = not all(-size <= d < size for d in self.dims)
-            found = tuple(d % size for d in self.dims) if size else ()
-        if beyond or len(set(found)) != len(found) or not found:
+            chosen = tuple(d % size for d in self.dims) if size else ()
+        if beyond or len(set(chosen)) != len(chosen) or not chosen:
             raise ValueError(
                 f"dims: the kernel is .on coordinates {self.dims} and points have {size}"
-                + ("" if beyond else "; none is chosen" if not found else "; one is chosen twice")
+                + ("" if beyond else "; none is chosen" if not chosen else "; one is chosen twice")
             )
-        return found
+        return chosen
 
     def select(self, x: jax.Array) -> jax.Array:
         """Those coordinates of points `(n, d)`; see `columns`."""
         return x[:, np.asarray(self.columns(x.shape[1]))]
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        there = self.select(x)
-        return self.kernel.pairwise(there, there if y is x else self.select(y))
+        chosen = self.select(x)
+        return self.kernel.pairwise(chosen, chosen if y is x else self.select(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
         return self.kernel.variances(self.select(x))
@@ -250,30 +267,31 @@ class Transformed(AbstractKernel):
         if not callable(self.function):
             raise ValueError(f"function must be callable with a point, got {self.function!r:.80}")
 
-    def there(self, x: jax.Array) -> jax.Array:
+    def transformed(self, x: jax.Array) -> jax.Array:
         """The transformed points, shape `(n, e)`.
 
         Raises:
             ValueError: the function gives something else than a point.
         """
-        found: Any = jax.vmap(self.function)(x)
-        shape = getattr(found, "shape", None)
+        images: Any = jax.vmap(self.function)(x)
+        shape = getattr(images, "shape", None)
         if shape is None or len(shape) != 2:
             raise ValueError(
                 "function of a transformed kernel must give a point, shape (e,), for one of shape "
                 f"({x.shape[1]},); it gave {'no array' if shape is None else shape[1:]}"
             )
-        return found
+        return images
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        there = self.there(x)
-        return self.kernel.pairwise(there, there if y is x else self.there(y))
+        transformed = self.transformed(x)
+        same = y is x
+        return self.kernel.pairwise(transformed, transformed if same else self.transformed(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return self.kernel.variances(self.there(x))
+        return self.kernel.variances(self.transformed(x))
 
 
-class Constant(AbstractKernel):
+class Constant(AbstractConstantVariance):
     """The same covariance everywhere: an unknown constant.
 
     Args:
@@ -285,11 +303,11 @@ class Constant(AbstractKernel):
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.full((len(x), len(y)), amplitude(self, x.dtype))
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        return valid_variance(self, x.dtype)
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), amplitude(self, x.dtype))
+    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.full((len(x), len(y)), self.amplitude(x))
 
 
 def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -308,3 +326,6 @@ def _as_kernel(other: Any) -> AbstractKernel:
 
 def _terms(kernel: AbstractKernel, kind: Any) -> tuple[AbstractKernel, ...]:
     return kernel.terms if isinstance(kernel, kind) else (kernel,)
+
+
+points = real_points

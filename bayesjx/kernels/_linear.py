@@ -8,19 +8,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._core import positive_field
+from .._core import nan_if_negative, positive_field
 from ._distances import at_most, safe_sqrt, squared_distances
 from ._kernel import AbstractKernel
 from ._parameters import (
     along,
-    amplitude,
     finite,
     finite_scalar,
     floating,
     of_coordinates,
     one_or_each,
     scalar,
-    valid,
+    valid_variance,
 )
 
 
@@ -40,11 +39,11 @@ class Linear(AbstractKernel):
         self.centre = one_or_each("centre", finite("centre", centre))
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
         return ((x - centre) * variance) @ (y - centre).T
 
     def variances(self, x: jax.Array) -> jax.Array:
-        centre, variance = along(self, "centre", x), valid(along(self, "variance", x))
+        centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
         return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
 
@@ -75,8 +74,8 @@ class Polynomial(AbstractKernel):
         return self._of(jnp.sum(x**2, axis=1))
 
     def _of(self, product: jax.Array) -> jax.Array:
-        slope, offset = amplitude(self, product.dtype), jnp.asarray(self.offset, product.dtype)
-        return (slope * product + valid(offset)) ** self.degree
+        slope, offset = valid_variance(self, product.dtype), jnp.asarray(self.offset, product.dtype)
+        return (slope * product + nan_if_negative(offset)) ** self.degree
 
 
 class ArcCosine(AbstractKernel):
@@ -118,18 +117,18 @@ class ArcCosine(AbstractKernel):
         apart = at_most(squared_distances(units_x, units_y) / 2, 2.0)
         # A point 0 (without bias) has no direction: it is at right angles to all but itself.
         apart = jnp.where((sizes_x == 0)[:, None] ^ (sizes_y == 0), 1.0, apart)
-        scale = amplitude(self, x.dtype, "lengthscale") / jnp.pi
+        scale = valid_variance(self, x.dtype, "lengthscale") / jnp.pi
         sizes = (sizes_x[:, None] * sizes_y) ** self.order
         return scale * sizes * _ANGULAR[self.order](apart)
 
     def variances(self, x: jax.Array) -> jax.Array:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
-        return amplitude(self, x.dtype, "lengthscale") * at_equal * squares**self.order
+        return valid_variance(self, x.dtype, "lengthscale") * at_equal * squares**self.order
 
     def _augmented(self, x: jax.Array) -> jax.Array:
         bias = jnp.full((len(x), 1), self.bias, x.dtype)
-        return jnp.concatenate([x / valid(along(self, "lengthscale", x)), bias], axis=1)
+        return jnp.concatenate([x / nan_if_negative(along(self, "lengthscale", x)), bias], axis=1)
 
     def _directions(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Augmented points of length 1, shape `(n, d + 1)`, and their lengths; 0 stays 0."""

@@ -9,8 +9,10 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from .._core import nan_if_negative
 
-def points(name: str, x: Any) -> jax.Array:
+
+def real_points(name: str, x: Any) -> jax.Array:
     """Points as `(n, d)`, floating-point.
 
     Raises:
@@ -140,12 +142,7 @@ def check_coordinates(kernel: Any, name: str, dim: int) -> None:
         )
 
 
-def valid(parameter: Any) -> jax.Array:
-    """The parameter, NaN where it is negative: what follows is then NaN, which samplers avoid."""
-    return jnp.where(parameter >= 0, parameter, jnp.nan)
-
-
-def amplitude(kernel: Any, dtype: Any, *names: str) -> jax.Array:
+def valid_variance(kernel: Any, dtype: Any, *names: str) -> jax.Array:
     """The kernel's variance, NaN if it is negative or one of the named parameters not positive.
 
     Kernels hold the others in squares, even functions or products, which would hide the sign from
@@ -162,7 +159,7 @@ def _positive(name: str, value: Any) -> jax.Array:
 
 
 def _refuse(name: str, value: jax.Array, bad: Any, wanted: str) -> jax.Array:
-    if not isinstance(value, jax.core.Tracer):  # traced ones belong to a density, see `amplitude`
+    if not isinstance(value, jax.core.Tracer):  # traced: a density refuses it, `valid_variance`
         if np.any(bad(np.asarray(value))):
             raise ValueError(f"{name} must {wanted}, got {value}")
     return value
@@ -172,3 +169,8 @@ def _one(name: str, value: jax.Array) -> jax.Array:
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {value.shape}")
     return value
+
+
+amplitude = valid_variance
+points = real_points
+valid = nan_if_negative

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._core import compiled, positive_field
-from ._kernel import AbstractKernel
+from ._kernel import AbstractConstantVariance
 from ._parameters import floating
 
 
-class SpectralMixture(AbstractKernel):
+class AbstractMixture(AbstractConstantVariance):
+    """Abstract base class of kernels whose spectrum is a mixture of bands, of one coordinate."""
+
+    weights: jax.Array = positive_field()
+    rates: jax.Array = positive_field()
+    frequencies: jax.Array = positive_field()
+
+    def __init__(self, weights: Any, rates: Any, frequencies: Any):
+        self.weights, self.rates, self.frequencies = _components(
+            weights=weights, rates=rates, frequencies=frequencies
+        )
+
+    @abc.abstractmethod
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The correlation of a band of frequency 0, as a function of lags and its rate."""
+
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        _check_one_coordinate(self, x)
+        return jnp.sum(_weights(self)).astype(x.dtype)
+
+    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+        _check_one_coordinate(self, x)
+        parts = _weights(self), self.rates, self.frequencies
+        parts = tuple(jnp.asarray(part, x.dtype) for part in parts)
+        return _waves(x - y[:, 0], parts, self.decay())
+
+
+class SpectralMixture(AbstractMixture):
     r"""$\sum_q w_q e^{-a_q \tau^2} \cos(2 \pi \mu_q \tau)$, of one coordinate.
 
     Its spectrum is a mixture of normal densities around the frequencies $\pm\mu_q$; any stationary
@@ -32,23 +61,11 @@ class SpectralMixture(AbstractKernel):
         extrapolation", ICML.
     """
 
-    weights: jax.Array = positive_field()
-    rates: jax.Array = positive_field()
-    frequencies: jax.Array = positive_field()
-
-    def __init__(self, weights: Any, rates: Any, frequencies: Any):
-        self.weights, self.rates, self.frequencies = _components(
-            weights=weights, rates=rates, frequencies=frequencies
-        )
-
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, _normal_decay)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return _variances(self, x)
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return _normal_decay
 
 
-class StudentMixture(AbstractKernel):
+class StudentMixture(AbstractMixture):
     r"""$\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$, $z^2 = 5 \rho_q^2 \tau^2$.
 
     Its spectrum is a mixture of Student's t densities with five degrees of freedom: sharp lines
@@ -68,20 +85,8 @@ class StudentMixture(AbstractKernel):
         with Gaussian processes", ICLR.
     """
 
-    weights: jax.Array = positive_field()
-    rates: jax.Array = positive_field()
-    frequencies: jax.Array = positive_field()
-
-    def __init__(self, weights: Any, rates: Any, frequencies: Any):
-        self.weights, self.rates, self.frequencies = _components(
-            weights=weights, rates=rates, frequencies=frequencies
-        )
-
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, _student_decay)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return _variances(self, x)
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return _student_decay
 
 
 def _normal_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
@@ -95,12 +100,6 @@ def _student_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
     return (1 + z + z**2 / 3) * jnp.exp(-z)
 
 
-def _mixture(kernel: Any, x: jax.Array, y: jax.Array, decay: Any) -> jax.Array:
-    _check_one_coordinate(kernel, x)
-    parts = _weights(kernel), kernel.rates, kernel.frequencies
-    return _waves(x - y[:, 0], tuple(jnp.asarray(part, x.dtype) for part in parts), decay)
-
-
 @compiled
 def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax.Array:
     def add(total: jax.Array, component: Any) -> tuple[jax.Array, None]:
@@ -109,11 +108,6 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
         return total + weight * decay(lag, rate) * wave, None
 
     return jax.lax.scan(add, jnp.zeros_like(lag), components)[0]  # no (Q, n, m) array
-
-
-def _variances(kernel: Any, x: jax.Array) -> jax.Array:
-    _check_one_coordinate(kernel, x)
-    return jnp.full(len(x), jnp.sum(_weights(kernel)), x.dtype)
 
 
 def _weights(kernel: Any) -> jax.Array:

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 
 from .._core import positive_field
 from ._distances import by_differences, common_offset, matern, squared_distances
-from ._kernel import AbstractKernel
-from ._parameters import along, amplitude, of_coordinates, positive, scalar
+from ._kernel import AbstractConstantVariance
+from ._parameters import along, check_coordinates, of_coordinates, positive, scalar, valid_variance
 
 
-class AbstractStationary(AbstractKernel):
+class AbstractStationary(AbstractConstantVariance):
     r"""A kernel $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
 
     Written as a function of $r^2$, so that derivatives are right where points coincide.
@@ -31,13 +31,13 @@ class AbstractStationary(AbstractKernel):
     def of_square(self, r2: jax.Array) -> jax.Array:
         """The correlation at squared scaled distances."""
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype, "lengthscale")
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        return amplitude(self, x.dtype, "lengthscale") * self.of_square(r2)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale"))
+        return self.amplitude(x) * self.of_square(r2)
 
 
 class RBF(AbstractStationary):
@@ -52,7 +52,7 @@ class RBF(AbstractStationary):
         return jnp.exp(-0.5 * r2)
 
 
-class RationalQuadratic(AbstractKernel):
+class RationalQuadratic(AbstractConstantVariance):
     r"""$\sigma^2 (1 + r^2 / 2\alpha)^{-\alpha}$: a mixture of squared exponentials.
 
     Args:
@@ -70,15 +70,14 @@ class RationalQuadratic(AbstractKernel):
         self.alpha = positive("alpha", alpha)
         self.variance = scalar("variance", variance)
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype, "lengthscale", "alpha")
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         alpha = jnp.asarray(self.alpha, x.dtype)
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        scale = amplitude(self, x.dtype, "lengthscale", "alpha")
-        return scale * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "lengthscale", "alpha"))
+        return self.amplitude(x) * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
 
 class Matern12(AbstractStationary):
@@ -129,7 +128,7 @@ class Matern72(AbstractStationary):
         return matern(3, 7 * r2)
 
 
-class Periodic(AbstractKernel):
+class Periodic(AbstractConstantVariance):
     r"""$\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
 
     That is `RBF` of points that go round a circle of radius 1 in each period.
@@ -152,6 +151,11 @@ class Periodic(AbstractKernel):
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        for name in ("period", "lengthscale"):
+            check_coordinates(self, name, x.shape[1])
+        return valid_variance(self, x.dtype, "lengthscale", "period")
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         # sin² of half an angle is a quarter of the squared chord. Differences of sines and cosines
         # lose no digits to a small lengthscale, as 1 - cos would.
@@ -162,20 +166,13 @@ class Periodic(AbstractKernel):
             angle = 2 * jnp.pi * _turns(z, offset, period)
             return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
 
-        there = on_circles(x)
+        circles = on_circles(x)
         scale = jnp.concatenate([scale, scale]) if scale.ndim else scale
-        r2 = by_differences(there, there if y is x else on_circles(y), scale)
-        return self._amplitude(x.dtype) * jnp.exp(-0.5 * r2)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "period", x), along(self, "lengthscale", x)
-        return jnp.full(len(x), self._amplitude(x.dtype))
-
-    def _amplitude(self, dtype: Any) -> jax.Array:
-        return amplitude(self, dtype, "lengthscale", "period")
+        r2 = by_differences(circles, circles if y is x else on_circles(y), scale)
+        return self.amplitude(x) * jnp.exp(-0.5 * r2)
 
 
-class Cosine(AbstractKernel):
+class Cosine(AbstractConstantVariance):
     r"""$\sigma^2 \cos(2 \pi \sum_j (x_j - x'_j) / p_j)$: a wave of unknown phase and amplitude.
 
     Args:
@@ -190,18 +187,18 @@ class Cosine(AbstractKernel):
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        check_coordinates(self, "period", x.shape[1])
+        return valid_variance(self, x.dtype, "period")
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         period, offset = along(self, "period", x), common_offset(x)
         turns_x, turns_y = (jnp.sum(_turns(z, offset, period), axis=1) for z in (x, y))
         lag = turns_x[:, None] - turns_y
-        return amplitude(self, x.dtype, "period") * jnp.cos(2 * jnp.pi * lag)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "period", x)
-        return jnp.full(len(x), amplitude(self, x.dtype, "period"))
+        return self.amplitude(x) * jnp.cos(2 * jnp.pi * lag)
 
 
-class White(AbstractKernel):
+class White(AbstractConstantVariance):
     r"""$\sigma^2$ where points are equal, else 0: independent values at all different points.
 
     A function of the point like any other: where a point is repeated, both have the same value,
@@ -221,15 +218,15 @@ class White(AbstractKernel):
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        return valid_variance(self, x.dtype)
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         equal = jnp.ones((len(x), len(y)), bool)
         for d in range(x.shape[1]):  # no (n, m, d) array
             equal &= x[:, d][:, None] == y[:, d]
-        scale = amplitude(self, x.dtype)
+        scale = self.amplitude(x)
         return jnp.where(equal, scale, jnp.where(jnp.isnan(scale), scale, 0.0))
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 @jax.custom_jvp

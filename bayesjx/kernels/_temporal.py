@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from .._core import positive_field
-from ._kernel import AbstractKernel
-from ._parameters import amplitude, finite_scalar, positive, scalar
+from ._kernel import AbstractConstantVariance, AbstractKernel
+from ._parameters import finite_scalar, positive, scalar, valid_variance
 
 SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
 
-class SHO(AbstractKernel):
+class SHO(AbstractConstantVariance):
     r"""A harmonic oscillator that is damped and driven by white noise.
 
     $\sigma^2 e^{-a\tau} (\cos \omega\tau + \frac{a}{\omega} \sin \omega\tau)$ with
@@ -43,21 +43,19 @@ class SHO(AbstractKernel):
         self.quality = positive("quality", quality)
         self.variance = scalar("variance", variance)
 
+    def amplitude(self, x: jax.Array) -> jax.Array:
+        _time(x, self)
+        return valid_variance(self, x.dtype, "period", "quality")
+
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
         lag = _time(x, self)[:, None] - _time(y, self)
         frequency = 2 * jnp.pi / jnp.asarray(self.period, x.dtype)
         damping = frequency / (2 * jnp.asarray(self.quality, x.dtype))
-        return self._amplitude(x.dtype) * _oscillation(lag, frequency, damping)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(_time(x, self)), self._amplitude(x.dtype))
-
-    def _amplitude(self, dtype: Any) -> jax.Array:
-        return amplitude(self, dtype, "period", "quality")
+        return self.amplitude(x) * _oscillation(lag, frequency, damping)
 
 
-class _FromOrigin(AbstractKernel):
-    """A process that is 0 at an origin in time."""
+class AbstractFromOrigin(AbstractKernel):
+    """Abstract base class of kernels of processes that are 0 at an origin in time."""
 
     origin: jax.Array
     variance: jax.Array = positive_field()
@@ -72,7 +70,7 @@ class _FromOrigin(AbstractKernel):
         return jnp.where(since >= 0, since, jnp.nan)
 
 
-class Wiener(_FromOrigin):
+class Wiener(AbstractFromOrigin):
     r"""$\sigma^2 \min(t - o, t' - o)$: Brownian motion that is 0 at the origin.
 
     Args:
@@ -81,13 +79,13 @@ class Wiener(_FromOrigin):
     """
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
+        return valid_variance(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.since(x)
+        return valid_variance(self, x.dtype) * self.since(x)
 
 
-class IntegratedWiener(_FromOrigin):
+class IntegratedWiener(AbstractFromOrigin):
     r"""The integral of a Wiener process, 0 at the origin with its derivative.
 
     $\sigma^2 (m^3 / 3 + \tau m^2 / 2)$ with $m = \min(t, t') - o$ and $\tau$ the distance of times.
@@ -103,10 +101,10 @@ class IntegratedWiener(_FromOrigin):
     """
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
+        return valid_variance(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
 
     def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.since(x) ** 3 / 3
+        return valid_variance(self, x.dtype) * self.since(x) ** 3 / 3
 
 
 # Functions with a kink in some derivative where times are equal. Rules that lead from a function to

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
 from ._sparse_operator import (
     AbstractSparse,
@@ -70,12 +70,9 @@ class BlockSparse(AbstractSparse):
         tags: object = (),
     ):
         self.size = checked_shape("BlockSparse", size)
-        (self.values,) = checked_arrays("BlockSparse", {"values": values})
-        rows, cols = listed(rows), listed(cols)
-        _check_shapes("BlockSparse", self.values, rows, cols, self.size)
-        _, bk, bn = self.values.shape
-        self.rows = known_index("BlockSparse", "rows", rows, self.size[0] // bk)
-        self.cols = known_index("BlockSparse", "cols", cols, self.size[1] // bn)
+        self.values, self.rows, self.cols = _checked(
+            "BlockSparse", values, rows, cols, self.size, known_index
+        )
         self.transposed, self.tags = transposed, checked_tags("BlockSparse", tags)
 
     @classmethod
@@ -97,12 +94,7 @@ class BlockSparse(AbstractSparse):
             RuntimeError: places are wrong, found when a jitted function runs.
         """
         size = checked_shape("BlockSparse", shape)
-        (values,) = checked_arrays("BlockSparse", {"values": values})
-        rows, cols = listed(rows), listed(cols)
-        _check_shapes("BlockSparse", values, rows, cols, size)
-        _, bk, bn = values.shape
-        rows = checked_index("BlockSparse", "rows", rows, size[0] // bk)
-        cols = checked_index("BlockSparse", "cols", cols, size[1] // bn)
+        values, rows, cols = _checked("BlockSparse", values, rows, cols, size, checked_index)
         rows, cols = checked_distinct(
             "BlockSparse", "two blocks have the same row and column", (rows, cols)
         )
@@ -158,12 +150,22 @@ def block_product(
         raise ValueError(f"block_product: x must have shape (K, M), got {x.shape}")
     if not isinstance(num_cols, (int, np.integer)) or num_cols < 1:
         raise ValueError(f"block_product: num_cols must be a positive integer, got {num_cols!r}")
-    size, (rows, cols) = (x.shape[0], int(num_cols)), (listed(rows), listed(cols))
-    _check_shapes("block_product", values, rows, cols, size)
-    rows = checked_index("block_product", "rows", rows, size[0] // values.shape[1])
-    cols = checked_index("block_product", "cols", cols, size[1] // values.shape[2])
+    size = (x.shape[0], int(num_cols))
+    values, rows, cols = _checked("block_product", values, rows, cols, size, checked_index)
     params = {"shape": size, "block": values.shape[1:]}
     return _PRODUCTS.forward.bind(values, rows, cols, x, mode=kernel_mode(kernels), **params)
+
+
+def _checked(
+    owner: str, values: Any, rows: Any, cols: Any, size: tuple[int, int], checked: Any
+) -> tuple[Any, ...]:
+    """Values, rows and columns that fit, the latter two as `checked` (an index) makes them."""
+    (values,) = checked_arrays(owner, {"values": values})
+    rows, cols = listed(rows), listed(cols)
+    _check_shapes(owner, values, rows, cols, size)
+    _, height, width = values.shape
+    rows = checked(owner, "rows", rows, size[0] // height)
+    return values, rows, checked(owner, "cols", cols, size[1] // width)
 
 
 def _check_shapes(owner: str, values: Any, rows: Any, cols: Any, size: tuple[int, int]) -> None:

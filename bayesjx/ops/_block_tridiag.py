@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import lineax as lx
 
 from .._core import cholesky_each, solve_tril_each
-from ._block_diag import BlockDiag
-from ._dense import Diag, ScaledIdentity
-from ._factors import check_each, kept
-from ._operator import AbstractOperator, checked_arrays, checked_size, symmetric_solve
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._factors import check_each, kept, symmetric_solve
+from ._operator import AbstractOperator, unknown
 from ._tags import psd
 
 
@@ -122,38 +122,17 @@ class BlockTridiag(AbstractOperator):
     def _diag(self) -> jax.Array:
         return _diagonals(self.diagonal).reshape(-1)
 
-    def _inverse_diag(self) -> jax.Array:
-        return _diagonals(self.selected_inverse().diagonal).reshape(-1)
-
     def _root(self) -> BlockBidiag:
         return kept((self.diagonal, self.lower), self.factor, factorise=self._factorise)
-
-    def _plus(self, other: Any) -> BlockTridiag | None:
-        if not isinstance(other, AbstractOperator) or psd not in other.tags:
-            return None
-        lower = self.lower
-        if isinstance(other, (Diag, ScaledIdentity)):
-            i = jnp.arange(self.diagonal.shape[1])
-            entries = other._diag().reshape(self.diagonal.shape[:2])
-            diagonal = self.diagonal.at[:, i, i].add(entries)
-        elif isinstance(other, (BlockTridiag, BlockDiag)):
-            blocks = other.diagonal if isinstance(other, BlockTridiag) else other.blocks
-            if jnp.shape(blocks) != self.diagonal.shape:
-                return None
-            diagonal = self.diagonal + blocks
-            lower = lower + other.lower if isinstance(other, BlockTridiag) else lower
-        else:
-            return None
-        return BlockTridiag(diagonal, lower, self.parallel)
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return BlockTridiag(factor * self.diagonal, factor * self.lower, self.parallel)
 
     @property
     def _factorise(self) -> Any:
         return functools.partial(_cholesky, parallel=self.parallel)
+
+
+@general.inverse_diag.register
+def _(operator: BlockTridiag) -> jax.Array:
+    return _diagonals(operator.selected_inverse().diagonal).reshape(-1)
 
 
 class BlockBidiag(AbstractOperator):
@@ -229,9 +208,7 @@ class BlockBidiag(AbstractOperator):
     def _diag(self) -> jax.Array:
         return _diagonals(self.diagonal).reshape(-1)
 
-    def _multiple(self, factor: jax.Array, sign: int) -> BlockBidiag:
-        arrays = factor * self.diagonal, factor * self.lower
-        return BlockBidiag(*arrays, self.parallel, self.transposed)
+    _root = unknown("root")
 
 
 @eqx.filter_custom_jvp

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
 from ._sparse_operator import (
     AbstractSparse,
@@ -70,9 +70,7 @@ class EntrySparse(AbstractSparse):
         tags: object = (),
     ):
         self.size = checked_shape("EntrySparse", size)
-        (self.values,) = checked_arrays("EntrySparse", {"values": values})
-        _check_shapes("EntrySparse", self.values, index, self.size[1])
-        self.index = known_index("EntrySparse", "index", listed(index), self.size[0])
+        self.values, self.index = _checked("EntrySparse", values, index, self.size, known_index)
         if active is not None and (
             jnp.shape(active) != self.values.shape
             or not jnp.issubdtype(jnp.result_type(active), jnp.bool_)
@@ -156,10 +154,7 @@ class EntrySparse(AbstractSparse):
             RuntimeError: rows are wrong, found when a jitted function runs.
         """
         size = checked_shape("EntrySparse", shape)
-        (values,) = checked_arrays("EntrySparse", {"values": values})
-        index = listed(index)
-        _check_shapes("EntrySparse.from_columns", values, index, size[1])
-        index = checked_index("EntrySparse", "index", index, size[0])
+        values, index = _checked("EntrySparse.from_columns", values, index, size, checked_index)
         (by_column,) = checked_distinct("EntrySparse", "a column has a row twice", (index.T,))
         return cls(values, by_column.T, None, size, tags=tags)
 
@@ -215,13 +210,19 @@ def entry_product(
     return _PRODUCTS.forward.bind(values, index, x, **params)
 
 
-def _check_shapes(owner: str, values: Any, index: Any, columns: int) -> None:
+def _checked(
+    owner: str, values: Any, index: Any, size: tuple[int, int], checked: Any
+) -> tuple[jax.Array, Any]:
+    """Values and indices that fit, the latter as `checked` (an index) makes them."""
+    (values,) = checked_arrays(owner, {"values": values})
+    index, columns = listed(index), size[1]
     fits = values.ndim == 2 and values.shape[1] == columns and values.size
     if not fits or jnp.shape(index) != values.shape:
         raise ValueError(
             f"{owner} takes index and values of shape (E, {columns}) with at least one entry a "
             f"column; got {jnp.shape(index)} and {values.shape}"
         )
+    return values, checked(owner, "index", index, size[0])
 
 
 # The twins of the kernels.

@@ -32,6 +32,17 @@ def _kept_jvp(primals: Any, tangents: Any, *, factorise: Any) -> tuple[Any, Any]
     return kept(arrays, factor, factorise=factorise), d_factor
 
 
+def symmetric_solve(multiply: Any, solve: Any, b: jax.Array) -> jax.Array:
+    """A solve whose derivative is that of `multiply`, so that `solve` may use cached factors.
+
+    Args:
+        multiply: product with the symmetric matrix, differentiable in what it closes over.
+        solve: product with its inverse; no derivative goes through it.
+        b: right-hand sides, shape `(n, k)`.
+    """
+    return jax.lax.custom_linear_solve(multiply, b, lambda _, rhs: solve(rhs), symmetric=True)
+
+
 def check_each(x: Any, bad: jax.Array, template: str) -> Any:
     """`x`, or an error that names the first index where `bad` is true.
 

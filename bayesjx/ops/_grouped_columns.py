@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import ad
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of, no_tangent, primitive
 from ._sparse_operator import (
     AbstractSparse,
@@ -60,10 +60,7 @@ class GroupedColumns(AbstractSparse):
         self, values: Any, index: Any, size: Any, transposed: bool = False, tags: object = ()
     ):
         self.size = checked_shape("GroupedColumns", size)
-        (self.values,) = checked_arrays("GroupedColumns", {"values": values})
-        index = listed(index)
-        _check_shapes(self.values, index, self.size)
-        self.index = known_index("GroupedColumns", "index", index, self.size[0])
+        self.values, self.index = _checked_layout(values, index, self.size, known_index)
         self.transposed, self.tags = transposed, checked_tags("GroupedColumns", tags)
 
     @classmethod
@@ -85,10 +82,7 @@ class GroupedColumns(AbstractSparse):
             RuntimeError: indices are wrong, found when a jitted function runs.
         """
         size = checked_shape("GroupedColumns", shape)
-        (values,) = checked_arrays("GroupedColumns", {"values": values})
-        index = listed(index)
-        _check_shapes(values, index, size)
-        index = checked_index("GroupedColumns", "index", index, size[0])
+        values, index = _checked_layout(values, index, size, checked_index)
         (index,) = checked_distinct("GroupedColumns", "a group reads a row twice", (index,))
         return cls(values, index, size, tags=tags)
 
@@ -224,7 +218,12 @@ def _checked(values: Any, index: Any, x: Any) -> tuple[Any, ...]:
     return values, index, x
 
 
-def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
+def _checked_layout(
+    values: Any, index: Any, size: tuple[int, int], checked: Any
+) -> tuple[jax.Array, Any]:
+    """Values and indices that fit, the latter as `checked` (an index) makes them."""
+    (values,) = checked_arrays("GroupedColumns", {"values": values})
+    index = listed(index)
     if values.ndim != 3 or jnp.shape(index) != values.shape[:2] or not values.size:
         raise ValueError(
             "GroupedColumns takes index (groups, k) and values (groups, k, g), none of them 0; "
@@ -236,6 +235,7 @@ def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
             f"GroupedColumns: {groups} groups of {g} columns are not the {size[1]} columns of "
             f"shape {size}; values are (groups, k, g)"
         )
+    return values, checked("GroupedColumns", "index", index, size[0])
 
 
 # The twins of the kernels.

@@ -12,7 +12,7 @@ import lineax as lx
 import numpy as np
 
 from .._core import on_failure
-from ._operator import AbstractOperator
+from ._operator import AbstractOperator, unknown
 from ._tags import psd, symmetric
 
 
@@ -71,7 +71,7 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
         raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")
 
 
-def checked(solve: CGSolve, owner: str) -> jax.Array:
+def converged_value(solve: CGSolve, owner: str) -> jax.Array:
     """The solution.
 
     Raises:
@@ -110,6 +110,17 @@ class Inverse(AbstractOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         return self.base._solve(x)
 
+    def _solve(self, b: jax.Array) -> jax.Array:
+        return self.base._mm(b)
+
+    def _logdet(self) -> jax.Array:
+        return -self.base._logdet()
+
+    def _diag(self) -> jax.Array:
+        return self.base.inverse_diag()
+
+    _root = unknown("root")
+
 
 class Submatrix(AbstractOperator):
     """Rows and columns `index` of a symmetric operator."""
@@ -135,13 +146,19 @@ class Submatrix(AbstractOperator):
         return self
 
     def _mm(self, x: jax.Array) -> jax.Array:
-        return self.base._mm(scatter(x, self.index, self.base.shape[0]))[self.index]
+        return self.base._mm(scatter_rows(x, self.index, self.base.shape[0]))[self.index]
 
     def _diag(self) -> jax.Array:
         return self.base._diag()[self.index]
 
+    _solve, _logdet, _root = map(unknown, ("solve", "logdet", "root"))
 
-def scatter(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
+
+def scatter_rows(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
     """Rows of `x` put at distinct, sorted places of a zero matrix with `size` rows."""
     full = jnp.zeros((size, x.shape[1]), x.dtype)
     return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)
+
+
+checked = converged_value
+scatter = scatter_rows

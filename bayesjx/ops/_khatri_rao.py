@@ -12,8 +12,10 @@ import lineax as lx
 from jax.tree_util import Partial
 
 from .._core import compiled
+from . import _general as general
+from ._checks import checked_arrays
 from ._kron import Kron
-from ._operator import AbstractOperator, checked_arrays
+from ._operator import AbstractOperator, unknown
 
 CHUNK = 64  # rows of a cross-covariance that are made dense together
 LARGEST = 2**22  # elements of an intermediate result up to which products are made at once
@@ -60,7 +62,7 @@ class KhatriRao(AbstractOperator):
         return self.factors[0].dtype
 
     def transpose(self) -> AbstractOperator:
-        return _Transposed(self)
+        return KhatriRaoTransposed(self)
 
     def dense(self) -> jax.Array:
         """The matrix, shape `(m, n)`, without products."""
@@ -75,15 +77,19 @@ class KhatriRao(AbstractOperator):
             return _mm_by_rows(self, x)
         return self._at_once(x)
 
-    def _multiple(self, factor: jax.Array, sign: int) -> KhatriRao:
-        return KhatriRao(factor * self.factors[0], *self.factors[1:])
-
     def _at_once(self, x: jax.Array) -> jax.Array:
         first, *others = self.factors
         z = first @ x.reshape(first.shape[1], -1)
         for factor in others:
             z = jnp.einsum("ja,jar->jr", factor, z.reshape(*factor.shape, -1))
         return z
+
+    _solve, _logdet, _diag, _root = map(unknown, ("solve", "logdet", "diag", "root"))
+
+
+@general.as_matrix.register
+def _(operator: KhatriRao) -> jax.Array:
+    return operator.dense()
 
 
 @compiled
@@ -98,7 +104,9 @@ def _mm_by_rows(operator: KhatriRao, x: jax.Array) -> jax.Array:
     return jax.lax.map(some, chunks).reshape(-1, x.shape[1])[:m]
 
 
-class _Transposed(AbstractOperator):
+class KhatriRaoTransposed(AbstractOperator):
+    """The transpose of a `KhatriRao`."""
+
     base: KhatriRao
     tags: frozenset[object] = eqx.field(static=True)
 
@@ -122,6 +130,8 @@ class _Transposed(AbstractOperator):
         rest = KhatriRao(*others).dense() if others else jnp.ones_like(first[:, :1])
         inner = (rest[:, :, None] * x[:, None]).reshape(len(first), -1)
         return (first.T @ inner).reshape(-1, x.shape[1])
+
+    _solve, _logdet, _diag, _root = map(unknown, ("solve", "logdet", "diag", "root"))
 
 
 def check_cross(operator: Any, grid: tuple[int, ...], cross: Any, prior: Any) -> None:
@@ -160,7 +170,7 @@ def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
 
 
 @compiled
-def by_rows(cross: Any, some: Any) -> jax.Array:
+def map_rows(cross: Any, some: Any) -> jax.Array:
     """A function of columns `(n, k)` to `(k,)`, of all rows of `cross`, some at a time.
 
     Args:
@@ -181,7 +191,7 @@ def by_rows(cross: Any, some: Any) -> jax.Array:
     return jax.lax.map(one, jnp.arange(0, m, chunk)).reshape(-1)[:m]
 
 
-def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ...) -> jax.Array:
+def explained_variance(operator: AbstractOperator, cross: Any, observed: Any = ...) -> jax.Array:
     r"""Diagonal of $C A^{-1} C^\top$ by solves, some rows of $C$ at a time.
 
     Args:
@@ -189,9 +199,13 @@ def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ..
         cross: $C$, shape `(m, n)`.
         observed: those cells.
     """
-    return by_rows(cross, Partial(_explained, operator, observed))
+    return map_rows(cross, Partial(_explained, operator, observed))
 
 
 def _explained(operator: AbstractOperator, observed: Any, rows: jax.Array) -> jax.Array:
     rows = rows[observed]
     return jnp.sum(rows * operator._solve(rows), axis=0)
+
+
+by_rows = map_rows
+explained_by_rows = explained_variance

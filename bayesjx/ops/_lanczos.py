@@ -11,7 +11,9 @@ import numpy as np
 from jax import random
 
 from .._core import check_key, compiled, on_failure
-from ._operator import AbstractOperator, symmetric_solve
+from . import _general as general
+from ._factors import symmetric_solve
+from ._operator import AbstractOperator
 
 
 class StochasticLogdet(NamedTuple):
@@ -72,7 +74,7 @@ def stochastic_logdet(
             "stochastic_logdet: operator must be one of bayesjx.ops, got "
             f"{type(operator).__name__}; a matrix is ops.Dense(matrix, ops.psd)"
         )
-    operator._need_psd("stochastic_logdet")
+    operator.require_psd("stochastic_logdet")
     check_key(key)
     size = operator.shape[0]
     whole = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
@@ -85,14 +87,14 @@ def stochastic_logdet(
     if preconditioner is None:
         probes = random.rademacher(key, (size, num_probes), operator.dtype)
     else:
-        preconditioner._need_psd("stochastic_logdet: preconditioner")
+        preconditioner.require_psd("stochastic_logdet: preconditioner")
         if preconditioner.shape != operator.shape:
             raise ValueError(
                 f"stochastic_logdet: preconditioner must have shape {operator.shape}, got "
                 f"{preconditioner.shape}"
             )
         preconditioner = jax.lax.stop_gradient(preconditioner)
-        probes = preconditioner._sample(key, num_probes)
+        probes = general.sample(preconditioner, key, num_probes)
         base = preconditioner._logdet()
     problem = _Problem(operator, preconditioner, min(num_steps, size))
     values, _ = _quadrature(problem, jax.lax.stop_gradient(probes))

@@ -10,14 +10,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import check_key, cho_solve, compiled, eigenvalues, on_failure, solve_triangular
-from ._dense import Dense, Diag, ScaledIdentity
-from ._factors import kept
-from ._iterative import cg_solve, CGSolve, check_cg, checked, Inverse, scatter, Submatrix
-from ._khatri_rao import check_cross, explained_by_rows, KhatriRao
-from ._kron import HStack, Kron
+from . import _general as general
+from ._checks import checked_arrays
+from ._dense import Dense
+from ._diagonal import Diag, ScaledIdentity
+from ._factors import kept, symmetric_solve
+from ._iterative import (
+    cg_solve,
+    CGSolve,
+    check_cg,
+    converged_value,
+    Inverse,
+    scatter_rows,
+    Submatrix,
+)
+from ._khatri_rao import check_cross, explained_variance, KhatriRao
+from ._kron import Kron
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
-from ._operator import AbstractOperator, checked_arrays, symmetric_solve
+from ._operator import AbstractOperator
+from ._stacks import HStack
 from ._tags import psd
 
 SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
@@ -86,7 +98,7 @@ class Masked(AbstractOperator):
                 f"Masked: full must be a Kron plus noise, got {type(full).__name__}; add "
                 "ops.ScaledIdentity(noise) to the Kron"
             )
-        full._need_psd("Masked: full")
+        full.require_psd("Masked: full")
         seen = _checked_mask(mask, full.grid)
         if solver not in ("auto", "schur", "cg"):
             raise ValueError(f'Masked: solver must be "auto", "schur" or "cg", got {solver!r}')
@@ -149,7 +161,7 @@ class Masked(AbstractOperator):
         """
         check_cross(self, self.full.grid, cross, prior)
         if self.solver == "cg":
-            return prior - explained_by_rows(self, cross, self.observed)
+            return prior - explained_variance(self, cross, self.observed)
         return self.full.marginal_variance(cross, prior) + self._lost(cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:
@@ -157,16 +169,16 @@ class Masked(AbstractOperator):
 
     def _solve(self, b: jax.Array) -> jax.Array:
         if self.solver == "cg":
-            return checked(self.solve_cg(b), "Masked")
+            return converged_value(self.solve_cg(b), "Masked")
         full, precision = jax.lax.stop_gradient((self.full, self.missing_precision))
         if precision is None:
             return self.full._solve(b)
-        tril = Dense(precision, psd)._tril("Masked, missing cells")
+        tril = Dense(precision, psd).cholesky("Masked, missing cells")
 
         def solve(b: jax.Array) -> jax.Array:
-            first = full._solve(scatter(b, self.observed, full.shape[0]))
+            first = full._solve(scatter_rows(b, self.observed, full.shape[0]))
             inner = cho_solve((tril, True), first[self.missing])
-            back = full._solve(scatter(inner, self.missing, full.shape[0]))
+            back = full._solve(scatter_rows(inner, self.missing, full.shape[0]))
             return (first - back)[self.observed]
 
         return symmetric_solve(self._mm, solve, b)
@@ -188,26 +200,10 @@ class Masked(AbstractOperator):
     def _diag(self) -> jax.Array:
         return self.full._diag()[self.observed]
 
-    def _inverse_diag(self) -> jax.Array:
-        if self.solver == "cg":
-            return super()._inverse_diag()
-        return (self.full._inverse_diag() - self._lost(None))[self.observed]
+    def _root(self) -> AbstractOperator:
+        raise self._unknown("root")
 
-    def _sample(self, key: jax.Array, num: int) -> jax.Array:
-        return self.full._sample(key, num)[self.observed]
-
-    def _plus(self, other: Any) -> Masked | None:
-        if not isinstance(other, ScaledIdentity) or psd not in other.tags:
-            return None
-        full = self.full._plus(ScaledIdentity(other.scale, self.full.shape[0]))
-        return None if full is None else self._with(full)
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return self._with(self.full._multiple(factor, sign))
-
-    def _with(self, full: AbstractOperator) -> Masked:
+    def replaced(self, full: AbstractOperator) -> Masked:
         """The same cells of another sum."""
         precision = self.missing_precision
         if precision is not None:
@@ -229,7 +225,7 @@ class Masked(AbstractOperator):
         """
         if not self.missing.size:
             return jnp.zeros((), self.dtype)
-        tril = Dense(self._kept_precision(), psd)._tril("Masked, missing cells")
+        tril = Dense(self._kept_precision(), psd).cholesky("Masked, missing cells")
         return _lost(self.full, self.missing, tril, cross)
 
     def _scaled_logdet(self) -> jax.Array:
@@ -241,6 +237,18 @@ class Masked(AbstractOperator):
         largest = jax.lax.top_k(grid, self.observed.size)[0]
         share = self.observed.size / self.full.shape[0]
         return jnp.sum(jnp.log(share * largest + self.full.noise.scale))
+
+
+@general.inverse_diag.register
+def _(operator: Masked) -> jax.Array:
+    if operator.solver == "cg":
+        return general.inverse_diag_by_solves(operator)
+    return (operator.full.inverse_diag() - operator._lost(None))[operator.observed]
+
+
+@general.sample.register
+def _(operator: Masked, key: jax.Array, num: int) -> jax.Array:
+    return general.sample(operator.full, key, num)[operator.observed]
 
 
 class KronPlusDiag(AbstractOperator):
@@ -314,7 +322,7 @@ class KronPlusDiag(AbstractOperator):
         return self.signal._mm(x) + self.noise[:, None] * x
 
     def _solve(self, b: jax.Array) -> jax.Array:
-        return checked(self.solve_cg(b), "Kron + Diag")
+        return converged_value(self.solve_cg(b), "Kron + Diag")
 
     def _logdet(self) -> jax.Array:
         raise ValueError(
@@ -328,17 +336,7 @@ class KronPlusDiag(AbstractOperator):
     def _root(self) -> HStack:
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
 
-    def _plus(self, other: Any) -> KronPlusDiag | None:
-        if not isinstance(other, (Diag, ScaledIdentity)) or psd not in other.tags:
-            return None
-        return self._with(self.signal, self.noise + other._diag())
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return self._with(self.signal._multiple(factor, sign), factor * self.noise)
-
-    def _with(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
+    def replaced(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
         return KronPlusDiag(signal, noise, rtol=self.rtol, max_steps=self.max_steps)
 
 
@@ -353,7 +351,7 @@ def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: An
         unit = jnp.zeros((count, chunk), full.dtype)
         unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
         columns = solve_triangular(tril, unit, lower=True, trans=1)
-        spread = full._solve(scatter(columns, missing, size))
+        spread = full._solve(scatter_rows(columns, missing, size))
         spread = spread if cross is None else cross._mm(spread)
         return total + jnp.sum(spread**2, axis=1), None
 

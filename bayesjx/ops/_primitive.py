@@ -8,7 +8,6 @@ order, and lowering for several platforms at once (`jax.export`). `custom_vjp` w
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import operator
 import os
@@ -20,6 +19,8 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from ._pallas import load
 
 # Whose kernels a mode interprets on the CPU.
 _INTERPRETED = {"interpret": "tpu", "interpret-tpu": "tpu", "interpret-cuda": "cuda"}
@@ -48,19 +49,23 @@ class Kernel(NamedTuple):
 
 
 def kernel_of(module: str, platform: str, name: str = "") -> Kernel:
-    """The kernel `run_…` with its condition `fits_…` of a module in `bayesjx.ops._pallas`.
+    """The kernel `run_…` of a module in `bayesjx.ops._pallas`, with its condition `fits_…` if any.
 
-    Imported when it is first asked for: Pallas takes a while, and a CPU never needs it.
+    Loaded with the first call, which a CPU never makes.
     """
 
-    def function(kind: str) -> Callable[..., Any]:
-        found = importlib.import_module(f"bayesjx.ops._pallas.{module}")
-        return getattr(found, "_".join(filter(None, (kind, name, platform))))
+    def function(kind: str) -> Callable[..., Any] | None:
+        return getattr(load(module), "_".join(filter(None, (kind, name, platform))), None)
 
-    return Kernel(
-        run=lambda *operands, **options: function("run")(*operands, **options),
-        fits=lambda *shapes, **options: function("fits")(*shapes, **options),
-    )
+    def run(*operands: Any, **options: Any) -> Any:
+        kernel: Any = function("run")
+        return kernel(*operands, **options)
+
+    def fits(*shapes: Any, **options: Any) -> bool:
+        condition = function("fits")
+        return condition is None or condition(*shapes, **options)
+
+    return Kernel(run, fits)
 
 
 def kernel_mode(kernels: str | None = None) -> str:

@@ -13,10 +13,10 @@ import lineax as lx
 import numpy as np
 from jax.core import Tracer
 
-from ._operator import AbstractOperator, checked_size
+from ._checks import checked_size
+from ._operator import AbstractOperator, unknown
 from ._primitive import kernel_mode
 from ._sparse_products import Products
-from ._tags import scaled_tags
 
 _Sparse = TypeVar("_Sparse", bound="AbstractSparse")
 
@@ -64,13 +64,9 @@ class AbstractSparse(AbstractOperator):
     def transpose(self: _Sparse) -> _Sparse:
         """The transpose, which shares the arrays."""
         tags = frozenset(lx.transpose_tags(self.tags))
-        return self._replaced(transposed=not self.transposed, tags=tags)
+        return self.replaced(transposed=not self.transposed, tags=tags)
 
-    def _multiple(self: _Sparse, factor: jax.Array, sign: int) -> _Sparse:
-        tags = scaled_tags(self.tags, sign)
-        return self._replaced(values=factor * self.values, tags=tags)
-
-    def _replaced(self: _Sparse, **changes: Any) -> _Sparse:
+    def replaced(self: _Sparse, **changes: Any) -> _Sparse:
         """The same with other fields, without checks, as JAX makes it from leaves."""
         new = object.__new__(type(self))
         for field in dataclasses.fields(self):
@@ -83,6 +79,8 @@ class AbstractSparse(AbstractOperator):
         prim = products.forward if self.transposed else products.backward
         params = {"shape": self.size, "block": self.block, "mode": kernel_mode()}
         return prim.bind(*self._operands(), x, **params)
+
+    _solve, _logdet, _root = map(unknown, ("solve", "logdet", "root"))
 
 
 def checked_shape(owner: str, shape: Any) -> tuple[int, int]:

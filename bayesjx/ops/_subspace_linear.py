@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._sparse_operator import AbstractSparse
 
 

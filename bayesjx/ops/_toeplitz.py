@@ -12,15 +12,11 @@ import lineax as lx
 from jax.experimental.layout import Layout, with_layout_constraint
 from scipy.fft import next_fast_len
 
-from ._dense import ScaledIdentity
-from ._factors import check_each
-from ._operator import (
-    AbstractOperator,
-    checked_arrays,
-    checked_size,
-    symmetric_solve,
-)
-from ._tags import checked_tags, psd, scaled_tags, shared_tags, symmetric
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._factors import check_each, symmetric_solve
+from ._operator import AbstractOperator, unknown
+from ._tags import checked_tags, psd, symmetric
 
 REFINEMENTS = 2  # of a solve; they take the residual from 1e-7 to rounding at condition 1e11
 
@@ -115,30 +111,20 @@ class Toeplitz(AbstractOperator):
     def _diag(self) -> jax.Array:
         return jnp.full(self.shape[0], self.column[0])
 
-    def _inverse_diag(self) -> jax.Array:
-        first = self._inverse_column()
-        back = jnp.concatenate([jnp.zeros_like(first[:1]), first[:0:-1]])
-        return jnp.cumsum(first**2 - back**2) / first[0]
-
     def _root(self) -> ToeplitzRoot:
         return ToeplitzRoot(self.column)
-
-    def _plus(self, other: Any) -> Toeplitz | None:
-        if isinstance(other, ScaledIdentity):
-            return Toeplitz(self.column.at[0].add(other.scale), shared_tags(self, other))
-        if isinstance(other, Toeplitz):
-            return Toeplitz(self.column + other.column, shared_tags(self, other))
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if psd in self.tags and sign < 1:
-            return super()._multiple(factor, sign)
-        return Toeplitz(factor * self.column, scaled_tags(self.tags, sign))
 
     def _inverse_column(self) -> jax.Array:
         """The first column of the inverse, with its derivatives."""
         unit = jnp.zeros((self.shape[0], 1), self.dtype).at[0].set(1.0)
         return self._solve(unit)[:, 0]
+
+
+@general.inverse_diag.register
+def _(operator: Toeplitz) -> jax.Array:
+    first = operator._inverse_column()
+    back = jnp.concatenate([jnp.zeros_like(first[:1]), first[:0:-1]])
+    return jnp.cumsum(first**2 - back**2) / first[0]
 
 
 class ToeplitzRoot(AbstractOperator):
@@ -187,6 +173,8 @@ class ToeplitzRoot(AbstractOperator):
 
     def _diag(self) -> jax.Array:
         return jnp.sqrt(_durbin(self.column).errors)
+
+    _root = unknown("root")
 
 
 class Recursion(NamedTuple):
