@@ -1,4 +1,4 @@
-"""Structured matrices: products, solves, determinants and draws that never form the matrix."""
+"""Linear operators with structure: products, solves, log-determinants and draws."""
 
 from .._core import failures_are_nan as failures_are_nan
 from . import _queries as _queries, _rules as _rules  # register what they answer

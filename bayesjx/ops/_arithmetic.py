@@ -1,6 +1,6 @@
 """Sums, products and multiples of operators: what they must have in common, and their dispatch.
 
-Which structure survives is registered for each kind of operator in `_rules`.
+The rules for each kind of operator, which say what structure survives, are in `_rules`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sized(operator: Any, size: int, dtype: Any) -> Any:
 
 
 def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
-    """Both operands, where one that leaves its size or type open has that of the other.
+    """Both operands, checked to fit; one that leaves its size or type open takes the other's.
 
     Raises:
         ValueError: `right` is no operator, or sizes or types differ.
@@ -62,10 +62,10 @@ def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
         left = sized(left, rows[0].shape[0], rows[0].dtype)
     own = jax.ShapeDtypeStruct((left.shape[0],), left.dtype), left.in_structure()
     pairs = [(own[1], rows)] if sign == "@" else [(own[0], rows), (own[1], columns)]
-    if any(len(found) != 1 or found[0].shape != wanted.shape for wanted, found in pairs):
+    if any(len(given) != 1 or given[0].shape != wanted.shape for wanted, given in pairs):
         rule = "columns and rows differ" if sign == "@" else "the sizes differ"
         raise ValueError(f"{_described(left)} {sign} {_described(right)}: {rule}")
-    if any(np.dtype(found[0].dtype) != np.dtype(wanted.dtype) for wanted, found in pairs):
+    if any(np.dtype(given[0].dtype) != np.dtype(wanted.dtype) for wanted, given in pairs):
         raise ValueError(
             f"{_name(left)} {sign} {_name(right)}: the types differ, {np.dtype(left.dtype)} and "
             f"{np.dtype(rows[0].dtype)}; convert one of them, nothing is converted silently"
@@ -112,8 +112,7 @@ def checked_scalar(operator: Any, scalar: Any, sign: str) -> tuple[jax.Array, in
 
 def _structures(operator: Any) -> tuple[list[Any], list[Any]]:
     """Leaves of what the operator returns and of what it takes."""
-    found = operator.out_structure(), operator.in_structure()
-    return jax.tree.leaves(found[0]), jax.tree.leaves(found[1])
+    return jax.tree.leaves(operator.out_structure()), jax.tree.leaves(operator.in_structure())
 
 
 def _name(operator: Any) -> str:

@@ -1,4 +1,4 @@
-"""Block-diagonal matrices: equal blocks as one array, or operators of any kind in a row."""
+"""Block-diagonal matrices: equal blocks as one array, or operators of any kind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._tags import checked_tags, psd, shared_tags
 
 
 class BlockDiag(AbstractOperator):
-    r"""$\mathrm{diag}(A_1, \dots, A_T)$.
+    r"""Block-diagonal matrix $\mathrm{diag}(A_1, \dots, A_T)$.
 
     Equal blocks in one array go through batched linear algebra: $O(T b^3)$ to factorise, $O(T b^2)$
     a column for products and solves. Operators in a tuple keep their own structure.

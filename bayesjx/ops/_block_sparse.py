@@ -34,15 +34,15 @@ from ._tags import checked_tags
 
 
 class BlockSparse(AbstractSparse):
-    """A matrix of `S` dense blocks of equal size on a grid; what they do not cover is zero.
+    """Block-sparse matrix of `S` dense blocks of equal size on a grid.
 
     To prefer over `bayesjx.ops.GroupedColumns` when activity comes in blocks; as fast as that from
     blocks of 32 × 32 on.
 
     Attributes:
         values: shape `(S, bk, bn)`.
-        rows: place of each block on the grid, counted in blocks, shape `(S,)`. Those that are
-            traced are not checked here, nor whether places repeat; see `from_indices`.
+        rows: row of each block on the grid, counted in blocks, shape `(S,)`. Traced ones are not
+            checked here, nor whether positions repeat; see `from_indices`.
         cols: as `rows`.
         size: `(K, N)`.
         transposed: whether this is the transpose of the matrix described.
@@ -89,9 +89,9 @@ class BlockSparse(AbstractSparse):
             tags: what is known of the matrix, see Lineax.
 
         Raises:
-            ValueError: the shapes do not fit, there is no block, a place is out of range or taken
-                twice, or types are wrong.
-            RuntimeError: places are wrong, found when a jitted function runs.
+            ValueError: the shapes do not fit, there is no block, a position is out of range or
+                taken twice, or types are wrong.
+            RuntimeError: positions are wrong, raised when a jitted function runs.
         """
         size = checked_shape("BlockSparse", shape)
         values, rows, cols = _checked("BlockSparse", values, rows, cols, size, checked_index)
@@ -115,8 +115,8 @@ class BlockSparse(AbstractSparse):
         bk, bn = self.block
         row = self.rows[:, None] * bk + jnp.arange(bk, dtype=jnp.int32)
         col = self.cols[:, None] * bn + jnp.arange(bn, dtype=jnp.int32)
-        found = jnp.where(row[:, :, None] == col[:, None, :], self.values, 0).sum(2)
-        return jnp.zeros(self.size[0], self.dtype).at[row].add(found)
+        on_diagonal = jnp.where(row[:, :, None] == col[:, None, :], self.values, 0).sum(2)
+        return jnp.zeros(self.size[0], self.dtype).at[row].add(on_diagonal)
 
 
 def block_product(
@@ -128,7 +128,7 @@ def block_product(
     *,
     kernels: str | None = None,
 ) -> jax.Array:
-    r"""$W^\top x$ for a block-sparse matrix; places that repeat are summed.
+    r"""$W^\top x$ for a block-sparse matrix; blocks at the same position are summed.
 
     Args:
         values: the blocks, shape `(S, bk, bn)`.
@@ -142,8 +142,8 @@ def block_product(
         Shape `(N, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, types differ, or a place is out of range.
-        RuntimeError: a place is out of range, found when a jitted function runs.
+        ValueError: the shapes do not fit, types differ, or a position is out of range.
+        RuntimeError: a position is out of range, raised when a jitted function runs.
     """
     values, x = checked_arrays("block_product", {"values": values, "x": x})
     if x.ndim != 2:

@@ -19,7 +19,7 @@ from ._tags import psd
 
 
 class SelectedInverse(NamedTuple):
-    """The blocks of an inverse where the matrix itself has blocks.
+    """Selected inverse (Takahashi): the blocks of the inverse where the matrix has blocks.
 
     Attributes:
         diagonal: blocks `(i, i)`, shape `(T, b, b)`.
@@ -31,7 +31,7 @@ class SelectedInverse(NamedTuple):
 
 
 class BlockTridiag(AbstractOperator):
-    r"""Symmetric positive definite with blocks $A_i$ on the diagonal and $B_i$ below it.
+    r"""Symmetric positive definite block-tridiagonal matrix: $A_i$ on the diagonal, $B_i$ below.
 
     The precision matrix of a Gaussian Markov chain. A Cholesky factor with blocks $L_i$ and
     $C_i = B_i L_{i-1}^{-\top}$ is computed once, when the operator is made, in $O(T b^3)$; then
@@ -136,7 +136,7 @@ def _(operator: BlockTridiag) -> jax.Array:
 
 
 class BlockBidiag(AbstractOperator):
-    r"""Lower triangular with blocks on the diagonal and just below it, or its transpose.
+    r"""Lower block-bidiagonal matrix, or its transpose: blocks on and just below the diagonal.
 
     The Cholesky factor of `BlockTridiag`. Products and solves take $O(T b^2)$ a column.
 

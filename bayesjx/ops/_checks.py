@@ -18,12 +18,12 @@ def checked_arrays(owner: str, arrays: dict[str, Any]) -> tuple[jax.Array, ...]:
         ValueError: an array holds integers, or types are mixed.
     """
     arrays = {name: _as_array(owner, name, array) for name, array in arrays.items()}
-    found = {name: jnp.result_type(array) for name, array in arrays.items()}
-    for name, dtype in found.items():
+    types = {name: jnp.result_type(array) for name, array in arrays.items()}
+    for name, dtype in types.items():
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise ValueError(f"{owner}: {name} must hold floating-point numbers, got {dtype}")
-    if len(set(found.values())) > 1:
-        listed = ", ".join(f"{name} {dtype}" for name, dtype in found.items())
+    if len(set(types.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in types.items())
         raise ValueError(f"{owner}: all arrays must have one type, got {listed}")
     return tuple(jnp.asarray(array) for array in arrays.values())
 
@@ -46,10 +46,10 @@ def checked_draws(owner: str, key: Any, shape: Any) -> None:
         ValueError: one of them is not.
     """
     check_key(key)
-    whole = isinstance(shape, (tuple, list)) and all(
+    valid = isinstance(shape, (tuple, list)) and all(
         isinstance(s, (int, np.integer)) and s >= 0 for s in shape
     )
-    if not whole:
+    if not valid:
         raise ValueError(f"{owner}: shape must be a tuple of integers, 0 or more, got {shape!r}")
 
 

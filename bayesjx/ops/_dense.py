@@ -27,7 +27,7 @@ LEAF = 128  # rows up to which zeros are multiplied too
 
 
 class Dense(AbstractOperator):
-    """A dense matrix with the interface of the structured ones, which it serves as oracle.
+    """Dense matrix, with the interface of the structured ones.
 
     `solve` and `logdet` use a Cholesky factor if tagged `ops.psd` (no jitter; an indefinite
     matrix is an error at run time), triangular solves if tagged so, else LU. `root` adds jitter

@@ -38,7 +38,7 @@ _CACHED = 2**17
 
 
 class EntrySparse(AbstractSparse):
-    """A matrix with up to `E` entries in each column, at any places.
+    """Sparse matrix with up to `E` entries in each column, in any rows.
 
     A product reads every input row `E` times and uses it once, so this takes several times what
     `bayesjx.ops.GroupedColumns` does for as many entries: it is for patterns without structure.
@@ -99,8 +99,8 @@ class EntrySparse(AbstractSparse):
             tags: what is known of the matrix, see Lineax.
 
         Raises:
-            ValueError: the shapes do not fit, there is no entry, a place is out of range or taken
-                twice, or types are wrong.
+            ValueError: the shapes do not fit, there is no entry, a position is out of range or
+                taken twice, or types are wrong.
         """
         size = checked_shape("EntrySparse", shape)
         (values,) = checked_arrays("EntrySparse", {"values": values})
@@ -151,7 +151,7 @@ class EntrySparse(AbstractSparse):
         Raises:
             ValueError: the shapes do not fit, there is no entry, a row is out of range or repeated
                 in a column, or types are wrong.
-            RuntimeError: rows are wrong, found when a jitted function runs.
+            RuntimeError: rows are wrong, raised when a jitted function runs.
         """
         size = checked_shape("EntrySparse", shape)
         values, index = _checked("EntrySparse.from_columns", values, index, size, checked_index)
@@ -195,7 +195,7 @@ def entry_product(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     values, x = checked_arrays("entry_product", {"values": values, "x": x})
     index = listed(index)

@@ -1,4 +1,4 @@
-"""Factorisations that an operator keeps: their derivatives, and where one failed."""
+"""Factorisations that an operator keeps: their derivatives, and checks for failure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .._core import on_failure
 def kept(arrays: Any, factor: Any, *, factorise: Any) -> Any:
     """`factor`, which is `factorise(*arrays)` computed earlier, with the derivative of that.
 
-    An operator factorises once, when it is made, and keeps the result without derivatives; here
-    they come back, at the cost of a second factorisation only where somebody differentiates.
+    An operator factorises once, when it is made, and keeps the result without derivatives; this
+    restores them, at the cost of a second factorisation under differentiation only.
     """
     del arrays, factorise
     return factor
@@ -62,7 +62,7 @@ def check_each(x: Any, bad: jax.Array, template: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Numbered(Sequence[str]):
-    """One text for each index, written when it is asked for."""
+    """A text for each index, formatted on access."""
 
     template: str
     size: int

@@ -1,6 +1,6 @@
-"""General algorithms for questions that few structures answer by a formula of their own.
+"""General algorithms for what few structures have a formula of their own for.
 
-Each function is generic (`functools.singledispatch`): what stands here serves every operator with
+Each function is generic (`functools.singledispatch`): the default serves every operator with
 products, solves, a log-determinant and a root, and a structure that does better registers its own.
 """
 

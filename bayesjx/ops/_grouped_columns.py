@@ -35,7 +35,7 @@ from ._tags import checked_tags
 
 
 class GroupedColumns(AbstractSparse):
-    r"""A matrix whose columns come in groups of `g` that share `k` active rows.
+    r"""Sparse matrix whose columns come in groups of `g` that share `k` active rows.
 
     Runs at the speed of a dense product from groups of 32 on, so its time is the density times that
     of the dense matrix; the layout of choice for layers. `g = N` selects rows of the matrix, and
@@ -79,7 +79,7 @@ class GroupedColumns(AbstractSparse):
         Raises:
             ValueError: the shapes do not fit, nothing is active, an index is out of range or
                 repeated within a group, or types are wrong.
-            RuntimeError: indices are wrong, found when a jitted function runs.
+            RuntimeError: indices are wrong, raised when a jitted function runs.
         """
         size = checked_shape("GroupedColumns", shape)
         values, index = _checked_layout(values, index, size, checked_index)
@@ -147,7 +147,7 @@ def grouped_product(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     values, index, x = _checked(values, index, x)
     index = checked_index("grouped columns", "index", index, x.shape[0])
@@ -180,7 +180,7 @@ def grouped_moments(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     mean, var, index, x = _checked_moments(mean, var, index, x)
     index = checked_index("grouped columns", "index", index, x.shape[0])
@@ -326,8 +326,8 @@ def _moments_jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
         terms[0].append(product(mean, d_x))
         terms[1].append(product(var, 2 * x * d_x))
     changes = [
-        sum(found[1:], found[0]) if found else no_tangent(value)
-        for found, value in zip(terms, out, strict=True)
+        sum(several[1:], several[0]) if several else no_tangent(value)
+        for several, value in zip(terms, out, strict=True)
     ]
     return out, changes
 

@@ -1,4 +1,4 @@
-"""Conjugate gradients for sums whose spectrum is not known, preconditioned by one that is."""
+"""Preconditioned conjugate gradients, and the operators that they take."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._tags import psd, symmetric
 
 
 class CGSolve(NamedTuple):
-    """A solution by conjugate gradients, and what it took.
+    """Result of conjugate gradients.
 
     Attributes:
         value: shape `(n,)` or `(n, k)`.
@@ -37,7 +37,7 @@ def cg_solve(
     rtol: float,
     max_steps: int,
 ) -> CGSolve:
-    """Solves for the columns of `b`; the derivative is that of the exact solution.
+    """Solves by preconditioned conjugate gradients, with the derivative of the exact solution.
 
     Args:
         operator: positive definite, `(n, n)`.
@@ -72,7 +72,7 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
 
 
 def converged_value(solve: CGSolve, owner: str) -> jax.Array:
-    """The solution.
+    """The solution, checked to have converged.
 
     Raises:
         RuntimeError: the iteration did not converge.
@@ -87,7 +87,7 @@ def converged_value(solve: CGSolve, owner: str) -> jax.Array:
 
 
 class Inverse(AbstractOperator):
-    """The inverse of a symmetric operator, applied by its solve."""
+    """The inverse of a symmetric positive definite operator, applied by its solve."""
 
     base: AbstractOperator
     tags: frozenset[object] = eqx.field(static=True)
@@ -123,7 +123,7 @@ class Inverse(AbstractOperator):
 
 
 class Submatrix(AbstractOperator):
-    """Rows and columns `index` of a symmetric operator."""
+    """Principal submatrix of a symmetric operator: rows and columns `index`."""
 
     base: AbstractOperator
     index: jax.Array
@@ -155,7 +155,7 @@ class Submatrix(AbstractOperator):
 
 
 def scatter_rows(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
-    """Rows of `x` put at distinct, sorted places of a zero matrix with `size` rows."""
+    """A zero matrix of `size` rows with those of `x` at distinct, sorted positions."""
     full = jnp.zeros((size, x.shape[1]), x.dtype)
     return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)
 

@@ -1,4 +1,4 @@
-"""Rows that are Kronecker products of rows: covariances of scattered points with a grid."""
+"""Row-wise Khatri-Rao products: covariances of scattered points with a grid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LARGEST = 2**22  # elements of an intermediate result up to which products are m
 
 
 class KhatriRao(AbstractOperator):
-    r"""Row $j$ is $F_1[j] \otimes \dots \otimes F_D[j]$: the row-wise Khatri-Rao product.
+    r"""Row-wise Khatri-Rao product: row $j$ is $F_1[j] \otimes \dots \otimes F_D[j]$.
 
     What `Kron` is between two grids, this is between scattered points and a grid: a product kernel
     of point $j$ and a cell is a product of one number for each axis. A product with a vector takes
@@ -65,11 +65,11 @@ class KhatriRao(AbstractOperator):
         return KhatriRaoTransposed(self)
 
     def dense(self) -> jax.Array:
-        """The matrix, shape `(m, n)`, without products."""
-        found = self.factors[0]
+        """The dense matrix, shape `(m, n)`."""
+        matrix = self.factors[0]
         for factor in self.factors[1:]:
-            found = (found[:, :, None] * factor[:, None]).reshape(len(factor), -1)
-        return found
+            matrix = (matrix[:, :, None] * factor[:, None]).reshape(len(factor), -1)
+        return matrix
 
     def _mm(self, x: jax.Array) -> jax.Array:
         m, first = self.factors[0].shape
@@ -138,7 +138,7 @@ def check_cross(operator: Any, grid: tuple[int, ...], cross: Any, prior: Any) ->
     """Refuses what is no covariance of test points with the cells of a grid, or no variances.
 
     Raises:
-        ValueError: `cross` is of another kind, or shapes or types do not fit.
+        ValueError: `cross` is neither a `Kron` nor a `KhatriRao`, or shapes or types do not fit.
     """
     owner = f"marginal_variance of a {type(operator).__name__}"
     if not isinstance(cross, (Kron, KhatriRao)):
@@ -171,7 +171,7 @@ def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
 
 @compiled
 def map_rows(cross: Any, some: Any) -> jax.Array:
-    """A function of columns `(n, k)` to `(k,)`, of all rows of `cross`, some at a time.
+    """Maps a function of columns `(n, k)` to `(k,)` over the rows of `cross`, in chunks.
 
     Args:
         cross: a `Kron`, a `KhatriRao` or an array, shape `(m, n)`.

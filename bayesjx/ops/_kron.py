@@ -32,7 +32,7 @@ class AbstractKron(AbstractOperator):
 
     @abc.abstractmethod
     def combine(self, left: jax.Array, right: jax.Array) -> jax.Array:
-        """How eigenvalues of two factors make one of the whole: their product or sum."""
+        """The eigenvalue of the whole from those of two factors: their product or sum."""
 
     @property
     def dtype(self) -> Any:
@@ -40,7 +40,7 @@ class AbstractKron(AbstractOperator):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Rows of each factor: the shape of the grid that a product lives on."""
+        """Rows of each factor: the shape of the grid."""
         return tuple(f.shape[0] for f in self.factors)
 
 

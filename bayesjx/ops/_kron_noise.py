@@ -1,4 +1,4 @@
-"""Kronecker products and sums plus noise: one eigendecomposition per axis serves everything."""
+"""Kronecker products and sums plus noise, by one eigendecomposition for each axis."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class Spectrum(NamedTuple):
 
 
 class KronPlusNoise(AbstractOperator):
-    r"""$K_1 \otimes \dots \otimes K_D + \sigma^2 I$, a Kronecker noise, or a Kronecker sum.
+    r"""Kronecker product plus noise, $K_1 \otimes \dots \otimes K_D + \sigma^2 I$.
+
+    The noise may be a Kronecker product too, and the signal a Kronecker sum.
 
     Made by adding: `Kron + ScaledIdentity`, `Kron + Kron`, `KronSum + ScaledIdentity`. The factors
     are decomposed once, when it is made: $A = T \mathrm{diag}(w) T^\top$ with
@@ -107,7 +109,7 @@ class KronPlusNoise(AbstractOperator):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Rows of each factor: the shape of the grid that a product lives on."""
+        """Rows of each factor: the shape of the grid."""
         return self.signal.grid
 
     def transpose(self) -> KronPlusNoise:

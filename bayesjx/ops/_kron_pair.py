@@ -22,7 +22,7 @@ _HIGHEST = lax.Precision.HIGHEST
 
 
 def kron_pair(a: jax.Array, b: jax.Array, x: jax.Array, *, kernels: str | None = None) -> jax.Array:
-    r"""$A X B^\top$, which is $(A \otimes B)\,\mathrm{vec}(X)$ in C order.
+    r"""Product of a Kronecker pair, $A X B^\top = (A \otimes B)\,\mathrm{vec}(X)$ in C order.
 
     One kernel on GPUs and TPUs, two matrix products elsewhere. Linear in each argument, with
     derivatives of any order in both modes.

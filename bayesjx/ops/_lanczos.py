@@ -1,4 +1,4 @@
-"""Log-determinants from products alone, by stochastic Lanczos quadrature. Approximate."""
+"""Stochastic Lanczos quadrature: log-determinants from products alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ._operator import AbstractOperator
 
 
 class StochasticLogdet(NamedTuple):
-    """An estimate of a log-determinant.
+    """Estimate of a log-determinant by stochastic Lanczos quadrature.
 
     Attributes:
         value: the estimate, scalar.
-        standard_error: of the value, from the spread between the probes, scalar. It does not see
-            the error of the quadrature, which is common to all probes.
+        standard_error: of the value, from the standard deviation between probes, scalar. The error
+            of the quadrature, which is common to all probes, is not in it.
     """
 
     value: jax.Array
@@ -36,7 +36,7 @@ def stochastic_logdet(
     num_steps: int = 30,
     preconditioner: AbstractOperator | None = None,
 ) -> StochasticLogdet:
-    r"""An approximation of $\log\det A$ by products with $A$ only.
+    r"""Stochastic Lanczos quadrature of $\log\det A$, from products with $A$ only.
 
     $\log\det A = \mathrm{tr} \log A$ is estimated by random probes $z$, and each
     $z^\top \log(A) z$ by Gauss quadrature at the eigenvalues of the tridiagonal matrix of
@@ -77,8 +77,8 @@ def stochastic_logdet(
     operator.require_psd("stochastic_logdet")
     check_key(key)
     size = operator.shape[0]
-    whole = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
-    if not whole or num_probes < 2 or num_steps < 1:
+    integers = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
+    if not integers or num_probes < 2 or num_steps < 1:
         raise ValueError(
             "stochastic_logdet: of the integers, num_probes must be at least 2 and num_steps at "
             f"least 1, got {num_probes} and {num_steps}"

@@ -1,4 +1,4 @@
-"""Matrices of low rank, alone or added to a diagonal."""
+"""Matrices of low rank, and low rank plus diagonal (Woodbury identity)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ._tags import psd
 
 
 class LowRankPlusDiag(AbstractOperator):
-    r"""$\mathrm{diag}(d) + U U^\top$ with a positive $d$.
+    r"""Low rank plus diagonal, $\mathrm{diag}(d) + U U^\top$ with $d > 0$: solves by Woodbury.
 
     With $V = D^{-1/2} U$, everything goes through $C = I + V^\top V = L L^\top$, which is
     $r \times r$ and factorised once, when the operator is made, in $O(n r^2)$. Then products,
@@ -150,7 +150,7 @@ def _(operator: LowRankPlusDiag, key: jax.Array, num: int) -> jax.Array:
 
 
 class LowRank(AbstractOperator):
-    r"""$U V^\top$, or $U U^\top$ if only one factor is given; it has products but no inverse.
+    r"""Matrix of low rank $U V^\top$, or $U U^\top$ if only one factor is given.
 
     $U U^\top$ plus `ScaledIdentity` or a positive `Diag` is a `LowRankPlusDiag`, which has one.
 

@@ -1,4 +1,4 @@
-"""Kronecker products with missing cells, or with a noise of its own for every cell."""
+"""Kronecker products plus noise with missing cells, or with different noise in each cell."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ CHUNK = 64  # columns that are solved for together
 
 
 class Masked(AbstractOperator):
-    r"""The observed rows and columns of $K_1 \otimes \dots \otimes K_D +$ noise on a grid.
+    r"""The observed rows and columns of a Kronecker product plus noise on a grid.
 
-    With $A$ the sum on the full grid and $P = A^{-1}$, which is applied but never formed, two
-    solvers give $A_{oo}^{-1}$ for $n_o$ observed and $n_m$ missing cells:
+    That is $A_{oo}$ of $A = K_1 \otimes \dots \otimes K_D +$ noise. With $P = A^{-1}$ on the full
+    grid, which is applied but never formed, two solvers give $A_{oo}^{-1}$ for $n_o$ observed and
+    $n_m$ missing cells:
 
     - `"schur"`, exact: $P_{oo} - P_{om} P_{mm}^{-1} P_{mo}$ and
       $\log|A_{oo}| = \log|A| + \log|P_{mm}|$. Takes $n_m$ solves with $A$ once and memory
       $n_m^2$.
     - `"cg"`: conjugate gradients, preconditioned by $P_{oo}$, from which $A_{oo}^{-1}$ differs
       in at most $\min(n_m, n_o)$ directions; few steps if little is missing. Its `logdet` is an
-      estimate that has to be asked for.
+      estimate, chosen by the option `logdet`.
 
     Args:
         full: the sum on the full grid.
@@ -162,7 +163,7 @@ class Masked(AbstractOperator):
         check_cross(self, self.full.grid, cross, prior)
         if self.solver == "cg":
             return prior - explained_variance(self, cross, self.observed)
-        return self.full.marginal_variance(cross, prior) + self._lost(cross)
+        return self.full.marginal_variance(cross, prior) + self._unexplained(cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return Submatrix(self.full, self.observed)._mm(x)
@@ -217,7 +218,7 @@ class Masked(AbstractOperator):
         again = jax.tree_util.Partial(_precision, missing=self.missing)  # its arrays are seen
         return kept((self.full,), self.missing_precision, factorise=again)
 
-    def _lost(self, cross: Kron | KhatriRao | None) -> jax.Array:
+    def _unexplained(self, cross: Kron | KhatriRao | None) -> jax.Array:
         r"""Diagonal of $C P_{:m} P_{mm}^{-1} P_{m:} C^\top$, what missing cells do not explain.
 
         Args:
@@ -226,7 +227,7 @@ class Masked(AbstractOperator):
         if not self.missing.size:
             return jnp.zeros((), self.dtype)
         tril = Dense(self._kept_precision(), psd).cholesky("Masked, missing cells")
-        return _lost(self.full, self.missing, tril, cross)
+        return _unexplained(self.full, self.missing, tril, cross)
 
     def _scaled_logdet(self) -> jax.Array:
         if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(
@@ -243,7 +244,7 @@ class Masked(AbstractOperator):
 def _(operator: Masked) -> jax.Array:
     if operator.solver == "cg":
         return general.inverse_diag_by_solves(operator)
-    return (operator.full.inverse_diag() - operator._lost(None))[operator.observed]
+    return (operator.full.inverse_diag() - operator._unexplained(None))[operator.observed]
 
 
 @general.sample.register
@@ -252,7 +253,9 @@ def _(operator: Masked, key: jax.Array, num: int) -> jax.Array:
 
 
 class KronPlusDiag(AbstractOperator):
-    r"""$K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$: every cell has its own noise.
+    r"""Kronecker product plus a diagonal, $K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$.
+
+    Every cell of the grid has its own noise.
 
     Made by adding `Kron + Diag`. Solved by conjugate gradients, preconditioned by the sum with the
     geometric mean of the noises. The log-determinant is estimated by `ops.stochastic_logdet`.
@@ -341,7 +344,9 @@ class KronPlusDiag(AbstractOperator):
 
 
 @compiled
-def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: Any) -> jax.Array:
+def _unexplained(
+    full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: Any
+) -> jax.Array:
     size, count = full.shape[0], missing.size
     chunk = min(CHUNK, count)
 
@@ -351,9 +356,9 @@ def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: An
         unit = jnp.zeros((count, chunk), full.dtype)
         unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
         columns = solve_triangular(tril, unit, lower=True, trans=1)
-        spread = full._solve(scatter_rows(columns, missing, size))
-        spread = spread if cross is None else cross._mm(spread)
-        return total + jnp.sum(spread**2, axis=1), None
+        solved = full._solve(scatter_rows(columns, missing, size))
+        solved = solved if cross is None else cross._mm(solved)
+        return total + jnp.sum(solved**2, axis=1), None
 
     start = jnp.zeros(size if cross is None else cross.shape[0], full.dtype)
     return jax.lax.scan(some, start, jnp.arange(0, count, chunk))[0]

@@ -1,4 +1,4 @@
-"""What every structured matrix can do; the derivatives that all share."""
+"""Abstract base class of structured matrices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ._tags import psd
 
 
 class InvQuadLogdet(NamedTuple):
-    r"""What a Gaussian density needs of its covariance $A$.
+    r"""Quadratic form and log-determinant of a covariance $A$, for a Gaussian density.
 
     Attributes:
         inv_quad: $y^\top A^{-1} y$, a scalar, or one for each column of `y`.
@@ -31,10 +31,10 @@ class InvQuadLogdet(NamedTuple):
 
 
 class AbstractOperator(lx.AbstractLinearOperator):
-    r"""A real matrix held by its structure; a Lineax operator on vectors of shape `(n,)`.
+    r"""Abstract base class of structured matrices, Lineax operators on vectors of shape `(n,)`.
 
     `A @ x` takes a vector, a matrix or another operator. `x @ A` takes an array whose last axis is
-    multiplied. What needs a symmetric positive semi-definite matrix asks for the tag `ops.psd`,
+    multiplied. Methods for symmetric positive semi-definite matrices need the tag `ops.psd`,
     which is believed, not checked. Derivatives go to the arrays that the operator was made of;
     factorisations made on the way are kept without derivatives.
     """
@@ -59,7 +59,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         """The product with a matrix of the right shape."""
 
-    # What a structure does not know is refused, by `unknown`.
+    # A structure without one of these raises, by `unknown`.
 
     @abc.abstractmethod
     def _solve(self, b: jax.Array) -> jax.Array:
@@ -169,7 +169,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         return draws.T.reshape(*shape, self.shape[0])
 
     def inv_quad_logdet(self, y: jax.Array) -> InvQuadLogdet:
-        r"""$y^\top A^{-1} y$ and $\log\det A$, with one solve for value and gradient.
+        r"""The quadratic form $y^\top A^{-1} y$ and $\log\det A$, with one solve for both.
 
         The derivative of the first is $2 \alpha^\top dy - \alpha^\top dA\, \alpha$ with
         $\alpha = A^{-1} y$; the second has that of `logdet`.
@@ -294,7 +294,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
 
 
 def unknown(what: str, hint: str = "") -> Any:
-    """A method of an operator that refuses what its structure does not know."""
+    """A method that raises, for what a structure has no algorithm for."""
 
     def refuse(self: AbstractOperator, *_: Any) -> Any:
         raise self._unknown(what, hint)

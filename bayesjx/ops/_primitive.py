@@ -69,7 +69,7 @@ def kernel_of(module: str, platform: str, name: str = "") -> Kernel:
 
 
 def kernel_mode(kernels: str | None = None) -> str:
-    """What `kernels` or, if it is None, the environment variable `BAYESJX_KERNELS` asks for.
+    """The mode that `kernels` or, if it is None, the environment variable `BAYESJX_KERNELS` sets.
 
     Read while a function is traced: a function that is compiled already keeps its mode.
 
@@ -124,11 +124,11 @@ def primitive(
 
     def abstract(*avals: Any, mode: str, **params: Any) -> Any:
         del mode
-        found: Any = shapes(*(aval.shape for aval in avals), **params)
+        result: Any = shapes(*(aval.shape for aval in avals), **params)
         dtype = avals[floating].dtype
         if several:
-            return [ShapedArray(shape, dtype) for shape in found]
-        return ShapedArray(found, dtype)
+            return [ShapedArray(shape, dtype) for shape in result]
+        return ShapedArray(result, dtype)
 
     def lowered(platform: str | None) -> Callable[..., Any]:
         def run(*operands: Any, mode: str, **params: Any) -> Any:
@@ -137,8 +137,9 @@ def primitive(
             shaped = [operand.shape for operand in operands]
             sizes = [math.prod(shape) for shape in shaped]
             if not all(sizes):  # an empty sum, whatever the operands
-                found = abstract(*operands, mode=mode, **params)
-                zeros = [jax.numpy.zeros(r.shape, r.dtype) for r in (found if several else [found])]
+                results = abstract(*operands, mode=mode, **params)
+                results = results if several else [results]
+                zeros = [jax.numpy.zeros(r.shape, r.dtype) for r in results]
                 return zeros if several else zeros[0]
             if target is None or mode == "xla":
                 return xla(*operands, **params)

@@ -1,4 +1,4 @@
-"""Which structure survives a sum, a product or a multiple, for every pair that has one.
+"""Rules for sums, products and multiples: which structure survives them.
 
 The only file that knows all kinds of operators. A sum is looked up on the left term and then, with
 the terms exchanged, on the right one; `None` says that this pair has no structure.
@@ -204,7 +204,7 @@ def _(left: Kron, right: Any) -> Kron | None:
     return None
 
 
-# Multiples. Where a kind holds no such multiple, as a negative one of a covariance, it is `Scaled`.
+# Multiples; `Scaled` where a class cannot hold one, as a negative multiple of a covariance.
 
 
 def _scaled(operator: AbstractOperator, factor: jax.Array, sign: int) -> Scaled:

@@ -1,4 +1,4 @@
-"""Multiples of an operator that has no multiples of its own kind."""
+"""Multiples of operators whose class cannot hold them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ._tags import psd
 
 
 class Scaled(AbstractOperator):
-    r"""$c A$ for an operator whose kind holds no such multiple, as a negative one of a covariance.
+    r"""A multiple $c A$ that the class of $A$ cannot hold, as a negative one of a covariance.
 
-    Made by `c * A`, `A / c` and `-A` where those are no operator of the same kind. It can do what
-    `A` can: solves and determinants come from those of `A`.
+    Made by `c * A`, `A / c` and `-A` where those are of another class. It has the methods of `A`:
+    solves and determinants come from those of `A`.
 
     Args:
         base: $A$.

@@ -1,4 +1,4 @@
-"""What the sparse layouts share as operators; checks of their indices."""
+"""Abstract base class of sparse layouts, and checks of their indices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Sparse = TypeVar("_Sparse", bound="AbstractSparse")
 
 
 class AbstractSparse(AbstractOperator):
-    """A `K × N` matrix known on its active set only; all else is zero and has no gradient.
+    """Abstract base class of sparse `K × N` matrices: zero, without gradient, off the active set.
 
     `x @ W` for `x` of shape `(..., K)` is what a layer computes and costs as much as the active set
     is large; `W @ y`, transposes and products of any derivative do too. The dense matrix is never
@@ -117,7 +117,7 @@ def checked_index(owner: str, name: str, index: Any, limit: int) -> Any:
 
     Raises:
         ValueError: they are not integers, or known and out of range.
-        RuntimeError: they are out of range, found when a jitted function runs.
+        RuntimeError: they are out of range, raised when a jitted function runs.
     """
     if not jnp.issubdtype(jnp.result_type(index), jnp.integer):
         raise ValueError(f"{owner}: {name} must hold integers, got {jnp.result_type(index)}")
@@ -136,7 +136,7 @@ def checked_distinct(owner: str, what: str, keys: tuple[Any, ...]) -> tuple[jax.
 
     Raises:
         ValueError: some have, and the keys are known.
-        RuntimeError: some have, found when a jitted function runs.
+        RuntimeError: some have, raised when a jitted function runs.
     """
     known = not any(isinstance(key, Tracer) for key in keys)
     xp: Any = np if known else jnp

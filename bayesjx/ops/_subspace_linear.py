@@ -1,4 +1,4 @@
-"""A linear layer that moves in a subspace of its weights only."""
+"""A linear layer with a sparse set of trainable weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._sparse_operator import AbstractSparse
 
 
 class SubspaceLinear(eqx.Module):
-    r"""The layer $x \mapsto x (W_0 + W)$ with $W_0$ frozen and $W$ sparse.
+    r"""Linear layer $x \mapsto x (W_0 + W)$ with $W_0$ frozen and $W$ sparse.
 
     Inference sees the active entries only: they are all that has a gradient, and with it memory in
     an optimiser. With $W_0$ the cost is that of the dense product; without, that of the sparse one.
@@ -60,7 +60,7 @@ class SubspaceLinear(eqx.Module):
 
         Args:
             x: one input or any batch of them.
-            key: ignored; there so that the layer fits into `equinox.nn.Sequential`.
+            key: ignored; an argument of every layer in `equinox.nn.Sequential`.
         """
         del key
         if jnp.ndim(x) == 0 or jnp.shape(x)[-1] != self.active.shape[0]:

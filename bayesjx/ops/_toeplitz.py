@@ -22,7 +22,7 @@ REFINEMENTS = 2  # of a solve; they take the residual from 1e-7 to rounding at c
 
 
 class Toeplitz(AbstractOperator):
-    r"""$A_{ij} = r_{\lvert i - j \rvert}$, held by its first column.
+    r"""Symmetric Toeplitz matrix $A_{ij} = r_{\lvert i - j \rvert}$, held by its first column.
 
     Products are convolutions by FFT, $O(n \log n)$ a column. If positive definite, the
     Levinson-Durbin recursion runs once, when the operator is made, in $O(n^2)$ time and $O(n)$
@@ -178,7 +178,7 @@ class ToeplitzRoot(AbstractOperator):
 
 
 class Recursion(NamedTuple):
-    """What the Levinson-Durbin recursion leaves.
+    """Result of the Levinson-Durbin recursion.
 
     Attributes:
         predictor: coefficients of the last prediction error, the first of them 1, shape `(n,)`.
@@ -190,7 +190,7 @@ class Recursion(NamedTuple):
 
 
 class _Order(NamedTuple):
-    """Predictors of order `k`, zero beyond place `k`: forward, the same reversed, the error."""
+    """Predictors of order `k`, zero beyond element `k`: forward, the same reversed, the error."""
 
     forward: jax.Array
     backward: jax.Array
@@ -208,9 +208,9 @@ def _logdet_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # the sum of (n - k - 2p) x_p x_{p+k} / x_0 over p, with x the first column of the inverse.
     (operator,), (change,) = primals, tangents
     x, n = operator._inverse_column(), operator.shape[0]
-    place = jnp.arange(n, dtype=x.dtype)
-    sums = (n - place) * _correlate(x, x) - 2 * _correlate(place * x, x)
-    both_sides = jnp.where(place > 0, 2, 1) * sums / x[0]
+    lag = jnp.arange(n, dtype=x.dtype)
+    sums = (n - lag) * _correlate(x, x) - 2 * _correlate(lag * x, x)
+    both_sides = jnp.where(lag > 0, 2, 1) * sums / x[0]
     return _logdet(operator), jnp.sum(both_sides * change.column)
 
 
@@ -248,12 +248,12 @@ def _durbin(column: jax.Array) -> Recursion:
 
 @jax.jit
 def _colour(column: jax.Array, x: jax.Array) -> jax.Array:
-    """$L x$: each element is its prediction from those before it and a new error."""
+    """$L x$ by the recursion: each element is its prediction from those before and an error."""
     tail = _tail(column)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         (order, y), (k, noise) = carry, inputs
-        # Place k of y is still zero, so the product takes the elements before it only.
+        # Element k of y is still zero, so the product takes the elements before it only.
         value = jnp.sqrt(order.error) * noise - order.backward @ y
         return (_raise_order(tail, order), y.at[k].set(value)), None
 
@@ -312,9 +312,9 @@ def _gohberg_semencul(recursion: Recursion, b: jax.Array) -> jax.Array:
     c = jnp.concatenate([jnp.zeros_like(a[:1]), a[:0:-1]])
     size = next_fast_len(2 * n - 1, real=True)
     f_a, f_c, f_b = _transform(a, size), _transform(c, size), _transform(b.T, size)
-    by_a = f_a * _transform(_back(jnp.conj(f_a) * f_b, size, n), size)
-    by_c = f_c * _transform(_back(jnp.conj(f_c) * f_b, size, n), size)
-    return _back(by_a - by_c, size, n).T / recursion.errors[-1]
+    by_a = f_a * _transform(_inverse_transform(jnp.conj(f_a) * f_b, size, n), size)
+    by_c = f_c * _transform(_inverse_transform(jnp.conj(f_c) * f_b, size, n), size)
+    return _inverse_transform(by_a - by_c, size, n).T / recursion.errors[-1]
 
 
 def _times(column: jax.Array, x: jax.Array) -> jax.Array:
@@ -323,13 +323,13 @@ def _times(column: jax.Array, x: jax.Array) -> jax.Array:
     size = next_fast_len(2 * n - 1, real=True)
     gap = jnp.zeros(size - 2 * n + 1, column.dtype)
     eigenvalues = _transform(jnp.concatenate([column, gap, column[:0:-1]]), size).real
-    return _back(eigenvalues * _transform(x.T, size), size, n).T
+    return _inverse_transform(eigenvalues * _transform(x.T, size), size, n).T
 
 
 def _correlate(x: jax.Array, y: jax.Array) -> jax.Array:
     r"""$\sum_p x_p y_{p+k}$ for every $k \geq 0$."""
     size = next_fast_len(2 * x.size - 1, real=True)
-    return _back(jnp.conj(_transform(x, size)) * _transform(y, size), size, x.size)
+    return _inverse_transform(jnp.conj(_transform(x, size)) * _transform(y, size), size, x.size)
 
 
 def _transform(x: jax.Array, size: int) -> jax.Array:
@@ -338,15 +338,15 @@ def _transform(x: jax.Array, size: int) -> jax.Array:
     return _row_major(jnp.fft.rfft(_row_major(jnp.pad(x, padding))))
 
 
-def _back(x: jax.Array, size: int, keep: int) -> jax.Array:
-    """Its inverse, the first `keep` elements."""
+def _inverse_transform(x: jax.Array, size: int, keep: int) -> jax.Array:
+    """The inverse of `_transform`, the first `keep` elements."""
     return _row_major(jnp.fft.irfft(_row_major(x), size))[..., :keep]
 
 
 def _row_major(x: jax.Array) -> jax.Array:
     # XLA on CPU (jax 0.10.2) may lay out a single row otherwise, which its transforms then refuse:
     # "RET_CHECK failure ... IsMonotonicWithDim0Major"; test_single_column_made_inside_a_program.
-    # Elsewhere there is no need, and `jax.export` has no place for what says so.
+    # Elsewhere there is no need, and `jax.export` cannot express the constraint.
     return jax.lax.platform_dependent(x, cpu=_constrained, default=_unconstrained)
 
 

@@ -98,11 +98,11 @@ def _products_cuda(values: Any, index: Any, x: Any, interpret: Any) -> Sequence[
         def step(t: Any, sums: Any) -> Any:
             at = pl.ds(t * tk, tk)
             rows = x_ref[index_ref[group, at], m]
-            powers, found = rows, []
+            powers, updated = rows, []
             for i in range(count):
-                found.append(sums[i] + dot(refs[i][group, at, out], powers, (0, 0)))
+                updated.append(sums[i] + dot(refs[i][group, at, out], powers, (0, 0)))
                 powers = powers * rows
-            return tuple(found)
+            return tuple(updated)
 
         start = tuple(jnp.zeros((tg, tm), acc) for _ in range(count))
         sums = lax.fori_loop(int32(0), int32(index.shape[1] // tk), step, start)
