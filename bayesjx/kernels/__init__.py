@@ -1,4 +1,4 @@
-"""Covariance functions and their algebra, written once for every part of the library."""
+"""Covariance functions (kernels) of Gaussian processes, and their algebra."""
 
 from ._coregion import Coregion as Coregion
 from ._kernel import (

@@ -1,4 +1,4 @@
-"""Covariances between outputs: a kernel of an index."""
+"""Coregionalisation: covariances between outputs, as a kernel of their index."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ._parameters import finite, floating, numbers
 
 
 class Coregion(AbstractKernel):
-    r"""$B_{ij}$ with $B = W W^\top + \mathrm{diag}(\kappa)$: how $p$ outputs vary together.
+    r"""Coregionalisation kernel $B = W W^\top + \mathrm{diag}(\kappa)$ of $p$ outputs.
 
     Points are the numbers $0, \dots, p - 1$ of the outputs, held as floats. Times a kernel of the
     other coordinates, `Coregion(W, kappa).on(-1) * RBF(1.0).on(slice(0, -1))`, it is the intrinsic
-    coregionalisation model; `gp.icm` writes that. What is known to be no such number is refused;
-    where it is known only at run time, the covariance is NaN.
+    coregionalisation model; `gp.icm` writes that. Other numbers are an error where they are
+    known when traced; at run time the covariance is NaN.
 
     Args:
         factor: $W$, shape `(p, r)`: how the outputs load on $r$ shared functions.
-        diagonal: $\kappa$, shape `(p,)`, not negative: variances of what each has for itself.
+        diagonal: $\kappa$, shape `(p,)`, not negative: variances of independent parts of each.
 
     Raises:
         ValueError: the shapes do not fit, or `diagonal` is known and negative.
@@ -50,7 +50,7 @@ class Coregion(AbstractKernel):
 
     @property
     def num_outputs(self) -> int:
-        """How many outputs there are, $p$."""
+        """Number of outputs, $p$."""
         return len(self.factor)
 
     def matrix(self) -> jax.Array:
@@ -69,7 +69,7 @@ class Coregion(AbstractKernel):
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
     def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The outputs that points stand for.
+        """The outputs that points denote.
 
         Args:
             x: shape `(n, 1)`.

@@ -84,7 +84,7 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def common_offset(x: jax.Array) -> jax.Array:
-    """What can be taken off the points `(n, d)` without rounding, shape `(d,)`.
+    """An offset that can be subtracted from points `(n, d)` without rounding, shape `(d,)`.
 
     The mean of least and largest where those have one sign and differ by less than a factor of 2,
     by Sterbenz's lemma; else 0. It has no derivative.
@@ -96,7 +96,7 @@ def common_offset(x: jax.Array) -> jax.Array:
 
 
 def at_least(value: jax.Array, bound: float) -> jax.Array:
-    """The value, raised to the bound where rounding took it below, with the derivative of before.
+    """The maximum of value and bound, for rounding errors, with the derivative of the value.
 
     That of `maximum` is halved at the bound, which is where points coincide.
     """

@@ -19,14 +19,14 @@ from ._parameters import point, real_points, scalar, valid_variance
 
 
 class AbstractKernel(eqx.Module):
-    r"""A covariance function $k(x, x')$ of points, which are vectors of shape `(d,)`.
+    r"""Abstract base class of covariance functions $k(x, x')$ of points of shape `(d,)`.
 
     Sums and products of kernels are kernels; a number times a kernel scales the variance.
-    Parameters are plain arrays with the constraint that their name says (lengthscales, variances
-    and the like are positive); what uses a kernel chooses how to keep to it.
+    Parameters are plain arrays; those that must be positive, as lengthscales and variances, are
+    declared so.
 
-    A kernel knows nothing of its users: how a Gram matrix is structured on a grid, or which state
-    space stands for a kernel of time, is decided by those, on its type.
+    How a Gram matrix is structured on a grid, or which state space a kernel of time has, is
+    dispatched on its type in `bayesjx.gp` and `bayesjx.ssm`.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
@@ -75,8 +75,8 @@ class AbstractKernel(eqx.Module):
             dims: one of them, a slice, or a list; negative ones count from the last.
 
         Raises:
-            ValueError: it is none of these. Points that do not have these coordinates are refused
-                where the kernel meets them.
+            ValueError: it is none of these. Whether points have these coordinates is checked when
+                the kernel is evaluated.
         """
         return OnDims(self, dims)
 
@@ -88,8 +88,8 @@ class AbstractKernel(eqx.Module):
                 parameters trainable.
 
         Raises:
-            ValueError: it cannot be called. One that gives no such point is refused where the
-                kernel meets points.
+            ValueError: it cannot be called. Whether it returns points is checked when the kernel
+                is evaluated.
         """
         return Transformed(self, function)
 
@@ -159,7 +159,7 @@ def _check_kernels(name: str, *given: Any) -> None:
 
 
 class Sum(AbstractKernel):
-    """The sum of independent processes."""
+    """Sum of kernels: the covariance of a sum of independent processes."""
 
     terms: tuple[AbstractKernel, ...]
 
@@ -174,7 +174,7 @@ class Sum(AbstractKernel):
 
 
 class Product(AbstractKernel):
-    """The product of kernels; over disjoint coordinates, Kronecker structure on a grid."""
+    """Product of kernels; over disjoint coordinates it has Kronecker structure on a grid."""
 
     terms: tuple[AbstractKernel, ...]
 
@@ -189,10 +189,10 @@ class Product(AbstractKernel):
 
 
 class Scaled(AbstractKernel):
-    """A kernel times a variance.
+    """Kernel times a variance.
 
     Args:
-        kernel: what is scaled.
+        kernel: the kernel.
         variance: not negative, scalar.
     """
 
@@ -212,7 +212,7 @@ class Scaled(AbstractKernel):
 
 
 class OnDims(AbstractKernel):
-    """A kernel of some coordinates."""
+    """Kernel of some coordinates of the input."""
 
     kernel: AbstractKernel
     dims: tuple[int, ...] | slice = eqx.field(static=True, converter=_dims)
@@ -221,7 +221,7 @@ class OnDims(AbstractKernel):
         _check_kernels("kernel", self.kernel)
 
     def columns(self, size: int) -> tuple[int, ...]:
-        """Which of `size` coordinates those are, counted from 0.
+        """The chosen ones of `size` coordinates, counted from 0.
 
         Raises:
             ValueError: there are fewer, none is chosen, or one twice.
@@ -241,7 +241,7 @@ class OnDims(AbstractKernel):
         return chosen
 
     def select(self, x: jax.Array) -> jax.Array:
-        """Those coordinates of points `(n, d)`; see `columns`."""
+        """The chosen coordinates of points `(n, d)`; see `columns`."""
         return x[:, np.asarray(self.columns(x.shape[1]))]
 
     def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -253,7 +253,7 @@ class OnDims(AbstractKernel):
 
 
 class Transformed(AbstractKernel):
-    """A kernel of transformed points.
+    """Kernel of transformed points, as of the features of a network (deep kernel).
 
     References:
         Wilson, Hu, Salakhutdinov and Xing (2016), "Deep kernel learning", AISTATS.
@@ -292,7 +292,7 @@ class Transformed(AbstractKernel):
 
 
 class Constant(AbstractConstantVariance):
-    """The same covariance everywhere: an unknown constant.
+    """Constant kernel: the same covariance everywhere, of an unknown constant.
 
     Args:
         variance: not negative, scalar.
@@ -311,7 +311,7 @@ class Constant(AbstractConstantVariance):
 
 
 def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both points in the wider of their precisions."""
+    """Both sets of points in the wider of their precisions."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"x and y must hold points of the same dimension, got {x.shape[1]} and {y.shape[1]}"

@@ -1,4 +1,4 @@
-"""Kernels of inner products: linear, polynomial, and of random networks (arc-cosine)."""
+"""Kernels of inner products: linear, polynomial and arc-cosine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ._parameters import (
 
 
 class Linear(AbstractKernel):
-    r"""$(x - c)^\top S (x' - c)$: linear functions with independent normal slopes.
+    r"""Linear kernel $(x - c)^\top S (x' - c)$: linear functions with normal slopes.
 
     Args:
         variance: of the slopes, not negative, scalar or shape `(d,)`, $S$ its diagonal.
@@ -48,7 +48,7 @@ class Linear(AbstractKernel):
 
 
 class Polynomial(AbstractKernel):
-    r"""$(s\, x^\top x' + b)^p$: polynomials up to a degree.
+    r"""Polynomial kernel $(s\, x^\top x' + b)^p$.
 
     Args:
         degree: $p$, a positive integer.
@@ -79,7 +79,7 @@ class Polynomial(AbstractKernel):
 
 
 class ArcCosine(AbstractKernel):
-    r"""Covariance of a layer of infinitely many units, $\|\tilde x\|^p \|\tilde x'\|^p J_p / \pi$.
+    r"""Arc-cosine kernel of an infinitely wide layer, $\|\tilde x\|^p \|\tilde x'\|^p J_p / \pi$.
 
     The inputs are scaled and get a bias, $\tilde x = (x / \ell, b)$; $J_p$ is a function of the
     angle between $\tilde x$ and $\tilde x'$. With order 1 it is twice the expected product of two

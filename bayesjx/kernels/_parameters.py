@@ -1,4 +1,4 @@
-"""What kernels ask of their parameters and of points, and how both are checked."""
+"""Checks of parameters and points of kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels given by their spectrum: mixtures of frequencies with bands of two shapes."""
+"""Spectral mixture kernels, with normal or Student-t bands."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class AbstractMixture(AbstractConstantVariance):
 
 
 class SpectralMixture(AbstractMixture):
-    r"""$\sum_q w_q e^{-a_q \tau^2} \cos(2 \pi \mu_q \tau)$, of one coordinate.
+    r"""Spectral mixture kernel $\sum_q w_q e^{-a_q \tau^2} \cos(2 \pi \mu_q \tau)$.
 
-    Its spectrum is a mixture of normal densities around the frequencies $\pm\mu_q$; any stationary
-    covariance is the limit of such.
+    Of one coordinate. Its spectrum is a mixture of normal densities around the frequencies
+    $\pm\mu_q$; any stationary covariance is the limit of such.
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
@@ -66,9 +66,10 @@ class SpectralMixture(AbstractMixture):
 
 
 class StudentMixture(AbstractMixture):
-    r"""$\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$, $z^2 = 5 \rho_q^2 \tau^2$.
+    r"""Student-t mixture kernel $\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$.
 
-    Its spectrum is a mixture of Student's t densities with five degrees of freedom: sharp lines
+    Of one coordinate, with $z^2 = 5 \rho_q^2 \tau^2$. Its spectrum is a mixture of Student's t
+    densities with five degrees of freedom: sharp lines
     with heavy tails, as of processes that are twice differentiable.
 
     Args:
@@ -111,7 +112,7 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
 
 
 def _weights(kernel: Any) -> jax.Array:
-    """Those of the components, NaN where a parameter is negative, which even functions hide."""
+    """Weights of the components, NaN where a parameter is negative, which even functions hide."""
     good = (kernel.weights >= 0) & (kernel.rates >= 0) & (kernel.frequencies >= 0)
     return jnp.where(good, kernel.weights, jnp.nan)
 

@@ -1,4 +1,4 @@
-"""Stationary covariance functions: of the scaled distance, periodic and of cosines."""
+"""Stationary covariance functions: RBF, rational quadratic, Matérn, periodic, cosine, white."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._parameters import along, check_coordinates, of_coordinates, positive, sca
 
 
 class AbstractStationary(AbstractConstantVariance):
-    r"""A kernel $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
+    r"""Abstract base class of kernels $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
 
     Written as a function of $r^2$, so that derivatives are right where points coincide.
     """
@@ -41,7 +41,7 @@ class AbstractStationary(AbstractConstantVariance):
 
 
 class RBF(AbstractStationary):
-    r"""Squared exponential, $\sigma^2 e^{-r^2 / 2}$: infinitely smooth.
+    r"""Squared exponential (RBF) kernel $\sigma^2 e^{-r^2 / 2}$: infinitely smooth.
 
     Args:
         lengthscale: positive, scalar or one for each coordinate (ARD), shape `(d,)`.
@@ -53,7 +53,7 @@ class RBF(AbstractStationary):
 
 
 class RationalQuadratic(AbstractConstantVariance):
-    r"""$\sigma^2 (1 + r^2 / 2\alpha)^{-\alpha}$: a mixture of squared exponentials.
+    r"""Rational quadratic kernel $\sigma^2 (1 + r^2 / 2\alpha)^{-\alpha}$: a mixture of RBFs.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -81,7 +81,7 @@ class RationalQuadratic(AbstractConstantVariance):
 
 
 class Matern12(AbstractStationary):
-    r"""$\sigma^2 e^{-r}$, the Ornstein-Uhlenbeck process: continuous and rough.
+    r"""Matérn-1/2 kernel $\sigma^2 e^{-r}$: the Ornstein-Uhlenbeck process, continuous.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -93,7 +93,7 @@ class Matern12(AbstractStationary):
 
 
 class Matern32(AbstractStationary):
-    r"""$\sigma^2 (1 + \sqrt3 r) e^{-\sqrt3 r}$: once differentiable.
+    r"""Matérn-3/2 kernel $\sigma^2 (1 + \sqrt3 r) e^{-\sqrt3 r}$: once differentiable.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -105,7 +105,7 @@ class Matern32(AbstractStationary):
 
 
 class Matern52(AbstractStationary):
-    r"""$\sigma^2 (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}$: twice differentiable.
+    r"""Matérn-5/2 kernel $\sigma^2 (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}$: twice differentiable.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -117,7 +117,9 @@ class Matern52(AbstractStationary):
 
 
 class Matern72(AbstractStationary):
-    r"""$\sigma^2 (1 + s + 2 s^2 / 5 + s^3 / 15) e^{-s}$, $s = \sqrt7 r$: three times.
+    r"""Matérn-7/2 kernel $\sigma^2 (1 + s + 2 s^2 / 5 + s^3 / 15) e^{-s}$: differentiable thrice.
+
+    With $s = \sqrt7 r$.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -129,9 +131,9 @@ class Matern72(AbstractStationary):
 
 
 class Periodic(AbstractConstantVariance):
-    r"""$\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
+    r"""Periodic kernel $\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
 
-    That is `RBF` of points that go round a circle of radius 1 in each period.
+    `RBF` of points on a circle of radius 1, once round in each period.
 
     Args:
         lengthscale: positive, in units of the radius of that circle, scalar or `(d,)`.
@@ -173,7 +175,7 @@ class Periodic(AbstractConstantVariance):
 
 
 class Cosine(AbstractConstantVariance):
-    r"""$\sigma^2 \cos(2 \pi \sum_j (x_j - x'_j) / p_j)$: a wave of unknown phase and amplitude.
+    r"""Cosine kernel $\sigma^2 \cos(2 \pi \sum_j (x_j - x'_j) / p_j)$: a wave of random phase.
 
     Args:
         period: positive, in units of `x`, scalar or `(d,)`.
@@ -199,12 +201,12 @@ class Cosine(AbstractConstantVariance):
 
 
 class White(AbstractConstantVariance):
-    r"""$\sigma^2$ where points are equal, else 0: independent values at all different points.
+    r"""White noise kernel: $\sigma^2$ where points are equal, else 0.
 
-    A function of the point like any other: where a point is repeated, both have the same value,
-    and at a point of the data the posterior knows it. Noise that is new in each observation is no
-    function of the point; that is the `noise` of `gp.GP`. Points are equal if all coordinates are,
-    to the last bit. Derivatives in the points are 0.
+    A function of the point: its values at repeated points are equal, so that an observation of one
+    is an observation of the other. Noise that is independent in each observation is that of
+    `gp.GP`. Points are equal if all coordinates are, to the last bit. Derivatives in the points are
+    0.
 
     Args:
         variance: not negative, scalar.

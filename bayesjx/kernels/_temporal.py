@@ -17,7 +17,7 @@ SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
 
 class SHO(AbstractConstantVariance):
-    r"""A harmonic oscillator that is damped and driven by white noise.
+    r"""Kernel of a stochastically driven, damped harmonic oscillator (SHO, as in celerite).
 
     $\sigma^2 e^{-a\tau} (\cos \omega\tau + \frac{a}{\omega} \sin \omega\tau)$ with
     $\omega_0 = 2\pi / p$, $a = \omega_0 / 2Q$, $\omega^2 = \omega_0^2 - a^2$; for a quality below
@@ -25,12 +25,12 @@ class SHO(AbstractConstantVariance):
 
     Args:
         period: $p$ of the oscillator without damping, positive, in units of `x`, scalar.
-        quality: $Q$, about the number of periods after which a wave has died down, positive.
+        quality: $Q$, about the number of periods in which a wave decays, positive.
         variance: positive, scalar.
 
     References:
         Foreman-Mackey, Agol, Ambikasaran and Angus (2017), "Fast and scalable Gaussian process
-        modeling with applications to astronomical time series", equation 33 (there with
+        modeling with applications to astronomical time series", equation 33 (with
         $S_0 = \sigma^2 / \omega_0 Q$).
     """
 
@@ -71,7 +71,7 @@ class AbstractFromOrigin(AbstractKernel):
 
 
 class Wiener(AbstractFromOrigin):
-    r"""$\sigma^2 \min(t - o, t' - o)$: Brownian motion that is 0 at the origin.
+    r"""Wiener kernel $\sigma^2 \min(t - o, t' - o)$: Brownian motion, 0 at the origin.
 
     Args:
         variance: $\sigma^2$, growth of the variance in a unit of time, positive, scalar.
@@ -86,7 +86,7 @@ class Wiener(AbstractFromOrigin):
 
 
 class IntegratedWiener(AbstractFromOrigin):
-    r"""The integral of a Wiener process, 0 at the origin with its derivative.
+    r"""Kernel of an integrated Wiener process, 0 at the origin with its derivative.
 
     $\sigma^2 (m^3 / 3 + \tau m^2 / 2)$ with $m = \min(t, t') - o$ and $\tau$ the distance of times.
     With a `Linear` trend and a constant its posterior mean is a cubic smoothing spline.

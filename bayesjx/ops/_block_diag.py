@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import cholesky_each, compiled, each, safe_cholesky, solve_tril_each
 from . import _general as general
@@ -40,7 +41,7 @@ class BlockDiag(AbstractOperator):
             the text says which.
     """
 
-    blocks: jax.Array | tuple[AbstractOperator, ...]
+    blocks: Inexact[Array, "T m n"] | tuple[AbstractOperator, ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, blocks: Any, tags: object = ()):

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Inexact, Int
 
 from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
@@ -53,9 +54,9 @@ class BlockSparse(AbstractSparse):
         products of training, each of which skips what is zero.
     """
 
-    values: jax.Array
-    rows: jax.Array
-    cols: jax.Array
+    values: Inexact[Array, "S bk bn"]
+    rows: Int[Array, " S"]
+    cols: Int[Array, " S"]
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -120,14 +121,14 @@ class BlockSparse(AbstractSparse):
 
 
 def block_product(
-    values: jax.Array,
+    values: Inexact[Array, " ..."],
     rows: Any,
     cols: Any,
-    x: jax.Array,
+    x: Inexact[Array, " ..."],
     num_cols: int,
     *,
     kernels: str | None = None,
-) -> jax.Array:
+) -> Inexact[Array, "N M"]:
     r"""$W^\top x$ for a block-sparse matrix; blocks at the same position are summed.
 
     Args:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from .._core import cholesky_each, solve_tril_each
 from . import _general as general
@@ -26,8 +27,8 @@ class SelectedInverse(NamedTuple):
         lower: blocks `(i + 1, i)`, shape `(T - 1, b, b)`.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
 
 
 class BlockTridiag(AbstractOperator):
@@ -58,8 +59,8 @@ class BlockTridiag(AbstractOperator):
         inverse.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
     factor: BlockBidiag
     tags: frozenset[object] = eqx.field(static=True)
     parallel: bool = eqx.field(static=True)
@@ -150,8 +151,8 @@ class BlockBidiag(AbstractOperator):
         ValueError: shapes that do not fit, or types that differ or are not floating-point.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
     parallel: bool = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from .._core import (
     cho_solve,
@@ -42,9 +43,9 @@ class Dense(AbstractOperator):
         ValueError: `matrix` is not two-dimensional or does not hold floating-point numbers.
     """
 
-    matrix: jax.Array
+    matrix: Inexact[Array, "m n"]
     tags: frozenset[object] = eqx.field(static=True)
-    jitter: jax.Array
+    jitter: Inexact[Array, ""]
 
     def __init__(self, matrix: Any, tags: object = (), jitter: Any = 0.0):
         (self.matrix,) = checked_arrays("Dense", {"matrix": matrix})
@@ -94,7 +95,7 @@ class Dense(AbstractOperator):
         tril = _finite(factor.tril, self.matrix, "root")
         return Dense(tril, lx.lower_triangular_tag, self.jitter + factor.jitter)
 
-    def cholesky(self, what: str = "cholesky") -> jax.Array:
+    def cholesky(self, what: str = "cholesky") -> Inexact[Array, "n n"]:
         """The lower Cholesky factor, shape `(n, n)`, without jitter.
 
         Args:
@@ -119,7 +120,7 @@ def _(operator: Dense, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     return quad.reshape(y.shape[1:]), logdet
 
 
-def residual_covariance(matrix: jax.Array, scale: jax.Array) -> Dense:
+def residual_covariance(matrix: Inexact[Array, "n n"], scale: Inexact[Array, ""]) -> Dense:
     """A posterior covariance, tagged `ops.psd`, with the jitter that its rounding needs.
 
     Args:
@@ -153,7 +154,7 @@ def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return (jnp.sum(y * alpha, axis=0), logdet), (d_quad, jnp.sum(inverse * d_matrix))
 
 
-def inverse_of(tril: jax.Array) -> jax.Array:
+def inverse_of(tril: Inexact[Array, "n n"]) -> Inexact[Array, "n n"]:
     r"""$(L L^\top)^{-1}$ by halves, so that nearly all of it is products of matrices.
 
     Args:

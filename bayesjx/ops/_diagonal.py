@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jaxtyping import Array, Inexact
 
 from . import _general as general
 from ._arithmetic import sized
@@ -28,7 +29,7 @@ class Diag(AbstractOperator):
         ValueError: `entries` is not a vector of floating-point numbers.
     """
 
-    entries: jax.Array
+    entries: Inexact[Array, " n"]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, entries: Any, tags: object = ()):
@@ -82,7 +83,7 @@ class ScaledIdentity(AbstractOperator):
         ValueError: `scale` is not a scalar of floating-point type, or `size` is no size.
     """
 
-    scale: jax.Array
+    scale: Inexact[Array, ""]
     size: int = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
 

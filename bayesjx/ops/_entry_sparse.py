@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Inexact, Int
 
 from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
@@ -53,9 +54,9 @@ class EntrySparse(AbstractSparse):
         tags: what is known of the matrix, see Lineax.
     """
 
-    values: jax.Array
-    index: jax.Array
-    active: jax.Array | None
+    values: Inexact[Array, "E N"]
+    index: Int[Array, "E N"]
+    active: Bool[Array, "E N"] | None
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.interpreters import ad
+from jaxtyping import Array, Inexact, Int
 
 from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of, no_tangent, primitive
@@ -50,8 +51,8 @@ class GroupedColumns(AbstractSparse):
         tags: what is known of the matrix, see Lineax.
     """
 
-    values: jax.Array
-    index: jax.Array
+    values: Inexact[Array, "groups k g"]
+    index: Int[Array, "groups k"]
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jaxtyping import Array, Bool, Inexact, Int
 
 from .._core import on_failure
 from ._operator import AbstractOperator, unknown
@@ -25,14 +26,14 @@ class CGSolve(NamedTuple):
         converged: whether the tolerance was met, likewise.
     """
 
-    value: jax.Array
-    num_steps: jax.Array
-    converged: jax.Array
+    value: Inexact[Array, " n *k"]
+    num_steps: Int[Array, "*k"]
+    converged: Bool[Array, "*k"]
 
 
 def cg_solve(
     operator: AbstractOperator,
-    b: jax.Array,
+    b: Inexact[Array, "n k"],
     preconditioner: lx.AbstractLinearOperator,
     rtol: float,
     max_steps: int,
@@ -71,7 +72,7 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
         raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")
 
 
-def converged_value(solve: CGSolve, owner: str) -> jax.Array:
+def converged_value(solve: CGSolve, owner: str) -> Inexact[Array, " n *k"]:
     """The solution, checked to have converged.
 
     Raises:
@@ -126,10 +127,10 @@ class Submatrix(AbstractOperator):
     """Principal submatrix of a symmetric operator: rows and columns `index`."""
 
     base: AbstractOperator
-    index: jax.Array
+    index: Int[Array, " k"]
     tags: frozenset[object] = eqx.field(static=True)
 
-    def __init__(self, base: AbstractOperator, index: jax.Array):
+    def __init__(self, base: AbstractOperator, index: Int[Array, " k"]):
         self.base = base
         self.index = index
         self.tags = base.tags & {psd, symmetric}
@@ -154,7 +155,9 @@ class Submatrix(AbstractOperator):
     _solve, _logdet, _root = map(unknown, ("solve", "logdet", "root"))
 
 
-def scatter_rows(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
+def scatter_rows(
+    x: Inexact[Array, "k c"], index: Int[Array, " k"], size: int
+) -> Inexact[Array, "{size} c"]:
     """A zero matrix of `size` rows with those of `x` at distinct, sorted positions."""
     full = jnp.zeros((size, x.shape[1]), x.dtype)
     return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.tree_util import Partial
+from jaxtyping import Array, Inexact
 
 from .._core import compiled
 from . import _general as general
@@ -39,7 +40,7 @@ class KhatriRao(AbstractOperator):
         characterization of probability distributions".
     """
 
-    factors: tuple[jax.Array, ...]
+    factors: tuple[Inexact[Array, "m _n"], ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any):
@@ -64,7 +65,7 @@ class KhatriRao(AbstractOperator):
     def transpose(self) -> AbstractOperator:
         return KhatriRaoTransposed(self)
 
-    def dense(self) -> jax.Array:
+    def dense(self) -> Inexact[Array, "m n"]:
         """The dense matrix, shape `(m, n)`."""
         matrix = self.factors[0]
         for factor in self.factors[1:]:
@@ -170,7 +171,7 @@ def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
 
 
 @compiled
-def map_rows(cross: Any, some: Any) -> jax.Array:
+def map_rows(cross: Any, some: Any) -> Inexact[Array, " m"]:
     """Maps a function of columns `(n, k)` to `(k,)` over the rows of `cross`, in chunks.
 
     Args:
@@ -191,7 +192,9 @@ def map_rows(cross: Any, some: Any) -> jax.Array:
     return jax.lax.map(one, jnp.arange(0, m, chunk)).reshape(-1)[:m]
 
 
-def explained_variance(operator: AbstractOperator, cross: Any, observed: Any = ...) -> jax.Array:
+def explained_variance(
+    operator: AbstractOperator, cross: Any, observed: Any = ...
+) -> Inexact[Array, " m"]:
     r"""Diagonal of $C A^{-1} C^\top$ by solves, some rows of $C$ at a time.
 
     Args:

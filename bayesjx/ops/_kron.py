@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from .._core import eigh
 from . import _general as general
@@ -28,7 +29,7 @@ class AbstractKron(AbstractOperator):
         factors: matrices, shape `(m_d, n_d)` each.
     """
 
-    factors: eqx.AbstractVar[tuple[jax.Array, ...]]
+    factors: eqx.AbstractVar[tuple[Inexact[Array, "_m _n"], ...]]
 
     @abc.abstractmethod
     def combine(self, left: jax.Array, right: jax.Array) -> jax.Array:
@@ -69,7 +70,7 @@ class Kron(AbstractKron):
         Saatçi (2011), "Scalable inference for structured Gaussian process models", chapter 5.
     """
 
-    factors: tuple[jax.Array, ...]
+    factors: tuple[Inexact[Array, "_m _n"], ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any, tags: object = ()):
@@ -108,12 +109,12 @@ class Kron(AbstractKron):
             return self
         return Kron(*(f.T for f in self.factors), tags=lx.transpose_tags(self.tags))
 
-    def trace(self) -> jax.Array:
+    def trace(self) -> Inexact[Array, ""]:
         """The trace, scalar: the product of the traces of the factors."""
         self._need_square("trace")
         return _product([jnp.trace(f) for f in self.factors])
 
-    def eigh(self) -> tuple[Kron, jax.Array]:
+    def eigh(self) -> tuple[Kron, Inexact[Array, " ..."]]:
         r"""Eigenvectors $\otimes_d Q_d$ and eigenvalues as a grid, not sorted.
 
         Not differentiable where eigenvalues coincide; `Kron + noise` has derivatives that are.
@@ -166,7 +167,9 @@ class Kron(AbstractKron):
             raise ValueError(f"{what} of a Kron needs square factors, got {shapes}")
 
 
-def kron_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+def kron_mm(
+    factors: tuple[Inexact[Array, "_m _n"], ...], x: Inexact[Array, "n k"]
+) -> Inexact[Array, "m k"]:
     r"""$(K_1 \otimes \dots \otimes K_D) X$ for matrices of shape `(m_d, n_d)`.
 
     The axis that comes last is contracted and put in front, so each factor is one plain matrix
@@ -203,7 +206,9 @@ def _rectangular_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
     return grid.reshape(-1, k)
 
 
-def outer_grid(vectors: list[jax.Array], combine: Any = jnp.multiply) -> jax.Array:
+def outer_grid(
+    vectors: list[Inexact[Array, " _n"]], combine: Any = jnp.multiply
+) -> Inexact[Array, " ..."]:
     """Products (or sums) of one element of each vector, as a grid with an axis for each."""
     return functools.reduce(lambda grid, v: combine(grid[..., None], v), vectors)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.tree_util import Partial
+from jaxtyping import Array, Inexact
 
 from .._core import eigh, on_failure, solve_triangular
 from . import _general as general
@@ -33,8 +34,8 @@ class Spectrum(NamedTuple):
         values: eigenvalues of each factor.
     """
 
-    inverse: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
+    inverse: tuple[Inexact[Array, "_n _n"], ...]
+    values: tuple[Inexact[Array, " _n"], ...]
 
 
 class KronPlusNoise(AbstractOperator):
@@ -115,11 +116,13 @@ class KronPlusNoise(AbstractOperator):
     def transpose(self) -> KronPlusNoise:
         return self
 
-    def eigenvalues(self) -> jax.Array:
+    def eigenvalues(self) -> Inexact[Array, " ..."]:
         """The weights $w$ as a grid: eigenvalues of the (whitened) sum, without derivatives."""
         return jax.lax.stop_gradient(_weights(self.signal, self.noise, self.spectrum))
 
-    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+    def marginal_variance(
+        self, cross: Kron | KhatriRao, prior: Inexact[Array, " m"]
+    ) -> Inexact[Array, " m"]:
         r"""Diagonal of $K_{**} - K_* A^{-1} K_*^\top$, in one Kronecker product.
 
         Derivatives with respect to `cross` cost as little; those with respect to the operator take

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from ._checks import checked_arrays, checked_size
 from ._dense import Dense
@@ -34,7 +35,7 @@ class KronSum(AbstractKron):
         ValueError: no factor, or one that is not square; integer or mixed types.
     """
 
-    factors: tuple[jax.Array, ...]
+    factors: tuple[Inexact[Array, "_m _n"], ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any, tags: object = ()):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import check_key, compiled, on_failure
 from . import _general as general
@@ -25,8 +26,8 @@ class StochasticLogdet(NamedTuple):
             of the quadrature, which is common to all probes, is not in it.
     """
 
-    value: jax.Array
-    standard_error: jax.Array
+    value: Inexact[Array, ""]
+    standard_error: Inexact[Array, ""]
 
 
 def stochastic_logdet(

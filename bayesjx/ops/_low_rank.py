@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import cho_solve, cholesky_each, solve_triangular
 from . import _general as general
@@ -44,9 +45,9 @@ class LowRankPlusDiag(AbstractOperator):
         (Woodbury identity and determinant lemma).
     """
 
-    factor: jax.Array
-    diagonal: jax.Array
-    inner_tril: jax.Array
+    factor: Inexact[Array, "n r"]
+    diagonal: Inexact[Array, " n"]
+    inner_tril: Inexact[Array, "r r"]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, factor: Any, diagonal: Any):
@@ -112,7 +113,7 @@ class LowRankPlusDiag(AbstractOperator):
         scale = jnp.sqrt(self.diagonal)
         return scale, self.factor / scale[:, None]
 
-    def inner_cholesky(self) -> jax.Array:
+    def inner_cholesky(self) -> Inexact[Array, "r r"]:
         """The factor $L$ with its derivatives, shape `(r, r)`."""
         return kept((self.factor, self.diagonal), self.inner_tril, factorise=_inner_tril)
 
@@ -162,8 +163,8 @@ class LowRank(AbstractOperator):
         ValueError: the factors do not have the same number of columns, or types differ.
     """
 
-    left: jax.Array
-    right: jax.Array | None
+    left: Inexact[Array, "n r"]
+    right: Inexact[Array, "m r"] | None
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, left: Any, right: Any = None):
@@ -201,7 +202,7 @@ class LowRank(AbstractOperator):
     _solve, _logdet = map(unknown, ("solve", "logdet"))
 
     @property
-    def second(self) -> jax.Array:
+    def second(self) -> Inexact[Array, "m r"]:
         """$V$, which may be $U$."""
         return self.left if self.right is None else self.right
 

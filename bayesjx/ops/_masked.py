@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Inexact, Int
 
 from .._core import check_key, cho_solve, compiled, eigenvalues, on_failure, solve_triangular
 from . import _general as general
@@ -73,10 +74,10 @@ class Masked(AbstractOperator):
     """
 
     full: KronPlusNoise
-    observed: jax.Array
-    missing: jax.Array
+    observed: Int[Array, " n_o"]
+    missing: Int[Array, " n_m"]
     key: jax.Array | None
-    missing_precision: jax.Array | None  # P_mm, for the exact path
+    missing_precision: Inexact[Array, "n_m n_m"] | None  # P_mm, for the exact path
     solver: str = eqx.field(static=True)
     logdet_method: str = eqx.field(static=True)
     rtol: float = eqx.field(static=True)
@@ -137,7 +138,7 @@ class Masked(AbstractOperator):
     def transpose(self) -> Masked:
         return self
 
-    def solve_cg(self, b: jax.Array) -> CGSolve:
+    def solve_cg(self, b: Inexact[Array, "n k"]) -> CGSolve:
         """The solution by conjugate gradients with the steps that it took; never raises.
 
         Args:
@@ -147,7 +148,9 @@ class Masked(AbstractOperator):
         nearly = Submatrix(Inverse(self.full), self.observed)
         return cg_solve(product, b, nearly, self.rtol, self.max_steps)
 
-    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+    def marginal_variance(
+        self, cross: Kron | KhatriRao, prior: Inexact[Array, " m"]
+    ) -> Inexact[Array, " m"]:
         r"""Diagonal of $K_{tt} - K_{to} A_{oo}^{-1} K_{to}^\top$ at test points $t$.
 
         On the exact path it takes one solve for every missing cell however many test points there
@@ -272,7 +275,7 @@ class KronPlusDiag(AbstractOperator):
     """
 
     signal: Kron
-    noise: jax.Array
+    noise: Inexact[Array, " n"]
     rtol: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -311,7 +314,7 @@ class KronPlusDiag(AbstractOperator):
     def transpose(self) -> KronPlusDiag:
         return self
 
-    def solve_cg(self, b: jax.Array) -> CGSolve:
+    def solve_cg(self, b: Inexact[Array, "n k"]) -> CGSolve:
         """The solution by conjugate gradients with the steps that it took; never raises.
 
         Args:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jaxtyping import Array, Inexact
 
 from . import _general as general
 from ._arithmetic import checked_scalar, fitted, multiple, plus, times
@@ -26,8 +27,8 @@ class InvQuadLogdet(NamedTuple):
         logdet: $\log\det A$, a scalar.
     """
 
-    inv_quad: jax.Array
-    logdet: jax.Array
+    inv_quad: Inexact[Array, "*k"]
+    logdet: Inexact[Array, ""]
 
 
 class AbstractOperator(lx.AbstractLinearOperator):
@@ -77,15 +78,17 @@ class AbstractOperator(lx.AbstractLinearOperator):
     def _root(self) -> AbstractOperator:
         """A root of a positive semi-definite matrix."""
 
-    def mv(self, vector: jax.Array) -> jax.Array:
+    def mv(self, vector: Inexact[Array | np.ndarray, " n"]) -> Inexact[Array, " m"]:
         """The product with a vector of shape `(n,)`."""
         return self._mm(self._checked(vector, 1, "vector", self.shape[1])[:, None])[:, 0]
 
-    def mm(self, x: jax.Array) -> jax.Array:
+    def mm(self, x: Inexact[Array | np.ndarray, "n k"]) -> Inexact[Array, "m k"]:
         """The product with a matrix of shape `(n, k)`."""
         return self._mm(self._checked(x, 2, "x", self.shape[1]))
 
-    def solve(self, b: jax.Array, solver: lx.AbstractLinearSolver | None = None) -> jax.Array:
+    def solve(
+        self, b: Inexact[Array | np.ndarray, " n *k"], solver: lx.AbstractLinearSolver | None = None
+    ) -> Inexact[Array, " n *k"]:
         r"""The solution $x$ of $A x = b$.
 
         Args:
@@ -108,12 +111,12 @@ class AbstractOperator(lx.AbstractLinearOperator):
         one = lambda column: lx.linear_solve(self, column, solver).value  # noqa: E731
         return one(b) if b.ndim == 1 else jax.vmap(one, in_axes=1, out_axes=1)(b)
 
-    def logdet(self) -> jax.Array:
+    def logdet(self) -> Inexact[Array, ""]:
         r"""$\log|\det A|$, scalar."""
         self._need_square("logdet")
         return self._logdet()
 
-    def psd_logdet(self) -> jax.Array:
+    def psd_logdet(self) -> Inexact[Array, ""]:
         r"""$\log\det A$ of a positive definite matrix, scalar, as the density of a normal takes it.
 
         NaN, or an error at run time, where the matrix turns out to be none; `logdet` is that of the
@@ -125,12 +128,12 @@ class AbstractOperator(lx.AbstractLinearOperator):
         self.require_psd("psd_logdet")
         return general.psd_logdet(self)
 
-    def diag(self) -> jax.Array:
+    def diag(self) -> Inexact[Array, " n"]:
         """The diagonal, shape `(n,)`."""
         self._need_square("diag")
         return self._diag()
 
-    def inverse_diag(self) -> jax.Array:
+    def inverse_diag(self) -> Inexact[Array, " n"]:
         """The diagonal of the inverse, shape `(n,)`: the variances that belong to a precision.
 
         Where the structure has no formula it takes `n` solves, 64 at a time.
@@ -147,7 +150,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         self.require_psd("root")
         return self._root()
 
-    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: jax.Array, shape: tuple[int, ...] = ()) -> Inexact[Array, "*shape n"]:
         r"""Draws from $N(0, A)$, shape `(*shape, n)`, differentiable.
 
         Raises:
@@ -157,7 +160,9 @@ class AbstractOperator(lx.AbstractLinearOperator):
         checked_draws("sample", key, shape)
         return general.sample(self, key, math.prod(shape)).T.reshape(*shape, self.shape[0])
 
-    def sample_inverse(self, key: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample_inverse(
+        self, key: jax.Array, shape: tuple[int, ...] = ()
+    ) -> Inexact[Array, "*shape n"]:
         r"""Draws from $N(0, A^{-1})$, shape `(*shape, n)`: the operator is a precision.
 
         Raises:
@@ -168,7 +173,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         draws = general.sample_inverse(self, key, math.prod(shape))
         return draws.T.reshape(*shape, self.shape[0])
 
-    def inv_quad_logdet(self, y: jax.Array) -> InvQuadLogdet:
+    def inv_quad_logdet(self, y: Inexact[Array | np.ndarray, " n *k"]) -> InvQuadLogdet:
         r"""The quadratic form $y^\top A^{-1} y$ and $\log\det A$, with one solve for both.
 
         The derivative of the first is $2 \alpha^\top dy - \alpha^\top dA\, \alpha$ with
@@ -184,7 +189,7 @@ class AbstractOperator(lx.AbstractLinearOperator):
         y = self._checked(y, jnp.ndim(y), "y", self.shape[0])
         return InvQuadLogdet(*general.inv_quad_logdet(self, y))
 
-    def as_matrix(self) -> jax.Array:
+    def as_matrix(self) -> Inexact[Array, "m n"]:
         """The dense matrix. For tests and small sizes: it takes the memory that structure saves."""
         return general.as_matrix(self)
 

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from . import _general as general
 from ._operator import AbstractOperator
@@ -27,7 +28,7 @@ class Scaled(AbstractOperator):
     """
 
     base: AbstractOperator
-    factor: jax.Array
+    factor: Inexact[Array, ""]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, base: AbstractOperator, factor: jax.Array, tags: frozenset[object]):

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Inexact
 
 from ._checks import checked_arrays
 from ._sparse_operator import AbstractSparse
@@ -37,7 +38,7 @@ class SubspaceLinear(eqx.Module):
         inference", ICLR: fixed budgets of active weights in variational inference.
     """
 
-    base: jax.Array | None
+    base: Inexact[Array, "K N"] | None
     active: AbstractSparse
 
     def __init__(self, base: Any, active: Any):

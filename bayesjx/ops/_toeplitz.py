@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Array, Inexact
 from scipy.fft import next_fast_len
 
 from . import _general as general
@@ -53,7 +54,7 @@ class Toeplitz(AbstractOperator):
         analogs", for the inverse and the sums along its diagonals.
     """
 
-    column: jax.Array
+    column: Inexact[Array, " n"]
     recursion: Recursion | None
     tags: frozenset[object] = eqx.field(static=True)
 
@@ -139,11 +140,11 @@ class ToeplitzRoot(AbstractOperator):
         transposed: stand for $L^\top$.
     """
 
-    column: jax.Array
+    column: Inexact[Array, " n"]
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
 
-    def __init__(self, column: jax.Array, transposed: bool = False):
+    def __init__(self, column: Inexact[Array, " n"], transposed: bool = False):
         self.column = column
         self.transposed = transposed
         tag = lx.upper_triangular_tag if transposed else lx.lower_triangular_tag
@@ -185,8 +186,8 @@ class Recursion(NamedTuple):
         errors: variances of the prediction errors of all orders, shape `(n,)`.
     """
 
-    predictor: jax.Array
-    errors: jax.Array
+    predictor: Inexact[Array, " n"]
+    errors: Inexact[Array, " n"]
 
 
 class _Order(NamedTuple):
