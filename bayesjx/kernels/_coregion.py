@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core import nan_if_negative, positive_field, refuse_where
 from ._kernel import AbstractKernel
@@ -53,22 +54,22 @@ class Coregion(AbstractKernel):
         """Number of outputs, $p$."""
         return len(self.factor)
 
-    def matrix(self) -> jax.Array:
+    def matrix(self) -> Float[Array, "p p"]:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
         return self.factor @ self.factor.T + jnp.diag(nan_if_negative(self.diagonal))
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         rows, row_is_one = self.index(x)
         columns, column_is_one = self.index(y)
         covariances = self.matrix().astype(x.dtype)[rows[:, None], columns]
         return jnp.where(row_is_one[:, None] & column_is_one, covariances, jnp.nan)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         index, is_one = self.index(x)
         own = jnp.sum(self.factor**2, axis=1) + nan_if_negative(self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
-    def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def index(self, x: Float[Array, "n _"]) -> tuple[Int[Array, " n"], Bool[Array, " n"]]:
         """The outputs that points denote.
 
         Args:

@@ -7,13 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._core import safe_sqrt
 
 EXPANDED_FROM = 4  # dimensions from which |x|² + |y|² - 2xy is faster than the differences
 
 
-def squared_distances(x: jax.Array, y: jax.Array, scale: Any = 1.0) -> jax.Array:
+def squared_distances(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], scale: Any = 1.0
+) -> Float[Array, "n m"]:
     r"""$\|(x_i - y_j) / \ell\|^2$ of all points of `x` `(n, d)` and `y` `(m, d)`, shape `(n, m)`.
 
     By differences, which lose no digits, in few dimensions or in single precision; else by a
@@ -56,7 +59,9 @@ def _by_differences(x: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
     return total if rate.ndim else total * rate * rate
 
 
-def by_differences(x: jax.Array, y: jax.Array, scale: Any) -> jax.Array:
+def by_differences(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], scale: Any
+) -> Float[Array, "n m"]:
     """Squared distances as sums of squared differences.
 
     Points are subtracted before anything else: of products XLA may round one and not the other,
@@ -83,7 +88,7 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     return _by_differences(*primals), jax.jvp(of_scaled, primals, tangents)[1]
 
 
-def common_offset(x: jax.Array) -> jax.Array:
+def common_offset(x: Float[Array, "n d"]) -> Float[Array, " d"]:
     """An offset that can be subtracted from points `(n, d)` without rounding, shape `(d,)`.
 
     The mean of least and largest where those have one sign and differ by less than a factor of 2,

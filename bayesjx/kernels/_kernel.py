@@ -13,6 +13,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._core import positive_field
 from ._parameters import point, real_points, scalar, valid_variance
@@ -32,14 +33,14 @@ class AbstractKernel(eqx.Module):
     __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
 
     @abc.abstractmethod
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """Covariances of all points of `x` `(n, d)` with all of `y` `(m, d)`, shape `(n, m)`."""
 
     @abc.abstractmethod
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Variances at the points of `x` `(n, d)`, shape `(n,)`."""
 
-    def __call__(self, x: Any, y: Any) -> jax.Array:
+    def __call__(self, x: Any, y: Any) -> Float[Array, ""]:
         """The covariance of two points, scalar; numbers stand for points with `d = 1`.
 
         Raises:
@@ -47,7 +48,7 @@ class AbstractKernel(eqx.Module):
         """
         return self.pairwise(*_alike(point("x", x), point("y", y)))[0, 0]
 
-    def gram(self, x: Any, y: Any = None) -> jax.Array:
+    def gram(self, x: Any, y: Any = None) -> Float[Array, "n m"]:
         """The matrix of covariances, dense.
 
         Args:
@@ -64,7 +65,7 @@ class AbstractKernel(eqx.Module):
         x = real_points("x", x)
         return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, real_points("y", y)))
 
-    def diag(self, x: Any) -> jax.Array:
+    def diag(self, x: Any) -> Float[Array, " n"]:
         """The variances at points of shape `(n, d)` or `(n,)`; shape `(n,)`."""
         return self.variances(real_points("x", x))
 
@@ -112,7 +113,7 @@ class AbstractConstantVariance(AbstractKernel):
     """Abstract base class of kernels that have the same variance at all points."""
 
     @abc.abstractmethod
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         """The variance at points `(n, d)`, scalar, in their precision.
 
         NaN where a parameter is out of its range.
@@ -121,7 +122,7 @@ class AbstractConstantVariance(AbstractKernel):
             ValueError: a parameter has another number of values than points have coordinates.
         """
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return jnp.full(len(x), self.amplitude(x))
 
 
@@ -166,10 +167,10 @@ class Sum(AbstractKernel):
     def __check_init__(self):
         _check_kernels("terms", *self.terms)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return functools.reduce(operator.add, (term.pairwise(x, y) for term in self.terms))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return functools.reduce(operator.add, (term.variances(x) for term in self.terms))
 
 
@@ -181,10 +182,10 @@ class Product(AbstractKernel):
     def __check_init__(self):
         _check_kernels("terms", *self.terms)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return functools.reduce(operator.mul, (term.pairwise(x, y) for term in self.terms))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return functools.reduce(operator.mul, (term.variances(x) for term in self.terms))
 
 
@@ -204,10 +205,10 @@ class Scaled(AbstractKernel):
         self.kernel = kernel
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return valid_variance(self, x.dtype) * self.kernel.pairwise(x, y)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return valid_variance(self, x.dtype) * self.kernel.variances(x)
 
 
@@ -240,15 +241,15 @@ class OnDims(AbstractKernel):
             )
         return chosen
 
-    def select(self, x: jax.Array) -> jax.Array:
+    def select(self, x: Float[Array, "n _"]) -> Float[Array, "n e"]:
         """The chosen coordinates of points `(n, d)`; see `columns`."""
         return x[:, np.asarray(self.columns(x.shape[1]))]
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         chosen = self.select(x)
         return self.kernel.pairwise(chosen, chosen if y is x else self.select(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.kernel.variances(self.select(x))
 
 
@@ -267,7 +268,7 @@ class Transformed(AbstractKernel):
         if not callable(self.function):
             raise ValueError(f"function must be callable with a point, got {self.function!r:.80}")
 
-    def transformed(self, x: jax.Array) -> jax.Array:
+    def transformed(self, x: Float[Array, "n _"]) -> Float[Array, "n e"]:
         """The transformed points, shape `(n, e)`.
 
         Raises:
@@ -282,12 +283,12 @@ class Transformed(AbstractKernel):
             )
         return images
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         transformed = self.transformed(x)
         same = y is x
         return self.kernel.pairwise(transformed, transformed if same else self.transformed(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.kernel.variances(self.transformed(x))
 
 
@@ -303,10 +304,10 @@ class Constant(AbstractConstantVariance):
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         return valid_variance(self, x.dtype)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return jnp.full((len(x), len(y)), self.amplitude(x))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._core import nan_if_negative, positive_field
 from ._distances import at_most, safe_sqrt, squared_distances
@@ -38,11 +39,11 @@ class Linear(AbstractKernel):
         self.variance = one_or_each("variance", floating("variance", variance))
         self.centre = one_or_each("centre", finite("centre", centre))
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
         return ((x - centre) * variance) @ (y - centre).T
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
         return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
@@ -67,10 +68,10 @@ class Polynomial(AbstractKernel):
         self.variance = scalar("variance", variance)
         self.offset = scalar("offset", offset)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self._of(x @ y.T)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self._of(jnp.sum(x**2, axis=1))
 
     def _of(self, product: jax.Array) -> jax.Array:
@@ -110,7 +111,7 @@ class ArcCosine(AbstractKernel):
         self.bias = finite_scalar("bias", bias)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         units_x, sizes_x = self._directions(x)
         units_y, sizes_y = (units_x, sizes_x) if y is x else self._directions(y)
         # 1 - cos θ is half the squared distance of unit vectors, which keeps small angles exact.
@@ -121,7 +122,7 @@ class ArcCosine(AbstractKernel):
         sizes = (sizes_x[:, None] * sizes_y) ** self.order
         return scale * sizes * _ANGULAR[self.order](apart)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
         return valid_variance(self, x.dtype, "lengthscale") * at_equal * squares**self.order

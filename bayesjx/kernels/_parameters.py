@@ -8,11 +8,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._core import nan_if_negative
 
 
-def real_points(name: str, x: Any) -> jax.Array:
+def real_points(name: str, x: Any) -> Float[Array, "n d"]:
     """Points as `(n, d)`, floating-point.
 
     Raises:
@@ -24,7 +25,7 @@ def real_points(name: str, x: Any) -> jax.Array:
     return x[:, None] if x.ndim == 1 else x
 
 
-def point(name: str, x: Any) -> jax.Array:
+def point(name: str, x: Any) -> Float[Array, "1 d"]:
     """One point as `(1, d)`; a number has one coordinate.
 
     Raises:

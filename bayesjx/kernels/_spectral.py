@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._core import compiled, positive_field
 from ._kernel import AbstractConstantVariance
@@ -30,11 +31,11 @@ class AbstractMixture(AbstractConstantVariance):
     def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
         """The correlation of a band of frequency 0, as a function of lags and its rate."""
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         _check_one_coordinate(self, x)
         return jnp.sum(_weights(self)).astype(x.dtype)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         _check_one_coordinate(self, x)
         parts = _weights(self), self.rates, self.frequencies
         parts = tuple(jnp.asarray(part, x.dtype) for part in parts)

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._core import positive_field
 from ._distances import by_differences, common_offset, matern, squared_distances
@@ -28,14 +29,14 @@ class AbstractStationary(AbstractConstantVariance):
         self.variance = scalar("variance", variance)
 
     @abc.abstractmethod
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """The correlation at squared scaled distances."""
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "lengthscale", x.shape[1])
         return valid_variance(self, x.dtype, "lengthscale")
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
         return self.amplitude(x) * self.of_square(r2)
 
@@ -48,7 +49,7 @@ class RBF(AbstractStationary):
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.exp(-0.5 * r2)
 
 
@@ -70,11 +71,11 @@ class RationalQuadratic(AbstractConstantVariance):
         self.alpha = positive("alpha", alpha)
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "lengthscale", x.shape[1])
         return valid_variance(self, x.dtype, "lengthscale", "alpha")
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         alpha = jnp.asarray(self.alpha, x.dtype)
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
         return self.amplitude(x) * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
@@ -88,7 +89,7 @@ class Matern12(AbstractStationary):
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(0, r2)
 
 
@@ -100,7 +101,7 @@ class Matern32(AbstractStationary):
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(1, 3 * r2)
 
 
@@ -112,7 +113,7 @@ class Matern52(AbstractStationary):
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(2, 5 * r2)
 
 
@@ -126,7 +127,7 @@ class Matern72(AbstractStationary):
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(3, 7 * r2)
 
 
@@ -153,12 +154,12 @@ class Periodic(AbstractConstantVariance):
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         for name in ("period", "lengthscale"):
             check_coordinates(self, name, x.shape[1])
         return valid_variance(self, x.dtype, "lengthscale", "period")
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         # sin² of half an angle is a quarter of the squared chord. Differences of sines and cosines
         # lose no digits to a small lengthscale, as 1 - cos would.
         period, scale = along(self, "period", x), along(self, "lengthscale", x)
@@ -189,11 +190,11 @@ class Cosine(AbstractConstantVariance):
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "period", x.shape[1])
         return valid_variance(self, x.dtype, "period")
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         period, offset = along(self, "period", x), common_offset(x)
         turns_x, turns_y = (jnp.sum(_turns(z, offset, period), axis=1) for z in (x, y))
         lag = turns_x[:, None] - turns_y
@@ -220,10 +221,10 @@ class White(AbstractConstantVariance):
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         return valid_variance(self, x.dtype)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         equal = jnp.ones((len(x), len(y)), bool)
         for d in range(x.shape[1]):  # no (n, m, d) array
             equal &= x[:, d][:, None] == y[:, d]

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
 
 from .._core import positive_field
 from ._kernel import AbstractConstantVariance, AbstractKernel
@@ -43,11 +44,11 @@ class SHO(AbstractConstantVariance):
         self.quality = positive("quality", quality)
         self.variance = scalar("variance", variance)
 
-    def amplitude(self, x: jax.Array) -> jax.Array:
-        _time(x, self)
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        _check_time(x, self)
         return valid_variance(self, x.dtype, "period", "quality")
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         lag = _time(x, self)[:, None] - _time(y, self)
         frequency = 2 * jnp.pi / jnp.asarray(self.period, x.dtype)
         damping = frequency / (2 * jnp.asarray(self.quality, x.dtype))
@@ -64,7 +65,7 @@ class AbstractFromOrigin(AbstractKernel):
         self.variance = scalar("variance", variance)
         self.origin = finite_scalar("origin", origin)
 
-    def since(self, x: jax.Array) -> jax.Array:
+    def since(self, x: Float[Array, "n _"]) -> Float[Array, " n"]:
         """Times since the origin, NaN before it."""
         since = _time(x, self) - jnp.asarray(self.origin, x.dtype)
         return jnp.where(since >= 0, since, jnp.nan)
@@ -78,10 +79,10 @@ class Wiener(AbstractFromOrigin):
         origin: $o$, scalar, not later than any time; before it the kernel is NaN.
     """
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return valid_variance(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return valid_variance(self, x.dtype) * self.since(x)
 
 
@@ -100,10 +101,10 @@ class IntegratedWiener(AbstractFromOrigin):
         errors in regression".
     """
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return valid_variance(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return valid_variance(self, x.dtype) * self.since(x) ** 3 / 3
 
 
@@ -207,9 +208,13 @@ def damped_waves(damping: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _time(x: jax.Array, kernel: Any) -> jax.Array:
+    _check_time(x, kernel)
+    return x[:, 0]
+
+
+def _check_time(x: jax.Array, kernel: Any) -> None:
     if x.shape[1] != 1:
         raise ValueError(
             f"{type(kernel).__name__} is a kernel of time: points must have one coordinate, got "
             f"{x.shape[1]}; choose one by .on(...)"
         )
-    return x[:, 0]

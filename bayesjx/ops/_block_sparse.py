@@ -121,10 +121,10 @@ class BlockSparse(AbstractSparse):
 
 
 def block_product(
-    values: Inexact[Array, " ..."],
+    values: jax.Array,
     rows: Any,
     cols: Any,
-    x: Inexact[Array, " ..."],
+    x: jax.Array,
     num_cols: int,
     *,
     kernels: str | None = None,

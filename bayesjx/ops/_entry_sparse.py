@@ -181,7 +181,7 @@ class EntrySparse(AbstractSparse):
 
 def entry_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
-) -> jax.Array:
+) -> Inexact[Array, "N M"]:
     r"""$W^\top x$ for entries in columns; rows that repeat in a column are summed.
 
     Args:

@@ -87,7 +87,9 @@ class GroupedColumns(AbstractSparse):
         (index,) = checked_distinct("GroupedColumns", "a group reads a row twice", (index,))
         return cls(values, index, size, tags=tags)
 
-    def mean_and_var(self, variances: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def mean_and_var(
+        self, variances: jax.Array, x: jax.Array
+    ) -> tuple[Inexact[Array, "*b N"], Inexact[Array, "*b N"]]:
         r"""Mean and variance of $x W$ for independent entries with means `values`.
 
         Both come from one pass over the inputs: local reparameterisation of a layer.
@@ -134,7 +136,7 @@ class GroupedColumns(AbstractSparse):
 
 def grouped_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
-) -> jax.Array:
+) -> Inexact[Array, "N M"]:
     r"""$W^\top x$ for grouped columns.
 
     Args:
@@ -164,7 +166,7 @@ def grouped_moments(
     x: jax.Array,
     *,
     kernels: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Inexact[Array, "N M"], Inexact[Array, "N M"]]:
     r"""$M^\top x$ and $V^\top x^2$ for grouped columns, with one gathering of `x`.
 
     Mean and variance of $W^\top x$ for independent entries.

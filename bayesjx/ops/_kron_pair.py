@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Inexact
 
 from ._checks import checked_arrays
 from ._primitive import (
@@ -21,7 +22,9 @@ from ._primitive import (
 _HIGHEST = lax.Precision.HIGHEST
 
 
-def kron_pair(a: jax.Array, b: jax.Array, x: jax.Array, *, kernels: str | None = None) -> jax.Array:
+def kron_pair(
+    a: jax.Array, b: jax.Array, x: jax.Array, *, kernels: str | None = None
+) -> Inexact[Array, "*z m_a m_b"]:
     r"""Product of a Kronecker pair, $A X B^\top = (A \otimes B)\,\mathrm{vec}(X)$ in C order.
 
     One kernel on GPUs and TPUs, two matrix products elsewhere. Linear in each argument, with

@@ -56,7 +56,7 @@ class SubspaceLinear(eqx.Module):
                 )
         self.base, self.active = base, active
 
-    def __call__(self, x: jax.Array, *, key: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, key: Any = None) -> Inexact[Array, "*b N"]:
         """The outputs, shape `(..., N)`, for inputs of shape `(..., K)`.
 
         Args:
