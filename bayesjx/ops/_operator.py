@@ -298,10 +298,11 @@ class AbstractOperator(lx.AbstractLinearOperator):
         )
 
 
-def unknown(what: str, hint: str = "") -> Any:
+def unknown(what: str) -> Any:
     """A method that raises, for what a structure has no algorithm for."""
+    by_solver = "pass a Lineax solver: solve(b, solver=lineax.CG(1e-8, 1e-8))"
 
     def refuse(self: AbstractOperator, *_: Any) -> Any:
-        raise self._unknown(what, hint)
+        raise self._unknown(what, by_solver if what == "solve" else "")
 
     return refuse
