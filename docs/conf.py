@@ -13,7 +13,9 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_design",
     "sphinx_math_dollar",
+    "sphinx-mathjax-offline",  # MathJax 3, among the pages' own files
 ]
 exclude_patterns = ["_build", "_templates"]
 templates_path = ["_templates"]
@@ -21,6 +23,7 @@ templates_path = ["_templates"]
 html_theme = "furo"
 html_title = "bayesjx"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_copy_source = False
 mathjax3_config = {"tex": {"inlineMath": [["\\(", "\\)"]], "displayMath": [["\\[", "\\]"]]}}
 

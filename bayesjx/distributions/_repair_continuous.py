@@ -111,18 +111,39 @@ class AsymmetricLaplace(dist.AsymmetricLaplace):
 class StudentT(dist.StudentT):
     """With the right derivative, not NaN, of the distribution function at the mode.
 
-    Densities truncated there, as the half-Student prior of scales, have it in their constant.
+    Densities truncated there, as the half-Student prior of scales, have it in their constant. Many
+    degrees of freedom, near the normal distribution, keep their digits.
     """
+
+    @validate_sample
+    def log_prob(self, value: Any) -> jax.Array:
+        z = (value - self.loc) / self.scale
+        df = jnp.asarray(self.df, jnp.result_type(z))
+        tails = -0.5 * (df + 1) * jnp.log1p(z**2 / df)
+        return tails - jnp.log(self.scale) - 0.5 * jnp.log(jnp.pi) + _log_peak(df)
 
     def cdf(self, value: Any) -> jax.Array:
         z = (jnp.asarray(value) - self.loc) / self.scale
         near = jnp.abs(z) < jnp.finfo(z.dtype).eps ** 0.25
         df = jnp.asarray(self.df, z.dtype)
         # F = 1/2 + f(0) (z - (df + 1) / df z^3 / 6) + O(z^5) near the mode.
-        peak = jnp.exp(gammaln(0.5 * (df + 1)) - gammaln(0.5 * df)) / jnp.sqrt(df * jnp.pi)
+        peak = jnp.exp(_log_peak(df)) / math.sqrt(math.pi)
         series = 0.5 + peak * (z - (df + 1) / df * z**3 / 6)
         away = dist.StudentT(self.df, 0.0, 1.0, validate_args=False)
         return jnp.where(near, series, away.cdf(jnp.where(near, 1, z)))
+
+
+def _log_peak(df: jax.Array) -> jax.Array:
+    r"""$\log \Gamma(x + 1/2) - \log \Gamma(x) - \log(2 x) / 2$ with $x = \nu / 2$.
+
+    From 40 degrees of freedom by the series in $1 / x$, as the two functions cancel.
+    """
+    many = df > 40
+    few = jnp.where(many, 1, df)
+    exact = gammaln(0.5 * (few + 1)) - gammaln(0.5 * few) - 0.5 * jnp.log(few)
+    r = 2 / jnp.where(many, df, 1)
+    terms = r * (-1 / 8 + r**2 * (1 / 192 + r**2 * (-1 / 640 + r**2 * 17 / 14336)))
+    return jnp.where(many, terms - 0.5 * math.log(2), exact)
 
 
 class DoublyTruncatedPowerLaw(dist.DoublyTruncatedPowerLaw):

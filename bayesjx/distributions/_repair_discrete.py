@@ -188,14 +188,17 @@ def _log_choices(concentration: Any, value: Any) -> jax.Array:
 
 
 class _GammaPoisson:
-    """With the right second derivatives where the concentration is the count plus one."""
+    """With the right second derivatives where the concentration is the count plus one.
+
+    Large concentrations, near the Poisson distribution, keep their digits.
+    """
 
     @validate_sample
     def log_prob(self: Any, value: Any) -> jax.Array:
         dtype = jnp.result_type(float)
         concentration = jnp.asarray(self.concentration, dtype)
         rate, value = jnp.asarray(self.rate, dtype), jnp.asarray(value, dtype)
-        odds = xlogy(-concentration, 1 + 1 / rate) - xlog1py(value, rate)
+        odds = xlog1py(-concentration, 1 / rate) - xlog1py(value, rate)
         return _log_choices(concentration, value) + odds
 
 

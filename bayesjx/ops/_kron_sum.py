@@ -7,8 +7,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Inexact
 
 from ._checks import checked_arrays, checked_size
@@ -32,7 +34,8 @@ class KronSum(AbstractKron):
             default those that all factors given as operators share.
 
     Raises:
-        ValueError: no factor, or one that is not square; integer or mixed types.
+        ValueError: no factor, or one that is not square or is known not to be symmetric; integer
+            or mixed types.
     """
 
     factors: tuple[Inexact[Array, "_m _n"], ...]
@@ -45,6 +48,7 @@ class KronSum(AbstractKron):
         for d, shape in enumerate(factor.shape for factor in self.factors):
             if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
                 raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
+            _refuse_asymmetric(d, self.factors[d])
         self.tags = checked_tags("KronSum", tags) | shared | {symmetric}
         refuse_tags("KronSum", self.tags, {lx.tridiagonal_tag, lx.unit_diagonal_tag}, len(arrays))
         checked_size("KronSum", self.shape[0])
@@ -88,3 +92,12 @@ class KronSum(AbstractKron):
 
     def _spectrum(self) -> KronPlusNoise:
         return KronPlusNoise(self, ScaledIdentity(jnp.zeros((), self.dtype), self.shape[0]))
+
+
+def _refuse_asymmetric(d: int, factor: jax.Array) -> None:
+    if isinstance(factor, jax.core.Tracer):
+        return
+    known = np.asarray(factor)
+    rounding = np.finfo(known.dtype).eps ** 0.5 * np.max(np.abs(known))
+    if np.any(np.abs(known - known.T) > rounding):
+        raise ValueError(f"KronSum: factor {d} must be a symmetric matrix, got {known}")

@@ -17,7 +17,15 @@ from ._cost import Cost, one_dtype, Term
 from ._diagnose import Scored
 from ._enumerate import Enum
 from ._law import draw, float_dtype, match_dtype, split, unmasked, unvalidated, WithStrategy
-from ._loops import enter_keyed, expand_to_samples, GivenInLoops, is_from_loop, is_reversed, is_scan
+from ._loops import (
+    enter_keyed,
+    expand_to_samples,
+    GivenInLoops,
+    is_from_loop,
+    is_reversed,
+    is_scan,
+    of_all_steps,
+)
 from ._matching import as_values, check_given, check_match, check_observed
 from ._pathwise import Reparam
 from ._provenance import tag
@@ -84,7 +92,7 @@ class Recorder(Messenger):
             )
 
     def term(self, msg: Any) -> Term:
-        fn, value, name = split(msg["fn"], {})[0], msg["value"], msg["name"]
+        fn, value, name = split(of_all_steps(msg), {})[0], msg["value"], msg["name"]
         frames = frozenset(msg["cond_indep_stack"])
         self.check_value(msg, fn)
         if self.needs_no_validation(msg):

@@ -35,6 +35,15 @@ def is_from_loop(msg: Any) -> bool:
     return bool(msg.get("_control_flow_done"))
 
 
+def of_all_steps(msg: Any) -> Any:
+    """The distribution of a site; NumPyro's scan leaves the steps out of one without parameters."""
+    fn = msg["fn"]
+    if not is_from_loop(msg) or jax.tree.leaves(fn):
+        return fn
+    shape, own = jnp.shape(msg["value"]), fn.shape()
+    return fn.expand(shape[: len(shape) - len(own)] + fn.batch_shape)
+
+
 def expand_to_samples(msg: Any) -> None:
     """Turns the `sample_shape` of a sample statement into leading batch axes."""
     if sample_shape := msg["kwargs"].pop("sample_shape", ()):

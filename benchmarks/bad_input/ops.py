@@ -162,6 +162,7 @@ _GRIDS = (
     Case("ops.Kron.root", "tags", lambda: ops.Kron(_spd(2), _spd(3)).root(), "ops.psd"),
     Case("ops.Kron.trace", "trace", lambda: ops.Kron(jnp.ones((2, 3))).trace(), "square"),
     Case("ops.KronSum", "factor 0", lambda: ops.KronSum(jnp.ones((2, 3))), "square"),
+    Case("ops.KronSum", "factor 1", lambda: ops.KronSum(_spd(2), jnp.eye(3, k=1)), "symmetric"),
     Case("ops.KronSum", "factor", lambda: ops.KronSum(), "at least one"),
     Case("ops.KronSum", "factor 1", lambda: ops.KronSum(_spd(2), _spd(3, jnp.float32)), "one type"),
     Case(

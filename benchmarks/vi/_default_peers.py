@@ -131,7 +131,8 @@ def multipathfinder(posterior: Posterior, mean: float, sd: float) -> Outcome:
     def call(key: jax.Array) -> Any:
         run_key, choice_key = jax.random.split(key)
         state, _ = multi_approximate(run_key, log_density, starts, 1000, maxls=100)
-        smoothed = psis(state.logp - state.logq)
+        log_ratios = jnp.ravel(state.logp - state.logq)  # of all paths
+        smoothed = psis(jnp.where(jnp.isfinite(log_ratios), log_ratios, -jnp.inf))
         chosen = jax.random.categorical(choice_key, smoothed.log_weights, shape=(4000,))
         samples = jnp.asarray(state.samples).reshape(-1, starts.shape[1])
         return jax.vmap(constrain)(samples[chosen]), smoothed.k_hat

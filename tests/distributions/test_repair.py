@@ -275,3 +275,27 @@ def test_values_elsewhere_are_those_of_numpyro():
         mended = repaired(law)
         assert type(mended) is not type(law) and isinstance(mended, type(law))
         np.testing.assert_allclose(mended.log_prob(value), law.log_prob(value), rtol=1e-9)
+
+
+@pytest.mark.parametrize("df", [1e2, 1e4, 1e8])
+def test_many_degrees_of_freedom_keep_their_digits(df, dtype):
+    # Each against the distribution that it tends to, with the next terms of that limit.
+    z, count, mean = 1.3, 4, 3.0
+    first = (z**4 - 2 * z**2 - 1) / (4 * df)
+    second = (2 * z**6 - 3 * z**4) / (-12 * df**2)
+    student = stats.norm.logpdf(z) + first + second if df > 1e2 else stats.t(df).logpdf(z)
+    steps = sum(np.log1p(i / df) for i in range(count))
+    counts = steps - special.gammaln(count + 1) + count * np.log(mean)
+    counts -= (df + count) * np.log1p(mean / df)
+
+    def found(df):
+        of_df = repaired(dist.StudentT(df, dtype(0), dtype(1))).log_prob(dtype(z))
+        return of_df, repaired(dist.NegativeBinomial2(dtype(mean), df)).log_prob(count)
+
+    value, slope = jax.jit(lambda df: (found(df), jax.jacrev(found)(df)))(dtype(df))
+    eps = np.finfo(dtype).eps
+    left_out = 20 / df**3 if df > 1e2 else 1e-13  # of the series, and of SciPy
+    np.testing.assert_allclose(value[0], student, rtol=8 * eps, atol=left_out)
+    np.testing.assert_allclose(value[1], counts, rtol=1e-9 if dtype == jnp.float64 else 8 * eps)
+    want = -first / df - 2 * second / df
+    np.testing.assert_allclose(slope[0], want, rtol=40 * eps, atol=3 / df**3 + 2 * eps / df)

@@ -304,3 +304,23 @@ def test_minibatches_in_a_loop_are_those_of_the_other_program():
 def test_values_that_do_not_fit_the_steps(x, message):
     with pytest.raises(ValueError, match=message):
         vi.log_density(branches, {"b": jnp.array([1, 0, 1]), "x": x}, Y)
+
+
+def test_an_improper_prior_in_a_scan_has_a_density_of_0_at_each_step():
+    y = np.array([0.1, 0.3, 0.2])
+
+    def model():
+        def step(carry, y):
+            z = numpyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+            numpyro.sample("y", dist.Normal(z, 0.7), obs=y)
+            return carry, None
+
+        scan(step, None, y)
+
+    z = np.array([0.5, -0.2, 0.4])
+    terms = vi.log_density(model, {"z": z}).terms
+    sizes = {term.label: jnp.broadcast_shapes(jnp.shape(term.value)) for term in terms}
+    assert sizes == {"density/z": (3,), "density/y": (3,)}
+    np.testing.assert_allclose(
+        sum(jnp.sum(t.value) for t in terms), stats.norm.logpdf(y, z, 0.7).sum()
+    )
