@@ -3,6 +3,7 @@
 #   PYTHON=python3.13   use another interpreter, in its own environment (.venv-python3.13)
 #   FAST=1              notebooks at small sizes (make notebooks, make docs)
 #   N=2                 test processes
+#   PART=cycles         one part of the demo, in full; ALL=1: all of them
 #   ARGS='-k name'      further arguments for pytest
 
 SHELL := /bin/sh
@@ -30,12 +31,13 @@ COVERAGE := --cov --cov-report=term --cov-fail-under=90
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: help venv demo test test-slow test-portable check format docs notebooks bench bench-list lock clean
+.PHONY: help venv demo test test-slow test-nightly test-budget test-portable mutants check format docs \
+	notebooks bench bench-list lock clean
 
 help: ## print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
 		awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
-	@sed -n '3,6s/^# *\([^ ]*\) /  \1 /p' Makefile
+	@sed -n '3,7s/^# *\([^ ]*\) /  \1 /p' Makefile
 
 venv: $(STAMP) ## make the virtual environment (other targets do it by themselves)
 
@@ -52,16 +54,26 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 		$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c $$lock
 	@touch $@
 
-demo: $(STAMP) ## fit real data: a table here, pictures in demo/
-	$(PY) -m demo
+demo: $(STAMP) ## real data: a tour of 3 minutes, pictures in demo/ (PART=NAME: one part in full; ALL=1)
+	$(PY) -m demo $(PART) $(if $(ALL),--all)
 
 # Our own error texts are tested once more without the run-time type checks, which come before them.
 test: $(STAMP) ## run the tests, without the slow ones (SLOW=1: all; COV=1: with coverage)
 	BAYESJX_TYPECHECK=0 $(PYTEST) -q -m errors $(ARGS) || test $$? -eq 5
-	$(PYTEST) $(if $(SLOW),,-m "not slow") $(if $(COV),$(COVERAGE)) $(ARGS)
+	$(PYTEST) $(if $(SLOW),,-m "not slow") $(if $(COV),$(COVERAGE)) --costs .cache/test-costs.json $(ARGS)
 
 test-slow: $(STAMP) ## run the slow tests only
 	$(PYTEST) -m slow $(ARGS)
+
+test-nightly: $(STAMP) ## run the nightly tests only: long chains, second derivatives, the whole demo
+	$(PYTEST) -m nightly $(ARGS)
+
+test-budget: $(STAMP) ## CPU seconds of each package of tests in the last `make test`, and its budget
+	$(PY) tests/costs.py
+
+# Breaks copies of the library on purpose and runs the tests that should notice.
+mutants: $(STAMP) ## which of the planted mistakes no test finds (ARGS='ops vi': of these packages)
+	$(PY) tests/mutants $(ARGS)
 
 # Tolerances follow from precision, size and condition, not from one processor: hours, not in CI.
 test-portable: $(STAMP) ## all tests under each instruction set of XLA, and with one thread

@@ -35,7 +35,9 @@ from benchmarks._worker import (
 MODULES = {
     "all-badinput": "benchmarks.all_badinput",
     "all-import": "benchmarks.all_import",
+    "all-refit": "benchmarks.all_refit",
     "all-repeat": "benchmarks.all_repeat",
+    "all-suite": "benchmarks.all_suite",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",

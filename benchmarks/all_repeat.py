@@ -13,8 +13,6 @@ TARGETS = (
     Target("kib", "<=", 20.0, 400.0, unit="KiB", meaning="memory that a call leaves, the worst"),
 )
 
-FIT = "vi.fit"  # compiles its step anew in each call; 20 calls, no target yet
-
 
 def run(quick: bool, report: Report) -> Mapping[str, Any]:
     """Call each entry point many times; the quick run has those that used to compile most."""
@@ -25,19 +23,16 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
 
     calls = 12 if quick else 300
     counter = _repeat.Counter()
-    rows, later, most, fits = [], 0, 0.0, 0
+    rows, later, most = [], 0, 0.0
     for name, call, in_quick in _repeat_calls.entries():
         if quick and not in_quick:
             continue
-        found = _repeat.repeated(counter, call, min(calls, 20) if name == FIT else calls)
+        found = _repeat.repeated(counter, call, calls)
         rows.append([name, found.first, found.later, found.kib, found.milliseconds])
-        if name == FIT:  # a loop of its own, whose steps are compiled together
-            fits = found.later
-            continue
         later, most = later + found.later, max(most, found.kib)
     header = ["called", "programs at first", "later", "KiB a call", "ms a call"]
     report.table(f"{calls} calls with other data of the same shapes", header, rows)
-    return {"compiled": later, "kib": most, "entries": len(rows), "fits_compiled": fits}
+    return {"compiled": later, "kib": most, "entries": len(rows)}
 
 
 BENCHMARK = Benchmark(

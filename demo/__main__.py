@@ -1,8 +1,14 @@
-"""`python -m demo [PART ...]`: fit real data, print a table, draw pictures."""
+"""`python -m demo [PART ...] [--all]`: fit real data, print a table, draw pictures.
+
+Without a part it is a tour of a few minutes: one part for each pillar of the library, in which the
+shortest way to its result is compared with NUTS. Parts that are named, and `--all` of them, run in
+full, with every objective, strategy and family.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,33 +36,45 @@ PARTS = {
     "cycles": (cycles.run, _pictures.cycles),
 }
 
+# One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.
+TOUR = ("outliers", "grids", "processes", "cycles")
+
 
 def main(arguments: Sequence[str] | None = None) -> list[Report]:
-    """Run the parts that the command line names, all of them by default."""
+    """Run the parts that the command line names; by default the tour."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}, in full")
+    parser.add_argument("--all", action="store_true", help="all parts in full")
     folder = Path(__file__).parent
     parser.add_argument("--out", type=Path, default=folder, help="folder of the pictures")
     parser.add_argument("--small", type=Path, help="file for a small copy of the overview")
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    study, start = Study.from_environment(), time.perf_counter()
+    study = Study() if options.parts or options.all else Study.tour()
+    names = list(PARTS) if options.all else options.parts or list(TOUR)
+    start = time.perf_counter()
     options.out.mkdir(parents=True, exist_ok=True)
     reports, pictures = [], []
-    for name in options.parts or PARTS:
+    for number, name in enumerate(names, 1):
+        print(f"{name}, part {number} of {len(names)}", file=sys.stderr, flush=True)
         run, draw = PARTS[name]
         report = run(study)
         print(f"\n{_table.table(report)}\n", flush=True)
         pictures += draw(report, options.out)
         reports.append(report)
-    if len(reports) == len(PARTS):
+    if options.all:
         pictures.append(_pictures.overview(reports, options.out))
         if options.small:
             pictures.append(_plots.shrink(pictures[-1], options.small))
     print(_table.legend(study))
     print("\nPictures:", *(f"  {_short(path)}" for path in pictures), sep="\n")
-    print(f"Total: {time.perf_counter() - start:.0f} s{' (fast mode)' if study.fast else ''}")
+    print(f"Total: {time.perf_counter() - start:.0f} s")
+    if not (options.parts or options.all):
+        others = ", ".join(PARTS)
+        print(
+            f"More: make demo PART=NAME for one part in full, of {others}; make demo ALL=1 for all"
+        )
     return reports
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,6 @@ import numpy as np
 import optax
 from numpyro.diagnostics import summary
 from numpyro.infer import MCMC, NUTS, Predictive, SVI
-from tqdm import tqdm
 
 from bayesjx import to_datatree, vi
 
@@ -58,7 +57,7 @@ class Choice:
         make: from model and guide to an `Expectation`.
         strategies: gradient strategy by site.
         batches: further arguments of the objective, a function of the step.
-        quick: whether the fast mode keeps it.
+        tour: whether the tour shows it.
     """
 
     objective: str
@@ -66,7 +65,7 @@ class Choice:
     make: Callable[..., vi.Expectation]
     strategies: Strategies
     batches: Callable[[int], tuple] | None = None
-    quick: bool = False
+    tour: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +114,12 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Sizes of the demo. The steps after `steps` have a learning rate of zero: they measure."""
+    """Sizes of the demo. The steps after `steps` have a learning rate of zero: they measure.
 
-    fast: bool = False
+    The tour is shorter: of each part what is needed for its result, in fewer steps.
+    """
+
+    is_tour: bool = False
     steps: int = 3000
     measure: int = 500
     draws_per_step: int = 8
@@ -127,15 +129,13 @@ class Study:
     samples: int = 1000
 
     @classmethod
-    def from_environment(cls) -> Study:
-        """The full size, or a small one where `BAYESJX_FAST` is set."""
-        if os.environ.get("BAYESJX_FAST", "0") in ("", "0"):
-            return cls()
-        return cls(True, steps=1500, measure=250, warmup=300, samples=500)
+    def tour(cls) -> Study:
+        """The sizes of the tour."""
+        return cls(True, 1000, 200, draws_per_step=4, warmup=250, samples=400)
 
     def select(self, choices: Sequence[Choice]) -> list[Choice]:
         """The choices that this size keeps."""
-        return [choice for choice in choices if choice.quick or not self.fast]
+        return [choice for choice in choices if choice.tour or not self.is_tour]
 
     def schedule(self) -> optax.Schedule:
         """A learning rate that falls to zero at `steps`, and stays there."""
@@ -259,12 +259,12 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
-def run_all(tasks: Sequence[tuple[str, Callable[[], Row]]], name: str) -> list[Row]:
-    """Run the tasks one after the other under a progress bar."""
+def run_all(tasks: Sequence[tuple[str, Callable[[], Row]]]) -> list[Row]:
+    """Run the tasks one after the other, and say which one runs."""
     rows = []
-    with tqdm(total=len(tasks), desc=name, unit="fit", disable=None, leave=False) as bar:
-        for label, task in tasks:
-            bar.set_postfix_str(label)
-            rows.append(task())
-            bar.update()
+    for number, (label, task) in enumerate(tasks, 1):
+        start = time.perf_counter()
+        print(f"  {number} of {len(tasks)}: {label}", end=" ", file=sys.stderr, flush=True)
+        rows.append(task())
+        print(f"({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True)
     return rows

@@ -54,7 +54,7 @@ def model(params: Any, y: jax.Array) -> None:
 
 
 CHOICES = [
-    Choice("ELBO", "reparam", vi.elbo, {}, quick=True),
+    Choice("ELBO", "reparam", vi.elbo, {}, tour=True),
     Choice("IWELBO-8", "reparam", functools.partial(vi.iwelbo, num_particles=8), {}),
 ]
 

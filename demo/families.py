@@ -23,7 +23,6 @@ from . import hierarchical
 from ._study import against, mean_and_error, Problem, quality, Report, Row, run_all, Study
 
 SCALES = {"meanfield": "mean-field", "structured": "structured", "fullrank": "full-rank"}
-QUICK = ("meanfield",)  # what the fast mode keeps; it leaves out Pathfinder, too
 K_HAT = "Pareto k-hat"
 
 
@@ -105,10 +104,10 @@ def run(study: Study) -> Report:
         return fit(study, this, scale, start)
 
     tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: hierarchical.reference(study))]
-    tasks += [] if study.fast else [("Pathfinder", first)]
-    for scale in QUICK if study.fast else SCALES:
+    tasks.append(("Pathfinder", first))
+    for scale in SCALES:
         tasks.append((scale, functools.partial(family, scale)))
-    reference, *fits = run_all(tasks, this.name)
+    reference, *fits = run_all(tasks)
     rows = [reference, *(against(row, reference, hierarchical.LATENTS) for row in fits)]
     remark = "Pareto k-hat up to 0.7: the guide covers the posterior, once weighted"
     return Report(this, rows, [quality(reference, hierarchical.LATENTS), remark])

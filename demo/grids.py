@@ -122,7 +122,7 @@ def guide(strategies: Strategies) -> Callable[..., None]:
     return program
 
 
-CHOICES = [Choice("ELBO", "reparam", vi.elbo, {}, quick=True)]
+CHOICES = [Choice("ELBO", "reparam", vi.elbo, {}, tour=True)]
 
 
 def problem() -> Problem:
@@ -211,9 +211,9 @@ def run(study: Study) -> Report:
     tasks: list[tuple[str, Callable[[], Row]]] = [("NUTS", lambda: study.nuts(this))]
     for choice in study.select(CHOICES):
         tasks.append((choice.strategy, functools.partial(study.fit, this, choice)))
-    if not study.fast:
+    if not study.is_tour:
         full = AutoMultivariateNormal(model)
         tasks.append(("full rank", lambda: study.fit_svi(this, full, "AutoMultivariateNormal")))
-    reference, *fits = (judged(row) for row in run_all(tasks, this.name))
+    reference, *fits = (judged(row) for row in run_all(tasks))
     rows = [reference, *(against(row, reference, list(START)) for row in fits)]
     return Report(this, rows, [quality(reference, list(START)), simple()])

@@ -101,11 +101,11 @@ LOO = functools.partial(vi.rloo, num_samples=4)
 MIXTURE = {"mean": vi.mvd, "log_spread": LOO, "log_noise": LOO, "coef": vi.reparam}
 IWELBO = functools.partial(vi.iwelbo, num_particles=8)
 CHOICES = [
-    Choice("ELBO", "reparam", vi.elbo, {}, quick=True),
+    Choice("ELBO", "reparam", vi.elbo, {}),
     Choice("ELBO", "reinforce + EMA", vi.elbo, dict.fromkeys(LATENTS, SCORE)),
     Choice("ELBO", "rloo", vi.elbo, dict.fromkeys(LATENTS, LOO)),
     Choice("ELBO", "mvd, rloo, reparam", vi.elbo, MIXTURE),
-    Choice("IWELBO-8", "reparam", IWELBO, {}, quick=True),
+    Choice("IWELBO-8", "reparam", IWELBO, {}),
     Choice("Rényi-8", "reparam", renyi, {}),
 ]
 
@@ -143,9 +143,8 @@ def run(study: Study) -> Report:
     for choice in study.select(CHOICES):
         label = f"{choice.objective}, {choice.strategy}"
         tasks.append((label, functools.partial(study.fit, this, choice)))
-    if not study.fast:
-        auto = AutoMultivariateNormal(model)
-        tasks.append(("SVI", lambda: study.fit_svi(this, auto, "SVI, full-rank guide")))
-    truth, *fits = run_all(tasks, this.name)
+    auto = AutoMultivariateNormal(model)
+    tasks.append(("SVI", lambda: study.fit_svi(this, auto, "SVI, full-rank guide")))
+    truth, *fits = run_all(tasks)
     rows = [truth, *(against(row, truth, LATENTS) for row in fits)]
     return Report(this, rows, [quality(truth, LATENTS)])

@@ -120,13 +120,13 @@ LOO = functools.partial(vi.rloo, num_samples=4)
 MIXTURE = {"slope": vi.mvd, "log_noise": LOO, "outlier": vi.enum}  # the others: reparam
 IWELBO = functools.partial(vi.iwelbo, num_particles=8)
 CHOICES = [
-    Choice("ELBO", "enum", vi.elbo, outlier(vi.enum), quick=True),
-    Choice("ELBO", "reinforce + EMA", vi.elbo, outlier(SCORE), quick=True),
+    Choice("ELBO", "enum", vi.elbo, outlier(vi.enum), tour=True),
+    Choice("ELBO", "reinforce + EMA", vi.elbo, outlier(SCORE)),
     Choice("ELBO", "rloo", vi.elbo, outlier(LOO)),
     Choice("ELBO", "mvd", vi.elbo, outlier(vi.mvd)),
     Choice("ELBO", "disarm", vi.elbo, outlier(vi.disarm)),
     Choice("ELBO", "mvd, rloo, enum, reparam", vi.elbo, MIXTURE),
-    Choice("IWELBO-8", "reinforce (VIMCO)", IWELBO, outlier(vi.reinforce), quick=True),
+    Choice("IWELBO-8", "reinforce (VIMCO)", IWELBO, outlier(vi.reinforce), tour=True),
     Choice("tempered ELBO", "enum", tempered, outlier(vi.enum), batches=warm_up),
 ]
 
@@ -171,7 +171,7 @@ def run(study: Study) -> Report:
     for choice in study.select(CHOICES):
         label = f"{choice.objective}, {choice.strategy}"
         tasks.append((label, functools.partial(study.fit, this, choice)))
-    reference, *fits = run_all(tasks, this.name)
+    reference, *fits = run_all(tasks)
     truth, rows = probabilities(reference), [reference]
     for row in fits:
         worst = float(abs(probabilities(row) - truth).max())

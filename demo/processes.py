@@ -107,9 +107,9 @@ def independent(names: Sequence[str]) -> Callable[[Strategies], Callable[..., No
 
 
 CHOICES = [
-    Choice("ELBO", "exact process", vi.elbo, {}, quick=True),
+    Choice("ELBO", "exact process", vi.elbo, {}, tour=True),
     Choice(
-        "ELBO", f"{POINTS} points", lambda _, guide: vi.elbo(sparse_model, guide), {}, quick=True
+        "ELBO", f"{POINTS} points", lambda _, guide: vi.elbo(sparse_model, guide), {}, tour=True
     ),
 ]
 
@@ -189,7 +189,7 @@ def compared(
     for choice in study.select(choices):
         label = f"{choice.objective}, {choice.strategy}"
         tasks.append((label, functools.partial(study.fit, this, choice)))
-    reference, *fits = (judged(row, series, predict) for row in run_all(tasks, this.name))
+    reference, *fits = (judged(row, series, predict) for row in run_all(tasks))
     names = list(this.params)
     rows = [reference, *(against(row, reference, names) for row in fits)]
     return Report(this, rows, [quality(reference, names), remark(series)])

@@ -24,11 +24,31 @@ if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
 
     install_import_hook("bayesjx", "beartype.beartype")
 
+import costs
 import jax
 import jax.numpy as jnp
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--costs", metavar="FILE", help="keep what each test costs in FILE (JSON)")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(costs.Ledger(config))
+    config.pluginmanager.register(costs.Meter())
+
+
+def pytest_collection_modifyitems(config, items):
+    """Nightly tests run only where `-m` names them, or where they are named one by one."""
+    if "nightly" in config.option.markexpr or any("::" in arg for arg in config.args):
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    if nightly:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
 
 
 @pytest.fixture(params=[jnp.float32, jnp.float64], ids=["f32", "f64"])

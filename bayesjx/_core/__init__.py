@@ -29,25 +29,46 @@ from bayesjx._core._configure import configure_cpu as configure_cpu, FUSE_LOOPS 
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (
     compiled as compiled,
+    compiled_for as compiled_for,
     in_chunks as in_chunks,
 )
 from bayesjx._core._failures import failures_are_nan as failures_are_nan, on_failure as on_failure
 from bayesjx._core._fit import fit as fit
+from bayesjx._core._gradient import (
+    gradient_algorithm as gradient_algorithm,
+    GradientInfo as GradientInfo,
+    GradientState as GradientState,
+    trained as trained,
+)
+from bayesjx._core._identity import (
+    ArraySpec as ArraySpec,
+    Identity as Identity,
+    WeakCache as WeakCache,
+)
+from bayesjx._core._l_bfgs import Descent as Descent, l_bfgs as l_bfgs
 from bayesjx._core._numerics import (
     gauss_hermite as gauss_hermite,
     nan_if_negative as nan_if_negative,
     safe_sqrt as safe_sqrt,
 )
 from bayesjx._core._parameters import (
+    check_known as check_known,
+    constrained_field as constrained_field,
     from_real as from_real,
+    is_valid as is_valid,
+    known as known,
+    known_field as known_field,
     learnable as learnable,
-    positive_field as positive_field,
+    nan_unless_valid as nan_unless_valid,
     to_real as to_real,
+    unconstrained as unconstrained,
 )
+from bayesjx._core._program import Step as Step
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
 from bayesjx._core._traced import traced as traced, TracedFunction as TracedFunction
 from bayesjx._core._tree import (
     check_key as check_key,
+    is_array as is_array,
     path_name as path_name,
     tree_paths as tree_paths,
 )

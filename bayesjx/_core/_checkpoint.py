@@ -1,8 +1,9 @@
 """The checkpoint file: arrays with a header that says what they are.
 
 Layout: the line `bayesjx checkpoint`, the length of the header (8 bytes, little-endian), the
-SHA-256 of the header (32 bytes), the header (JSON, UTF-8), then the leaves of the state and of the
-recorded history in the order of the header, each as its bytes in C order, little-endian.
+SHA-256 of the header (32 bytes), the header (JSON, UTF-8), then the leaves of the state, of the
+recorded history and of what was kept of states, in the order of the header, each as its bytes in C
+order, little-endian.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ import numpy as np
 from bayesjx._core._header import check_header
 from bayesjx._core._tree import is_key, path_name, shape_text
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"bayesjx checkpoint\n"
 
 
@@ -75,15 +76,16 @@ def load_checkpoint(path: str | os.PathLike, like: Any) -> tuple[Any, dict[str, 
     count = len(header["state"])
     state = jax.tree.unflatten(jax.tree.structure(like), leaves[:count])
     names = [leaf["path"] for leaf in header["history"]]
-    history = dict(zip(names, leaves[count:], strict=True))
+    history = dict(zip(names, leaves[count : count + len(names)], strict=True))
     return jax.tree.map(jnp.asarray, state), history, header["step"]
 
 
-def write_checkpoint(path: Path, header: dict, state: Any, history: Any) -> None:
+def write_checkpoint(path: Path, header: dict, state: Any, history: Any, kept: Any) -> None:
     """Write a checkpoint so that at any moment `path` holds the old or the new one, whole."""
     state_leaves, state_blobs = _pack(state, "state")
     history_leaves, history_blobs = _pack(history, "info")
-    blobs = [*state_blobs, *history_blobs]
+    kept_leaves, kept_blobs = _pack(kept, "kept")
+    blobs = [*state_blobs, *history_blobs, *kept_blobs]
     digest = hashlib.sha256()
     for blob in blobs:
         digest.update(blob)
@@ -95,6 +97,7 @@ def write_checkpoint(path: Path, header: dict, state: Any, history: Any) -> None
             "structure": str(jax.tree.structure(state)),
             "state": state_leaves,
             "history": history_leaves,
+            "kept": kept_leaves,
             "payload_bytes": sum(blob.nbytes for blob in blobs),
             "payload_sha256": digest.hexdigest(),
         }
@@ -161,7 +164,8 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict, list]:
         )
     if hashlib.sha256(payload).hexdigest() != header["payload_sha256"]:
         raise CheckpointError(f"{path} is corrupted: the checksum of its arrays does not match.")
-    return header, _unpack([*header["state"], *header["history"]], payload)
+    described = [*header["state"], *header["history"], *header.get("kept", [])]
+    return header, _unpack(described, payload)
 
 
 def check_leaves(saved: list[dict], like: Any, path: Any, root: str = "state") -> None:

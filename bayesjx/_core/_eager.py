@@ -9,6 +9,7 @@ from anywhere: it is an argument as `traced` makes it, or a loop of Python calls
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ import jax.core
 import jax.numpy as jnp
 
 from ._failures import on_failure
+from ._identity import ByValue, Identity, WeakCache
+from ._tree import is_array
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +42,34 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **options: Any) -> Any:
         return run(on_failure(), args, options)
+
+    return call
+
+
+_PROGRAMS = WeakCache(64)
+
+
+def compiled_for(identity: Identity, function: Callable[..., Any]) -> Callable[..., Any]:
+    """What `compiled` made, for arguments that hold a `TracedFunction` with an identity.
+
+    A program is kept as long as what that function was made of, so that a loop over functions that
+    are defined anew in each turn does not fill the memory.
+
+    Args:
+        identity: of the traced function.
+        function: made by `compiled`.
+    """
+
+    def call(*args: Any) -> Any:
+        arrays, static = eqx.partition(args, is_array)
+        structure = ByValue(jax.tree.structure(arrays))
+        key = Identity(identity, ByValue(function), static, structure, on_failure())
+        program = _PROGRAMS.get(key)
+        if program is None:
+            plain = inspect.unwrap(function)
+            program = jax.jit(lambda arrays: plain(*eqx.combine(arrays, static)))
+            _PROGRAMS.put(key, program)
+        return program(arrays)
 
     return call
 

@@ -33,6 +33,9 @@ def fit(
     progress: bool = False,
     callback: Callable[[CallbackInfo], bool | str | None] | None = None,
     chunk_size: int | None = None,
+    batch_size: int | None = None,
+    keep: Callable[[Any], Any] | None = None,
+    thin: int = 1,
     checkpoint: str | os.PathLike | None = None,
     checkpoint_every: float = 60.0,
     check_finite: Literal["state", "objective", "none"] = "state",
@@ -61,6 +64,11 @@ def fit(
             goes into the message. See `stop_when_flat`.
         chunk_size: steps from one callback to the next, and most steps in one dispatch. By
             default a 20th of `num_steps`, or less where the batches of a chunk exceed 64 MiB.
+        batch_size: each step gets this many random rows of the arrays in `data`, drawn on the
+            device with replacement, the same of all arrays, in place of all rows.
+        keep: from a state to a pytree of arrays, such as `lambda state: state.position` of a
+            sampler, which is kept of every `thin`-th state; see `FitResult.kept`.
+        thin: of how many states the last one is kept.
         checkpoint: file for the state and the records. It is replaced atomically every
             `checkpoint_every` seconds, at the end, and when an exception or Ctrl-C ends the fit.
             If it exists, the fit goes on from it and ends with the same bits as if it had never
@@ -93,11 +101,13 @@ def fit(
             checkpoint in between that cannot be written only warns.
     """
     _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every)
-    _check_functions(algorithm, batches, callback)
+    _check_functions(algorithm, batches, callback, keep)
     check_key(key)
     data, state = as_arrays(data, "data"), as_arrays(state, "state")
     _check_not_empty(data)
-    loop = Loop(key, algorithm, state, data, Batches(batches), check_finite)
+    _check_kept(keep, thin, num_steps)
+    _check_rows(data, batch_size)
+    loop = Loop(key, algorithm, state, data, Batches(batches), check_finite, keep, thin, batch_size)
     chunk_size = chunk_size or min(-(-num_steps // 20), loop.batches.default_limit())
     loop.prepare(_capacity(chunk_size, batches), num_steps)
     saver = None
@@ -121,6 +131,7 @@ def fit(
             seconds=loop.seconds,
             compile_seconds=loop.compile_seconds,
             resumed_from=resumed_from,
+            kept=loop.kept(),
         )
         unsaved = saver.finish(stopped, result) if saver else None
     if throw and not result.ok:
@@ -195,13 +206,9 @@ def _capacity(chunk_size: int, batches) -> int:
 
 
 def _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every) -> None:
-    for name, value in (("num_steps", num_steps), ("chunk_size", chunk_size)):
-        if name == "chunk_size" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise ValueError(f"{name} must be an int; got {type(value).__name__} {value!r:.40}.")
-        if not 1 <= value <= _MOST_STEPS:
-            raise ValueError(f"{name} must be from 1 to {_MOST_STEPS}; got {value}.")
+    _check_positive("num_steps", num_steps)
+    if chunk_size is not None:
+        _check_positive("chunk_size", chunk_size)
     if not isinstance(data, tuple) or hasattr(data, "_fields"):
         raise ValueError(
             "data must be a tuple, one entry per argument of step after the state; "
@@ -215,15 +222,42 @@ def _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every) 
         )
 
 
-def _check_functions(algorithm, batches, callback) -> None:
+def _check_positive(name, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be an int; got {type(value).__name__} {value!r:.40}.")
+    if not 1 <= value <= _MOST_STEPS:
+        raise ValueError(f"{name} must be from 1 to {_MOST_STEPS}; got {value}.")
+
+
+def _check_functions(algorithm, batches, callback, keep) -> None:
     if not isinstance(algorithm, Algorithm):
         raise ValueError(
             f"algorithm must be an Algorithm(init, step); got {type(algorithm).__name__}."
         )
-    what = {"batches": "a function of the step number", "callback": "callable"}
-    for name, value in (("batches", batches), ("callback", callback)):
+    what = {"batches": "a function of the step number", "keep": "a function of the state"}
+    for name, value in (("batches", batches), ("callback", callback), ("keep", keep)):
         if value is not None and not callable(value):
-            raise ValueError(f"{name} must be {what[name]}; got {type(value).__name__}.")
+            wanted = what.get(name, "callable")
+            raise ValueError(f"{name} must be {wanted}; got {type(value).__name__}.")
+
+
+def _check_kept(keep, thin, num_steps) -> None:
+    _check_positive("thin", thin)
+    if thin > 1 and keep is None:
+        raise ValueError(f"thin={thin} says which states are kept; pass keep, what of them.")
+    if thin > num_steps:
+        raise ValueError(f"thin={thin} keeps no state of num_steps={num_steps}.")
+
+
+def _check_rows(data, batch_size) -> None:
+    if batch_size is None:
+        return
+    _check_positive("batch_size", batch_size)
+    shapes = {path_name(p, "data"): x.shape for p, x in jax.tree_util.tree_leaves_with_path(data)}
+    if not shapes or any(not shape for shape in shapes.values()):
+        raise ValueError(f"batch_size draws rows of data, which must be arrays; got {shapes}.")
+    if len({shape[0] for shape in shapes.values()}) > 1:
+        raise ValueError(f"batch_size draws rows of data, which differ in number: {shapes}.")
 
 
 def _check_not_empty(data: tuple) -> None:

@@ -27,14 +27,20 @@ def check_header(header: Any) -> None:
     _check_texts("versions", header["versions"])
     _check_type("structure", header["structure"], str)
     _check_type("payload_sha256", header["payload_sha256"], str)
-    for part in ("state", "history"):
-        _check_type(part, header[part], list)
-        for leaf in header[part]:
+    leaves = {part: header[part] for part in ("state", "history")}
+    leaves["kept"] = header.get("kept", [])  # there is none in files of format 1
+    for part, described in leaves.items():
+        _check_type(part, described, list)
+        for leaf in described:
             _check_leaf(leaf)
     for leaf in header["history"]:
         if leaf["shape"][:1] != [header["step"]]:
             raise ValueError(f"{leaf['path']} of shape {leaf['shape']} has not one row per step")
-    size = sum(leaf["bytes"] for leaf in (*header["state"], *header["history"]))
+    _check_count("thin", header.get("thin", 1), 1)
+    for leaf in leaves["kept"]:
+        if leaf["shape"][:1] != [header["step"] // header.get("thin", 1)]:
+            raise ValueError(f"{leaf['path']} of shape {leaf['shape']} is not of every state kept")
+    size = sum(leaf["bytes"] for described in leaves.values() for leaf in described)
     if header["payload_bytes"] != size:
         raise ValueError(f"payload_bytes is {header['payload_bytes']!r}; the leaves have {size}")
     if header.get("fit") is not None:
@@ -69,9 +75,10 @@ def _check_identity(identity: Any) -> None:
     for name in ("program", "platform"):
         _check_type(f"fit.{name}", identity[name], str)
     _check_pair("fit.key", identity["key"])
-    for name in ("initial", "data", "batch"):
-        _check_type(f"fit.{name}", identity[name], list)
-        for pair in identity[name]:
+    for name in ("algorithm", "initial", "data", "batch"):
+        pairs = identity.get(name, []) if name == "algorithm" else identity[name]
+        _check_type(f"fit.{name}", pairs, list)
+        for pair in pairs:
             _check_pair(f"fit.{name}", pair)
     _check_type("fit.layout", identity.get("layout", ""), str)
 

@@ -1,6 +1,7 @@
 """The state of a running fit: where it is, what it recorded, how to go on."""
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
 from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, make_watch
-from bayesjx._core._program import as_function, get_program, place, Program
+from bayesjx._core._program import Arguments, get_program, Program
 
 
 class Position(NamedTuple):
@@ -25,17 +26,21 @@ class Loop:
 
     Attributes:
         position: steps done and the state after them. States are never donated and stay valid.
+        thin: of how many states the last one is kept.
         told: number of steps done when the callback was last called.
         seconds: spent on steps.
         compile_seconds: spent on tracing and compiling.
         failure: message about the step that went bad, or None.
+        arguments: of the step, at the start.
     """
 
     position: Position
+    thin: int
     told: int
     seconds: float
     compile_seconds: float
     failure: str | None
+    arguments: Arguments
 
     def __init__(
         self,
@@ -45,10 +50,17 @@ class Loop:
         data: tuple,
         batches: Batches,
         check_finite: str,
+        keep: Callable | None,
+        thin: int,
+        batch_size: int | None,
     ):
-        self.key, state, self.data = place(jnp.asarray(key), state, data)
-        self.algorithm = algorithm._replace(step=as_function(algorithm.step))
-        self.batches = batches
+        key = jnp.asarray(key)
+        self.arguments = Arguments(
+            algorithm.step, key, state, data, batches.first, keep, batch_size
+        )
+        self.thin = thin
+        self.key, state, self.data = self.arguments.key, self.arguments.state, self.arguments.data
+        self.algorithm, self.batches = algorithm, batches
         self.watch = make_watch(state, check_finite)
         self.position, self.told = Position(0, state), 0
         self.seconds, self.compile_seconds, self.failure = 0.0, 0.0, None
@@ -61,11 +73,13 @@ class Loop:
     def prepare(self, capacity: int, num_steps: int) -> Program:
         """Trace the step, and make room for the records of `num_steps` steps."""
         started = time.perf_counter()
-        self.program = get_program(
-            self.algorithm.step, *self.arguments(), capacity=capacity, watch=self.watch
-        )
-        self._rows = jax.tree.map(
-            lambda x: np.empty((num_steps, *x.shape), x.dtype), self.program.info
+        self.program = get_program(self.arguments, capacity, self.thin, self.watch)
+        self._rows, self._kept = (
+            jax.tree.map(lambda x, n=n: np.empty((n, *x.shape), x.dtype), like)
+            for n, like in (
+                (num_steps, self.program.info),
+                (num_steps // self.thin, self.program.kept),
+            )
         )
         if self.program.call is None:
             self.compile_seconds = time.perf_counter() - started
@@ -75,7 +89,7 @@ class Loop:
         """Compile the program unless an earlier fit did."""
         if self.program.call is None:
             started = time.perf_counter()
-            self.program.compile(self.algorithm.step, *self.arguments())
+            self.program.compile(self.arguments)
             self.compile_seconds += time.perf_counter() - started
 
     def advance(self, count: int) -> float:
@@ -86,21 +100,29 @@ class Loop:
         """
         started, (first, state) = time.perf_counter(), self.position
         batches = self.batches.stack(first, count, self.program.capacity)
-        batches = jax.tree.map(jnp.asarray, batches)
+        batches = list(map(jnp.asarray, jax.tree.leaves(batches)))
+        own, data = jax.tree.leaves(self.arguments.own), jax.tree.leaves(self.data)
+        structure = jax.tree.structure(state)
         call = self.program.call
         if call is None:
             raise RuntimeError("compile() comes first")
 
         def run(begin: int, end: int, state):
             bounds = (np.int32(begin), np.int32(end), np.int32(first))
-            return call(*bounds, self.key, state, self.data, batches)
+            leaves = jax.tree.leaves(state)
+            new, rows, kept, ok = call(*bounds, self.key, own, leaves, data, batches)
+            return jax.tree.unflatten(structure, new), (rows, kept), ok
 
-        new_state, rows, ok = run(0, count, state)
+        def run_again(begin: int, end: int, state):
+            new, (rows, _), ok = run(begin, end, state)
+            return new, rows, ok
+
+        new_state, records, ok = run(0, count, state)
         if ok:  # waits for the device: the one synchronisation of a dispatch
-            self._record(new_state, rows, count)
+            self._record(new_state, *records, count)
         else:
-            bad = find_bad_step(run, first, count, state)
-            self._record(bad.state, rows, bad.step - first)
+            bad = find_bad_step(run_again, first, count, state)
+            self._record(bad.state, *records, bad.step - first)
             self.failure = describe_bad_step(bad, self.watch, self._diagnose(bad))
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -110,19 +132,24 @@ class Loop:
         """Views of the records of the steps from `start` on."""
         return jax.tree.map(lambda x: x[start : self.step], self._rows)
 
-    def restore(self, step: int, state: Any, history: Any, told: int) -> None:
-        """Continue from `step`; `history` has `step` rows."""
-        for rows, old in zip(jax.tree.leaves(self._rows), jax.tree.leaves(history), strict=True):
+    def kept(self) -> Any:
+        """Views of what was kept of states so far."""
+        return jax.tree.map(lambda x: x[: self.step // self.thin], self._kept)
+
+    def restore(self, step: int, state: Any, history: list, kept: list, told: int) -> None:
+        """Continue from `step`; `history` has `step` rows, `kept` one for each whole block."""
+        for rows, old in zip(jax.tree.leaves(self._rows), history, strict=True):
             rows[:step] = old
+        for rows, old in zip(jax.tree.leaves(self._kept), kept, strict=True):
+            rows[: step // self.thin] = old
         self.position = Position(step, jax.tree.map(_put_like, state, self.position.state))
         self.told = told
 
-    def arguments(self) -> tuple:
-        """Key, state, data and first batch: what a step is called with."""
-        return self.key, self.position.state, self.data, self.batches.first
-
-    def _record(self, state: Any, rows: Any, count: int) -> None:
+    def _record(self, state: Any, rows: Any, kept: Any, count: int) -> None:
         step = self.step
+        done, whole = step // self.thin, (step + count) // self.thin
+        for out, new in zip(jax.tree.leaves(self._kept), jax.tree.leaves(kept), strict=True):
+            out[done:whole] = np.asarray(new)[: whole - done]
         for out, new in zip(jax.tree.leaves(self._rows), jax.tree.leaves(rows), strict=True):
             out[step : step + count] = np.asarray(new)[:count]
         self.position = Position(step + count, state)

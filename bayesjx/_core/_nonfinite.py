@@ -20,7 +20,7 @@ class Watch(NamedTuple):
         """Whether the watched leaves of `state` and the objectives of `rows` are finite."""
         leaves = zip(jax.tree.leaves(state), self.leaves, strict=True)
         watched = [x for x, watch in leaves if watch]
-        if self.objective and hasattr(rows, "objective"):
+        if self.objective and getattr(rows, "objective", None) is not None:
             watched.append(rows.objective)
         return jnp.all(jnp.array([jnp.all(jnp.isfinite(x)) for x in watched], dtype=bool))
 

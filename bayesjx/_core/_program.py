@@ -1,146 +1,258 @@
 """The compiled loop that `fit` dispatches: many steps, a number known only when called."""
 
 import dataclasses
-import weakref
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 from jax.sharding import NamedSharding, PartitionSpec
+from numpyro.distributions import Distribution
 
+from bayesjx._core._failures import on_failure
+from bayesjx._core._identity import ArraySpec, Identity, WeakCache
 from bayesjx._core._nonfinite import Watch
 from bayesjx._core._tree import is_key, path_name, shape_text
 
-
-@dataclasses.dataclass
-class Program:
-    """The loop over one `step`, for arguments of given shapes.
-
-    Attributes:
-        jaxpr: of one step.
-        info: shapes and dtypes of one `Info`.
-        capacity: most steps of one call.
-        watch: what has to stay finite.
-        call: `call(begin, end, first, key, state, data, batches) -> (state, rows, ok)` runs the
-            global steps `first + begin` to `first + end - 1`. Leaves of `batches` and `rows`
-            have a leading axis of length `capacity`, of which the entries `begin:end` are
-            used. None until compiled.
-    """
-
-    jaxpr: Any
-    info: Any
-    capacity: int
-    watch: Watch
-    call: Callable | None = None
-
-    def compile(self, step: Callable, key: Any, state: Any, data: tuple, batch: tuple) -> None:
-        """Compile `call` for the step and the arguments that were traced."""
-        run = _make_run(step, self)
-        stacked = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct((self.capacity, *x.shape), x.dtype), batch
-        )
-        shardings = None
-        if any(map(_is_spread, jax.tree.leaves((key, state, data)))):
-            shardings = (jax.tree.map(lambda x: x.sharding, state), None, None)
-        zero = np.int32(0)
-        lowered = jax.jit(run, out_shardings=shardings).lower(
-            zero, zero, zero, key, state, data, stacked
-        )
-        self.call = lowered.compile()
+MOST = 256  # programs that are kept
 
 
-# Values hold the constants of a step but not the step itself, so entries die with their keys.
-_PROGRAMS: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+class Step:
+    """A step of an algorithm that is known by what it is made of.
 
-
-def get_program(
-    step: Callable, key: Any, state: Any, data: tuple, batch: tuple, capacity: int, watch: Watch
-) -> Program:
-    """The program of `step`, traced now or taken from the cache where the shapes were met before.
+    `Step(function, *parts)` is `lambda key, state, *batch: function(*parts, key, state, *batch)`.
+    Arrays of JAX within the parts are arguments of the program that `fit` compiles, which serves
+    all steps that are equal but for the values of these arrays. All else is part of the program.
 
     Args:
-        step: of an `Algorithm`, made hashable by `as_function`.
+        function: a pure function of a module, best defined outside of functions.
+        parts: pytrees.
+    """
+
+    def __init__(self, function: Callable, *parts: Any):
+        self.function, self.parts = function, parts
+
+    def __call__(self, key: Any, state: Any, *batch: Any) -> tuple[Any, Any]:
+        return self.function(*self.parts, key, state, *batch)
+
+
+class Arguments:
+    """What the program of a step is called with: arrays in a list, and how they belong together.
+
+    Args:
+        step: of an `Algorithm`.
         key: one PRNG key.
         state: pytree of arrays.
         data: pytrees of arrays, the same at each step.
         batch: pytrees of arrays of one step.
+        keep: from a state to what is kept of it, or None.
+        batch_size: rows of the data that a step draws, or None for all of them.
+    """
+
+    def __init__(
+        self,
+        step: Callable,
+        key: Any,
+        state: Any,
+        data: tuple,
+        batch: tuple,
+        keep: Callable | None = None,
+        batch_size: int | None = None,
+    ):
+        self._keep, self._batch_size = keep, batch_size
+        made_of = (step.function, step.parts) if isinstance(step, Step) else step
+        own, self._static = eqx.partition(made_of, eqx.is_array)
+        self.key, self.own, self.state, self.data = place(key, own, state, data)
+        self.batch = batch
+        leaves = self.own, self.state, self.data, self.batch
+        self._structures = [jax.tree.structure(tree) for tree in leaves]
+
+    def fixed(self) -> list[Any]:
+        """The arrays of the step and of the data."""
+        return jax.tree.leaves((self.own, self.data))
+
+    def identity(self, *options: Any) -> Identity:
+        """Equal for steps that do the same to arrays of equal shapes, if that can be told."""
+        trees = jax.tree.map(ArraySpec.of, (self.key, self.own, self.state, self.data, self.batch))
+        own_options = self._keep, self._batch_size
+        return Identity(self._static, *trees, *own_options, *options, *_settings())
+
+    def trace(self, key: Any = None, shapes: bool = False) -> Any:
+        """The step as a function of a key and the leaves of all else, traced.
+
+        Args:
+            key: instead of the own one.
+            shapes: whether to forget where the arrays lie.
+        """
+        trees = self.key if key is None else key, self.own, self.state, self.data, self.batch
+        if shapes:
+            trees = jax.tree.map(_shape_of, trees)
+        static, structures = self._static, self._structures
+        keep, batch_size = self._keep, self._batch_size
+
+        def flat(key: Any, *leaves: list[Any]) -> Any:
+            pairs = zip(structures, leaves, strict=True)
+            own, state, data, batch = (jax.tree.unflatten(s, x) for s, x in pairs)
+            made_of = eqx.combine(own, static)
+            step = Step(made_of[0], *made_of[1]) if isinstance(made_of, tuple) else made_of
+            if batch_size is not None:
+                key, row_key = jax.random.split(key)
+                data = drawn_rows(row_key, data, batch_size)
+            out = step(key, state, *data, *batch)
+            kept = None if keep is None or not _is_pair(out) else keep(out[0])
+            return out, kept
+
+        # Not of the trees: their structures may hold functions of users, which a program must not.
+        return jax.jit(flat, inline=True).trace(trees[0], *map(jax.tree.leaves, trees[1:]))
+
+
+def drawn_rows(key: Any, data: Any, size: int) -> Any:
+    """The same random rows, with replacement, of all arrays of a pytree."""
+    leaves = jax.tree.leaves(data)
+    index = jax.random.randint(key, (size,), 0, leaves[0].shape[0])
+    return jax.tree.map(lambda x: x[index], data)
+
+
+def _is_pair(out: Any) -> bool:
+    return isinstance(out, tuple) and len(out) == 2
+
+
+def _shape_of(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=getattr(x, "weak_type", False))
+
+
+def _settings() -> tuple[Any, ...]:
+    """What else decides on how a function is traced."""
+    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
+    jax_options = (getattr(jax.config, name, None) for name in names)
+    handlers = tuple(numpyro.primitives._PYRO_STACK)
+    return *jax_options, Distribution._validate_args, on_failure(), handlers
+
+
+@dataclasses.dataclass
+class Program:
+    """The loop over one step, for arguments of given shapes.
+
+    Attributes:
+        jaxpr: of one step; None once `call` is compiled.
+        info: shapes and dtypes of one `Info`.
+        kept: shapes and dtypes of what is kept of a state.
         capacity: most steps of one call.
+        thin: of how many states the last one is kept.
+        watch: what has to stay finite.
+        call: `call(begin, end, first, key, own, state, data, batches) -> (state, rows, kept, ok)`
+            runs the global steps `first + begin` to `first + end - 1`. All but the first four are
+            lists of leaves. Those of `batches` and of the tree `rows` have a leading axis of length
+            `capacity`, of which the entries `begin:end` are used. Entry `j` of those of the tree
+            `kept` is of the last step so far of block `first // thin + j`, where a block has `thin`
+            steps. None until compiled.
+    """
+
+    jaxpr: Any
+    info: Any
+    kept: Any
+    capacity: int
+    thin: int
+    watch: Watch
+    call: Callable | None = None
+
+    def compile(self, arguments: Arguments) -> None:
+        """Compile `call` for the arguments that were traced."""
+        own, state, data, batch = map(
+            jax.tree.leaves, (arguments.own, arguments.state, arguments.data, arguments.batch)
+        )
+        stacked = [jax.ShapeDtypeStruct((self.capacity, *x.shape), x.dtype) for x in batch]
+        shardings = None
+        if any(map(is_spread, (arguments.key, *own, *state, *data))):
+            shardings = ([x.sharding for x in state], None, None, None)
+        zero = np.int32(0)
+        lowered = jax.jit(_make_run(self), out_shardings=shardings).lower(
+            zero, zero, zero, arguments.key, own, state, data, stacked
+        )
+        self.call = lowered.compile()
+
+
+_PROGRAMS = WeakCache(MOST)
+
+
+def get_program(arguments: Arguments, capacity: int, thin: int, watch: Watch) -> Program:
+    """The program of a step, traced now or taken from the cache where its like was met before.
+
+    Args:
+        arguments: of the step.
+        capacity: most steps of one call.
+        thin: of how many states the last one is kept.
         watch: what has to stay finite.
     Raises:
-        ValueError: `step` changes the structure, a shape or a dtype of the state, or returns
+        ValueError: the step changes the structure, a shape or a dtype of the state, or returns
             an `Info` that cannot be recorded.
     """
-    signature = _signature((key, state, data, batch), capacity, watch)
-    programs = _PROGRAMS.setdefault(step, {})
-    if signature not in programs:
-        traced = jax.jit(step, inline=True).trace(key, state, *data, *batch)
-        info = _check_output(traced.out_info, state)
-        programs[signature] = Program(traced.jaxpr, info, capacity, watch)
-    return programs[signature]
+    key = arguments.identity(capacity, thin, watch)
+    program = _PROGRAMS.get(key)
+    if program is None:
+        traced = arguments.trace()
+        out, kept = traced.out_info
+        info = _check_output(out, arguments.state)
+        _check_no_key(kept, "kept")
+        program = Program(traced.jaxpr, info, kept, capacity, thin, watch)
+        _PROGRAMS.put(key, program)
+    return program
 
 
-def as_function(step: Callable) -> Callable:
-    """`step`, or a function that calls it where it cannot be a key of the cache itself.
-
-    The method of an Equinox module that holds arrays has no hash, for instance; its program is
-    compiled for each fit.
-    """
-    try:
-        hash(step), weakref.ref(step)
-    except TypeError:
-        return lambda *args: step(*args)
-    return step
-
-
-def place(key: Any, state: Any, data: tuple) -> tuple[Any, Any, tuple]:
+def place(*trees: Any) -> tuple[Any, ...]:
     """Copy what lies on one device to all of them, if something is spread over a mesh."""
-    leaves = jax.tree.leaves((state, data))
-    meshes = [x.sharding.mesh for x in leaves if _is_spread(x) and hasattr(x.sharding, "mesh")]
+    leaves = jax.tree.leaves(trees)
+    meshes = [x.sharding.mesh for x in leaves if is_spread(x) and hasattr(x.sharding, "mesh")]
     if not meshes:
-        return key, state, data
+        return trees
     everywhere = NamedSharding(meshes[0], PartitionSpec())
 
     def move(x):
-        return x if _is_spread(x) else jax.device_put(x, everywhere)
+        return x if is_spread(x) else jax.device_put(x, everywhere)
 
-    return jax.tree.map(move, (key, state, data))
+    return jax.tree.map(move, trees)
 
 
-def _is_spread(x) -> bool:
+def is_spread(x: Any) -> bool:
+    """Whether an array lies on several devices."""
     return len(x.sharding.device_set) > 1
 
 
-def _signature(arguments: tuple, capacity: int, watch: Watch) -> tuple:
-    leaves, structure = jax.tree.flatten(arguments)
-    shapes = tuple((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves)
-    names = ("jax_enable_x64", "jax_default_matmul_precision", "jax_numpy_dtype_promotion")
-    settings = tuple(getattr(jax.config, name, None) for name in names)
-    return structure, shapes, capacity, watch, settings
+def _make_run(program: Program) -> Callable:
+    step, constants, watch = program.jaxpr.jaxpr, program.jaxpr.consts, program.watch
+    capacity, thin = program.capacity, program.thin
+    like, structure = jax.tree.flatten(program.info)
+    kept_like, kept_structure = jax.tree.flatten(program.kept)
+    blocks = (capacity - 1) // thin + 2  # that a call may have a part of
 
-
-def _make_run(step: Callable, program: Program) -> Callable:
-    inner = jax.jit(step, inline=True)  # JAX has its trace from `get_program`
-
-    def run(begin, end, first, key, state, data, batches):
+    def run(begin, end, first, key, own, state, data, batches):
         def body(i, carry):
-            state, rows = carry
-            batch = jax.tree.map(lambda x: _row(x, i), batches)
-            new, row = inner(jax.random.fold_in(key, first + i), state, *data, *batch)
-            new = jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
-            rows = jax.tree.map(
-                lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), rows, row
-            )
-            return new, rows
+            state, rows, kept = carry
+            now = jax.random.fold_in(key, first + i)
+            batch = [_row(x, i) for x in batches]
+            found = jax.core.eval_jaxpr(step, constants, now, *own, *state, *data, *batch)
+            new, found = found[: len(state)], found[len(state) :]
+            new = [x.astype(old.dtype) for x, old in zip(new, state, strict=True)]
+            rows = _written(rows, i, found[: len(rows)])
+            block = (first + i) // thin - first // thin
+            return new, rows, _written(kept, block, found[len(rows) :])
 
-        rows = jax.tree.map(
-            lambda x: jnp.zeros((program.capacity, *x.shape), x.dtype), program.info
-        )
-        state, rows = jax.lax.fori_loop(begin, end, body, (state, rows))
-        return state, rows, program.watch.all_finite(state, rows)
+        rows = [jnp.zeros((capacity, *x.shape), x.dtype) for x in like]
+        kept = [jnp.zeros((blocks, *x.shape), x.dtype) for x in kept_like]
+        state, rows, kept = jax.lax.fori_loop(begin, end, body, (state, rows, kept))
+        rows, kept = jax.tree.unflatten(structure, rows), jax.tree.unflatten(kept_structure, kept)
+        return state, rows, kept, watch.all_finite(state, rows)
 
     return run
+
+
+def _written(arrays: list[Any], i: Any, values: list[Any]) -> list[Any]:
+    pairs = zip(arrays, values, strict=True)
+    return [jax.lax.dynamic_update_index_in_dim(x, y, i, 0) for x, y in pairs]
 
 
 def _row(x, i):
@@ -152,9 +264,7 @@ def _check_output(out: Any, state: Any) -> Any:
         raise ValueError(f"step must return the pair (state, info); got {type(out).__name__}.")
     new, info = out
     _check_same_state(state, new)
-    for path, x in jax.tree_util.tree_leaves_with_path(info):
-        if is_key(x):
-            raise ValueError(f"{path_name(path, 'info')} is a PRNG key, which is not recorded.")
+    _check_no_key(info, "info")
     objective = getattr(info, "objective", None)
     if objective is not None and getattr(objective, "shape", None) != ():
         got = (
@@ -162,6 +272,12 @@ def _check_output(out: Any, state: Any) -> Any:
         )
         raise ValueError(f"info.objective must be a scalar; got {got}. Was a mean or sum left out?")
     return info
+
+
+def _check_no_key(tree: Any, root: str) -> None:
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if is_key(x):
+            raise ValueError(f"{path_name(path, root)} is a PRNG key, which is not recorded.")
 
 
 def _check_same_state(state, new) -> None:

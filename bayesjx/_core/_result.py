@@ -24,6 +24,8 @@ class FitResult:
         seconds: spent on steps in this call, compilation and callbacks left out.
         compile_seconds: spent on tracing and compiling; 0 where the program was cached.
         resumed_from: the step that a checkpoint let this call start from.
+        kept: what `keep` gave of every `thin`-th state, NumPy arrays with a leading axis of length
+            `num_steps // thin`; None without `keep`.
     """
 
     state: Any
@@ -34,6 +36,7 @@ class FitResult:
     seconds: float
     compile_seconds: float
     resumed_from: int = 0
+    kept: Any = None
 
     def __repr__(self) -> str:
         rows = [("status", self.message.splitlines()[0]), ("steps", self._steps_text())]

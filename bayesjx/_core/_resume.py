@@ -25,6 +25,7 @@ from bayesjx._core._checkpoint import (
 )
 from bayesjx._core._lock import FileLock
 from bayesjx._core._loop import Loop
+from bayesjx._core._program import is_spread
 from bayesjx._core._tree import is_array, is_key, path_name, shape_text
 
 
@@ -77,7 +78,8 @@ class Saver:
         self._check(header)
         position, step, count = self._loop.position, header["step"], len(header["state"])
         state = jax.tree.unflatten(jax.tree.structure(position.state), leaves[:count])
-        self._loop.restore(step, state, leaves[count:], header["told"])
+        middle = count + len(header["history"])
+        self._loop.restore(step, state, leaves[count:middle], leaves[middle:], header["told"])
         stopped = header["stopped"] if header["num_steps"] >= self._num_steps else None
         self._saved = (step, header["told"], stopped)
         return stopped
@@ -127,9 +129,11 @@ class Saver:
                 "num_steps": self._num_steps,
                 "told": loop.told,
                 "stopped": stopped,
+                "thin": loop.thin,
                 "fit": self._identity,
             }
-            write_checkpoint(self._target, header, loop.position.state, loop.history())
+            parts = loop.position.state, loop.history(), loop.kept()
+            write_checkpoint(self._target, header, *parts)
             self._saved = now
         self._saved_at = time.monotonic()
 
@@ -141,16 +145,22 @@ class Saver:
         if saved["key"] != self._identity["key"]:
             raise CheckpointError(f"{path} belongs to a fit with another key.")
         for part, what in (
+            ("algorithm", "another algorithm"),
             ("initial", "another initial state"),
             ("data", "other data"),
             ("batch", "other batches"),
         ):
-            _check_contents(saved[part], self._identity[part], what, path)
+            _check_contents(saved.get(part, []), self._identity[part], what, path)
         self._check_program(header["versions"], saved)
         rows = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((header["step"], *x.shape), x.dtype), loop.program.info
         )
         check_leaves(header["history"], rows, path, root="info")
+        if header.get("thin", 1) != loop.thin:
+            raise CheckpointError(
+                f"{path} belongs to a fit with thin={header.get('thin', 1)}; with thin={loop.thin} "
+                "other states would be kept."
+            )
         if header["step"] > self._num_steps:
             raise CheckpointError(
                 f"{path} holds {header['step']} steps already; num_steps={self._num_steps} is less."
@@ -226,6 +236,7 @@ def _identity(loop: Loop) -> dict:
     key = _typed(loop.key)
     return {
         "key": [str(jax.random.key_impl(key)) if is_key(key) else "raw", _content(key)],
+        "algorithm": _contents(loop.arguments.own, "algorithm"),
         "initial": _contents(loop.position.state, "state"),
         "data": _contents(loop.data, "data"),
         "batch": _contents(loop.batches.first, "batches(0)"),
@@ -247,23 +258,14 @@ def _typed(key: Any) -> Any:
 
 def _fingerprint(loop: Loop) -> str:
     """Fingerprint of the step, whether its key is raw or typed and wherever its data lie."""
-    arguments = loop.arguments()
-    leaves = jax.tree.leaves(arguments)
-    if is_key(loop.key) and not any(map(_is_spread, leaves)):
-        return program_fingerprint(loop.program.jaxpr)
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (_typed(loop.key), *arguments[1:])
-    )
-    key, state, data, batch = shapes
-    try:
-        traced = jax.jit(loop.algorithm.step, inline=True).trace(key, state, *data, *batch)
-    except Exception:  # a step that takes raw keys or data on a mesh only
-        return program_fingerprint(loop.program.jaxpr)
-    return program_fingerprint(traced.jaxpr)
-
-
-def _is_spread(x: Any) -> bool:
-    return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
+    arguments, jaxpr = loop.arguments, loop.program.jaxpr
+    moved = any(map(is_spread, (*arguments.fixed(), *jax.tree.leaves(arguments.state))))
+    if not is_key(loop.key) or moved:
+        try:
+            return program_fingerprint(arguments.trace(_typed(loop.key), shapes=True).jaxpr)
+        except Exception:  # a step that takes raw keys or data on a mesh only
+            pass
+    return program_fingerprint(arguments.trace().jaxpr if jaxpr is None else jaxpr)
 
 
 def _layout(loop: Loop) -> str:
@@ -272,7 +274,7 @@ def _layout(loop: Loop) -> str:
         f"{path_name(path, root)} by {getattr(x.sharding, 'spec', x.sharding)}"
         for tree, root in ((loop.position.state, "state"), (loop.data, "data"))
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
-        if _is_spread(x) and not x.sharding.is_fully_replicated
+        if is_spread(x) and not x.sharding.is_fully_replicated
     ]
     count = len(loop.key.devices())
     return f"{count} devices ({', '.join(spread)})" if count > 1 else "one device"

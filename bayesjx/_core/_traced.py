@@ -15,6 +15,8 @@ import numpy as np
 import numpyro
 from jax.extend import core
 
+from ._identity import ByValue, Identity, WeakCache
+
 MOST = 256  # functions that are remembered
 FIXED = (
     0.0,
@@ -41,11 +43,14 @@ class TracedFunction(eqx.Module):
         constants: what it closes over.
         jaxpr: what it does.
         structure: of its result.
+        identity: None where `jaxpr` tells it from others, so that equal ones share programs; else
+            what does, for `compiled_for`.
     """
 
     constants: list[Any]
     jaxpr: Any = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
+    identity: Identity | None = eqx.field(static=True, default=None)
 
     def __call__(self, *args: Any) -> Any:
         flat = jax.tree.leaves(args)
@@ -61,14 +66,15 @@ def traced(function: Callable[..., Any], *args: Any, source: Any = None) -> Trac
     Args:
         function: of arrays or pytrees of them.
         args: arrays, or their shapes and types.
-        source: what the function was made of, hashable. Functions of one source may also hold
+        source: what the function was made of. Functions of one source may also hold
             checks and derivatives of their own, of which it cannot be told whether they are equal,
             and are so if all else is.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     jaxpr, numbers = _with_numbers_outside(closed.jaxpr)
     constants = [*numbers, *closed.consts]
-    return TracedFunction(constants, _first_equal(jaxpr, source), jax.tree.structure(shape))
+    same, identity = _first_equal(jaxpr, source)
+    return TracedFunction(constants, same, jax.tree.structure(shape), identity)
 
 
 def _with_numbers_outside(jaxpr: Any) -> tuple[Any, list[Any]]:
@@ -91,25 +97,37 @@ def _may_change(literal: Any) -> bool:
 
 
 _JAXPRS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+_OF_SOURCES = WeakCache(MOST)
 
 
-def _first_equal(jaxpr: Any, source: Any) -> Any:
-    """The first of those that do the same; itself if that cannot be told."""
+def _first_equal(jaxpr: Any, source: Any) -> tuple[Any, Identity | None]:
+    """The first of those that do the same, and what else tells it from others."""
     try:
         key = _key(jaxpr)
     except _Unknown:
-        if source is None:
-            return jaxpr
-        try:
-            key = source, _key(jaxpr, True)
-            hash(key)
-        except (_Unknown, TypeError):
-            return jaxpr
+        return _first_of_source(jaxpr, source)
     known = _JAXPRS.setdefault(key, jaxpr)
     _JAXPRS.move_to_end(key)
     if len(_JAXPRS) > MOST:
         _JAXPRS.popitem(last=False)
-    return known
+    return known, None
+
+
+def _first_of_source(jaxpr: Any, source: Any) -> tuple[Any, Identity]:
+    """The same for one that has checks or rules of its own; without a source it is the first."""
+    try:
+        names = ByValue(_key(jaxpr, True))
+        hash(names)
+    except (_Unknown, TypeError):
+        source = None
+    if source is None:
+        return jaxpr, Identity(jaxpr)
+    identity = Identity(source, names)
+    known = _OF_SOURCES.get(identity)
+    if known is None:
+        known = jaxpr
+        _OF_SOURCES.put(identity, jaxpr)
+    return known, identity
 
 
 class _Unknown(Exception):

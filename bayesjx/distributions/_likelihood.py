@@ -13,8 +13,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from numpyro import distributions as dist
+from numpyro.distributions import constraints
 
-from .._core import check_key, positive_field, refuse_where, traced, TracedFunction
+from .._core import check_key, constrained_field, refuse_where, traced, TracedFunction
 from ._quadrature import adaptive_nodes
 from ._repair import repaired
 
@@ -47,7 +48,7 @@ class Gaussian(AbstractLikelihood):
         ValueError: `noise` is not a scalar, or known and not positive.
     """
 
-    noise: jax.Array = positive_field()
+    noise: jax.Array = constrained_field(constraints.positive)
 
     def __init__(self, noise: Any):
         if not isinstance(noise, (int, float, np.generic, np.ndarray, jax.Array)):

@@ -49,8 +49,6 @@ from ._natural_gradient import (
     NaturalNormal as NaturalNormal,
     svgp_adam as svgp_adam,
     svgp_natgrad as svgp_natgrad,
-    SVGPInfo as SVGPInfo,
-    SVGPState as SVGPState,
 )
 from ._pathwise import pathwise as pathwise, PathwiseSamples as PathwiseSamples
 from ._posterior import AbstractPosterior as AbstractPosterior

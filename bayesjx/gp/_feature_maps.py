@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ..kernels import ArcCosine, Coregion
 from ..kernels._distances import safe_sqrt
-from ..kernels._parameters import valid
+from ..kernels._parameters import amplitude, valid
 
 
 class Waves(eqx.Module):
@@ -47,7 +47,7 @@ class Units(eqx.Module):
         fields = kernel._augmented(x) @ self.weights.astype(x.dtype).T
         on = fields > 0
         units = jnp.where(on, fields, 0) ** kernel.order if kernel.order else on.astype(x.dtype)
-        return _root(2 * kernel.variance / len(self.weights)).astype(x.dtype) * units
+        return _root(2 * amplitude(kernel, x.dtype) / len(self.weights)) * units
 
 
 class Outputs(eqx.Module):

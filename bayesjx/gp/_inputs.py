@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._core import checked_finite
+from .._core import checked_finite, known_field
 from ..kernels._kernel import points
 
 
@@ -24,7 +24,7 @@ class Grid(eqx.Module):
         ValueError: no axis, or one that is empty, has more than two dimensions or holds NaN.
     """
 
-    axes: tuple[jax.Array, ...]
+    axes: tuple[jax.Array, ...] = known_field()
 
     def __init__(self, *axes: Any):
         if not axes:

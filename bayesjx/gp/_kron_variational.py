@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,9 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import random
+from jax.tree_util import Partial
 
 from .. import ops
-from .._core import Algorithm, from_real, refuse_where, safe_cholesky, solve_triangular, to_real
+from .._core import (
+    Algorithm,
+    gradient_algorithm,
+    GradientState,
+    refuse_where,
+    safe_cholesky,
+    solve_triangular,
+    trained,
+)
 from ..distributions._likelihood import expected_log_prob, Likelihood
 from ..ops._kron import kron_mm, outer
 from ._arguments import check_draws, check_optimizer, real_array
@@ -147,9 +156,9 @@ class KronVariational(eqx.Module):
             held(self.likelihood),
         )
 
-    def trained(self, state: KronVIState) -> KronVariational:
+    def trained(self, state: GradientState) -> KronVariational:
         """The same with the arrays of a state of `kron_vi`, made from it."""
-        return from_real(eqx.combine(state.params, to_real(self)))
+        return trained(self, state)
 
     def spread(self) -> tuple[jax.Array, ...]:
         """$R_d$, lower triangular."""
@@ -263,24 +272,6 @@ class KronVariationalPosterior(AbstractPosterior):
         return type(cross)(*(solve_triangular(tril, f.T, lower=True).T for f, tril in pairs))
 
 
-class KronVIState(NamedTuple):
-    """State of `kron_vi`; `q.trained(state)` puts the module together.
-
-    Attributes:
-        params: what is trained, positive arrays by their logarithms, None elsewhere.
-        opt_state: of Optax.
-    """
-
-    params: Any
-    opt_state: Any
-
-
-class KronVIInfo(NamedTuple):
-    """The bound, estimated from the batch, at the state that the step started from."""
-
-    objective: jax.Array
-
-
 def kron_vi(
     q: KronVariational,
     optimizer: optax.GradientTransformation,
@@ -300,39 +291,22 @@ def kron_vi(
             everything that the bound depends on but the grid.
 
     Returns:
-        `init() -> KronVIState`, `step(key, state, cells, y) -> (KronVIState, KronVIInfo)`;
+        `init() -> GradientState`, `step(key, state, cells, y) -> (GradientState, GradientInfo)`;
         `q.trained(state)` is the result.
 
     Raises:
         ValueError: when traced, what `elbo` raises.
     """
     check_optimizer(optimizer)
-    if trainable is None:
-        spec = jax.tree.map(eqx.is_inexact_array, q)
-        spec = eqx.tree_at(lambda s: s.grid, spec, jax.tree.map(lambda _: False, q.grid))
-        spec = eqx.tree_at(lambda s: s.prior.noise, spec, False)  # 0, whose logarithm stays
-    else:
-        spec = jax.tree.map(lambda _: False, q)
-        spec = eqx.tree_at(trainable, spec, replace_fn=lambda _: True)
-    free, fixed = eqx.partition(to_real(q), spec)
+    return gradient_algorithm(
+        Partial(_bound, num_data), q, optimizer, trainable=trainable, maximise=True
+    )
 
-    def init() -> KronVIState:
-        return KronVIState(free, optimizer.init(free))
 
-    def step(
-        key: jax.Array, state: KronVIState, cells: Any, y: Any
-    ) -> tuple[KronVIState, KronVIInfo]:
-        del key
-
-        def loss(params: Any) -> jax.Array:
-            return -from_real(eqx.combine(params, fixed)).elbo(cells, y, num_data)
-
-        value, gradient = jax.value_and_grad(loss)(state.params)
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        moved = optax.apply_updates(state.params, updates)
-        return KronVIState(moved, opt_state), KronVIInfo(-value)
-
-    return Algorithm(init, step)
+def _bound(
+    num_data: int | None, key: jax.Array, q: KronVariational, cells: Any, y: Any
+) -> jax.Array:
+    return q.elbo(cells, y, num_data, key=key)
 
 
 def observed_cells(grid: Grid, y: Any, mask: Any = None) -> tuple[np.ndarray, jax.Array]:

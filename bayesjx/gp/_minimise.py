@@ -7,20 +7,23 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import random
 
 from .._core import (
     check_key,
     compiled,
+    compiled_for,
+    Descent,
     failures_are_nan,
     from_real,
-    learnable,
-    to_real,
+    known,
+    l_bfgs,
     traced,
     TracedFunction,
+    unconstrained,
 )
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
@@ -117,7 +120,8 @@ def minimise(
         key: for `restarts > 1`.
         side_by_side: whether the starts run at once, by `jax.vmap`, with the memory of all of them;
             by default on accelerators. On CPUs one after another is as fast, as each ends when it
-            has converged.
+            has converged. Both work under `jit`, where values that are traced all move: leave out
+            by `trainable` a variance that may be 0.
 
     Returns:
         The best end. Look at `converged`, or print `message`: on real data, with many lengthscales
@@ -126,25 +130,19 @@ def minimise(
     Raises:
         ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
             options out of range, or a positive array in which some elements are 0 or negative.
-        RuntimeError: the objective is NaN or infinite at every start.
+        RuntimeError: the objective is NaN or infinite at every start (also under `jit`).
 
     References:
         Liu and Nocedal (1989), "On the limited memory BFGS method for large scale optimization";
         run by Optax, with its zoom line search.
     """
     _check_options(max_steps, tolerance, restarts, spread, key)
-    if side_by_side is None:
-        side_by_side = jax.default_backend() != "cpu"
-    elif not isinstance(side_by_side, bool):
+    if side_by_side is not None and not isinstance(side_by_side, bool):
         raise ValueError(f"minimise: side_by_side must be a bool or None, got {side_by_side!r}")
     if not callable(objective):
         raise ValueError(f"minimise: objective must be a function, got {objective!r:.80}")
-    spec = _chosen(params, trainable)
-    real = to_real(params)
-    spec = jax.tree.map(_is_free, spec, real)
-    free, fixed = eqx.partition(real, spec)
-    if not jax.tree.leaves(free):
-        raise ValueError("minimise: params hold no floating-point array to train")
+    free = unconstrained(params, trainable)
+    fixed = known(params, free)
     arrays, static = eqx.partition((fixed, data), eqx.is_array)
     free = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), free)
     starts = [free]
@@ -153,24 +151,45 @@ def minimise(
 
     def value(free: Any, arrays: Any) -> jax.Array:
         fixed, data = eqx.combine(arrays, static)
-        return _value(objective, from_real(eqx.combine(free, fixed)), data)
+        return _value(objective, eqx.combine(from_real(free), fixed), data)
 
     same = traced(value, free, arrays, source=objective)
     # Rules of derivatives are traced there, and not where a density asks for NaN.
     with failures_are_nan():
-        if side_by_side and len(starts) > 1:
-            ends = _minimise_all(same, starts, arrays, max_steps, tolerance)
-        else:
-            ends = [_minimise(same, at, arrays, max_steps, tolerance) for at in starts]
-    best = min(ends, key=lambda end: float(jnp.nan_to_num(end.objective, nan=jnp.inf)))
-    best = best._replace(ends=jnp.concatenate([end.ends for end in ends]))
-    if not jnp.isfinite(best.objective):
-        raise RuntimeError(
-            f"minimise: the objective is {best.objective} at every start; try other parameters, or "
-            "more noise"
-        )
-    found = eqx.filter(from_real(eqx.combine(best.params, fixed)), spec)
-    return best._replace(params=eqx.combine(found, eqx.filter(params, spec, inverse=True)))
+        ends = _ends(same, starts, arrays, (max_steps, tolerance), side_by_side)
+    index = jnp.argmin(jnp.nan_to_num(ends.objective, nan=jnp.inf))
+    best = jax.tree.map(lambda x: x[index], ends)
+    lost = ~jnp.isfinite(best.objective)
+    text = (
+        "minimise: the objective is NaN or infinite at every start; try other parameters, or "
+        "more noise"
+    )
+    if isinstance(lost, jax.core.Tracer):
+        best = best._replace(objective=eqx.error_if(best.objective, lost, text))
+    elif lost:
+        raise RuntimeError(text)
+    return best._replace(params=eqx.combine(from_real(best.params), fixed), ends=ends.objective)
+
+
+def _ends(
+    objective: TracedFunction,
+    starts: list[Any],
+    arrays: Any,
+    options: tuple[int, float],
+    side_by_side: bool | None,
+) -> Minimum:
+    """Where each start ends, a stack."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((stacked, arrays)))
+    at_once = jax.default_backend() != "cpu" if side_by_side is None else side_by_side
+    identity = objective.identity
+    run = _from_all if identity is None else compiled_for(identity, _from_all)
+    if is_traced or at_once:
+        return run(objective, stacked, arrays, options, at_once)
+    # One after another in Python, with a program that serves any number of starts.
+    single = [jax.tree.map(lambda x: x[None], start) for start in starts]
+    ends = [run(objective, start, arrays, options, True) for start in single]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *ends)
 
 
 def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.Array:
@@ -184,85 +203,34 @@ def _value(objective: Callable[..., jax.Array], params: Any, data: Any) -> jax.A
     return jnp.where(jnp.isnan(out), jnp.inf, out)
 
 
-def _minimise_all(
-    objective: TracedFunction, starts: list[Any], arrays: Any, max_steps: int, tolerance: float
-) -> list[Minimum]:
-    """The minimum from each start, all at once."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
-    found = _side_by_side(objective, stacked, arrays, max_steps, tolerance)
-    return [jax.tree.map(lambda x, i=i: x[i], found) for i in range(len(starts))]
-
-
 @compiled
-def _side_by_side(
-    objective: TracedFunction, starts: Any, arrays: Any, max_steps: int, tolerance: float
+def _from_all(
+    objective: TracedFunction, starts: Any, arrays: Any, options: Any, at_once: bool
 ) -> Minimum:
-    run = lambda start: _l_bfgs(objective, start, arrays, max_steps, tolerance)  # noqa: E731
-    return jax.vmap(run)(starts)
-
-
-@compiled
-def _minimise(
-    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
-) -> Minimum:
-    return _l_bfgs(objective, start, arrays, max_steps, tolerance)
+    """The ends of a stack of starts, by `vmap` or one after another."""
+    run = lambda start: _l_bfgs(objective, start, arrays, *options)  # noqa: E731
+    if len(jax.tree.leaves(starts)[0]) == 1:  # without the cost of a batch
+        end = run(jax.tree.map(lambda x: x[0], starts))
+        return jax.tree.map(lambda x: x[None], end)
+    return jax.vmap(run)(starts) if at_once else jax.lax.map(run, starts)
 
 
 def _l_bfgs(
     objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
 ) -> Minimum:
     def value(free: Any) -> jax.Array:
-        # The line search makes float64 of a place in float32, where that is enabled.
-        free = jax.tree.map(lambda x, first: x.astype(first.dtype), free, start)
         return objective(free, arrays)
 
-    solver = optax.lbfgs(memory_size=MEMORY)
-    value_and_grad = optax.value_and_grad_from_state(value)
+    def converged(state: Descent) -> jax.Array:
+        size = tolerance * (1 + jnp.abs(state.value))
+        return (state.slope < size) | (state.values[0] - state.value <= 0.01 * size)
 
-    def go_on(carry: _Carry) -> jax.Array:
-        return (carry.steps < max_steps) & ~carry.converged & jnp.isfinite(carry.slope)
-
-    def step(carry: _Carry) -> _Carry:
-        now, gradient = value_and_grad(carry.free, state=carry.state)
-        updates, state = solver.update(
-            gradient, carry.state, carry.free, value=now, grad=gradient, value_fn=value
-        )
-        free = optax.apply_updates(carry.free, updates)
-        after = optax.tree_utils.tree_get(state, "value")
-        slope = _largest(optax.tree_utils.tree_get(state, "grad")).astype(after.dtype)
-        size = tolerance * (1 + jnp.abs(after))
-        decrease = carry.before[0] - after
-        converged = (slope < size) | (decrease <= 0.01 * size)
-        before = jnp.append(carry.before[1:], after)
-        # Where the gradient is not a number no step can be made: the last place is the answer.
-        lost = ~(jnp.isfinite(after) & jnp.isfinite(_largest(free)))
-        free = jax.tree.map(lambda new, old: jnp.where(lost, old, new), free, carry.free)
-        return _Carry(
-            free, state, carry.steps + 1, jnp.where(lost, now, after), before,
-            jnp.where(lost, jnp.nan, slope), converged & ~lost,
-        )  # fmt: skip
-
-    first = value(start)
-    none = jnp.full((), jnp.inf, first.dtype)
-    carry = _Carry(
-        start, solver.init(start), jnp.asarray(0), first, jnp.full(WINDOW, none).at[-1].set(first),
-        jnp.where(jnp.isfinite(first), 1, jnp.nan).astype(first.dtype), jnp.asarray(False),
-    )  # fmt: skip
-    last = jax.lax.while_loop(go_on, step, carry)
-    fallen = jnp.max(jnp.where(jnp.isfinite(last.before), last.before, last.value)) - last.value
+    last = l_bfgs(value, start, converged, max_steps=max_steps, memory=MEMORY, window=WINDOW)
+    finite = jnp.where(jnp.isfinite(last.values), last.values, last.value)
+    fallen = jnp.max(finite) - last.value
     return Minimum(
-        last.free, last.value, last.steps, last.converged, last.slope, fallen, last.value[None]
-    )
-
-
-class _Carry(NamedTuple):
-    free: Any
-    state: Any
-    steps: jax.Array
-    value: jax.Array
-    before: jax.Array  # values of the last steps, the oldest first
-    slope: jax.Array  # largest element of the gradient; NaN where no step can be made
-    converged: jax.Array
+        last.params, last.value, last.num_steps, last.converged, last.slope, fallen, last.value
+    )  # fmt: skip
 
 
 def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, key: Any) -> None:
@@ -278,41 +246,6 @@ def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, k
         if key is None:
             raise ValueError("minimise: restarts need a key")
         check_key(key)
-
-
-def _chosen(params: Any, trainable: Any) -> Any:
-    """Which leaves are to move, a tree of booleans."""
-    if trainable is None:
-        return learnable(params)
-    if not callable(trainable):
-        raise ValueError(f"minimise: trainable must be a function, got {trainable!r:.80}")
-    try:
-        return learnable(params, trainable)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"minimise: trainable must return a node of params or a list of them ({error})"
-        ) from error
-
-
-def _is_free(chosen: bool, leaf: Any) -> bool:
-    """Whether a leaf moves: not a variance of 0, whose logarithm is infinite."""
-    if not chosen:
-        return False
-    if np.isnan(np.asarray(leaf)).any():
-        raise ValueError(
-            "minimise: params hold NaN, or negative numbers in an array that must be positive"
-        )
-    none = np.isneginf(np.asarray(leaf))
-    if none.any() and not none.all():
-        raise ValueError(
-            "minimise: in params a positive array holds zeros beside other values; make them "
-            "positive, or leave the array out by trainable"
-        )
-    return not none.any()
-
-
-def _largest(tree: Any) -> jax.Array:
-    return jnp.max(jnp.stack([jnp.max(jnp.abs(x)) for x in jax.tree.leaves(tree)]))
 
 
 def _moved(key: jax.Array, tree: Any, spread: float) -> Any:

@@ -9,8 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
-from .._core import Algorithm, from_real, inverse_tril, learnable, to_real
+from .._core import Algorithm, gradient_algorithm, GradientState, inverse_tril, learnable
 from ._arguments import check_optimizer
 from ._inverse_factor import root_of_inverse
 from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
@@ -28,28 +29,18 @@ class NaturalNormal(NamedTuple):
     shift: jax.Array
 
 
-class SVGPState(NamedTuple):
-    """State of `svgp_natgrad` and `svgp_adam`; `svgp.trained(state)` puts the module together.
+class NaturalState(NamedTuple):
+    """What natural gradients move.
 
     Attributes:
-        params: what Optax trains, positive arrays by their logarithms, None elsewhere.
-        opt_state: that of Optax.
-        blocks: laws of the inducing variables if natural gradients train them, else ().
-        natural: the same by natural parameters, or ().
+        blocks: distributions of the inducing variables.
+        normals: the same by natural parameters.
         count: number of steps made, integer.
     """
 
-    params: Any
-    opt_state: Any
     blocks: tuple[WhitenedNormal, ...]
-    natural: tuple[NaturalNormal, ...]
+    normals: tuple[NaturalNormal, ...]
     count: jax.Array
-
-
-class SVGPInfo(NamedTuple):
-    """The bound, estimated from the minibatch, at the state that the step started from."""
-
-    objective: jax.Array
 
 
 def svgp_adam(
@@ -72,29 +63,25 @@ def svgp_adam(
             every floating-point array that the bound depends on.
 
     Returns:
-        `init() -> SVGPState`, `step(key, state, x, y) -> (SVGPState, SVGPInfo)` and a diagnosis.
-        `svgp.trained(state)` is the result.
+        `init() -> GradientState`, `step(key, state, x, y) -> (GradientState, GradientInfo)` and a
+        diagnosis. `svgp.trained(state)` is the result.
 
     Raises:
         ValueError: nothing to train; when traced, what `elbo` of the process raises.
     """
     check_optimizer(optimizer)
-    free, fixed = eqx.partition(to_real(svgp), _trainable(svgp, trainable, q=True))
-    if not jax.tree.leaves(free):
-        raise ValueError("svgp_adam: trainable chose nothing to train")
+    return gradient_algorithm(
+        Partial(_bound, num_data),
+        svgp,
+        optimizer,
+        trainable=trainable,
+        maximise=True,
+        diagnose=_diagnosis(svgp),
+    )
 
-    def init() -> SVGPState:
-        return SVGPState(free, optimizer.init(free), (), (), jnp.zeros((), jnp.int32))
 
-    def step(key: jax.Array, state: SVGPState, x: Any, y: Any) -> tuple[SVGPState, SVGPInfo]:
-        def loss(params: Any) -> jax.Array:
-            return -from_real(eqx.combine(params, fixed)).elbo(x, y, num_data, key=key)
-
-        value, gradient = jax.value_and_grad(loss)(state.params)
-        params, opt_state = _moved(optimizer, gradient, state)
-        return SVGPState(params, opt_state, (), (), state.count + 1), SVGPInfo(-value)
-
-    return Algorithm(init, step, _diagnosis(svgp))
+def _bound(num_data: int, key: jax.Array, svgp: AbstractSVGP, x: Any, y: Any) -> jax.Array:
+    return svgp.elbo(x, y, num_data, key=key)
 
 
 def svgp_natgrad(
@@ -127,8 +114,8 @@ def svgp_natgrad(
             default every floating-point array besides the laws that the bound depends on.
 
     Returns:
-        `init() -> SVGPState`, `step(key, state, x, y) -> (SVGPState, SVGPInfo)` and a diagnosis.
-        `svgp.trained(state)` is the result.
+        `init() -> GradientState`, `step(key, state, x, y) -> (GradientState, GradientInfo)` and a
+        diagnosis. `svgp.trained(state)` is the result.
 
     Raises:
         ValueError: `gamma` is out of range; when traced, what `elbo` of the process raises.
@@ -142,38 +129,38 @@ def svgp_natgrad(
         raise ValueError(f"svgp_natgrad: gamma must be in (0, 1], got {gamma}")
     if optimizer is not None:
         check_optimizer(optimizer)
-    spec = _trainable(svgp, trainable, q=False)
-    if optimizer is None:
-        spec = jax.tree.map(lambda _: False, spec)
-    free, fixed = eqx.partition(to_real(svgp), spec)
+    spec = learnable(svgp, trainable)
+    spec = eqx.tree_at(lambda s: s.blocks, spec, jax.tree.map(lambda _: False, svgp.blocks))
+    natural = NaturalState(svgp.blocks, tuple(map(_natural, svgp.blocks)), jnp.zeros((), jnp.int32))
+    return gradient_algorithm(
+        Partial(_natural_loss, gamma, num_data),
+        svgp,
+        optimizer,
+        trainable=spec,
+        natural=natural,
+        diagnose=_diagnosis(svgp),
+    )
 
-    def init() -> SVGPState:
-        opt_state = optimizer.init(free) if optimizer is not None else ()
-        natural = tuple(map(_natural, svgp.blocks))
-        return SVGPState(free, opt_state, svgp.blocks, natural, jnp.zeros((), jnp.int32))
 
-    def step(key: jax.Array, state: SVGPState, x: Any, y: Any) -> tuple[SVGPState, SVGPInfo]:
-        length = gamma(state.count) if callable(gamma) else gamma
-
-        def loss(params: Any) -> tuple[jax.Array, Any]:
-            now = from_real(eqx.combine(params, fixed)).with_blocks(state.blocks)
-            x_now, y_now, weight = now.batch(x, y, num_data)
-            at = now.project(x_now)  # once, for both steps
-            held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
-            held = eqx.combine(held, now)
-            before, *new = _natural_step(held, held_at, y_now, weight, state.natural, length, key)
-            value = now.with_blocks(new[0]).bound(at, y_now, weight, key)
-            return -value, (before, *new)
-
-        if optimizer is None:
-            before, blocks, natural = loss(state.params)[1]
-            params, opt_state = state.params, state.opt_state
-        else:
-            gradient, (before, blocks, natural) = jax.grad(loss, has_aux=True)(state.params)
-            params, opt_state = _moved(optimizer, gradient, state)
-        return SVGPState(params, opt_state, blocks, natural, state.count + 1), SVGPInfo(before)
-
-    return Algorithm(init, step, _diagnosis(svgp))
+def _natural_loss(
+    gamma: Any,
+    num_data: int,
+    key: jax.Array,
+    svgp: AbstractSVGP,
+    natural: NaturalState,
+    x: Any,
+    y: Any,
+) -> tuple[jax.Array, jax.Array, NaturalState]:
+    """The negative bound after the natural step, the bound before it, and what it led to."""
+    length = gamma(natural.count) if callable(gamma) else gamma
+    now = svgp.with_blocks(natural.blocks)
+    x, y, weight = now.batch(x, y, num_data)
+    at = now.project(x)  # once, for both steps
+    held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
+    held = eqx.combine(held, now)
+    before, blocks, laws = _natural_step(held, held_at, y, weight, natural.normals, length, key)
+    value = now.with_blocks(blocks).bound(at, y, weight, key)
+    return -value, before, NaturalState(blocks, laws, natural.count + 1)
 
 
 def _natural_step(
@@ -228,25 +215,8 @@ def _natural(law: WhitenedNormal) -> NaturalNormal:
     return NaturalNormal(precision, (precision @ law.mean[..., None])[..., 0])
 
 
-def _trainable(svgp: AbstractSVGP, chosen: Callable[[Any], Any] | None, q: bool) -> Any:
-    """Which leaves are trained by Optax, a pytree of booleans."""
-    spec = learnable(svgp, chosen)
-    if not q:
-        spec = eqx.tree_at(lambda s: s.blocks, spec, jax.tree.map(lambda _: False, svgp.blocks))
-    if svgp.likelihood is not None:  # 0, whose logarithm does not move
-        spec = eqx.tree_at(lambda s: s.prior.noise, spec, False)
-    return spec
-
-
-def _moved(
-    optimizer: optax.GradientTransformation, gradient: Any, state: SVGPState
-) -> tuple[Any, Any]:
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    return optax.apply_updates(state.params, updates), opt_state
-
-
 def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
-    def diagnose(key: jax.Array, state: SVGPState, x: Any, y: Any) -> str:
+    def diagnose(key: jax.Array, state: GradientState, x: Any, y: Any) -> str:
         now = svgp.trained(state)
         x, y, _ = now.batch(x, y, None)
         at = now.project(x)

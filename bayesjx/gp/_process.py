@@ -10,9 +10,10 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import constraints
 
 from .. import ops
-from .._core import checked_finite, positive_field, refuse_where
+from .._core import checked_finite, constrained_field, refuse_where
 from ..distributions import StructuredNormal
 from ..kernels import AbstractKernel
 from ..kernels._parameters import valid
@@ -48,8 +49,9 @@ class GP(eqx.Module):
     kernel: AbstractKernel
     mean: Any
     # One variance for each observation, or their covariance, comes from whoever measured them.
-    noise: Any = positive_field(
-        known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim > 0
+    noise: Any = constrained_field(
+        constraints.nonnegative,
+        known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim > 0,
     )
 
     def __init__(

@@ -186,7 +186,7 @@ def harmonics(lengthscale: jax.Array) -> jax.Array:
     """
     lengthscale = eqx.error_if(
         lengthscale,
-        lengthscale < SHORTEST,
+        (lengthscale > 0) & (lengthscale < SHORTEST),
         f"fourier_features: a lengthscale of Periodic is below {SHORTEST}, where more than "
         f"{HARMONICS} harmonics are needed",
     )

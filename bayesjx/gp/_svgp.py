@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite, from_real, refuse_where, to_real
+from .._core import checked_finite, refuse_where, trained
 from ..distributions._likelihood import expectation, Gaussian, in_support, Likelihood
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
@@ -184,8 +184,8 @@ class AbstractSVGP(eqx.Module):
 
     def trained(self, state: Any) -> Any:
         """The same with the arrays of a state of `svgp_natgrad` or `svgp_adam`, made from it."""
-        svgp = from_real(eqx.combine(state.params, to_real(self)))
-        return svgp.with_blocks(state.blocks) if state.blocks else svgp
+        svgp = trained(self, state)
+        return svgp if state.natural is None else svgp.with_blocks(state.natural.blocks)
 
 
 class SVGP(AbstractSVGP):

@@ -8,10 +8,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
+from numpyro.distributions import constraints
 
-from .._core import nan_if_negative, positive_field, refuse_where
+from .._core import constrained_field, nan_unless_valid, refuse_where
 from ._kernel import AbstractKernel
-from ._parameters import finite, floating, numbers
+from ._parameters import finite, numbers
 
 
 class Coregion(AbstractKernel):
@@ -35,8 +36,8 @@ class Coregion(AbstractKernel):
         section 4.2.
     """
 
-    factor: jax.Array
-    diagonal: jax.Array = positive_field()
+    factor: Float[Array, "p r"]
+    diagonal: Float[Array, " p"] = constrained_field(constraints.nonnegative)
 
     def __init__(self, factor: Any, diagonal: Any):
         factor, diagonal = numbers("factor", factor), numbers("diagonal", diagonal)
@@ -47,7 +48,7 @@ class Coregion(AbstractKernel):
                 f"{shape} and {diagonal.shape}"
             )
         self.factor = finite("factor", factor)
-        self.diagonal = floating("diagonal", diagonal)
+        self.diagonal = diagonal
 
     @property
     def num_outputs(self) -> int:
@@ -56,7 +57,7 @@ class Coregion(AbstractKernel):
 
     def matrix(self) -> Float[Array, "p p"]:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
-        return self.factor @ self.factor.T + jnp.diag(nan_if_negative(self.diagonal))
+        return nan_unless_valid(self, self.factor @ self.factor.T + jnp.diag(self.diagonal))
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         rows, row_is_one = self.index(x)
@@ -66,7 +67,7 @@ class Coregion(AbstractKernel):
 
     def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         index, is_one = self.index(x)
-        own = jnp.sum(self.factor**2, axis=1) + nan_if_negative(self.diagonal)
+        own = nan_unless_valid(self, jnp.sum(self.factor**2, axis=1) + self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
     def index(self, x: Float[Array, "n _"]) -> tuple[Int[Array, " n"], Bool[Array, " n"]]:

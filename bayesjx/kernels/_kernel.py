@@ -14,8 +14,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import check_known, constrained_field
 from ._parameters import point, real_points, scalar, valid_variance
 
 
@@ -23,14 +24,18 @@ class AbstractKernel(eqx.Module):
     r"""Abstract base class of covariance functions $k(x, x')$ of points of shape `(d,)`.
 
     Sums and products of kernels are kernels; a number times a kernel scales the variance.
-    Parameters are plain arrays; those that must be positive, as lengthscales and variances, are
-    declared so.
+    Parameters are plain arrays; their fields declare a constraint (lengthscales are positive, say),
+    which optimisers satisfy. Values that are known to break it are an error; where they are known
+    only at run time, covariances are NaN.
 
     How a Gram matrix is structured on a grid, or which state space a kernel of time has, is
     dispatched on its type in `bayesjx.gp` and `bayesjx.ssm`.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
+
+    def __check_init__(self):
+        check_known(self)
 
     @abc.abstractmethod
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
@@ -116,7 +121,7 @@ class AbstractConstantVariance(AbstractKernel):
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         """The variance at points `(n, d)`, scalar, in their precision.
 
-        NaN where a parameter is out of its range.
+        NaN where a parameter breaks its constraint.
 
         Raises:
             ValueError: a parameter has another number of values than points have coordinates.
@@ -198,7 +203,7 @@ class Scaled(AbstractKernel):
     """
 
     kernel: AbstractKernel
-    variance: jax.Array = positive_field()
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, kernel: AbstractKernel, variance: Any):
         _check_kernels("kernel", kernel)
@@ -299,7 +304,7 @@ class Constant(AbstractConstantVariance):
         variance: not negative, scalar.
     """
 
-    variance: jax.Array = positive_field()
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)

@@ -8,15 +8,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
-from .._core import nan_if_negative, positive_field
+from .._core import constrained_field, nan_unless_valid
 from ._distances import at_most, safe_sqrt, squared_distances
 from ._kernel import AbstractKernel
 from ._parameters import (
     along,
     finite,
     finite_scalar,
-    floating,
+    numbers,
     of_coordinates,
     one_or_each,
     scalar,
@@ -32,19 +33,21 @@ class Linear(AbstractKernel):
         centre: the point $c$ where all functions are 0, scalar or shape `(d,)`.
     """
 
-    centre: jax.Array
-    variance: jax.Array = positive_field()
+    centre: Float[Array, "*c"]
+    variance: Float[Array, "*d"] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, centre: Any = 0.0):
-        self.variance = one_or_each("variance", floating("variance", variance))
+        self.variance = one_or_each("variance", numbers("variance", variance))
         self.centre = one_or_each("centre", finite("centre", centre))
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-        centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
+        centre = along(self, "centre", x)
+        variance = nan_unless_valid(self, along(self, "variance", x))
         return ((x - centre) * variance) @ (y - centre).T
 
     def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        centre, variance = along(self, "centre", x), nan_if_negative(along(self, "variance", x))
+        centre = along(self, "centre", x)
+        variance = nan_unless_valid(self, along(self, "variance", x))
         return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
 
@@ -58,8 +61,8 @@ class Polynomial(AbstractKernel):
     """
 
     degree: int = eqx.field(static=True)
-    variance: jax.Array = positive_field()
-    offset: jax.Array = positive_field()
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
+    offset: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
         if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
@@ -76,7 +79,7 @@ class Polynomial(AbstractKernel):
 
     def _of(self, product: jax.Array) -> jax.Array:
         slope, offset = valid_variance(self, product.dtype), jnp.asarray(self.offset, product.dtype)
-        return (slope * product + nan_if_negative(offset)) ** self.degree
+        return (slope * product + offset) ** self.degree
 
 
 class ArcCosine(AbstractKernel):
@@ -97,9 +100,9 @@ class ArcCosine(AbstractKernel):
     """
 
     order: int = eqx.field(static=True)
-    bias: jax.Array
-    lengthscale: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    bias: Float[Array, ""]
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(
         self, order: int = 1, lengthscale: Any = 1.0, bias: Any = 1.0, variance: Any = 1.0
@@ -118,18 +121,18 @@ class ArcCosine(AbstractKernel):
         apart = at_most(squared_distances(units_x, units_y) / 2, 2.0)
         # A point 0 (without bias) has no direction: it is at right angles to all but itself.
         apart = jnp.where((sizes_x == 0)[:, None] ^ (sizes_y == 0), 1.0, apart)
-        scale = valid_variance(self, x.dtype, "lengthscale") / jnp.pi
+        scale = valid_variance(self, x.dtype) / jnp.pi
         sizes = (sizes_x[:, None] * sizes_y) ** self.order
         return scale * sizes * _ANGULAR[self.order](apart)
 
     def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
-        return valid_variance(self, x.dtype, "lengthscale") * at_equal * squares**self.order
+        return valid_variance(self, x.dtype) * at_equal * squares**self.order
 
     def _augmented(self, x: jax.Array) -> jax.Array:
         bias = jnp.full((len(x), 1), self.bias, x.dtype)
-        return jnp.concatenate([x / nan_if_negative(along(self, "lengthscale", x)), bias], axis=1)
+        return jnp.concatenate([x / along(self, "lengthscale", x), bias], axis=1)
 
     def _directions(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Augmented points of length 1, shape `(n, d + 1)`, and their lengths; 0 stays 0."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import nan_if_negative
+from .._core import nan_if_negative, nan_unless_valid
 
 
 def real_points(name: str, x: Any) -> Float[Array, "n d"]:
@@ -55,21 +55,12 @@ def numbers(name: str, value: Any) -> jax.Array:
 
 
 def scalar(name: str, value: Any) -> jax.Array:
-    """A parameter that is one number and not negative.
+    """A parameter that is one number.
 
     Raises:
-        ValueError: it is not a scalar, or known and negative or NaN.
+        ValueError: it is not a scalar.
     """
-    return _one(name, floating(name, value))
-
-
-def positive(name: str, value: Any) -> jax.Array:
-    """A parameter that is one positive number.
-
-    Raises:
-        ValueError: it is not a scalar, or known and not positive.
-    """
-    return _one(name, _positive(name, value))
+    return _one(name, numbers(name, value))
 
 
 def finite(name: str, value: Any) -> jax.Array:
@@ -90,22 +81,13 @@ def finite_scalar(name: str, value: Any) -> jax.Array:
     return _one(name, finite(name, value))
 
 
-def floating(name: str, value: Any) -> jax.Array:
-    """A parameter that is not negative.
-
-    Raises:
-        ValueError: a value that is known is negative or NaN.
-    """
-    return _refuse(name, numbers(name, value), lambda v: ~(v >= 0), "not be negative")
-
-
 def of_coordinates(name: str, value: Any) -> jax.Array:
-    """A positive parameter, one for all coordinates or one for each, scalar or shape `(d,)`.
+    """A parameter, one for all coordinates or one for each, scalar or shape `(d,)`.
 
     Raises:
-        ValueError: it has more axes or no values, or a value that is known is not positive.
+        ValueError: it has more axes or no values.
     """
-    return one_or_each(name, _positive(name, value))
+    return one_or_each(name, numbers(name, value))
 
 
 def one_or_each(name: str, value: jax.Array) -> jax.Array:
@@ -143,20 +125,13 @@ def check_coordinates(kernel: Any, name: str, dim: int) -> None:
         )
 
 
-def valid_variance(kernel: Any, dtype: Any, *names: str) -> jax.Array:
-    """The kernel's variance, NaN if it is negative or one of the named parameters not positive.
+def valid_variance(kernel: Any, dtype: Any) -> jax.Array:
+    """The kernel's variance, NaN if it or another parameter of it breaks its constraint.
 
     Kernels hold the others in squares, even functions or products, which would hide the sign from
     a density.
     """
-    good = jnp.asarray(kernel.variance >= 0)
-    for name in names:
-        good &= jnp.all(getattr(kernel, name) > 0)
-    return jnp.where(good, kernel.variance, jnp.nan).astype(dtype)
-
-
-def _positive(name: str, value: Any) -> jax.Array:
-    return _refuse(name, numbers(name, value), lambda v: ~(v > 0), "be positive")
+    return nan_unless_valid(kernel, kernel.variance).astype(dtype)
 
 
 def _refuse(name: str, value: jax.Array, bad: Any, wanted: str) -> jax.Array:

@@ -9,18 +9,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
-from .._core import compiled, positive_field
+from .._core import compiled, constrained_field, nan_unless_valid
 from ._kernel import AbstractConstantVariance
-from ._parameters import floating
+from ._parameters import numbers
 
 
 class AbstractMixture(AbstractConstantVariance):
     """Abstract base class of kernels whose spectrum is a mixture of bands, of one coordinate."""
 
-    weights: jax.Array = positive_field()
-    rates: jax.Array = positive_field()
-    frequencies: jax.Array = positive_field()
+    weights: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
+    rates: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
+    frequencies: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
 
     def __init__(self, weights: Any, rates: Any, frequencies: Any):
         self.weights, self.rates, self.frequencies = _components(
@@ -33,11 +34,11 @@ class AbstractMixture(AbstractConstantVariance):
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         _check_one_coordinate(self, x)
-        return jnp.sum(_weights(self)).astype(x.dtype)
+        return jnp.sum(nan_unless_valid(self, self.weights)).astype(x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         _check_one_coordinate(self, x)
-        parts = _weights(self), self.rates, self.frequencies
+        parts = nan_unless_valid(self, self.weights), self.rates, self.frequencies
         parts = tuple(jnp.asarray(part, x.dtype) for part in parts)
         return _waves(x - y[:, 0], parts, self.decay())
 
@@ -70,8 +71,8 @@ class StudentMixture(AbstractMixture):
     r"""Student-t mixture kernel $\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$.
 
     Of one coordinate, with $z^2 = 5 \rho_q^2 \tau^2$. Its spectrum is a mixture of Student's t
-    densities with five degrees of freedom: sharp lines
-    with heavy tails, as of processes that are twice differentiable.
+    densities with five degrees of freedom: sharp lines with heavy tails, as of processes that are
+    twice differentiable.
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
@@ -112,12 +113,6 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
     return jax.lax.scan(add, jnp.zeros_like(lag), components)[0]  # no (Q, n, m) array
 
 
-def _weights(kernel: Any) -> jax.Array:
-    """Weights of the components, NaN where a parameter is negative, which even functions hide."""
-    good = (kernel.weights >= 0) & (kernel.rates >= 0) & (kernel.frequencies >= 0)
-    return jnp.where(good, kernel.weights, jnp.nan)
-
-
 def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:
     if x.shape[1] != 1:
         raise ValueError(
@@ -127,7 +122,7 @@ def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:
 
 
 def _components(**given: Any) -> tuple[jax.Array, ...]:
-    values = {name: floating(name, value) for name, value in given.items()}
+    values = {name: numbers(name, value) for name, value in given.items()}
     shapes = {name: value.shape for name, value in values.items()}
     if len(set(shapes.values())) != 1 or len(shapes["weights"]) != 1 or not shapes["weights"][0]:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import constrained_field
 from ._distances import by_differences, common_offset, matern, squared_distances
 from ._kernel import AbstractConstantVariance
-from ._parameters import along, check_coordinates, of_coordinates, positive, scalar, valid_variance
+from ._parameters import along, check_coordinates, of_coordinates, scalar, valid_variance
 
 
 class AbstractStationary(AbstractConstantVariance):
@@ -21,8 +22,8 @@ class AbstractStationary(AbstractConstantVariance):
     Written as a function of $r^2$, so that derivatives are right where points coincide.
     """
 
-    lengthscale: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
@@ -34,7 +35,7 @@ class AbstractStationary(AbstractConstantVariance):
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "lengthscale", x.shape[1])
-        return valid_variance(self, x.dtype, "lengthscale")
+        return valid_variance(self, x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
@@ -62,18 +63,18 @@ class RationalQuadratic(AbstractConstantVariance):
         variance: positive, scalar.
     """
 
-    lengthscale: jax.Array = positive_field()
-    alpha: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    alpha: Float[Array, ""] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, alpha: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
-        self.alpha = positive("alpha", alpha)
+        self.alpha = scalar("alpha", alpha)
         self.variance = scalar("variance", variance)
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "lengthscale", x.shape[1])
-        return valid_variance(self, x.dtype, "lengthscale", "alpha")
+        return valid_variance(self, x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         alpha = jnp.asarray(self.alpha, x.dtype)
@@ -145,9 +146,9 @@ class Periodic(AbstractConstantVariance):
         MacKay (1998), "Introduction to Gaussian processes".
     """
 
-    lengthscale: jax.Array = positive_field()
-    period: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    period: Float[Array, "*p"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
@@ -155,9 +156,9 @@ class Periodic(AbstractConstantVariance):
         self.variance = scalar("variance", variance)
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
-        for name in ("period", "lengthscale"):
-            check_coordinates(self, name, x.shape[1])
-        return valid_variance(self, x.dtype, "lengthscale", "period")
+        check_coordinates(self, "period", x.shape[1])
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         # sin² of half an angle is a quarter of the squared chord. Differences of sines and cosines
@@ -183,8 +184,8 @@ class Cosine(AbstractConstantVariance):
         variance: positive, scalar.
     """
 
-    period: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    period: Float[Array, "*p"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
         self.period = of_coordinates("period", period)
@@ -192,7 +193,7 @@ class Cosine(AbstractConstantVariance):
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         check_coordinates(self, "period", x.shape[1])
-        return valid_variance(self, x.dtype, "period")
+        return valid_variance(self, x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         period, offset = along(self, "period", x), common_offset(x)
@@ -216,7 +217,7 @@ class White(AbstractConstantVariance):
         Matheron (1963), "Principles of geostatistics": the nugget effect.
     """
 
-    variance: jax.Array = positive_field()
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)

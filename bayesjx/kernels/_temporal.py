@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
-from .._core import positive_field
+from .._core import constrained_field
 from ._kernel import AbstractConstantVariance, AbstractKernel
-from ._parameters import finite_scalar, positive, scalar, valid_variance
+from ._parameters import finite_scalar, scalar, valid_variance
 
 SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
@@ -35,18 +36,18 @@ class SHO(AbstractConstantVariance):
         $S_0 = \sigma^2 / \omega_0 Q$).
     """
 
-    period: jax.Array = positive_field()
-    quality: jax.Array = positive_field()
-    variance: jax.Array = positive_field()
+    period: Float[Array, ""] = constrained_field(constraints.positive)
+    quality: Float[Array, ""] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, quality: Any = 1.0, variance: Any = 1.0):
-        self.period = positive("period", period)
-        self.quality = positive("quality", quality)
+        self.period = scalar("period", period)
+        self.quality = scalar("quality", quality)
         self.variance = scalar("variance", variance)
 
     def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
         _check_time(x, self)
-        return valid_variance(self, x.dtype, "period", "quality")
+        return valid_variance(self, x.dtype)
 
     def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         lag = _time(x, self)[:, None] - _time(y, self)
@@ -58,8 +59,8 @@ class SHO(AbstractConstantVariance):
 class AbstractFromOrigin(AbstractKernel):
     """Abstract base class of kernels of processes that are 0 at an origin in time."""
 
-    origin: jax.Array
-    variance: jax.Array = positive_field()
+    origin: Float[Array, ""]
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
         self.variance = scalar("variance", variance)

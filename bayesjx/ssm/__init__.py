@@ -5,6 +5,12 @@ from ._approximate import (
     MarkovApproximation as MarkovApproximation,
     site_updates as site_updates,
 )
+from ._kalman import (
+    kalman_filter as kalman_filter,
+    KalmanFiltered as KalmanFiltered,
+    rts_smoother as rts_smoother,
+    RTSSmoothed as RTSSmoothed,
+)
 from ._markov_gp import MarkovGP as MarkovGP
 from ._posterior import MarkovPosterior as MarkovPosterior
 from ._site_updates import SitesInfo as SitesInfo, SitesState as SitesState

@@ -1,188 +1,453 @@
-"""Small matrices written out entry by entry.
+"""Linear algebra of states, as the filter steps of `_steps` need it, in two implementations.
 
-A matrix is a tuple of rows of scalars, each an array of any shape (one lane for each series or
-part of one). A filter step is then a list of additions and multiplications, which XLA fuses to one
-kernel, where calls of LAPACK would cost microseconds each. Zeros and ones that are Python numbers
-are left out of it, so block-diagonal matrices cost what their blocks cost. Symmetric matrices hold
-the same object above and below the diagonal, and nothing is computed twice.
+`Unrolled` writes small matrices out entry by entry (see `_unrolled`), so that XLA fuses a step to
+one kernel; `Dense` keeps matrices as arrays, for states with many entries and for several outputs.
+Both may have lanes: parts of a series, or several series, side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Vector = tuple[Any, ...]
-Matrix = tuple[Vector, ...]
+from . import _unrolled as unrolled
+
+# Vectors, symmetric matrices, square matrices and transition matrices of either implementation.
+Vector = Any
+Symmetric = Any
+Square = Any
+Blocks = Any
 
 
-def plus(a: Any, b: Any) -> Any:
-    """The sum, without an operation where one is known to be 0."""
-    return b if _is(a, 0) else a if _is(b, 0) else a + b
+class AbstractAlgebra(abc.ABC):
+    """Vectors $x, w$, symmetric matrices $P, J$, square ones $M$ and transition matrices $A$."""
+
+    # Of transition matrices, which may be block-diagonal.
+
+    @abc.abstractmethod
+    def apply(self, a: Blocks, x: Vector) -> Vector:
+        """$A x$."""
+
+    @abc.abstractmethod
+    def apply_to_square(self, a: Blocks, m: Square) -> Square:
+        """$A M$."""
+
+    @abc.abstractmethod
+    def conjugate(self, a: Blocks, p: Symmetric) -> Symmetric:
+        """$A P A^T$."""
+
+    @abc.abstractmethod
+    def transposed(self, a: Blocks) -> Blocks:
+        """$A^T$."""
+
+    @abc.abstractmethod
+    def add_noise(self, p: Symmetric, noise: Blocks) -> Symmetric:
+        """$P + Q$, with blocks like those of the transition matrix."""
+
+    # Of vectors.
+
+    @abc.abstractmethod
+    def add(self, x: Vector, w: Vector) -> Vector:
+        """$x + w$."""
+
+    @abc.abstractmethod
+    def subtract(self, x: Vector, w: Vector) -> Vector:
+        """$x - w$."""
+
+    @abc.abstractmethod
+    def scale(self, factor: Any, x: Vector) -> Vector:
+        """$c x$."""
+
+    @abc.abstractmethod
+    def dot(self, x: Vector, w: Vector) -> Any:
+        """$x^T w$."""
+
+    @abc.abstractmethod
+    def matvec(self, m: Square, x: Vector) -> Vector:
+        """$M x$."""
+
+    # Of square matrices.
+
+    @abc.abstractmethod
+    def matmul(self, m: Square, n: Square) -> Square:
+        """$M N$."""
+
+    @abc.abstractmethod
+    def transpose(self, m: Square) -> Square:
+        """$M^T$."""
+
+    @abc.abstractmethod
+    def subtract_square(self, m: Square, n: Square) -> Square:
+        """$M - N$."""
+
+    @abc.abstractmethod
+    def subtract_outer(self, m: Square, x: Vector, w: Vector) -> Square:
+        """$M - x w^T$."""
+
+    # Of symmetric matrices.
+
+    @abc.abstractmethod
+    def add_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        """$P + Q$."""
+
+    @abc.abstractmethod
+    def subtract_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        """$P - Q$."""
+
+    @abc.abstractmethod
+    def congruence(self, m: Square, p: Symmetric) -> Symmetric:
+        """$M P M^T$."""
+
+    @abc.abstractmethod
+    def symmetric_product(self, m: Square, n: Square) -> Symmetric:
+        """$M N$, where that is symmetric but for rounding."""
+
+    @abc.abstractmethod
+    def add_rank_one(self, p: Symmetric, w: Vector, factor: Any) -> Symmetric:
+        """$P + c w w^T$."""
+
+    @abc.abstractmethod
+    def subtract_symmetric_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        """$P - x w^T$, where $x$ is a multiple of $w$ but for rounding."""
+
+    @abc.abstractmethod
+    def subtract_both_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        """$P - x w^T - w x^T$."""
+
+    @abc.abstractmethod
+    def condition_on_precision(
+        self, cov: Symmetric, precision: Symmetric, definite: bool = True
+    ) -> tuple[Symmetric, Any]:
+        r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ of a semi-definite $P$, without an inverse.
+
+        A square-root-free Cholesky factor of $J$ makes it a list of scalar observations, which are
+        taken in one after another.
+
+        Args:
+            cov: $P$.
+            precision: $J$.
+            definite: whether $J$ is positive semi-definite. If not, $P^{-1} + J$ must still be
+                positive definite, or that of all that comes after; the logarithm is of an absolute
+                value then.
+        """
+
+    # How loops carry and stack them. `like` has the shape and type of a number of each lane.
+
+    @abc.abstractmethod
+    def zero_vector(self, size: int, like: jax.Array) -> Vector:
+        """The vector of zeros."""
+
+    @abc.abstractmethod
+    def zero_matrix(self, size: int, like: jax.Array) -> Symmetric:
+        """The matrix of zeros."""
+
+    @abc.abstractmethod
+    def identity(self, size: int, like: jax.Array) -> Square:
+        """The identity."""
+
+    @abc.abstractmethod
+    def packed(self, p: Symmetric) -> Any:
+        """A symmetric matrix without entries that are held twice."""
+
+    @abc.abstractmethod
+    def unpacked(self, entries: Any) -> Symmetric:
+        """The inverse of `packed`."""
+
+    @abc.abstractmethod
+    def filled(self, tree: Any, like: jax.Array) -> Any:
+        """The same with arrays for all entries, as loops carry them."""
+
+    @abc.abstractmethod
+    def lanes_first(self, tree: Any) -> Any:
+        """Arrays with the axis of lanes in front, for loops over lanes."""
+
+    @abc.abstractmethod
+    def lanes_last(self, tree: Any) -> Any:
+        """The inverse of `lanes_first`."""
+
+    @abc.abstractmethod
+    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+        """The answers for each row `(q, d)`, stacked along a leading axis."""
+
+    @abc.abstractmethod
+    def over_outputs(
+        self, step: Callable[..., Any], carry: Any, inputs: Any, reverse: bool = False
+    ) -> tuple[Any, Any]:
+        """A loop over the outputs of one time, like `jax.lax.scan`."""
+
+    @abc.abstractmethod
+    def stacked(self, m: Any, like: jax.Array) -> jax.Array:
+        """A vector `(d, ...)` or matrix `(d, d, ...)` as one array, lanes last."""
 
 
-def negative(a: Any) -> Any:
-    """The scalar with the other sign."""
-    return 0 if _is(a, 0) else -a
+class Unrolled(AbstractAlgebra):
+    """Matrices written out entry by entry: tuples of rows of scalars, or of lanes of scalars."""
+
+    def apply(self, a: Blocks, x: Vector) -> Vector:
+        return unrolled.matvec(a, x)
+
+    def apply_to_square(self, a: Blocks, m: Square) -> Square:
+        return unrolled.matmul(a, m)
+
+    def conjugate(self, a: Blocks, p: Symmetric) -> Symmetric:
+        return unrolled.congruence(a, p)
+
+    def transposed(self, a: Blocks) -> Blocks:
+        return unrolled.transpose(a)
+
+    def add_noise(self, p: Symmetric, noise: Blocks) -> Symmetric:
+        return unrolled.add_symmetric(p, noise)
+
+    def add(self, x: Vector, w: Vector) -> Vector:
+        return unrolled.add(x, w)
+
+    def subtract(self, x: Vector, w: Vector) -> Vector:
+        return unrolled.subtract(x, w)
+
+    def scale(self, factor: Any, x: Vector) -> Vector:
+        return unrolled.scale(factor, x)
+
+    def dot(self, x: Vector, w: Vector) -> Any:
+        return unrolled.dot(x, w)
+
+    def matvec(self, m: Square, x: Vector) -> Vector:
+        return unrolled.matvec(m, x)
+
+    def matmul(self, m: Square, n: Square) -> Square:
+        return unrolled.matmul(m, n)
+
+    def transpose(self, m: Square) -> Square:
+        return unrolled.transpose(m)
+
+    def subtract_square(self, m: Square, n: Square) -> Square:
+        return tuple(map(unrolled.subtract, m, n))
+
+    def subtract_outer(self, m: Square, x: Vector, w: Vector) -> Square:
+        return unrolled.subtract_outer(m, x, w)
+
+    def add_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        return unrolled.add_symmetric(p, q)
+
+    def subtract_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        return unrolled.subtract_symmetric(p, q)
+
+    def congruence(self, m: Square, p: Symmetric) -> Symmetric:
+        return unrolled.congruence(m, p)
+
+    def symmetric_product(self, m: Square, n: Square) -> Symmetric:
+        return unrolled.symmetric_product(m, n)
+
+    def add_rank_one(self, p: Symmetric, w: Vector, factor: Any) -> Symmetric:
+        return unrolled.with_rank_one(p, w, factor)
+
+    def subtract_symmetric_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        return unrolled.symmetric(unrolled.subtract_outer(p, x, w))
+
+    def subtract_both_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        return unrolled.symmetric(unrolled.subtract_outer(unrolled.subtract_outer(p, x, w), w, x))
+
+    def condition_on_precision(
+        self, cov: Symmetric, precision: Symmetric, definite: bool = True
+    ) -> tuple[Symmetric, Any]:
+        return unrolled.condition_on_precision(cov, precision, definite)
+
+    def zero_vector(self, size: int, like: jax.Array) -> Vector:
+        return (0,) * size
+
+    def zero_matrix(self, size: int, like: jax.Array) -> Symmetric:
+        return unrolled.zeros(size)
+
+    def identity(self, size: int, like: jax.Array) -> Square:
+        return unrolled.identity(size)
+
+    def packed(self, p: Symmetric) -> Any:
+        return unrolled.packed(p)
+
+    def unpacked(self, entries: Any) -> Symmetric:
+        return unrolled.unpacked(entries)
+
+    def filled(self, tree: Any, like: jax.Array) -> Any:
+        return unrolled.filled(tree, like.shape, like.dtype)
+
+    def lanes_first(self, tree: Any) -> Any:
+        return tree
+
+    def lanes_last(self, tree: Any) -> Any:
+        return tree
+
+    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+        answers = [self.filled(question(tuple(row)), like) for row in rows]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *answers)
+
+    def over_outputs(
+        self, step: Callable[..., Any], carry: Any, inputs: Any, reverse: bool = False
+    ) -> tuple[Any, Any]:
+        return step(carry, inputs)  # there is one
+
+    def stacked(self, m: Any, like: jax.Array) -> jax.Array:
+        if isinstance(m[0], tuple):
+            return jnp.stack([self.stacked(row, like) for row in m])
+        return jnp.stack(self.filled(m, like))
 
 
-def minus(a: Any, b: Any) -> Any:
-    """The difference, without an operation where one is known to be 0."""
-    return a if _is(b, 0) else negative(b) if _is(a, 0) else a - b
+class Dense(AbstractAlgebra):
+    """Matrices that are arrays `(d, d)`, with lanes as a last axis if there are any.
 
-
-def times(a: Any, b: Any) -> Any:
-    """The product, without an operation where one is known to be 0, 1 or -1."""
-    if _is(a, 0) or _is(b, 0):
-        return 0
-    if _is(a, 1):
-        return b
-    if _is(b, 1):
-        return a
-    if _is(a, -1):
-        return negative(b)
-    return negative(a) if _is(b, -1) else a * b
-
-
-def add(a: Vector, b: Vector) -> Vector:
-    """The sum of two vectors."""
-    return tuple(map(plus, a, b))
-
-
-def subtract(a: Vector, b: Vector) -> Vector:
-    """The difference of two vectors."""
-    return tuple(map(minus, a, b))
-
-
-def scale(factor: Any, x: Vector) -> Vector:
-    """A number times a vector."""
-    return tuple(times(factor, entry) for entry in x)
-
-
-def dot(a: Vector, b: Vector) -> Any:
-    """The inner product."""
-    total: Any = 0
-    for x, y in zip(a, b, strict=True):
-        total = plus(total, times(x, y))
-    return total
-
-
-def matvec(a: Matrix, x: Vector) -> Vector:
-    """$A x$."""
-    return tuple(dot(row, x) for row in a)
-
-
-def matmul(a: Matrix, b: Matrix) -> Matrix:
-    """$A B$."""
-    columns = transpose(b)
-    return tuple(tuple(dot(row, column) for column in columns) for row in a)
-
-
-def transpose(a: Matrix) -> Matrix:
-    """$A^T$."""
-    return tuple(zip(*a, strict=True))
-
-
-def subtract_outer(m: Matrix, a: Vector, b: Vector) -> Matrix:
-    """$M - a b^T$."""
-    pairs = zip(m, a, strict=True)
-    return tuple(
-        tuple(minus(x, times(left, y)) for x, y in zip(row, b, strict=True)) for row, left in pairs
-    )
-
-
-def symmetric(lower: Sequence[Sequence[Any]]) -> Matrix:
-    """The symmetric matrix with this lower triangle."""
-    d = len(lower)
-    return tuple(tuple(lower[max(i, j)][min(i, j)] for j in range(d)) for i in range(d))
-
-
-def add_symmetric(a: Matrix, b: Matrix) -> Matrix:
-    """The sum of two symmetric matrices."""
-    return symmetric([[plus(a[i][j], b[i][j]) for j in range(i + 1)] for i in range(len(a))])
-
-
-def subtract_symmetric(a: Matrix, b: Matrix) -> Matrix:
-    """The difference of two symmetric matrices."""
-    return symmetric([[minus(a[i][j], b[i][j]) for j in range(i + 1)] for i in range(len(a))])
-
-
-def scale_symmetric(factor: Any, a: Matrix) -> Matrix:
-    """A number times a symmetric matrix."""
-    return symmetric([[times(factor, a[i][j]) for j in range(i + 1)] for i in range(len(a))])
-
-
-def congruence(a: Matrix, p: Matrix) -> Matrix:
-    """$A P A^T$ of a symmetric matrix."""
-    half = matmul(a, p)
-    return symmetric([[dot(half[i], a[j]) for j in range(i + 1)] for i in range(len(a))])
-
-
-def with_rank_one(p: Matrix, w: Vector, factor: Any) -> Matrix:
-    """$P + c w w^T$ of a symmetric matrix.
-
-    The factor, which comes from a division in filters, is multiplied last: products of the vector
-    do not wait for it.
+    Transition matrices are block-diagonal, `(blocks, k, k)` with `d = blocks k`. Without lanes
+    products are calls of the matrix library, which XLA cannot fuse into what follows and repeat
+    there; with lanes they are fused loops. None is taken in reduced precision.
     """
-    rows = [
-        [plus(p[i][j], times(factor, times(w[i], w[j]))) for j in range(i + 1)]
-        for i in range(len(w))
-    ]
-    return symmetric(rows)
+
+    def apply(self, a: Blocks, x: Vector) -> Vector:
+        return self.apply_to_square(a, x[:, None])[:, 0]
+
+    def apply_to_square(self, a: Blocks, m: Square) -> Square:
+        blocks, k = a.shape[:2]
+        rows = m.reshape(blocks, k, *m.shape[1:])
+        if a.ndim == 3:
+            total = jnp.matmul(a, rows, precision="highest")
+        else:
+            total = sum(a[:, :, j, None] * rows[:, None, j] for j in range(k))
+        return jnp.reshape(total, m.shape)
+
+    def conjugate(self, a: Blocks, p: Symmetric) -> Symmetric:
+        return self.apply_to_square(a, self.transpose(self.apply_to_square(a, p)))
+
+    def transposed(self, a: Blocks) -> Blocks:
+        return jnp.swapaxes(a, 1, 2)
+
+    def add_noise(self, p: Symmetric, noise: Blocks) -> Symmetric:
+        count, k, lanes = noise.shape[0], noise.shape[1], noise.shape[3:]
+        same = jnp.eye(count, dtype=p.dtype).reshape(count, 1, count, 1, *(1,) * len(lanes))
+        whole = p.reshape(count, k, count, k, *lanes) + same * noise[:, :, None]
+        return whole.reshape(p.shape)
+
+    def add(self, x: Vector, w: Vector) -> Vector:
+        return x + w
+
+    def subtract(self, x: Vector, w: Vector) -> Vector:
+        return x - w
+
+    def scale(self, factor: Any, x: Vector) -> Vector:
+        return factor * x
+
+    def dot(self, x: Vector, w: Vector) -> Any:
+        return jnp.sum(x * w, axis=0)
+
+    def matvec(self, m: Square, x: Vector) -> Vector:
+        if m.ndim == 2 and x.ndim == 1:
+            return jnp.matmul(m, x, precision="highest")
+        return jnp.sum(m * x[None], axis=1)
+
+    def matmul(self, m: Square, n: Square) -> Square:
+        if m.ndim == 2:
+            return jnp.matmul(m, n, precision="highest")
+        return jnp.sum(m[:, :, None] * n[None], axis=1)
+
+    def transpose(self, m: Square) -> Square:
+        return jnp.swapaxes(m, 0, 1)
+
+    def subtract_square(self, m: Square, n: Square) -> Square:
+        return m - n
+
+    def subtract_outer(self, m: Square, x: Vector, w: Vector) -> Square:
+        return m - x[:, None] * w[None]
+
+    def add_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        return p + q
+
+    def subtract_symmetric(self, p: Symmetric, q: Symmetric) -> Symmetric:
+        return p - q
+
+    def congruence(self, m: Square, p: Symmetric) -> Symmetric:
+        return self.symmetric_product(m, self.matmul(p, self.transpose(m)))
+
+    def symmetric_product(self, m: Square, n: Square) -> Symmetric:
+        return self._symmetric(self.matmul(m, n))
+
+    def add_rank_one(self, p: Symmetric, w: Vector, factor: Any) -> Symmetric:
+        return p + factor * (w[:, None] * w[None])
+
+    def subtract_symmetric_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        return self._symmetric(p - x[:, None] * w[None])
+
+    def subtract_both_outer(self, p: Symmetric, x: Vector, w: Vector) -> Symmetric:
+        product = x[:, None] * w[None]
+        return p - product - self.transpose(product)
+
+    def condition_on_precision(
+        self, cov: Symmetric, precision: Symmetric, definite: bool = True
+    ) -> tuple[Symmetric, Any]:
+        # The most informative observations first: without that order, what rounding leaves of a
+        # matrix of low rank would be divided by itself.
+        d, diagonal = len(cov), jnp.arange(len(cov))
+
+        def step(_: Any, carry: Any) -> Any:
+            cov, left, done, log_det = carry
+            gain = jnp.abs(left[diagonal, diagonal]) * cov[diagonal, diagonal]
+            best = jnp.argmax(jnp.where(done, -1.0, gain), axis=0)
+            chosen = jax.nn.one_hot(best, d, axis=0, dtype=cov.dtype)
+            column = jnp.where(done, 0.0, self.matvec(left, chosen))
+            pivot = self.dot(column, chosen)
+            direction = jnp.where(pivot != 0, column / jnp.where(pivot != 0, pivot, 1.0), 0.0)
+            cross = self.matvec(cov, direction)
+            ratio = pivot * self.dot(direction, cross)
+            cov = self.add_rank_one(cov, cross, -pivot / (1 + ratio))
+            left = self.add_rank_one(left, direction, -pivot)
+            log_det = log_det + (jnp.log1p(ratio) if definite else jnp.log(jnp.abs(1 + ratio)))
+            return cov, left, done | (chosen > 0), log_det
+
+        start = cov, precision, jnp.zeros(cov.shape[1:], bool), jnp.zeros_like(cov[0, 0])
+        cov, _, _, log_det = jax.lax.fori_loop(0, d, step, start)
+        return cov, log_det
+
+    def zero_vector(self, size: int, like: jax.Array) -> Vector:
+        return jnp.zeros((size, *like.shape), like.dtype)
+
+    def zero_matrix(self, size: int, like: jax.Array) -> Symmetric:
+        return jnp.zeros((size, size, *like.shape), like.dtype)
+
+    def identity(self, size: int, like: jax.Array) -> Square:
+        one = jnp.eye(size, dtype=like.dtype).reshape(size, size, *(1,) * like.ndim)
+        return jnp.broadcast_to(one, (size, size, *like.shape))
+
+    def packed(self, p: Symmetric) -> Any:
+        return p
+
+    def unpacked(self, entries: Any) -> Symmetric:
+        return entries
+
+    def filled(self, tree: Any, like: jax.Array) -> Any:
+        return tree
+
+    def lanes_first(self, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), tree)
+
+    def lanes_last(self, tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), tree)
+
+    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+        return jax.vmap(lambda row: question(row.reshape(-1, *(1,) * like.ndim)))(rows)
+
+    def over_outputs(
+        self, step: Callable[..., Any], carry: Any, inputs: Any, reverse: bool = False
+    ) -> tuple[Any, Any]:
+        if len(jax.tree.leaves(inputs)[0]) > 1:
+            return jax.lax.scan(step, carry, inputs, reverse=reverse)
+        carry, made = step(carry, jax.tree.map(lambda leaf: leaf[0], inputs))
+        return carry, jax.tree.map(lambda leaf: leaf[None], made)
+
+    def stacked(self, m: Any, like: jax.Array) -> jax.Array:
+        return m
+
+    def _symmetric(self, m: Square) -> Symmetric:
+        """The same without the asymmetry that rounding leaves."""
+        return 0.5 * (m + jnp.swapaxes(m, 0, 1))
 
 
-def kron(a: Matrix, b: Matrix) -> Matrix:
-    """The Kronecker product."""
-    rows = [(row, other) for row in a for other in b]
-    return tuple(tuple(times(x, y) for x in row for y in other) for row, other in rows)
-
-
-def block_diagonal(*blocks: Matrix) -> Matrix:
-    """Blocks along the diagonal, with zeros that cost nothing elsewhere."""
-    total, before, rows = sum(map(len, blocks)), 0, []
-    for block in blocks:
-        after = total - before - len(block)
-        rows += [(0,) * before + tuple(row) + (0,) * after for row in block]
-        before += len(block)
-    return tuple(rows)
-
-
-def identity(d: int) -> Matrix:
-    """The identity, of Python numbers."""
-    return tuple(tuple(int(i == j) for j in range(d)) for i in range(d))
-
-
-def zeros(d: int) -> Matrix:
-    """The zero matrix, of Python numbers."""
-    return tuple((0,) * d for _ in range(d))
-
-
-def packed(p: Matrix) -> Vector:
-    """The lower triangle of a symmetric matrix, row by row."""
-    return tuple(p[i][j] for i in range(len(p)) for j in range(i + 1))
-
-
-def unpacked(flat: Vector) -> Matrix:
-    """The inverse of `packed`."""
-    d = int((2 * len(flat) + 0.25) ** 0.5)
-    entries = iter(flat)
-    return symmetric([[next(entries) for _ in range(i + 1)] for i in range(d)])
-
-
-def stacked(a: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """A vector or matrix as one array `(*shape, d)` or `(*shape, d, d)`."""
-    if a and isinstance(a[0], tuple):
-        return jnp.stack([stacked(row, shape, dtype) for row in a], axis=-2)
-    return jnp.stack([jnp.broadcast_to(jnp.asarray(x, dtype), shape) for x in a], axis=-1)
-
-
-def filled(tree: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """The same with arrays of this shape for all entries, as loops carry them."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, dtype), shape), tree)
-
-
-def _is(value: Any, number: int) -> bool:
-    return isinstance(value, int | float) and value == number
+UNROLLED = Unrolled()
+DENSE = Dense()

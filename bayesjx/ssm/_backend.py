@@ -19,7 +19,7 @@ FEW = 64  # observations below which one step after another is never slower
 MOST_STATES = 4  # that are written out entry by entry; programs of more take long to compile
 LANES = {"cpu": (16, 1024), "gpu": (64, 65536), "tpu": (128, 65536)}
 ARRAY_LANES = 16  # on CPUs, of states that are arrays
-ARRAY_STATES = 12  # up to which parts side by side are faster there
+ARRAY_STATES = 12  # up to which parts side by side are faster on CPUs
 BRIEF_STATES = 2
 BRIEF = (MaternSpace, WaveSpace, ConstantSpace, LineSpace, WienerSpace)  # of few operations
 
@@ -29,12 +29,12 @@ class Plan(NamedTuple):
 
     Attributes:
         lanes: parts that are filtered side by side; 1 for one step after another.
-        precise: see `predict`.
-        arrays: whether matrices are arrays, and not written out entry by entry.
-        associative: whether parts are joined by a scan that takes a logarithmic number of steps.
+        precise: accurate process noise and Joseph's form, for single precision.
+        arrays: whether matrices are arrays, and not written out entry by entry; see `_algebra`.
+        associative: whether parts are combined by a scan that takes a logarithmic number of steps.
         roots: whether the filter carries roots of covariances.
-        steady: whether the filter's gain is held at its limit.
-        brief: whether the density without derivatives is found one step after another all the same.
+        steady: whether the filter takes its steady-state gain.
+        brief: whether the density without derivatives goes one step after another all the same.
     """
 
     lanes: int

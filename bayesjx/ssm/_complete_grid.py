@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from .._core import eigh
 from . import _process as process
 from ._backend import MOST_STATES, Plan
-from ._slopes import with_slopes
+from ._derivatives import with_derivatives
+from ._process import Series
 from ._spaces import AbstractStateSpace, ScaledSpace
-from ._steps import Series
 
 
 def _value(
@@ -44,13 +44,13 @@ def _rotated(
 
     def one(value: jax.Array, y: jax.Array) -> jax.Array:
         everywhere = jnp.ones_like(y)
-        column = series._replace(y=y, noise=noise * everywhere, seen=everywhere)
+        column = series._replace(y=y, noise_var=noise * everywhere, observed=everywhere)
         return process.log_density(plan, ScaledSpace(space, value), column)
 
     return jnp.sum(jax.vmap(one, (0, 1))(jnp.maximum(values, 0), series.y))
 
 
-def _with_slopes(
+def _derivatives(
     precise: bool, cov: jax.Array, space: Any, noise: jax.Array, series: Series
 ) -> tuple[jax.Array, Any]:
     values, vectors = eigh(cov)
@@ -70,4 +70,4 @@ def _with_slopes(
     return total, (vectors @ inside @ vectors.T, in_space, in_noise, in_series)
 
 
-log_density = with_slopes(_value, _with_slopes)
+log_density = with_derivatives(_value, _derivatives)

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..kernels._temporal import damped_waves
-from . import _algebra as alg
-from ._algebra import Matrix
+from . import _unrolled as alg
 from ._spaces import AbstractStateSpace
+from ._unrolled import Matrix
 
 # Correlations of the scaled states of Matérn processes of each order, by the Lyapunov equation.
 MATERN_STATES = (

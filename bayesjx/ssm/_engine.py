@@ -1,7 +1,4 @@
-"""The log density of a series by filters, with the adjoint smoother as its derivative.
-
-Matrices of small states are written out entry by entry, see `_algebra`.
-"""
+"""The log density of a series by the Kalman filter, with the adjoint smoother as its derivative."""
 
 from __future__ import annotations
 
@@ -11,137 +8,187 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import _algebra as alg, _passes as passes, _steps as steps
+from . import _passes as passes, _square_root as square_root, _steps as steps
 from ._backend import Plan
-from ._passes import Backward
-from ._slopes import with_slopes
-from ._spaces import AbstractStateSpace
-from ._steps import Adjoint, Series, Smoothed
+from ._derivatives import with_derivatives
+from ._dynamics import AbstractDynamics, in_order, SpaceDynamics
+from ._steps import Adjoint, Moments, Observations, Smoothed
 
 
 class Filtered(NamedTuple):
-    """What the backward pass starts from.
+    """What the backward pass starts from, all cut into the lanes of the plan.
 
     Attributes:
-        series: arrays `(steps, lanes)`, or `(n,)` with one lane.
-        kept: states before each step.
-        last: derivatives in the states after the last step.
+        dynamics: of the states.
+        observations: that were filtered.
+        kept: states before each step, packed.
+        ends: states after the last step.
+        last: adjoint of those.
     """
 
-    series: Series
+    dynamics: AbstractDynamics
+    observations: Observations
     kept: Any
+    ends: Moments
     last: Adjoint
 
 
-def _value(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
+def _value(plan: Plan, dynamics: AbstractDynamics, observations: Observations) -> jax.Array:
     """The log density of what was observed, scalar.
 
-    Its derivatives are exact and come from one pass backward, in all parameters of the space, the
-    times, the observations and their noise, or factors; higher orders are those of that pass.
+    Its derivatives are exact and come from one pass backward, in all parameters of the dynamics and
+    the observations; higher orders are those of that pass.
 
     Args:
-        plan: how to go about it.
-        space: law of the state, whose arrays are scalars.
-        series: arrays of shape `(n,)`.
+        plan: which backend.
+        dynamics: of the states.
+        observations: arrays of shape `(n,)`, or `(n, p)`.
     """
-    in_parts = functools.partial(_in_parts, plan)
     if plan.lanes == 1:
-        return _in_turn(plan, space, series)
+        return _sequential(plan, dynamics, observations)
+    chunked = functools.partial(_chunked, plan)
     if not plan.brief:
-        return in_parts(space, series)
+        return chunked(dynamics, observations)
     # Several at once would make the body of the loop longer.
-    alone = jax.custom_batching.custom_vmap(functools.partial(_in_turn, plan))
+    alone = jax.custom_batching.custom_vmap(functools.partial(_sequential, plan))
 
     @alone.def_vmap
     def together(size: int, batched: Any, *args: Any) -> tuple[jax.Array, bool]:
         axes = jax.tree.map(lambda several: 0 if several else None, tuple(batched))
-        return jax.vmap(in_parts, axes)(*args), True
+        return jax.vmap(chunked, axes)(*args), True
 
-    return alone(space, series)
-
-
-def _in_turn(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
-    return passes.density(space, series, passes.start(space, series), plan.precise)
+    return alone(dynamics, observations)
 
 
-def _in_parts(plan: Plan, space: AbstractStateSpace, series: Series) -> jax.Array:
-    stretches = passes.elements(space, side_by_side(series, plan.lanes), plan.precise)
-    return passes.starts(passes.start(space, series), stretches, series.scale is None)[1]
+def _sequential(plan: Plan, dynamics: AbstractDynamics, observations: Observations) -> jax.Array:
+    if isinstance(dynamics, SpaceDynamics):
+        return passes.log_density_in_blocks(dynamics, observations, plan.precise)
+    run = square_root.forward if plan.roots else passes.forward
+    return run(dynamics, observations, dynamics.start(), plan.precise, keep=False)[1]
 
 
-def filtered(plan: Plan, space: AbstractStateSpace, series: Series) -> tuple[jax.Array, Filtered]:
+def _chunked(plan: Plan, dynamics: AbstractDynamics, observations: Observations) -> jax.Array:
+    definite, start = observations.site_precision is None, dynamics.start()
+    lanes = dynamics.in_lanes(plan.lanes)
+    cut = passes.observations_in_lanes(observations, plan.lanes)
+    parts = passes.elements(lanes, cut, plan.precise)
+    return passes.states_before(lanes.algebra, start, parts, plan.associative, definite)[1]
+
+
+def kalman_filter(
+    plan: Plan, dynamics: AbstractDynamics, observations: Observations
+) -> tuple[jax.Array, Filtered]:
     """The log density, and what the backward pass needs."""
-    state = passes.start(space, series)
+    alg, start, size = dynamics.algebra, dynamics.start(), dynamics.size
     if plan.lanes == 1:
-        _, total, kept = passes.forward(space, series, state, plan.precise)
-        d = space.size
-        return total, Filtered(series, kept, Adjoint((0,) * d, alg.zeros(d)))
-    lanes = side_by_side(series, plan.lanes)
-    stretches = passes.elements(space, lanes, plan.precise)
-    begins, total = passes.starts(state, stretches, series.scale is None)
-    ends, _, kept = passes.forward(space, lanes, begins, plan.precise)
-    return total, Filtered(lanes, kept, steps.seen_from(ends, passes.futures(stretches)))
+        run = square_root.forward if plan.roots else passes.forward
+        ends, total, kept = run(dynamics, observations, start, plan.precise, keep=True)
+        nothing = alg.zero_vector(size, dynamics.like), alg.zero_matrix(size, dynamics.like)
+        return total, Filtered(dynamics, observations, kept, ends, Adjoint(*nothing))
+    definite = observations.site_precision is None
+    dynamics = dynamics.in_lanes(plan.lanes)
+    observations = passes.observations_in_lanes(observations, plan.lanes)
+    parts = passes.elements(dynamics, observations, plan.precise)
+    begins, total = passes.states_before(alg, start, parts, plan.associative, definite)
+    ends, _, kept = passes.forward(dynamics, observations, begins, plan.precise)
+    later = passes.information_after(alg, size, parts, plan.associative)
+    last = steps.adjoint_of(alg, ends, later)
+    return total, Filtered(dynamics, observations, kept, ends, last)
 
 
 def smooth(
-    plan: Plan, space: AbstractStateSpace, series: Series, readout: Any
-) -> tuple[Any, Any, Smoothed]:
-    """Mean and variance of a combination of the states given all observations, see `passes`."""
-    _, found = filtered(plan, space, series)
-    arrays = passes.smooth(space, found.series, found.kept, found.last, readout, plan.precise)
-    return jax.tree.map(lambda array: one_after_another(array, len(series.step)), arrays)
+    plan: Plan, dynamics: AbstractDynamics, observations: Observations, rows: Any
+) -> tuple[jax.Array, jax.Array, Smoothed]:
+    """Means and variances of combinations of the states given all observations.
+
+    Args:
+        plan: which backend.
+        dynamics: of the states.
+        observations: arrays of shape `(n,)`, or `(n, p)`.
+        rows: the combinations, `(q, d)`.
+
+    Returns:
+        Shape `(n, q)` both, and derivatives in each observation, of their shape.
+    """
+    alg, n = dynamics.algebra, len(observations.y)
+    _, filtered = kalman_filter(plan, dynamics, observations)
+    like = filtered.dynamics.like
+
+    def moments(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
+        question = functools.partial(steps.smoothed_moments, alg, state=state, adjoint=adjoint)
+        return (), alg.over_rows(question, rows, like)
+
+    back = _backward(plan, filtered, moments)
+    kept = jax.tree.map(lambda a: in_order(a, n, plan.lanes), (back.kept, back.smoothed))
+    (mean, variance), smoothed = kept
+    return mean, variance, smoothed
 
 
-def side_by_side(series: Series, lanes: int) -> Series:
-    """The series cut into parts, which are the columns of arrays `(steps, lanes)`."""
-    n = len(series.step)
-    length = -(-n // lanes)
-    end = series.time[-1] + series.step[-1]
-    fill = Series(end, 0.0, 0.0, 1.0, 0.0, 0.0)
-
-    def cut(array: jax.Array, value: Any) -> jax.Array:
-        rest = jnp.full(length * lanes - n, value, array.dtype)
-        return jnp.concatenate([array, rest]).reshape(lanes, length).T
-
-    pairs = zip(series, fill, strict=True)
-    return Series(*(None if array is None else cut(array, value) for array, value in pairs))
-
-
-def one_after_another(array: jax.Array, n: int) -> jax.Array:
-    """The inverse of `side_by_side` for one array, `(n,)` or `(steps, lanes)`."""
-    return array if array.ndim == 1 else array.T.reshape(-1)[:n]
-
-
-def _with_slopes(
-    plan: Plan, space: AbstractStateSpace, series: Series
-) -> tuple[jax.Array, tuple[Any, Series]]:
-    total, found = filtered(plan, space, series)
-    n = len(series.step)
-    back: Backward = passes.backward(space, found.series, found.kept, found.last, plan.precise)
-    arrays = (back.time, back.step, *back.records)
-    in_records = Series(
-        *(None if array is None else one_after_another(array, n) for array in arrays)
+def filtered_states(
+    plan: Plan, dynamics: AbstractDynamics, observations: Observations
+) -> tuple[Moments, jax.Array]:
+    """States given all observations up to each time, means `(n, d)`, and the log density."""
+    alg, n = dynamics.algebra, len(observations.y)
+    total, filtered = kalman_filter(plan, dynamics, observations)
+    like = filtered.dynamics.like
+    per_step = jnp.broadcast_to(like, (len(jax.tree.leaves(filtered.kept)[0]), *like.shape))
+    kept = jax.vmap(lambda state, like: _stacked(alg, state, like))(
+        Moments(filtered.kept[0], filtered.kept[1]), per_step
     )
-    in_start, in_time = _start_gradient(space, series, back.first)
-    in_space = jax.tree.map(jnp.add, back.space, in_start)
-    in_records = in_records._replace(time=in_records.time.at[0].add(in_time))
-    return total, (in_space, in_records)
+    ends = _stacked(alg, Moments(filtered.ends.mean, alg.packed(filtered.ends.cov)), like)
+
+    def after(before: jax.Array, end: jax.Array) -> jax.Array:
+        end = end if plan.lanes == 1 else end[..., -1]
+        ordered = in_order(before, before.shape[0] * plan.lanes, plan.lanes)
+        return jnp.concatenate([ordered[1:], end[None]])[:n]
+
+    return jax.tree.map(after, kept, ends), total
 
 
-log_density = with_slopes(_value, _with_slopes)
+def smoothed_states(
+    plan: Plan, dynamics: AbstractDynamics, observations: Observations
+) -> tuple[Moments, jax.Array]:
+    """States given all observations, means `(n, d)`, and the log density."""
+    alg, n = dynamics.algebra, len(observations.y)
+    total, filtered = kalman_filter(plan, dynamics, observations)
+    like = filtered.dynamics.like
+
+    def whole(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
+        mean, cov = steps.smoothed_state(alg, state, adjoint)
+        return (), Moments(alg.stacked(mean, like), alg.stacked(cov, like))
+
+    back = _backward(plan, filtered, whole)
+    return jax.tree.map(lambda array: in_order(array, n, plan.lanes), back.kept), total
 
 
-def _start_gradient(space: AbstractStateSpace, series: Series, first: Adjoint) -> tuple[Any, Any]:
-    """Derivatives through the prior law of the first state."""
-    cotangent = steps.covariance_cotangent(_of_lane(first, 0))
-
-    def packed(space: AbstractStateSpace, time: jax.Array) -> Any:
-        state = passes.start(space, series._replace(time=time[None]))
-        return alg.filled(alg.packed(state.cov), (), time.dtype)
-
-    _, pull = jax.vjp(packed, space, series.time[0])
-    return pull(alg.filled(cotangent, (), series.time.dtype))
+def _stacked(alg: Any, state: Moments, like: jax.Array) -> Moments:
+    """A packed state as two arrays."""
+    return Moments(alg.stacked(state.mean, like), alg.stacked(alg.unpacked(state.cov), like))
 
 
-def _of_lane(tree: Any, lane: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[lane] if jnp.ndim(leaf) else leaf, tree)
+def _backward(plan: Plan, filtered: Filtered, visit: Any, **options: Any) -> passes.Backward:
+    dynamics, observations, kept, _, last = filtered
+    return passes.backward(dynamics, observations, kept, last, plan.precise, visit, **options)
+
+
+def _derivatives(
+    plan: Plan, dynamics: AbstractDynamics, observations: Observations
+) -> tuple[jax.Array, tuple[AbstractDynamics, Observations]]:
+    total, filtered = kalman_filter(plan, dynamics, observations)
+    n, wide = len(observations.y), filtered.dynamics.with_lanes()
+
+    def gradient(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
+        return wide.gradient(moves, earlier, adjoint)
+
+    start = wide.gradient_start()
+    back = _backward(plan, filtered, gradient, summed=start, gradient=True)
+    kept, in_observations = jax.tree.map(
+        lambda array: in_order(array, n, plan.lanes), (back.kept, back.observations)
+    )
+    readout = observations.readout
+    if readout is not None and readout.ndim == 2:
+        in_observations = in_observations._replace(readout=jnp.sum(in_observations.readout, axis=0))
+    return total, (dynamics.whole_gradient(back.summed, kept, back.first), in_observations)
+
+
+log_density = with_derivatives(_value, _derivatives)

@@ -13,13 +13,13 @@ from numpyro.distributions import constraints, Distribution
 
 from .._core import refuse_where
 from ..kernels import AbstractKernel
-from . import _algebra as alg, _process as process, _steady as steady
+from . import _process as process, _steady_state as steady_state, _unrolled as unrolled
 from ._backend import is_brief, Plan, plan
 from ._inputs import draws as draws_of, numbers
 from ._posterior import MarkovPosterior
+from ._process import Series
 from ._spaces import AbstractStateSpace, check_noise, SumSpace
 from ._state_space import HARMONICS, state_space
-from ._steps import Series
 from ._times import sorted_times
 
 UNMASKED = (
@@ -128,7 +128,7 @@ class MarkovGP(Distribution):
         if self.plan.steady:
             if self.readout is not None:
                 raise ValueError('backend="steady" is for one output, without slopes')
-            steady.check(self.space, times, noise, mask)
+            steady_state.check(self.space, times, noise, mask)
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> Any:
@@ -177,7 +177,7 @@ class MarkovGP(Distribution):
     @property
     def variance(self) -> jax.Array:
         n, dtype = len(self.steps), self.steps.dtype
-        marginal = alg.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
+        marginal = unrolled.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
         rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
         rows = jnp.broadcast_to(rows, (n, *rows.shape[-2:]))
         prior = jnp.einsum("npi,nij,npj->np", rows, marginal, rows)
@@ -275,7 +275,9 @@ def mixed(space: Any, mixing: jax.Array) -> jax.Array:
 
 def rows_of(space: AbstractStateSpace, dtype: Any) -> jax.Array:
     """What reads the function and its derivative, `(2, 1, d)`."""
-    return jnp.stack([alg.stacked(row, (), dtype)[None] for row in (space.readout, space.slope)])
+    return jnp.stack(
+        [unrolled.stacked(row, (), dtype)[None] for row in (space.readout, space.slope)]
+    )
 
 
 def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -1,104 +1,122 @@
-"""Filters and adjoint smoothers as loops over a series, or over parts of it side by side."""
+"""Passes over a series, or over parts of it side by side: filter, smoother, filter elements."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _algebra as alg, _steps as steps
-from ._algebra import Matrix, Vector
-from ._spaces import AbstractStateSpace
-from ._steps import Adjoint, Element, Future, Moments, Series, Smoothed
+from . import _steps as steps
+from ._algebra import AbstractAlgebra
+from ._dynamics import AbstractDynamics, in_lanes, SpaceDynamics
+from ._steps import Adjoint, FilterElement, Information, Moments, Observations, Smoothed
 
 BLOCK = 100_000  # observations, whose arrays fit into the cache
 
+# From the inputs of a step, the state before it, the predicted one, its adjoint, and derivatives
+# in the observation: something to sum over steps, and something to keep of each.
+Visit = Callable[[Any, Moments, Moments, Adjoint, Smoothed], tuple[Any, Any]]
+
 
 class Backward(NamedTuple):
-    """What the backward pass finds.
+    """What the backward pass made.
 
     Attributes:
-        records: derivatives of the log density in what was observed, the fields of `Series` from
-            `y` on.
-        space: derivative of the log density in the parameters of the space.
-        time: in the times before each step.
-        step: in the steps.
-        first: in the first state of each lane.
+        summed: over all steps, by what was asked.
+        kept: of each step, by what was asked.
+        smoothed: derivatives in each observation.
+        observations: derivatives in the fields of each observation, if asked for.
+        first: adjoint of the state before the first step.
     """
 
-    records: tuple[Any, ...]
-    space: Any
-    time: Any
-    step: Any
+    summed: Any
+    kept: Any
+    smoothed: Smoothed
+    observations: Any
     first: Adjoint
 
 
-def start(space: AbstractStateSpace, series: Series) -> Moments:
-    """The prior law of the state at the first observation of a series."""
-    time = series.time[0]
-    d = space.size
-    return Moments((0,) * d, space.marginal(time))
+def observations_in_lanes(observations: Observations, lanes: int) -> Observations:
+    """Observations cut into parts side by side, as a last axis."""
+    y, noise_var, observed, site_precision, readout = observations
+    if readout is not None:
+        varies = _varies(observations)
+        readout = in_lanes(readout, lanes, 0.0) if varies else readout[..., None]
+    return Observations(
+        in_lanes(y, lanes, 0.0),
+        in_lanes(noise_var, lanes, 1.0),
+        in_lanes(observed, lanes, 0.0),
+        None if site_precision is None else in_lanes(site_precision, lanes, 0.0),
+        readout,
+    )
 
 
 def forward(
-    space: AbstractStateSpace, series: Series, state: Moments, precise: bool
+    dynamics: AbstractDynamics,
+    observations: Observations,
+    state: Moments,
+    precise: bool,
+    keep: bool = True,
 ) -> tuple[Moments, Any, Any]:
-    """The filter, along the leading axis of a series.
+    """The Kalman filter, along the leading axis of a series.
 
     Args:
-        space: the law of the state.
-        series: arrays `(n,)`, or `(n, lanes)`.
+        dynamics: of the states.
+        observations: arrays with a leading axis of steps, and lanes last.
         state: before the first step.
-        precise: see `predict`.
+        precise: see `_steps.update`.
+        keep: whether states before each step are returned too, packed.
 
     Returns:
         The last state, the log density, and states before each step.
     """
-    like = series.step[0]
+    alg, like = dynamics.algebra, dynamics.like
 
-    def step(carry: Any, now: Series) -> Any:
-        after, determinant = _filtered(space, carry, now, precise)
-        return after, (carry[0], determinant)
+    def step(carry: Any, inputs: Any) -> Any:
+        moves, now = inputs
+        transition = dynamics.transition(moves)
+        after, determinant = _filter_step(dynamics, observations, transition, carry, now, precise)
+        return after, (carry[0] if keep else None, determinant)
 
-    first = (_flat(state, like), jnp.zeros_like(like))
-    (last, total), (kept, determinants) = jax.lax.scan(step, first, series)
+    first = (_packed(alg, state, like), jnp.zeros_like(like))
+    inputs = (dynamics.inputs, _moving(observations))
+    (last, total), (kept, determinants) = jax.lax.scan(step, first, inputs)
     # Logarithms of all steps at once take a fraction of their time inside of the loop.
-    total = total + steps.log_factors(series, determinants)
-    return Moments(last[0], alg.unpacked(last[1])), total, kept
+    total = total + steps.log_factors(observations, determinants, like.ndim)
+    return _unpacked(alg, last), total, kept
 
 
-def density(space: AbstractStateSpace, series: Series, state: Moments, precise: bool) -> Any:
-    """The log density of a series `(n,)`, block by block.
+def log_density_in_blocks(
+    dynamics: SpaceDynamics, observations: Observations, precise: bool
+) -> Any:
+    """The log density of a series without lanes, by the Kalman filter, block by block.
 
     Transitions of a block are taken at once, before its loop, and logarithms after it; all that a
     block needs stays in the cache.
-
-    Args:
-        space: the law of the state.
-        series: arrays `(n,)`.
-        state: before the first step.
-        precise: see `predict`.
     """
-    like = series.step[0]
-    whole, rest = divmod(len(series.step), BLOCK)
-    constant = eqx.filter(space.transition(series.step[:1]), _has_lanes, inverse=True)
+    alg, like, space = dynamics.algebra, dynamics.like, dynamics.space
+    whole, rest = divmod(len(dynamics.step), BLOCK)
+    constant = eqx.filter(space.transition(dynamics.step[:1]), _has_lanes, inverse=True)
+    series = (dynamics.inputs, observations)
 
     def step(carry: Any, inputs: Any) -> Any:
-        now, changing = inputs
-        return _filtered(space, carry, now, precise, eqx.combine(changing, constant))
+        (moves, now), changing = inputs
+        transition = dynamics.transition(moves, eqx.combine(changing, constant))
+        return _filter_step(dynamics, observations, transition, carry, now, precise)
 
     def block(carry: Any, begin: Any, length: int) -> Any:
         now = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, begin, length), series)
-        changing = eqx.filter(space.transition(now.step), _has_lanes)
+        changing = eqx.filter(space.transition(now[0][1]), _has_lanes)
         (state, total), determinants = jax.lax.scan(step, carry, (now, changing))
-        return state, total + steps.log_factors(now, determinants)
+        return state, total + steps.log_factors(now[1], determinants, 0)
 
     def next_block(carry: Any, i: Any) -> Any:
         return block(carry, i * BLOCK, BLOCK), None
 
-    carry = (_flat(state, like), jnp.zeros_like(like))
+    carry = (_packed(alg, dynamics.start(), like), jnp.zeros_like(like))
     if whole:
         carry, _ = jax.lax.scan(next_block, carry, jnp.arange(whole))
     if rest:
@@ -106,155 +124,227 @@ def density(space: AbstractStateSpace, series: Series, state: Moments, precise: 
     return carry[1]
 
 
-def _filtered(
-    space: AbstractStateSpace,
+def _filter_step(
+    dynamics: AbstractDynamics,
+    observations: Observations,
+    transition: steps.Transition,
     carry: Any,
-    now: Series,
+    now: Observations,
     precise: bool,
-    transition: Matrix | None = None,
 ) -> tuple[Any, Any]:
     """A filter step: state and log density after it, and the determinant that the latter lacks."""
-    (mean, cov), total = carry
-    state = Moments(mean, alg.unpacked(cov))
-    ahead = steps.predict(space, state, now.time, now.step, precise, transition)
-    after, found = steps.observe(space.readout, ahead, now, precise)
-    return (_flat(after, total), total + found.exponent), found.determinant
+    alg, (state, total) = dynamics.algebra, carry
+    state = steps.predict(alg, transition, _unpacked(alg, state))
+
+    def update(carry: Any, one: Observations) -> tuple[Any, Any]:
+        state, total = carry
+        state, made = steps.update(alg, _readout(dynamics, one), state, one, precise)
+        return (state, total + made.exponent), made.determinant
+
+    now = _with_readout(now, observations)
+    (state, total), determinant = alg.over_outputs(update, (state, total), now)
+    return (_packed(alg, state, total), total), determinant
 
 
 def backward(
-    space: AbstractStateSpace, series: Series, kept: Any, last: Adjoint, precise: bool
-) -> Backward:
-    """The adjoint smoother and the gradient, along the leading axis of a series.
-
-    Args:
-        space: the law of the state.
-        series: arrays `(n,)`, or `(n, lanes)`.
-        kept: states before each step, of `forward`.
-        last: derivatives in the state after the last observation.
-        precise: see `predict`.
-    """
-    h, like = space.readout, series.step[0]
-    lanes = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, like.shape), space)
-    zero = jax.tree.map(jnp.zeros_like, lanes)
-
-    def step(carry: Any, inputs: Any) -> Any:
-        (slope, curvature), total = carry
-        now, (mean, cov) = inputs
-        earlier = Moments(mean, alg.unpacked(cov))
-        later = Adjoint(slope, alg.unpacked(curvature))
-        state = steps.predict(space, earlier, now.time, now.step, precise)
-        adjoint, smoothed = steps.adjoint_step(h, state, now, later)
-        in_space, in_time, in_step = steps.parameter_gradient(lanes, earlier, adjoint, now, precise)
-        total = jax.tree.map(jnp.add, total, in_space)
-        passed = steps.back(space, adjoint, now.step)
-        in_records = steps.record_gradient(h, state, now, adjoint, smoothed)
-        return (_flat(passed, like), total), (in_records, in_time, in_step)
-
-    first = (_flat(last, like), zero)
-    (passed, total), (in_records, in_time, in_step) = jax.lax.scan(
-        step, first, (series, kept), reverse=True
-    )
-    total = jax.tree.map(jnp.sum, total)
-    adjoint = Adjoint(passed[0], alg.unpacked(passed[1]))
-    return Backward(in_records, total, in_time, in_step, adjoint)
-
-
-def smooth(
-    space: AbstractStateSpace,
-    series: Series,
+    dynamics: AbstractDynamics,
+    observations: Observations,
     kept: Any,
     last: Adjoint,
-    readout: Vector,
     precise: bool,
-) -> tuple[Any, Any, Smoothed]:
-    """Mean and variance of some combination of the states, given all observations.
+    visit: Visit,
+    summed: Any = (),
+    gradient: bool = False,
+) -> Backward:
+    """The Bryson-Frazier smoother, along the leading axis of a series.
 
     Args:
-        space: the law of the state.
-        series: arrays `(n,)`, or `(n, lanes)`.
+        dynamics: of the states.
+        observations: see `forward`.
         kept: states before each step, of `forward`.
-        last: derivatives in the state after the last observation.
-        readout: the combination, numbers.
-        precise: see `predict`.
-
-    Returns:
-        Arrays of the shape of the series, and derivatives in each observation.
+        last: adjoint of the state after the last observation.
+        precise: see `_steps.update`.
+        visit: what to make of each step.
+        summed: where its sums begin.
+        gradient: whether derivatives in the fields of observations are wanted.
     """
-    h, like = space.readout, series.step[0]
+    alg, like = dynamics.algebra, dynamics.like
 
-    def step(later: Any, inputs: Any) -> Any:
-        now, (mean, cov) = inputs
-        earlier = Moments(mean, alg.unpacked(cov))
-        later = Adjoint(later[0], alg.unpacked(later[1]))
-        state = steps.predict(space, earlier, now.time, now.step, precise)
-        adjoint, smoothed = steps.adjoint_step(h, state, now, later)
-        mean, variance = steps.smoothed_moments(readout, state, adjoint)
-        return _flat(steps.back(space, adjoint, now.step), like), (mean, variance, smoothed)
+    def step(carry: Any, inputs: Any) -> Any:
+        later, total = carry
+        moves, now, earlier = inputs
+        transition, earlier = dynamics.transition(moves), _unpacked(alg, earlier)
+        later = Adjoint(*_unpacked(alg, later))
+        state = steps.predict(alg, transition, earlier)
+        now = _with_readout(now, observations)
+        adjoint, (smoothed, in_observations) = _adjoint_outputs(
+            dynamics, now, state, later, precise, gradient
+        )
+        added, each = visit(moves, earlier, state, adjoint, smoothed)
+        total = jax.tree.map(jnp.add, total, added)
+        before = steps.adjoint_predict(alg, transition, adjoint)
+        return (_packed(alg, before, like), total), (each, smoothed, in_observations)
 
-    return jax.lax.scan(step, _flat(last, like), (series, kept), reverse=True)[1]
-
-
-def elements(space: AbstractStateSpace, series: Series, precise: bool) -> Element:
-    """Each lane of a series `(n, lanes)` as a function of the state before it."""
-    like = series.step[0]
-
-    def step(so_far: Any, now: Series) -> Any:
-        stretch, determinant = steps.extend(space, _element(so_far), now, precise)
-        return alg.filled(_packed(stretch), like.shape, like.dtype), determinant
-
-    first = alg.filled(_packed(steps.empty(space.size)), like.shape, like.dtype)
-    last, determinants = jax.lax.scan(step, first, series)
-    total = last.log_density + steps.log_factors(series, determinants)
-    return _element(last._replace(log_density=total))
+    inputs = (dynamics.inputs, _moving(observations), kept)
+    start = (_packed(alg, last, like), summed)
+    (first, summed), made = jax.lax.scan(step, start, inputs, reverse=True)
+    return Backward(summed, *made, Adjoint(*_unpacked(alg, first)))
 
 
-def starts(state: Moments, stretches: Element, definite: bool) -> tuple[Moments, Any]:
-    """States before each stretch of a list, leading axis, and the log density of all."""
-    like = stretches.log_density[0]
+def _adjoint_outputs(
+    dynamics: AbstractDynamics,
+    now: Observations,
+    state: Moments,
+    later: Adjoint,
+    precise: bool,
+    gradient: bool,
+) -> tuple[Adjoint, Any]:
+    """Back through all outputs of one time, each with the state that was predicted for it."""
+    alg = dynamics.algebra
 
-    def step(carry: Any, stretch: Any) -> Any:
+    def update(state: Moments, one: Observations) -> tuple[Moments, Moments]:
+        return steps.update(alg, _readout(dynamics, one), state, one, precise)[0], state
+
+    def back(later: Adjoint, inputs: Any) -> tuple[Adjoint, Any]:
+        one, state = inputs
+        h = _readout(dynamics, one)
+        adjoint, smoothed = steps.adjoint_update(alg, h, state, one, later)
+        slopes = None
+        if gradient:
+            slopes = steps.observation_gradient(alg, h, state, one, later, adjoint, smoothed)
+        return adjoint, (smoothed, slopes)
+
+    _, states = alg.over_outputs(update, state, now)
+    return alg.over_outputs(back, later, (now, states), reverse=True)
+
+
+def elements(
+    dynamics: AbstractDynamics, observations: Observations, precise: bool
+) -> FilterElement:
+    """Each lane of a series as a filter element, packed."""
+    alg, like = dynamics.algebra, dynamics.like
+
+    def step(element: Any, inputs: Any) -> Any:
+        moves, now = inputs
+        transition = dynamics.transition(moves)
+        element = steps.predict_element(alg, transition, _unpacked_element(alg, element))
+
+        def update(element: FilterElement, one: Observations) -> tuple[FilterElement, Any]:
+            return steps.update_element(alg, _readout(dynamics, one), element, one, precise)
+
+        now = _with_readout(now, observations)
+        element, determinant = alg.over_outputs(update, element, now)
+        return _packed_element(alg, element, like), determinant
+
+    first = _packed_element(alg, steps.empty_element(alg, dynamics.size, like), like)
+    inputs = (dynamics.inputs, _moving(observations))
+    last, determinants = jax.lax.scan(step, first, inputs)
+    factors = steps.log_factors(observations, determinants, like.ndim)
+    return last._replace(log_density=last.log_density + factors)
+
+
+def states_before(
+    alg: AbstractAlgebra, state: Moments, parts: Any, associative: bool, definite: bool
+) -> tuple[Moments, Any]:
+    """States before each part of a series, and the log density of all.
+
+    Args:
+        alg: the algebra.
+        state: before the first part; for the associative scan it must be 0.
+        parts: filter elements of the lanes, packed.
+        associative: whether to combine them by a scan that takes a logarithmic number of steps.
+        definite: see `AbstractAlgebra.condition_on_precision`.
+    """
+    listed = alg.lanes_first(parts)
+    like = listed.log_density[0]
+    if associative:
+        both = jax.vmap(lambda first, second: steps.combine(alg, first, second, definite))
+        scanned = jax.lax.associative_scan(both, listed)
+        states = jax.tree.map(_shifted_later, Moments(scanned.mean, scanned.cov))
+        return alg.lanes_last(states), scanned.log_density[-1]
+
+    def step(carry: Any, part: Any) -> Any:
         state, total = carry
-        state = Moments(state[0], alg.unpacked(state[1]))
-        after, density = steps.through(state, _element(stretch), definite)
-        return (_flat(after, like), total + density), _flat(state, like)
+        element = _unpacked_element(alg, part)
+        after, density, _ = steps.through(alg, _unpacked(alg, state), element, definite)
+        return (_packed(alg, after, like), total + density), state
 
-    first = (_flat(state, like), jnp.zeros_like(like))
-    (_, total), kept = jax.lax.scan(step, first, _packed(stretches))
-    return Moments(kept[0], alg.unpacked(kept[1])), total
-
-
-def futures(stretches: Element) -> Future:
-    """What comes after each stretch says about the state at its end."""
-    like = stretches.log_density[0]
-    d = len(stretches.mean)
-
-    def step(later: Any, stretch: Any) -> Any:
-        found = steps.before(_element(stretch), Future(later[0], alg.unpacked(later[1])))
-        return _flat(found, like), later
-
-    none = _flat(Future((0,) * d, alg.zeros(d)), like)
-    _, kept = jax.lax.scan(step, none, _packed(stretches), reverse=True)
-    return Future(kept[0], alg.unpacked(kept[1]))
+    first = (_packed(alg, state, like), jnp.zeros_like(like))
+    (_, total), states = jax.lax.scan(step, first, listed)
+    return _unpacked(alg, alg.lanes_last(states)), total
 
 
-def _flat(pair: Any, like: Any) -> Any:
+def information_after(
+    alg: AbstractAlgebra, size: int, parts: Any, associative: bool
+) -> Information:
+    """What comes after each part says about the state at its end; see `states_before`."""
+    listed = alg.lanes_first(parts)
+    like = listed.log_density[0]
+    if associative:
+        both = jax.vmap(lambda later, earlier: steps.combine(alg, earlier, later))
+        scanned = jax.lax.associative_scan(both, listed, reverse=True)
+        return alg.lanes_last(jax.tree.map(_shifted_earlier, scanned.information))
+
+    def step(later: Any, part: Any) -> Any:
+        element = _unpacked_element(alg, part)
+        before = steps.information_before(alg, element, Information(*_unpacked(alg, later)))
+        return _packed(alg, before, like), later
+
+    nothing = alg.zero_vector(size, like), alg.zero_matrix(size, like)
+    _, later = jax.lax.scan(step, _packed(alg, nothing, like), listed, reverse=True)
+    return Information(*_unpacked(alg, alg.lanes_last(later)))
+
+
+def _packed(alg: AbstractAlgebra, pair: Any, like: Any) -> Any:
     """A vector and a symmetric matrix as loops carry them."""
     vector, matrix = pair
-    return alg.filled((tuple(vector), alg.packed(matrix)), like.shape, like.dtype)
+    return alg.filled((vector, alg.packed(matrix)), like)
+
+
+def _unpacked(alg: AbstractAlgebra, pair: Any) -> Moments:
+    return Moments(pair[0], alg.unpacked(pair[1]))
+
+
+def _packed_element(alg: AbstractAlgebra, element: FilterElement, like: Any) -> FilterElement:
+    linear, precision = element.information
+    information = Information(linear, alg.packed(precision))
+    packed = element._replace(cov=alg.packed(element.cov), information=information)
+    return alg.filled(packed, like)
+
+
+def _unpacked_element(alg: AbstractAlgebra, packed: FilterElement) -> FilterElement:
+    linear, precision = packed.information
+    information = Information(linear, alg.unpacked(precision))
+    return packed._replace(cov=alg.unpacked(packed.cov), information=information)
+
+
+def _varies(observations: Observations) -> bool:
+    """Whether the readout changes with time."""
+    return observations.readout.ndim > observations.y.ndim
+
+
+def _moving(observations: Observations) -> Observations:
+    """What a loop over steps takes one by one."""
+    if observations.readout is None or _varies(observations):
+        return observations
+    return observations._replace(readout=None)
+
+
+def _with_readout(now: Observations, observations: Observations) -> Observations:
+    return now._replace(readout=observations.readout) if now.readout is None else now
+
+
+def _readout(dynamics: AbstractDynamics, one: Observations) -> Any:
+    return dynamics.readout if one.readout is None else one.readout
 
 
 def _has_lanes(entry: Any) -> bool:
     return jnp.ndim(entry) > 0
 
 
-def _packed(element: Element) -> Element:
-    """The same with the lower triangles of symmetric matrices."""
-    future = Future(element.future.shift, alg.packed(element.future.precision))
-    cov = alg.packed(element.cov)
-    return Element(element.matrix, element.mean, cov, future, element.log_density)
+def _shifted_later(array: jax.Array) -> jax.Array:
+    return jnp.concatenate([jnp.zeros_like(array[:1]), array[:-1]])
 
 
-def _element(flat: Any) -> Element:
-    shift, precision = flat[3]
-    future = Future(shift, alg.unpacked(precision))
-    return Element(flat[0], flat[1], alg.unpacked(flat[2]), future, flat[4])
+def _shifted_earlier(array: jax.Array) -> jax.Array:
+    return jnp.concatenate([array[1:], jnp.zeros_like(array[:1])])

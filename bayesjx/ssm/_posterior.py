@@ -12,11 +12,11 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import refuse_where
-from . import _algebra as alg, _process as process
+from . import _process as process, _unrolled as unrolled
 from ._backend import is_brief, Plan, plan
 from ._inputs import draws as draws_of, numbers
+from ._process import Series
 from ._spaces import AbstractStateSpace, SumSpace
-from ._steps import Series
 
 
 class MarkovPosterior(eqx.Module):
@@ -126,10 +126,10 @@ class MarkovPosterior(eqx.Module):
         )
         shape = self.series.y.shape
         mean, variance = mean.reshape(shape), variance.reshape(shape)
-        seen = self.series.seen > 0
+        seen = self.series.observed > 0
         spread = 1 / jnp.where(seen, precision, 1.0)
         mean = jnp.where(seen, self.series.y - weight * spread, mean)
-        variance = jnp.where(seen, spread, variance + self.series.noise)
+        variance = jnp.where(seen, spread, variance + self.series.noise_var)
         if self.order is not None:
             mean, variance = mean[self.order[1]], variance[self.order[1]]
         return dist.Normal(self.loc + mean, jnp.sqrt(variance))
@@ -159,7 +159,7 @@ class MarkovPosterior(eqx.Module):
 
         def one(y: jax.Array) -> jax.Array:
             y = y if self.order is None else y[self.order[0]]
-            series = self.series._replace(y=self.series.seen * y)
+            series = self.series._replace(y=self.series.observed * y)
             other = eqx.tree_at(lambda post: post.series, self, series)
             return other.moments(times)[0]
 
@@ -178,14 +178,14 @@ class MarkovPosterior(eqx.Module):
         """
         draws_of(key, "shape", shape)
         series, readout, places = self._at(times)
-        if series.scale is not None:
+        if series.site_precision is not None:
             series = _as_observations(series)
         in_path, in_noise = jax.random.split(key)
         rows = self._rows(None)
         path, drawn = self._drawn(in_path, series, readout, shape)
         draws = jax.random.normal(in_noise, drawn.shape, drawn.dtype)
-        drawn = drawn + jnp.sqrt(series.noise) * draws
-        difference = jnp.where(series.seen > 0, series.y - drawn, 0.0)
+        drawn = drawn + jnp.sqrt(series.noise_var) * draws
+        difference = jnp.where(series.observed > 0, series.y - drawn, 0.0)
         difference = difference.reshape(-1, *series.y.shape)
         moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows, readout)[0])
         found = path + moved(difference).reshape(path.shape)
@@ -195,7 +195,7 @@ class MarkovPosterior(eqx.Module):
         return jnp.take(found, places, axis=len(shape)) if places is not None else found
 
     def _refuse_sites(self, name: str, instead: str) -> None:
-        if self.series.scale is not None:
+        if self.series.site_precision is not None:
             raise ValueError(
                 f"{name} is for observations with normal noise, and this posterior is of an "
                 f"approximation, which has factors in place of a likelihood; take {instead}"
@@ -230,7 +230,7 @@ class MarkovPosterior(eqx.Module):
         if slope:
             if process.outputs(self.readout) is not None or term is not None:
                 raise ValueError("slope is for the sum of all terms of one output")
-            return alg.stacked(self.space.slope, (), self.series.step.dtype)[None]
+            return unrolled.stacked(self.space.slope, (), self.series.step.dtype)[None]
         if term is not None and not isinstance(term, int):
             raise ValueError(f"term must be an integer, got {term!r}")
         if term is None:
@@ -273,6 +273,6 @@ class MarkovPosterior(eqx.Module):
 
 def _as_observations(series: Series) -> Series:
     """Factors as observations with noise, which is NaN where a factor curves upward."""
-    scale, seen = series.scale, series.seen * (series.scale != 0)
+    scale, seen = series.site_precision, series.observed * (series.site_precision != 0)
     safe = jnp.where(scale > 0, scale, jnp.where(seen > 0, jnp.nan, 1.0))
     return Series(series.time, series.step, seen * series.y / safe, 1 / safe, seen)

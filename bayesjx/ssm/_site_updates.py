@@ -12,9 +12,9 @@ import jax.numpy as jnp
 
 from . import _process as process, _sites as site
 from ._backend import Plan
+from ._process import Series
 from ._sites import Problem, Sites
 from ._spaces import AbstractStateSpace
-from ._steps import Series
 
 METHODS = ("vi", "ep", "pl")
 MOST = 2000  # steps, of the equation for derivatives

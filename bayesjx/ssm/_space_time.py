@@ -14,7 +14,7 @@ from numpyro.distributions import constraints, Distribution
 from .._core import checked_finite, eigh, safe_cholesky, solve_triangular
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
-from . import _algebra as alg, _complete_grid as complete_grid, _process as process
+from . import _complete_grid as complete_grid, _process as process, _unrolled as unrolled
 from ._inputs import draws as draws_of, kernel as check_kernel, numbers
 from ._markov_gp import MarkovGP, mixed
 from ._posterior import MarkovPosterior
@@ -138,7 +138,7 @@ class SpaceTimeGP(Distribution):
         law = self.process
         at = law.before + law.steps if times is None else jnp.asarray(times) - law.origin
         space, dtype = law.space.spaces[0], law.steps.dtype
-        marginal = alg.stacked(space.marginal(at.astype(dtype)), at.shape, dtype)
+        marginal = unrolled.stacked(space.marginal(at.astype(dtype)), at.shape, dtype)
         h = jnp.asarray(space.readout, dtype)
         return jnp.einsum("i,...ij,j->...", h, marginal, h)
 
@@ -227,11 +227,11 @@ class SpaceTimePosterior(eqx.Module):
             lambda post: post.readout, self.posterior, None, is_leaf=lambda x: x is None
         )
         columns = self.posterior.series.y @ vectors
-        noise = self.posterior.series.noise[:, 0]
+        noise = self.posterior.series.noise_var[:, 0]
 
         def moments(times: Any) -> tuple[jax.Array, jax.Array]:
             def column(value: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-                series = one.series._replace(y=y, noise=noise, seen=jnp.ones_like(y))
+                series = one.series._replace(y=y, noise_var=noise, observed=jnp.ones_like(y))
                 space = ScaledSpace(law.process.space, value)
                 parts = lambda post: (post.series, post.space)  # noqa: E731
                 return eqx.tree_at(parts, one, (series, space)).moments(times)

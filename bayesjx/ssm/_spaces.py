@@ -2,7 +2,7 @@
 
 Here is what a process is, and how processes combine; `_elementary_spaces` has those made of no
 others. A process is a list of states whose matrices are written out entry by entry, see
-`_algebra`.
+`_unrolled`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from . import _algebra as alg
-from ._algebra import Matrix
+from . import _unrolled as alg
+from ._unrolled import Matrix
 
 NEGATIVE = 100  # roundings that an eigenvalue of process noise may be below 0
 

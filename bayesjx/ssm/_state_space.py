@@ -181,8 +181,8 @@ def periodic_shares(lengthscale: Any, harmonics: int) -> jax.Array:
     for j in range(harmonics + MORE_HARMONICS, 0, -1):  # I_j / I_{j - 1}
         ratio = z / (2 * j + z * ratio)
         ratios.append(ratio)
-    found = jnp.cumprod(jnp.stack([jnp.ones_like(z), *ratios[::-1]]))
-    shares = found * np.where(np.arange(len(found)) == 0, 1, 2).astype(found.dtype)
+    bessel = jnp.cumprod(jnp.stack([jnp.ones_like(z), *ratios[::-1]]))
+    shares = bessel * np.where(np.arange(len(bessel)) == 0, 1, 2).astype(bessel.dtype)
     return (shares / jnp.sum(shares))[: harmonics + 1]
 
 

@@ -1,7 +1,8 @@
-"""One step of filters and of their adjoints, for scalars or lanes of them.
+"""One step of the Kalman filter, of its filter elements, and of the adjoint smoother.
 
-Notation: the state before an observation has mean $m$ and covariance $P$; the innovation $v$ has
-variance $s$; $r$ and $N$ are derivatives of the log density of all that comes later.
+Each formula is written once, over an `AbstractAlgebra`. Notation: the state predicted for an
+observation has mean $m$ and covariance $P$, and is read out by $h$; the innovation
+$v = y - h^T m$ has variance $s = h^T P h + R$; the Kalman gain is $P h / s$.
 """
 
 from __future__ import annotations
@@ -12,397 +13,422 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from . import _algebra as alg
-from ._algebra import Matrix, Vector
-from ._spaces import AbstractStateSpace
+from ._algebra import AbstractAlgebra, Blocks, Square, Symmetric, Vector
+from ._unrolled import plus
 
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Series(NamedTuple):
-    r"""Sorted observations of one series, or lanes of them; all of one shape.
+class Observations(NamedTuple):
+    r"""What was observed at each time, or at one time inside of loops.
 
     Attributes:
-        time: of the observation before this one; for the first, its own.
-        step: time since then, not negative.
-        y: what was observed, 0 where nothing was.
-        noise: its variance.
-        seen: 1 where something was observed, else 0.
-        scale: None; or for what is known of the function $f$ by a factor
+        y: what was observed, 0 where nothing was; `(n,)` of one output, or `(n, p)`.
+        noise_var: its variance.
+        observed: 1 where something was observed, else 0.
+        site_precision: None; or for what is known of the function $f$ by a factor
             $\exp(\lambda_1 f - \lambda_2 f^2 / 2)$, $\lambda_2$, which may be 0 or negative, with
             $\lambda_1$ as `y`.
+        readout: of the outputs, `(p, d)`, or `(n, p, d)` if it changes with time; None for that of
+            the state space, and inside of loops that need not carry it.
     """
 
-    time: Any
-    step: Any
     y: Any
-    noise: Any
-    seen: Any
-    scale: Any = None
+    noise_var: Any
+    observed: Any
+    site_precision: Any = None
+    readout: Any = None
+
+
+class Transition(NamedTuple):
+    """A step of time: the covariance becomes $A (P - P_0) A^T + Q$.
+
+    Attributes:
+        matrix: $A$.
+        subtracted: $P_0$, the marginal covariance before the step; or None for 0.
+        added: $Q$, the marginal covariance after it; or the process noise.
+    """
+
+    matrix: Blocks
+    subtracted: Symmetric | None
+    added: Blocks
 
 
 class Moments(NamedTuple):
     """Mean and covariance of a state."""
 
     mean: Vector
-    cov: Matrix
+    cov: Symmetric
 
 
-class Future(NamedTuple):
-    r"""What later observations say about a state, $\exp(\eta^\top x - x^\top J x / 2)$.
+class Information(NamedTuple):
+    r"""What observations say about a state before them, $\exp(\eta^T x - x^T J x / 2)$.
 
     Attributes:
-        shift: $\eta$.
-        precision: $J$, positive semi-definite.
+        linear: $\eta$.
+        precision: $J$.
     """
 
-    shift: Vector
-    precision: Matrix
+    linear: Vector
+    precision: Symmetric
 
 
-class Element(NamedTuple):
-    r"""A stretch of the series as a function of the state $x_0$ before it.
+class FilterElement(NamedTuple):
+    r"""A part of the series as a function of the state $x_0$ before it.
 
     The last state is $N(A x_0 + b, C)$ given the observations, whose density is proportional to
-    $\exp(\eta^\top x_0 - x_0^\top J x_0 / 2)$.
+    $\exp(\eta^T x_0 - x_0^T J x_0 / 2)$.
 
     Attributes:
         matrix: $A$.
         mean: $b$.
         cov: $C$.
-        future: $\eta$ and $J$.
+        information: $\eta$ and $J$.
         log_density: of the observations at $x_0 = 0$.
+
+    References:
+        Särkkä and García-Fernández (2021), "Temporal parallelization of Bayesian smoothers", IEEE
+        Transactions on Automatic Control, section III.
     """
 
-    matrix: Matrix
+    matrix: Square
     mean: Vector
-    cov: Matrix
-    future: Future
+    cov: Symmetric
+    information: Information
     log_density: Any
 
 
 class Adjoint(NamedTuple):
-    """Derivatives of the log density of what comes after, in a mean: first, and minus second."""
+    """Derivatives of the log density of what comes after in the mean of a state.
 
-    slope: Vector
-    curvature: Matrix
-
-
-def predict(
-    space: AbstractStateSpace,
-    state: Moments,
-    time: Any,
-    step: Any,
-    precise: bool,
-    transition: Matrix | None = None,
-) -> Moments:
-    """The state a step later.
-
-    Args:
-        space: its law.
-        state: at that time.
-        time: of the state.
-        step: until the next one.
-        precise: add the process noise itself, for single precision, and not what keeps the
-            marginal law as it is, which is cheaper.
-        transition: of the step, where it is known.
+    Attributes:
+        gradient: first derivatives, $r$.
+        curvature: second derivatives with the other sign, $N$.
     """
-    a = space.transition(step) if transition is None else transition
-    return Moments(alg.matvec(a, state.mean), _moved(space, a, state.cov, time, step, precise))
 
-
-def _moved(
-    space: AbstractStateSpace, a: Matrix, cov: Matrix, time: Any, step: Any, precise: bool
-) -> Matrix:
-    if precise:
-        return alg.add_symmetric(alg.congruence(a, cov), space.noise(time, step))
-    excess = alg.subtract_symmetric(cov, space.marginal(time))
-    return alg.add_symmetric(space.marginal(time + step), alg.congruence(a, excess))
+    gradient: Vector
+    curvature: Symmetric
 
 
 class Innovation(NamedTuple):
-    """An observation against its prediction.
+    """An observation beside its prediction.
 
     Attributes:
-        cross: covariance of state and observation.
-        pull: observation less its mean, over its variance.
-        precision: one over its variance, 0 where nothing was observed.
-        spread: variance of its noise, over the square of its variance.
+        cross: covariance of state and observation, $P h$.
+        scaled: innovation over its variance, $v / s$.
+        precision: $1 / s$, 0 where nothing was observed.
+        noise_precision: $R / s^2$.
         exponent: what the log density has besides the logarithm of a determinant and constants.
-        determinant: the variance of the observation, or what its factor grows by; 1 where nothing
-            was observed.
+        determinant: the variance $s$, or what the factor grows by; 1 where nothing was observed.
     """
 
-    cross: Any
-    pull: Any
+    cross: Vector
+    scaled: Any
     precision: Any
-    spread: Any
+    noise_precision: Any
     exponent: Any
     determinant: Any
 
-    def log_density(self, now: Any) -> Any:
-        """0 where nothing was observed."""
-        constant = 0.0 if now.scale is not None else LOG_2PI * now.seen
-        return self.exponent - 0.5 * (constant + _log(now, self.determinant))
-
-
-def log_factors(series: Any, determinants: jax.Array) -> jax.Array:
-    """What the log densities of a series have besides their exponents, summed over time."""
-    total = -0.5 * jnp.sum(_log(series, determinants), axis=0)
-    return total if series.scale is not None else total - 0.5 * LOG_2PI * jnp.sum(series.seen, 0)
-
-
-def _log(now: Any, determinant: Any) -> Any:
-    # Of factors that curve upward only the product over time is sure to be positive.
-    return jnp.log(determinant if now.scale is None else jnp.abs(determinant))
-
-
-def innovation(h: Vector, state: Moments, now: Series) -> Innovation:
-    """The observation against what the state predicts."""
-    cross = alg.matvec(state.cov, h)
-    found = compared(now, alg.dot(h, state.mean), alg.dot(h, cross))
-    return Innovation(cross, *found)
-
-
-def compared(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
-    """All of an `Innovation` but the first, from the moments of the function."""
-    if now.scale is not None:
-        return _factor(now, mean, variance)
-    # Where nothing was observed the variance may be 0, which must not reach a derivative.
-    there = now.seen > 0
-    total = alg.plus(variance, jnp.where(there, now.noise, 1.0))
-    value = now.y - mean
-    precision = now.seen / total
-    pull = value * precision
-    determinant = jnp.where(there, total, 1.0)
-    return pull, precision, now.noise * precision**2, -0.5 * value * pull, determinant
-
-
-def _factor(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
-    """The same of a factor; its log density is the log of its mean."""
-    scale = now.seen * now.scale
-    growth = jnp.where(now.seen > 0, 1 + scale * variance, 1.0)
-    precision = scale / growth
-    shift = now.seen * now.y
-    pull = (shift - scale * mean) / growth
-    exponent = 0.5 * (shift**2 * variance + 2 * shift * mean - scale * mean**2) / growth
-    return pull, precision, precision / growth, exponent, growth
-
-
-def observe(h: Vector, state: Moments, now: Series, precise: bool) -> tuple[Moments, Innovation]:
-    """The state given the observation too, and how that compares with its prediction."""
-    found = innovation(h, state, now)
-    cross = found.cross
-    mean = alg.add(state.mean, alg.scale(found.pull, cross))
-    if not precise:
-        return Moments(mean, alg.with_rank_one(state.cov, cross, -found.precision)), found
-    gain = alg.scale(found.precision, cross)
-    left = alg.subtract_outer(alg.identity(len(h)), gain, h)
-    cov = alg.with_rank_one(alg.congruence(left, state.cov), cross, found.spread)
-    return Moments(mean, cov), found
-
-
-def extend(
-    space: AbstractStateSpace, so_far: Element, now: Series, precise: bool
-) -> tuple[Element, Any]:
-    """A stretch with one more observation, and the determinant that its log density still lacks."""
-    h = space.readout
-    a = space.transition(now.step)
-    matrix = alg.matmul(a, so_far.matrix)
-    state = Moments(
-        alg.matvec(a, so_far.mean),
-        _moved(space, a, so_far.cov, now.time, now.step, precise),
-    )
-    state, found = observe(h, state, now, precise)
-    cross, pull, precision = found[:3]
-    row = alg.matvec(alg.transpose(matrix), h)
-    future = Future(
-        alg.add(so_far.future.shift, alg.scale(pull, row)),
-        alg.with_rank_one(so_far.future.precision, row, precision),
-    )
-    matrix = alg.subtract_outer(matrix, alg.scale(precision, cross), row)
-    exponent = so_far.log_density + found.exponent
-    return Element(matrix, state.mean, state.cov, future, exponent), found.determinant
-
-
-def empty(d: int) -> Element:
-    """The stretch of no observations."""
-    zero = (0,) * d
-    return Element(alg.identity(d), zero, alg.zeros(d), Future(zero, alg.zeros(d)), 0)
-
-
-def absorb(cov: Matrix, precision: Matrix, definite: bool = True) -> tuple[Matrix, Any]:
-    r"""$(P^{-1} + J)^{-1}$ and $\log|I + P J|$ for a positive semi-definite $P$.
-
-    The square-root-free Cholesky factor of $J$ makes it a list of scalar observations, which are
-    taken in one after another; no matrix is inverted.
-
-    Args:
-        cov: $P$.
-        precision: $J$.
-        definite: whether $J$ is positive semi-definite, too; what it is not is NaN then.
-    """
-    d, log_det = len(cov), 0.0
-    left = [list(row) for row in precision]
-    for i in range(d):
-        pivot = jnp.asarray(left[i][i])
-        safe = jnp.where(pivot != 0, pivot, 1.0)
-        column = [1 if j == i else jnp.where(pivot != 0, left[j][i] / safe, 0.0) for j in range(d)]
-        direction = tuple(0 if j < i else column[j] for j in range(d))
-        for j in range(i + 1, d):
-            for k in range(i + 1, j + 1):
-                left[j][k] = left[k][j] = left[j][k] - pivot * column[j] * column[k]
-        cross = alg.matvec(cov, direction)
-        ratio = pivot * alg.dot(direction, cross)
-        cov = alg.with_rank_one(cov, cross, -pivot / (1 + ratio))
-        log_det = log_det + (jnp.log1p(ratio) if definite else jnp.log(jnp.abs(1 + ratio)))
-    return cov, log_det
-
-
-def through(state: Moments, stretch: Element, definite: bool = True) -> tuple[Moments, Any]:
-    """The state after a stretch that began with this one, and the log density of the stretch."""
-    shift, precision = stretch.future
-    cov, log_det = absorb(state.cov, precision, definite)
-    gap = alg.subtract(shift, alg.matvec(precision, state.mean))
-    moved = alg.matvec(cov, gap)
-    density = stretch.log_density - 0.5 * log_det + 0.5 * alg.dot(gap, moved)
-    density = density + 0.5 * alg.dot(state.mean, alg.add(shift, gap))
-    mean = alg.add(alg.matvec(stretch.matrix, alg.add(state.mean, moved)), stretch.mean)
-    cov = alg.add_symmetric(alg.congruence(stretch.matrix, cov), stretch.cov)
-    return Moments(mean, cov), density
-
-
-def before(stretch: Element, later: Future) -> Future:
-    """What a stretch and all after it say about the state before it."""
-    adjoint = seen_from(Moments(stretch.mean, stretch.cov), later)
-    back = alg.transpose(stretch.matrix)
-    return Future(
-        alg.add(stretch.future.shift, alg.matvec(back, adjoint.slope)),
-        alg.add_symmetric(stretch.future.precision, alg.congruence(back, adjoint.curvature)),
-    )
-
-
-def seen_from(state: Moments, later: Future) -> Adjoint:
-    """Derivatives in the mean of a state of the log density of what comes later."""
-    shift, precision = later
-    cov, _ = absorb(state.cov, precision)
-    gap = alg.subtract(shift, alg.matvec(precision, state.mean))
-    slope = alg.subtract(gap, alg.matvec(precision, alg.matvec(cov, gap)))
-    curvature = alg.subtract_symmetric(precision, alg.congruence(precision, cov))
-    return Adjoint(slope, curvature)
-
 
 class Smoothed(NamedTuple):
-    """What the backward pass finds at an observation.
+    """Derivatives of the log density in an observation.
 
     Attributes:
-        weight: derivative of the log density in the observation, with the other sign.
-        precision: minus the second one; 0 where nothing was observed.
+        error: the first one with the other sign, $u$, an element of $(K + R)^{-1} (y - m)$.
+        precision: the second one with the other sign, $D$, of the diagonal of $(K + R)^{-1}$; 0
+            where nothing was observed.
     """
 
-    weight: Any
+    error: Any
     precision: Any
 
 
-def adjoint_step(
-    h: Vector, state: Moments, now: Series, later: Adjoint
-) -> tuple[Adjoint, Smoothed]:
-    """Derivatives in the state before an observation, from those after it.
+def predict(alg: AbstractAlgebra, transition: Transition, state: Moments) -> Moments:
+    """The Kalman filter's prediction: the state a step later."""
+    a, subtracted, added = transition
+    cov = state.cov if subtracted is None else alg.subtract_symmetric(state.cov, subtracted)
+    return Moments(alg.apply(a, state.mean), alg.add_noise(alg.conjugate(a, cov), added))
+
+
+def innovation(alg: AbstractAlgebra, h: Vector, state: Moments, now: Observations) -> Innovation:
+    """The observation beside what the state predicts."""
+    cross = alg.matvec(state.cov, h)
+    mean, variance = alg.dot(h, state.mean), alg.dot(h, cross)
+    if now.site_precision is not None:
+        return Innovation(cross, *_factor(now, mean, variance))
+    # Where nothing was observed the variance may be 0, which must not reach a derivative.
+    observed = now.observed > 0
+    total = plus(variance, jnp.where(observed, now.noise_var, 1.0))
+    residual = now.y - mean
+    precision = now.observed / total
+    scaled = residual * precision
+    determinant = jnp.where(observed, total, 1.0)
+    noise_precision = now.noise_var * precision**2
+    exponent = -0.5 * residual * scaled
+    return Innovation(cross, scaled, precision, noise_precision, exponent, determinant)
+
+
+def _factor(now: Observations, mean: Any, variance: Any) -> tuple[Any, ...]:
+    """The same of a factor; its log density is the log of its mean."""
+    site_precision = now.observed * now.site_precision
+    growth = jnp.where(now.observed > 0, 1 + site_precision * variance, 1.0)
+    precision = site_precision / growth
+    linear = now.observed * now.y
+    scaled = (linear - site_precision * mean) / growth
+    exponent = linear**2 * variance + 2 * linear * mean - site_precision * mean**2
+    return scaled, precision, precision / growth, 0.5 * exponent / growth, growth
+
+
+def log_factors(observations: Observations, determinants: jax.Array, lanes: int) -> jax.Array:
+    """What the log densities of a series have besides their exponents, summed but for lanes."""
+    axes = tuple(range(determinants.ndim - lanes))
+    if observations.site_precision is not None:
+        # Of factors that curve upward only the product over time is sure to be positive.
+        return -0.5 * jnp.sum(jnp.log(jnp.abs(determinants)), axis=axes)
+    constant = LOG_2PI * jnp.sum(observations.observed, axis=axes)
+    return -0.5 * jnp.sum(jnp.log(determinants), axis=axes) - 0.5 * constant
+
+
+def update(
+    alg: AbstractAlgebra, h: Vector, state: Moments, now: Observations, precise: bool
+) -> tuple[Moments, Innovation]:
+    """The Kalman filter's update: the state given the observation too.
 
     Args:
+        alg: the algebra.
+        h: readout.
+        state: predicted.
+        now: one output.
+        precise: keep the covariance positive semi-definite by Joseph's form, for single precision.
+    """
+    step = innovation(alg, h, state, now)
+    cross = step.cross
+    mean = alg.add(state.mean, alg.scale(step.scaled, cross))
+    cov = alg.add_rank_one(state.cov, cross, -step.precision)
+    if precise:  # (I - g h^T) P (I - g h^T)^T + R g g^T with the gain g
+        gain = alg.scale(step.precision, cross)
+        cov = alg.subtract_symmetric_outer(cov, alg.matvec(cov, h), gain)
+        cov = alg.add_rank_one(cov, cross, step.noise_precision)
+    return Moments(mean, cov), step
+
+
+def empty_element(alg: AbstractAlgebra, size: int, like: jax.Array) -> FilterElement:
+    """The filter element of no observations."""
+    zero, nothing = alg.zero_vector(size, like), alg.zero_matrix(size, like)
+    information = Information(zero, nothing)
+    return FilterElement(alg.identity(size, like), zero, nothing, information, jnp.zeros_like(like))
+
+
+def predict_element(
+    alg: AbstractAlgebra, transition: Transition, element: FilterElement
+) -> FilterElement:
+    """A filter element followed by a step of time."""
+    state = predict(alg, transition, Moments(element.mean, element.cov))
+    matrix = alg.apply_to_square(transition.matrix, element.matrix)
+    return element._replace(matrix=matrix, mean=state.mean, cov=state.cov)
+
+
+def update_element(
+    alg: AbstractAlgebra, h: Vector, element: FilterElement, now: Observations, precise: bool
+) -> tuple[FilterElement, Any]:
+    """A filter element with one more observation, and the determinant that its density lacks."""
+    state, step = update(alg, h, Moments(element.mean, element.cov), now, precise)
+    row = alg.matvec(alg.transpose(element.matrix), h)
+    linear, precision = element.information
+    information = Information(
+        alg.add(linear, alg.scale(step.scaled, row)),
+        alg.add_rank_one(precision, row, step.precision),
+    )
+    matrix = alg.subtract_outer(element.matrix, alg.scale(step.precision, step.cross), row)
+    log_density = element.log_density + step.exponent
+    element = FilterElement(matrix, state.mean, state.cov, information, log_density)
+    return element, step.determinant
+
+
+class Informed(NamedTuple):
+    r"""A state given information about it.
+
+    Attributes:
+        cov: its covariance.
+        residual: $\eta - J m$.
+        change: of its mean.
+        log_density: of the information.
+    """
+
+    cov: Symmetric
+    residual: Vector
+    change: Vector
+    log_density: Any
+
+
+def inform(
+    alg: AbstractAlgebra, state: Moments, information: Information, definite: bool = True
+) -> Informed:
+    """A state given information about it; no covariance is inverted."""
+    linear, precision = information
+    cov, log_det = alg.condition_on_precision(state.cov, precision, definite)
+    residual = alg.subtract(linear, alg.matvec(precision, state.mean))
+    change = alg.matvec(cov, residual)
+    quadratic = alg.dot(residual, change) + alg.dot(state.mean, alg.add(linear, residual))
+    return Informed(cov, residual, change, 0.5 * (quadratic - log_det))
+
+
+def through(
+    alg: AbstractAlgebra, state: Moments, element: FilterElement, definite: bool = True
+) -> tuple[Moments, Any, Informed]:
+    """The state after a filter element that began with this one, and the element's log density."""
+    informed = inform(alg, state, element.information, definite)
+    mean = alg.matvec(element.matrix, alg.add(state.mean, informed.change))
+    cov = alg.congruence(element.matrix, informed.cov)
+    after = Moments(alg.add(mean, element.mean), alg.add_symmetric(cov, element.cov))
+    return after, element.log_density + informed.log_density, informed
+
+
+def combine(
+    alg: AbstractAlgebra, first: FilterElement, second: FilterElement, definite: bool = True
+) -> FilterElement:
+    r"""Two filter elements as one: the associative operation of the parallel filter.
+
+    Args:
+        alg: the algebra.
+        first: the earlier one.
+        second: the later one.
+        definite: see `AbstractAlgebra.condition_on_precision`.
+
+    References:
+        Särkkä and García-Fernández (2021), "Temporal parallelization of Bayesian smoothers", IEEE
+        Transactions on Automatic Control, lemma 8, with
+        $(I + C J)^{-1} = I - (C^{-1} + J)^{-1} J$: a step of length 0 has a singular $C$.
+    """
+    start = Moments(first.mean, first.cov)
+    after, log_density, informed = through(alg, start, second, definite)
+    precision, back = second.information.precision, alg.transpose(first.matrix)
+    # Each product is with a vector or a covariance, in the order that has the fewest of them.
+    reached = alg.matmul(informed.cov, alg.matmul(precision, first.matrix))
+    kept = alg.subtract_square(first.matrix, reached)
+    gradient = alg.subtract(informed.residual, alg.matvec(precision, informed.change))
+    curvature = alg.symmetric_product(back, alg.matmul(precision, kept))
+    information = Information(
+        alg.add(first.information.linear, alg.matvec(back, gradient)),
+        alg.add_symmetric(first.information.precision, curvature),
+    )
+    matrix = alg.matmul(second.matrix, kept)
+    log_density = first.log_density + log_density
+    return FilterElement(matrix, after.mean, after.cov, information, log_density)
+
+
+def adjoint_of(alg: AbstractAlgebra, state: Moments, information: Information) -> Adjoint:
+    """The adjoint of a state from what later observations say about it."""
+    informed, precision = inform(alg, state, information), information.precision
+    gradient = alg.subtract(informed.residual, alg.matvec(precision, informed.change))
+    known = alg.congruence(precision, informed.cov)
+    return Adjoint(gradient, alg.subtract_symmetric(precision, known))
+
+
+def information_before(
+    alg: AbstractAlgebra, element: FilterElement, later: Information
+) -> Information:
+    """What a filter element and all after it say about the state before it."""
+    adjoint = adjoint_of(alg, Moments(element.mean, element.cov), later)
+    back, (linear, precision) = alg.transpose(element.matrix), element.information
+    return Information(
+        alg.add(linear, alg.matvec(back, adjoint.gradient)),
+        alg.add_symmetric(precision, alg.congruence(back, adjoint.curvature)),
+    )
+
+
+def adjoint_update(
+    alg: AbstractAlgebra, h: Vector, state: Moments, now: Observations, later: Adjoint
+) -> tuple[Adjoint, Smoothed]:
+    """The Bryson-Frazier smoother's step back through an observation.
+
+    Args:
+        alg: the algebra.
         h: readout.
         state: predicted, before the observation.
         now: the observation.
-        later: derivatives in the mean of the state after it.
+        later: of the state after it.
 
     References:
-        Bierman (1973), "Fixed interval smoothing with discrete measurements"; Durbin and Koopman
-        (2012), "Time series analysis by state space methods", section 4.4.
+        Bierman (1973), "Fixed interval smoothing with discrete measurements", International Journal
+        of Control; Durbin and Koopman (2012), "Time series analysis by state space methods",
+        section 4.4.
     """
-    cross, pull, precision = innovation(h, state, now)[:3]
-    gain = alg.scale(precision, cross)
-    bent = alg.matvec(later.curvature, gain)
-    weight = pull - alg.dot(gain, later.slope)
-    curvature = precision + alg.dot(gain, bent)
-    slope = alg.add(later.slope, alg.scale(weight, h))
-    rest = alg.subtract_outer(later.curvature, bent, h)
-    rest = alg.subtract_outer(rest, h, bent)
-    seen = Adjoint(slope, alg.with_rank_one(alg.symmetric(rest), h, curvature))
-    return seen, Smoothed(weight, curvature)
+    step = innovation(alg, h, state, now)
+    gain = alg.scale(step.precision, step.cross)
+    curved = alg.matvec(later.curvature, gain)
+    error = step.scaled - alg.dot(gain, later.gradient)
+    precision = step.precision + alg.dot(gain, curved)
+    gradient = alg.add(later.gradient, alg.scale(error, h))
+    curvature = alg.subtract_both_outer(later.curvature, curved, h)
+    adjoint = Adjoint(gradient, alg.add_rank_one(curvature, h, precision))
+    return adjoint, Smoothed(error, precision)
 
 
-def smoothed_moments(h: Vector, state: Moments, adjoint: Adjoint) -> tuple[Any, Any]:
+def adjoint_predict(alg: AbstractAlgebra, transition: Transition, adjoint: Adjoint) -> Adjoint:
+    """The Bryson-Frazier smoother's step back through time."""
+    back = alg.transposed(transition.matrix)
+    return Adjoint(alg.apply(back, adjoint.gradient), alg.conjugate(back, adjoint.curvature))
+
+
+def smoothed_moments(
+    alg: AbstractAlgebra, h: Vector, state: Moments, adjoint: Adjoint
+) -> tuple[Any, Any]:
     """Mean and variance of a combination of the states given all observations.
 
     Args:
+        alg: the algebra.
         h: the combination.
         state: predicted, before an observation.
-        adjoint: derivatives in its mean.
+        adjoint: of that state.
     """
     cross = alg.matvec(state.cov, h)
-    mean = alg.dot(h, state.mean) + alg.dot(cross, adjoint.slope)
+    mean = alg.dot(h, state.mean) + alg.dot(cross, adjoint.gradient)
     known = alg.dot(cross, alg.matvec(adjoint.curvature, cross))
     return mean, alg.dot(h, cross) - known
 
 
-def record_gradient(
-    h: Vector, state: Moments, now: Series, adjoint: Adjoint, smoothed: Smoothed
-) -> tuple[Any, ...]:
-    """Derivatives of the log density in `y`, `noise`, `seen` and `scale` of an observation.
+def smoothed_state(alg: AbstractAlgebra, state: Moments, adjoint: Adjoint) -> Moments:
+    """The state given all observations; arguments as for `smoothed_moments`."""
+    mean = alg.add(state.mean, alg.matvec(state.cov, adjoint.gradient))
+    known = alg.congruence(state.cov, adjoint.curvature)
+    return Moments(mean, alg.subtract_symmetric(state.cov, known))
+
+
+def observation_gradient(
+    alg: AbstractAlgebra,
+    h: Vector,
+    state: Moments,
+    now: Observations,
+    later: Adjoint,
+    adjoint: Adjoint,
+    smoothed: Smoothed,
+) -> Observations:
+    """Derivatives of the log density in the fields of an observation.
 
     Args:
+        alg: the algebra.
         h: readout.
         state: predicted, before the observation.
         now: the observation.
-        adjoint: derivatives in the mean of that state.
+        later: adjoint of the state after it.
+        adjoint: of the state before it.
         smoothed: derivatives in the observation.
     """
-    nothing = jnp.zeros_like(now.step)
-    if now.scale is None:
-        weight, precision = smoothed
-        return -weight, 0.5 * (weight**2 - precision), nothing, None
-    return factor_gradient(now, *smoothed_moments(h, state, adjoint))
-
-
-def factor_gradient(now: Any, mean: Any, variance: Any) -> tuple[Any, ...]:
-    """The same of a factor, from the moments of the function given all factors."""
-    nothing = jnp.zeros_like(now.noise)
-    return now.seen * mean, nothing, nothing, -0.5 * now.seen * (mean**2 + variance)
-
-
-def back(space: AbstractStateSpace, adjoint: Adjoint, step: Any) -> Adjoint:
-    """Derivatives in the state a step earlier."""
-    a = alg.transpose(space.transition(step))
-    return Adjoint(alg.matvec(a, adjoint.slope), alg.congruence(a, adjoint.curvature))
-
-
-def parameter_gradient(
-    space: AbstractStateSpace, earlier: Moments, adjoint: Adjoint, now: Series, precise: bool
-) -> tuple[Any, Any, Any]:
-    """Derivatives of the log density in the space, the time and the step of a prediction.
-
-    Args:
-        space: where predictions come from.
-        earlier: the state that is predicted from.
-        adjoint: derivatives in the predicted state.
-        now: the time and step of that.
-        precise: as in `predict`.
-    """
-
-    def packed(space: AbstractStateSpace, time: Any, step: Any) -> Any:
-        mean, cov = predict(space, earlier, time, step, precise)
-        return alg.filled((mean, alg.packed(cov)), jnp.shape(step), step.dtype)
-
-    cotangent = (adjoint.slope, covariance_cotangent(adjoint))
-    _, pull = jax.vjp(packed, space, now.time, now.step)
-    return pull(alg.filled(cotangent, jnp.shape(now.step), now.step.dtype))
-
-
-def covariance_cotangent(adjoint: Adjoint) -> Vector:
-    """Derivatives in the lower triangle of a covariance; an entry off the diagonal is two."""
-    r, curvature = adjoint
-    entries = [
-        [(r[i] * r[j] - curvature[i][j]) * (0.5 if i == j else 1.0) for j in range(i + 1)]
-        for i in range(len(r))
-    ]
-    return alg.packed(alg.symmetric(entries))
+    error, precision = smoothed
+    in_noise = 0.5 * (error**2 - precision)
+    nothing = jnp.zeros_like(now.observed)
+    in_readout = None
+    if now.readout is not None:
+        step = innovation(alg, h, state, now)
+        gain = alg.scale(step.precision, step.cross)
+        curved = alg.matvec(later.curvature, gain)
+        through_gain = alg.matvec(state.cov, alg.add(alg.scale(error, later.gradient), curved))
+        in_readout = alg.add(alg.scale(error, state.mean), alg.scale(2 * in_noise, step.cross))
+        in_readout = alg.add(in_readout, alg.scale(now.observed, through_gain))
+    if now.site_precision is None:
+        return Observations(-error, in_noise, nothing, None, in_readout)
+    mean, variance = smoothed_moments(alg, h, state, adjoint)
+    in_linear = now.observed * mean
+    in_precision = -0.5 * now.observed * (mean**2 + variance)
+    return Observations(in_linear, nothing, nothing, in_precision, in_readout)

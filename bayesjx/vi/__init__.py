@@ -74,8 +74,6 @@ from ._objectives import elbo as elbo
 from ._optimise import (
     fit as fit,
     optimise as optimise,
-    OptimiseInfo as OptimiseInfo,
-    OptimiseState as OptimiseState,
     VIResult as VIResult,
 )
 from ._particles import log_mean_exp as log_mean_exp, particles as particles

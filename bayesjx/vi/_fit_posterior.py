@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,13 +15,24 @@ from jax import random
 
 from .._core import check_key
 from ._batch_and_match import batch_and_match
+from ._hierarchy import advice
+from ._many_dimensions import fit_checked, krylov_at
 from ._modes import Coordinates, coordinates, find_modes, FLAT, Modes
-from ._normal_mixture import adapted, LowRankNormal, NormalMixture, split, weigh, Weighed
+from ._normal_mixture import (
+    adapted,
+    DenseNormal,
+    NormalMixture,
+    split,
+    weigh,
+    Weighed,
+)
 from ._posterior_fit import PosteriorFit
-from ._unconstrained import Unconstrained, unconstrained
+from ._summed_out import log_density_of
+from ._unconstrained import Unconstrained
 
 _STARTS = 8
-_DENSE = 300  # dimensions up to which covariances are dense
+_DENSE = 300  # dimensions up to which batch and match has a dense covariance
+_HESSIAN = 1000  # dimensions up to which there is a Hessian
 _STEPS = 300  # of batch and match
 _DRAWS = 4000  # importance draws of a round
 _ROUNDS = 3
@@ -28,7 +40,6 @@ _MOST_MODES = 4
 _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
-_RANK = 16
 _FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
 
 
@@ -43,15 +54,25 @@ def fit_posterior(
     wider ones for the tails, whose weights move the Gaussians to the posterior's own means and
     covariances; (5) where Pareto $\hat k$ says that this will not do, a mixture of
     Gaussians, adapted in the same way. Draws of the result are resampled by their
-    importance weights. Above 300 dimensions the covariance is low rank plus diagonal, and nothing
-    of size $d \times d$ is formed.
+    importance weights.
+
+    Above 300 dimensions the Gaussian is that of the curvature at the mode, above 1000 with a
+    covariance that is diagonal but for a subspace of 100 dimensions, by products with the Hessian.
+    The importance weights of so many dimensions vary a lot, however small the error of each. Where
+    they condemn a Gaussian of more than 50 dimensions, its draws are moved by a few transitions of
+    Hamiltonian Monte Carlo: it is trusted if these change means by a tenth of a standard deviation
+    and standard deviations by 15 %, at most, and draws of the fit are those after the transitions.
+    Else it gets their mean and the curvature where they are, a few times.
+
+    Discrete latents are summed out exactly, where the elements are few or plates separate them, and
+    drawn from their exact distribution given the rest.
 
     A model with a subsampled plate has no exact weights: its posterior is fitted by stochastic
     gradients of a bound (`"stl"`, Adam) in the coordinates of (2), and $\hat k$ is NaN.
 
     Args:
         key: randomness.
-        model: NumPyro program with continuous latent sites.
+        model: NumPyro program.
         *args: arguments of the model, as are **kwargs**.
 
     Returns:
@@ -59,9 +80,10 @@ def fit_posterior(
         it says whether to trust it and what to do if not.
 
     Raises:
-        ValueError: the model has a discrete latent (which is named, with the remedy), no latent, or
-            a latent in a subsampled plate; its density is finite at no start; it is flat along
-            some sites, which are named: an improper posterior.
+        ValueError: the model has a discrete latent with too many values to sum over (which is
+            named, with the remedy), no latent, or a continuous latent in a subsampled plate; its
+            density is finite at no start; it is flat along some sites, which are named: an improper
+            posterior.
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), "Batch and match",
@@ -70,20 +92,60 @@ def fit_posterior(
         Marin and Robert (2008), "Adaptive importance sampling in general mixture classes".
     """
     check_key(key)
-    density = unconstrained("fit_posterior", model, args, kwargs)
+    density = log_density_of("fit_posterior", model, args, kwargs)
+    fit = _fit(key, density)
+    hint = advice(density) if not fit.reliable and not np.isnan(fit.k_hat) else None
+    return dataclasses.replace(fit, notes=(*fit.notes, hint)) if hint else fit
+
+
+def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     keys = iter(random.split(key, 16))
     if density.subsampled:
         from ._fit_minibatches import fit_minibatches
 
         return fit_minibatches(next(keys), density)
+    if density.dim == 0:
+        return _only_discrete(next(keys), density)
     found = _find(next(keys), density)
     if density.dim > _DENSE:
-        return _fit_low_rank(keys, density, found)
+        return _fit_many(keys, density, found)
     mixture = _match(keys, density, found)
     proposal, weighed, note = _improve(keys, density, mixture)
+    trusted = bool(weighed.weights.reliable) and float(weighed.weights.ess) >= _FEW
+    if density.dim > _SPLIT_DIM and not trusted and len(proposal.locs) == 1:
+        normal = DenseNormal(proposal.locs[0], proposal.trils[0])
+        return fit_checked(keys, density, normal, found.notes, found.collapses)
     # Weights do not tell of a neck that no draw has seen, and mixtures overfit their draws.
     fewest = math.inf if found.collapses else _FEW_OF_MIXTURE if note else _FEW
     return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note), fewest)
+
+
+def _fit_many(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
+    """Hundreds of dimensions and more: Laplace's Gaussian, its curvature dense or of low rank."""
+    if density.dim <= _HESSIAN:
+        place = found.places[0]
+        normal: Any = _laplace(place.loc, place.scale)
+        note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode"
+    else:
+        normal = krylov_at(next(keys), density, found.points[0][None])
+        note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode, on a subspace"
+    several = len(found.points) > 1
+    notes = (*found.notes, *(["only the best mode is in the draws"] if several else []), note)
+    return fit_checked(keys, density, normal, notes, found.collapses or several)
+
+
+@eqx.filter_jit
+def _laplace(loc: jax.Array, scale: jax.Array) -> DenseNormal:
+    return DenseNormal(loc, _tril(scale, jnp.eye(loc.size, dtype=loc.dtype)))
+
+
+def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
+    """All sites are summed out, so that nothing is left to approximate."""
+    empty = jnp.zeros((0, 0), density.dtype)
+    point = DenseNormal(empty[0:0].reshape(0), empty)
+    weighed = weigh(key, density, point, 1000)
+    note = "all latent sites are discrete and were summed over: the posterior is exact"
+    return PosteriorFit.of(density, point, weighed, (note,), _FEW)
 
 
 class _Found(NamedTuple):
@@ -118,7 +180,7 @@ def _find(key: jax.Array, density: Unconstrained) -> _Found:
     if not converged.all():
         notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
     order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
-    if density.dim > _DENSE:
+    if density.dim > _HESSIAN:
         return _Found([modes.points[order[0]]], [], tuple(notes))
     return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
 
@@ -170,7 +232,7 @@ def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _F
     best = int(np.nanargmax(np.asarray(modes.values)))
     free = np.ones(density.dim, bool)
     names: list[str] = []
-    if density.dim <= _DENSE:
+    if density.dim <= _HESSIAN:
         place = coordinates(density, modes.points[best], jnp.asarray(free))
         free = ~np.asarray(place.runaway)
         names = sorted({density.name_of(int(i)) for i in np.flatnonzero(~free)})
@@ -182,14 +244,10 @@ def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _F
         names = [site.name for site in scales]
     note = "no start reached a mode: the density seems to grow without end"
     if names:
-        note += (
-            f" along {' and '.join(map(repr, names))}; if other sites are drawn with that scale, "
-            "write them non-centred (z ~ Normal(0, 1); x = loc + scale * z, or "
-            "numpyro.infer.reparam.LocScaleReparam)"
-        )
-    if density.dim > _DENSE or free.all():
+        note += f" along {' and '.join(map(repr, names))}"
+    if density.dim > _HESSIAN or free.all():
         places = []
-        if density.dim <= _DENSE:
+        if density.dim <= _HESSIAN:
             places = [coordinates(density, modes.points[best], jnp.asarray(free))]
         return _Found([modes.points[best]], places, (note,), True)
     if free.any():
@@ -310,33 +368,3 @@ def _improve(
             now = adapted(now, last)
     # The winner of a comparison looks better than it is.
     return best, weigh(next(keys), density, best, _DRAWS), note
-
-
-@eqx.filter_jit
-def _matched_low_rank(key: jax.Array, density: Unconstrained, loc: jax.Array, rank: int) -> Any:
-    probe_key, step_key = random.split(key)
-
-    def curvature(key: jax.Array) -> jax.Array:
-        probe = random.rademacher(key, loc.shape, loc.dtype)
-        return -probe * jax.jvp(jax.grad(density), (loc,), (probe,))[1]
-
-    diagonal = jnp.mean(jax.lax.map(curvature, random.split(probe_key, 30)), axis=0)
-    typical = jnp.median(jnp.abs(diagonal))
-    diagonal = jnp.maximum(diagonal, 1e-3 * typical)
-    algorithm = batch_and_match(density, num_draws=32, rank=rank)
-    state = algorithm.init(loc, 1 / diagonal)
-
-    def step(state: Any, number: jax.Array) -> tuple[Any, None]:
-        return algorithm.step(random.fold_in(step_key, number), state)[0], None
-
-    state = jax.lax.scan(step, state, jnp.arange(_STEPS))[0]
-    return LowRankNormal(state.loc, state.factor, state.diagonal)
-
-
-def _fit_low_rank(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
-    rank = min(_RANK, density.dim)
-    normal = _matched_low_rank(next(keys), density, found.points[0], rank)
-    weighed = weigh(next(keys), density, normal, 1000)
-    note = f"{density.dim} dimensions: a covariance of rank {rank} plus diagonal"
-    fewest = math.inf if found.collapses else _FEW
-    return PosteriorFit.of(density, normal, weighed, (*found.notes, note), fewest)

@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._core import Descent, l_bfgs
 from ._sign_search import sign_search
 
 _MOST_STEPS = 400  # of L-BFGS from one start, each time
 _ATTEMPTS = 3
 _MEMORY = 20
+_STALLED = 3  # steps in a row that gain nothing
 _NEAR = 0.01  # nats that a search by signs may still gain at what counts as a mode
+_AT_ONCE = 300  # columns of a Hessian
 FLAT = 1e-10  # curvature of a direction relative to its coordinates' own that counts as none
 
 
@@ -78,29 +81,23 @@ def find_modes(
 
 def _climb(value: Callable[[jax.Array], jax.Array], start: jax.Array) -> tuple:
     """L-BFGS down to where it stalls: the point, its value, and the number of steps."""
-    search = optax.scale_by_zoom_linesearch(max_linesearch_steps=20)
-    solver = optax.lbfgs(memory_size=_MEMORY, linesearch=search)
-    value_and_grad = optax.value_and_grad_from_state(value)
     tolerance = 10 * jnp.finfo(start.dtype).eps
 
-    def go_on(carry: tuple) -> jax.Array:
-        _, _, steps, stalled, _ = carry
-        return (steps < _MOST_STEPS) & (stalled < 3)
+    def stalled(state: Descent) -> jax.Array:
+        before, after = state.values[:-1], state.values[1:]
+        small = ~(before - after > tolerance * (1 + jnp.abs(before)))
+        return (state.num_steps >= _STALLED) & jnp.all(small)
 
-    def step(carry: tuple) -> tuple:
-        point, state, steps, stalled, _ = carry
-        now, gradient = value_and_grad(point, state=state)
-        updates, state = solver.update(
-            gradient, state, point, value=now, grad=gradient, value_fn=value
-        )
-        after = optax.tree.get(state, "value")
-        small = ~(now - after > tolerance * (1 + jnp.abs(now)))
-        return point + updates, state, steps + 1, jnp.where(small, stalled + 1, 0), after
-
-    none = jnp.asarray(0)
-    carry = (start, solver.init(start), none, none, value(start))
-    point, _, steps, _, after = jax.lax.while_loop(go_on, step, carry)
-    return point, after, steps
+    end = l_bfgs(
+        value,
+        start,
+        stalled,
+        max_steps=_MOST_STEPS,
+        memory=_MEMORY,
+        window=_STALLED,
+        linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=20),
+    )
+    return end.params, end.value, end.num_steps
 
 
 class Coordinates(NamedTuple):
@@ -155,12 +152,18 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
 
 def _hessian(density: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
     """Forward over reverse, or reverse over reverse where a primitive has no forward mode."""
-    forward = jax.jacfwd(jax.grad(density))
+    gradient = jax.grad(density)
+
+    def forward(loc: jax.Array) -> jax.Array:
+        if loc.size <= _AT_ONCE:
+            return jax.jacfwd(gradient)(loc)
+        product = lambda v: jax.jvp(gradient, (loc,), (v,))[1]  # noqa: E731
+        return jax.lax.map(product, jnp.eye(loc.size, dtype=loc.dtype), batch_size=_AT_ONCE)
 
     def run(loc: jax.Array) -> jax.Array:
         try:
             return forward(loc)
         except TypeError:
-            return jax.jacrev(jax.grad(density))(loc)
+            return jax.jacrev(gradient)(loc)
 
     return run

@@ -12,6 +12,7 @@ from jax.scipy.special import logsumexp
 
 from .._core import solve_triangular
 from ..diagnostics import PSIS, psis
+from ..distributions import SubspaceNormal
 
 # Each component stands for three of its shape, two of them wider: tails that the weights can bear.
 _WIDTHS = (1.0, 1.5, 3.0)
@@ -75,30 +76,62 @@ class NormalMixture(eqx.Module):
         return jax.lax.map(component, (self.log_shares, self.locs, self.trils))
 
 
-class LowRankNormal(eqx.Module):
-    """A Gaussian whose covariance is `factor @ factor.T + diag(diagonal)`."""
+class DenseNormal(eqx.Module):
+    """A Gaussian by its mean and the lower Cholesky factor of its covariance."""
 
     loc: jax.Array
-    factor: jax.Array
-    diagonal: jax.Array
+    tril: jax.Array
+
+    @property
+    def sd(self) -> jax.Array:
+        """Standard deviation of each coordinate."""
+        return jnp.linalg.norm(self.tril, axis=1)
 
     def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
-        first, second = random.split(key)
-        dtype = self.loc.dtype
-        noise = random.normal(first, (num_draws, self.factor.shape[1]), dtype) @ self.factor.T
-        own = random.normal(second, (num_draws, self.loc.size), dtype)
-        return self.loc + noise + own * jnp.sqrt(self.diagonal)
+        """Shape `(num_draws, d)`."""
+        noise = random.normal(key, (num_draws, self.loc.size), self.loc.dtype)
+        return self.loc + noise @ self.tril.T
 
     def log_prob(self, draws: jax.Array) -> jax.Array:
-        scaled = self.factor / self.diagonal[:, None]
-        rank = self.factor.shape[1]
-        inner = jnp.eye(rank, dtype=scaled.dtype) + self.factor.T @ scaled
-        tril = jnp.linalg.cholesky(inner)
-        shift = draws - self.loc
-        back = solve_triangular(tril, (shift @ scaled).T, lower=True)
-        squares = jnp.sum(shift**2 / self.diagonal, axis=1) - jnp.sum(back**2, axis=0)
-        log_det = jnp.sum(jnp.log(self.diagonal)) + 2 * jnp.sum(jnp.log(jnp.diag(tril)))
-        return -0.5 * (squares + log_det + self.loc.size * jnp.log(2 * jnp.pi))
+        """Of each draw, shape `(num_draws,)`."""
+        noise = solve_triangular(self.tril, (draws - self.loc).T, lower=True)
+        log_det = jnp.sum(jnp.log(jnp.diag(self.tril)))
+        constant = 0.5 * self.loc.size * jnp.log(2 * jnp.pi) + log_det
+        return -0.5 * jnp.sum(noise**2, axis=0) - constant
+
+    def times_covariance(self, vectors: jax.Array) -> jax.Array:
+        """The covariance times each row."""
+        return (vectors @ self.tril) @ self.tril.T
+
+
+class KrylovNormal(eqx.Module):
+    """A Gaussian whose covariance is diagonal but for a small subspace: `SubspaceNormal`."""
+
+    loc: jax.Array
+    scale: jax.Array
+    basis: jax.Array
+    inner_tril: jax.Array
+
+    @property
+    def _normal(self) -> SubspaceNormal:
+        return SubspaceNormal(self.loc, self.scale, self.basis, self.inner_tril)
+
+    @property
+    def sd(self) -> jax.Array:
+        """Standard deviation of each coordinate."""
+        return jnp.sqrt(self._normal.variance)
+
+    def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
+        """Shape `(num_draws, d)`."""
+        return self._normal.sample(key, (num_draws,))
+
+    def log_prob(self, draws: jax.Array) -> jax.Array:
+        """Of each draw, shape `(num_draws,)`."""
+        return self._normal.log_prob(draws)
+
+    def times_covariance(self, vectors: jax.Array) -> jax.Array:
+        """The covariance times each row."""
+        return self._normal.covariance_times(vectors.T).T
 
 
 class Weighed(eqx.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,35 +13,23 @@ import jax.numpy as jnp
 import optax
 from numpyro.distributions.distribution import validation_enabled
 
-from .._core import Algorithm, fit as run_fit, FitResult
+from .._core import (
+    Algorithm,
+    ArraySpec,
+    fit as run_fit,
+    FitResult,
+    gradient_algorithm,
+    GradientState,
+    Identity,
+    is_array,
+    trained,
+    WeakCache,
+)
 from ._context import DrawKey, map_draws
 from ._expectation import Expectation
 from ._options import check_count, check_number
 
 _MAX_DIAGNOSED = 8  # draws of a bad step that are looked at one by one
-
-
-class OptimiseState(NamedTuple):
-    """State of `optimise`.
-
-    Attributes:
-        params: the trained arrays, a pytree like the parameters with None elsewhere.
-        opt_state: Optax state.
-        records: states of moving-average baselines by site address.
-        average: Polyak average of `params`, or None.
-    """
-
-    params: Any
-    opt_state: Any
-    records: dict[str, jax.Array]
-    average: Any
-
-
-class OptimiseInfo(NamedTuple):
-    """What one step reports: the objective at its start, and the norm of its gradient."""
-
-    objective: jax.Array
-    gradient_norm: jax.Array
 
 
 def optimise(
@@ -50,23 +39,28 @@ def optimise(
     *,
     num_draws: int = 1,
     average: float | None = None,
+    trainable: Callable[[Any], Any] | None = None,
     data: tuple | None = None,
 ) -> Algorithm:
     """Stochastic gradient ascent (or descent) on an objective, for `bayesjx.fit`.
 
+    A `gradient_algorithm`, so that fits of one objective share a compiled program.
+
     Args:
         objective: an `Expectation` of `(params, *batch)`; climbed if it was made with
             `maximise=True`, else descended.
-        params: pytree, Equinox modules included; all of its floating-point arrays are trained,
-            everything else is part of the program.
+        params: pytree, Equinox modules included; its floating-point arrays are trained, but for
+            those that fields of modules declare to be known. Fields with a constraint move on the
+            real line. Other arrays are arguments of the program, all else is part of it.
         optimizer: Optax gradient transformation.
         num_draws: gradient draws averaged in a step, by `jax.vmap`.
         average: decay in (0, 1) of a running (Polyak) average of the parameters; None for none.
+        trainable: chooses what is trained, from `params` to a node of it or a list of nodes.
         data: example of a step's batch, `()` if there is none; only needed with `vi.EMA`
             baselines, whose states must be known before the first step.
 
     Returns:
-        `init() -> OptimiseState`, `step(key, state, *batch) -> (OptimiseState, OptimiseInfo)`,
+        `init() -> GradientState`, `step(key, state, *batch) -> (GradientState, GradientInfo)`,
         and a diagnosis that names the site which went bad first.
 
     Raises:
@@ -82,60 +76,11 @@ def optimise(
     _check_optimizer(optimizer)
     if average is not None:
         check_number("average", average)
-        if not 0 < average < 1:
-            raise ValueError(f"average is a decay in (0, 1), got {average}")
-    trained, static = eqx.partition(params, eqx.is_inexact_array)
-    if not jax.tree.leaves(trained):
-        raise ValueError("params holds no floating-point array to train")
+    loss = jax.tree_util.Partial(_loss, objective, num_draws)
+    records = {} if data is None else _first_records(loss, params, data)
 
-    def loss(
-        trained: Any, key: jax.Array, records: dict[str, jax.Array], batch: tuple
-    ) -> tuple[jax.Array, Any]:
-        full = eqx.combine(trained, static)
-        sign = -1.0 if objective.maximise else 1.0
-
-        def draw(key: jax.Array | DrawKey) -> tuple[jax.Array, dict[str, jax.Array]]:
-            states = records or None
-            value, (_, new) = objective.surrogate_with_records(key, states, full, *batch)
-            return value, new
-
-        if num_draws == 1:
-            value, new = draw(key)
-        else:
-            values, stacked = map_draws(draw, key, num_draws)
-            value = jnp.mean(values)
-            new = {name: jnp.mean(record, axis=0) for name, record in stacked.items()}
-        return sign * value, (value, new)
-
-    def init() -> OptimiseState:
-        records: dict[str, jax.Array] = {}
-        if data is not None:
-            shapes = jax.eval_shape(loss, trained, jax.random.key(0), {}, data)[1][1]
-            records = {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
-        return OptimiseState(
-            trained, optimizer.init(trained), records, trained if average is not None else None
-        )
-
-    def step(key: jax.Array, state: OptimiseState, *batch: Any) -> tuple[OptimiseState, Any]:
-        gradient, (value, records) = jax.grad(loss, has_aux=True)(
-            state.params, key, state.records, batch
-        )
-        if set(records) != set(state.records):
-            raise ValueError(
-                f"the sites {sorted(records)} carry vi.EMA baselines; pass data=(...), an example "
-                "of a step's batch, to vi.optimise"
-            )
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        new = optax.apply_updates(state.params, updates)
-        averaged = state.average
-        if average is not None:
-            averaged = jax.tree.map(lambda a, p: average * a + (1 - average) * p, averaged, new)
-        value = jnp.where(_without_digits(value, objective.maximise), jnp.nan, value)
-        info = OptimiseInfo(value, optax.tree.norm(gradient))
-        return OptimiseState(new, opt_state, records, averaged), info
-
-    def diagnose(key: jax.Array, state: OptimiseState, *batch: Any) -> str:
-        full = eqx.combine(state.params, static)
+    def diagnose(key: jax.Array, state: GradientState, *batch: Any) -> str:
+        full = trained(params, state)
         report = None
         for draw in _bad_first(objective, key, num_draws, full, batch):
             report = report or objective.diagnose(draw, full, *batch)
@@ -149,7 +94,68 @@ def optimise(
             )
         return "all sites are finite at this draw; the gradient or the update is not"
 
-    return Algorithm(init, step, diagnose)
+    return gradient_algorithm(
+        loss,
+        params,
+        optimizer,
+        trainable=trainable,
+        natural=records,
+        average=average,
+        diagnose=diagnose,
+    )
+
+
+def _loss(
+    objective: Expectation,
+    num_draws: int,
+    key: jax.Array,
+    params: Any,
+    records: dict[str, jax.Array] | None,
+    *batch: Any,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+    """What is descended, the objective, and the states of moving averages after the step.
+
+    Of `records` that are None nothing is known yet.
+    """
+
+    def draw(key: jax.Array | DrawKey) -> tuple[jax.Array, dict[str, jax.Array]]:
+        value, (_, new) = objective.surrogate_with_records(key, records or None, params, *batch)
+        return value, new
+
+    if num_draws == 1:
+        value, new = draw(key)
+    else:
+        values, stacked = map_draws(draw, key, num_draws)
+        value = jnp.mean(values)
+        new = {name: jnp.mean(record, axis=0) for name, record in stacked.items()}
+    if records is not None and set(new) != set(records):
+        raise ValueError(
+            f"the sites {sorted(new)} carry vi.EMA baselines; pass data=(...), an example "
+            "of a step's batch, to vi.optimise"
+        )
+    objective_value = jnp.where(_without_digits(value, objective.maximise), jnp.nan, value)
+    return -value if objective.maximise else value, objective_value, new
+
+
+_RECORDS = WeakCache(256)  # shapes by what they are of, since it takes a trace to know them
+
+
+def _first_records(loss: Any, params: Any, data: tuple) -> dict[str, jax.Array]:
+    """States of moving averages before the first step, zeros."""
+    own, rest = eqx.partition((loss, params), eqx.is_array)
+    given, others = eqx.partition(data, is_array)
+    arrays, static = (*own, given), (*rest, others)
+    key = Identity(static, jax.tree.map(ArraySpec.of, arrays))
+    shapes = _RECORDS.get(key)
+    if shapes is None:
+        shapes = jax.eval_shape(functools.partial(_records, static), jax.random.key(0), arrays)
+        _RECORDS.put(key, shapes)
+    return {name: jnp.zeros(s.shape, s.dtype) for name, s in shapes.items()}
+
+
+def _records(static: Any, key: jax.Array, arrays: Any) -> dict[str, jax.Array]:
+    loss, params, data = eqx.combine(arrays, static)
+    return loss(key, params, None, *data)[2]
 
 
 def _without_digits(value: jax.Array, maximise: bool) -> jax.Array:
@@ -208,11 +214,16 @@ def fit(
     *,
     data: tuple = (),
     batches: Callable[[int], tuple] | None = None,
+    batch_size: int | None = None,
     num_draws: int = 1,
     average: float | None = None,
+    trainable: Callable[[Any], Any] | None = None,
     **options: Any,
 ) -> VIResult:
     """Trains the parameters of an objective: `bayesjx.fit` over `optimise`.
+
+    Another call with the same objective and optimizer and with parameters and data of the same
+    shapes compiles nothing.
 
     Args:
         key: one PRNG key.
@@ -222,8 +233,10 @@ def fit(
         num_steps: how many steps.
         data: arguments that every step gets after the parameters.
         batches: `batches(step) -> tuple` of further arguments of that step.
+        batch_size: rows of `data` that each step draws, on the device; by default it gets all.
         num_draws: gradient draws averaged in a step.
         average: decay of a Polyak average, or None.
+        trainable: chooses what is trained, from `params` to a node of it or a list of nodes.
         **options: `progress`, `callback`, `checkpoint`, ... of `bayesjx.fit`.
 
     Returns:
@@ -235,14 +248,27 @@ def fit(
     """
     if not isinstance(data, tuple | list):
         raise ValueError(f"data must be a tuple of arguments, data=(x,), got {type(data).__name__}")
-    example = (*data, *(batches(0) if batches is not None else ()))
+    rows = data if batch_size is None else jax.tree.map(lambda x: x[:1].repeat(batch_size, 0), data)
+    example = (*rows, *(batches(0) if batches is not None else ()))
     algorithm = optimise(
-        objective, params, optimizer, num_draws=num_draws, average=average, data=example
+        objective,
+        params,
+        optimizer,
+        num_draws=num_draws,
+        average=average,
+        trainable=trainable,
+        data=example,
     )
     result = run_fit(
-        key, algorithm, algorithm.init(), num_steps, data=data, batches=batches, **options
+        key,
+        algorithm,
+        algorithm.init(),
+        num_steps,
+        data=data,
+        batches=batches,
+        batch_size=batch_size,
+        **options,
     )
-    _, static = eqx.partition(params, eqx.is_inexact_array)
-    averaged = None if average is None else eqx.combine(result.state.average, static)
+    averaged = None if average is None else trained(params, result.state, average=True)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
-    return VIResult(**fields, params=eqx.combine(result.state.params, static), average=averaged)
+    return VIResult(**fields, params=trained(params, result.state), average=averaged)

@@ -1,4 +1,7 @@
-"""A model's continuous latent sites as one flat vector of real numbers, with its log density."""
+"""A model's continuous latent sites as one flat vector of real numbers, with its log density.
+
+Discrete latent sites are summed out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ from numpyro.primitives import Messenger
 
 from ._context import activate, Context
 from ._cost import Cost
+from ._discrete_latents import Discrete, finite_site, FiniteSite
 from ._programs import log_density
+from ._trace import is_discrete
 
 
 class LatentSite(NamedTuple):
@@ -47,18 +52,40 @@ class LatentSite(NamedTuple):
 
 
 class Unconstrained(eqx.Module):
-    """The log density of a model with its data, of one vector of real numbers."""
+    """The log density of a model with its data, of one vector of real numbers.
+
+    Attributes:
+        model: NumPyro program.
+        sites: the continuous latent sites.
+        dtype: of the vector.
+        subsampled: names of subsampled plates.
+        discrete: how to sum over the discrete latent sites; None if there are none.
+        local: discrete sites in subsampled plates and deterministic sites computed from them, of
+            which there are no draws.
+        args: positional arguments of the model.
+        kwargs: keyword arguments of the model.
+    """
 
     model: Callable[..., Any] = eqx.field(static=True)
     sites: tuple[LatentSite, ...] = eqx.field(static=True)
     dtype: Any = eqx.field(static=True)
     subsampled: tuple[str, ...] = eqx.field(static=True)
+    local: tuple[str, ...] = eqx.field(static=True)
+    discrete: Discrete | None
     args: tuple
     kwargs: dict[str, Any]
 
     @property
     def dim(self) -> int:
         return sum(site.size for site in self.sites)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of the values of all latent sites."""
+        shapes = {site.name: site.shape for site in self.sites}
+        for name, support in self.discrete.supports.items() if self.discrete else ():
+            shapes[name] = support.shape[1:]
+        return shapes
 
     def __call__(self, vector: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Log joint density of the model and of the map to its supports.
@@ -67,31 +94,62 @@ class Unconstrained(eqx.Module):
             vector: shape `(dim,)`.
             key: randomness of subsampled plates.
         """
-        cost, log_jacobian = self.terms(vector, key)
-        return jnp.asarray(cost.total + log_jacobian, vector.dtype)
-
-    def terms(self, vector: jax.Array, key: jax.Array | None = None) -> tuple[Cost, jax.Array]:
-        """The log density by site, and the log determinant of the map to the supports."""
         values, _, log_jacobian = self.constrain(vector)
-        if key is None:
-            return log_density(self.model, values, *self.args, **self.kwargs), log_jacobian
-        with activate(Context(key)):
-            return log_density(self.model, values, *self.args, **self.kwargs), log_jacobian
+        total = self.log_density(values, key) + log_jacobian
+        return jnp.asarray(total, vector.dtype)
 
-    def constrain(self, vector: jax.Array) -> tuple[dict, dict, jax.Array]:
-        """Values by site, the deterministic sites, and the log determinant of the map."""
-        handler = _Constrain(self.split(vector), self.sites)
+    def log_density(self, values: Mapping[str, Any], key: jax.Array | None = None) -> jax.Array:
+        """Log density at values of the continuous sites, the discrete ones summed out."""
+        if self.discrete is None:
+            return self.cost(values, key).total
+        return self.discrete.log_sum(lambda others: self.cost({**values, **others}, key))
+
+    def cost(self, values: Mapping[str, Any], key: jax.Array | None = None) -> Cost:
+        """The log density of the model at values of all its latent sites, by site."""
+        if key is None:
+            return log_density(self.model, values, *self.args, **self.kwargs)
+        with activate(Context(key)):
+            return log_density(self.model, values, *self.args, **self.kwargs)
+
+    def constrain(
+        self, vector: jax.Array, others: Mapping[str, Any] | None = None
+    ) -> tuple[dict, dict, jax.Array]:
+        """Values by site, the deterministic sites, and the log determinant of the map.
+
+        Args:
+            vector: shape `(dim,)`.
+            others: values of the discrete sites.
+        """
+        handler = _Constrain(self.split(vector), self.sites, self._others(others))
         with handlers.block(), handlers.seed(rng_seed=0), handler:
             self.model(*self.args, **self.kwargs)
         return handler.values, handler.deterministic, handler.log_jacobian
 
+    def draw(self, vector: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
+        """Values of all sites: discrete ones drawn given the others, deterministic ones too."""
+        values, deterministic, _ = self.constrain(vector)
+        if self.discrete is not None:
+            plates = random.key(0) if self.subsampled else None
+            cost_of = lambda others: self.cost({**values, **others}, plates)  # noqa: E731
+            others = self.discrete.draw(key, cost_of)
+            _, deterministic, _ = self.constrain(vector, others)
+            values = {**values, **others}
+        both = {**values, **deterministic}
+        return {name: value for name, value in both.items() if name not in self.local}
+
     def unconstrain(self, values: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
         """The vector of given values by site, and the log determinant of the map back."""
-        handler = _Unconstrain(values)
+        handler = _Unconstrain(values, {site.name for site in self.sites})
         with handlers.block(), handlers.seed(rng_seed=0), handler:
             self.model(*self.args, **self.kwargs)
         parts = [handler.parts[site.name].reshape(-1) for site in self.sites]
-        return jnp.concatenate(parts).astype(self.dtype), handler.log_jacobian
+        vector = jnp.concatenate(parts) if parts else jnp.zeros(0)
+        return vector.astype(self.dtype), handler.log_jacobian
+
+    def _others(self, others: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        if others is not None or self.discrete is None:
+            return others or {}
+        return self.discrete.first()
 
     def split(self, vector: jax.Array) -> dict[str, jax.Array]:
         return {
@@ -112,12 +170,12 @@ class Unconstrained(eqx.Module):
 
 def unconstrained(
     caller: str, model: Callable[..., Any], args: tuple, kwargs: dict[str, Any]
-) -> Unconstrained:
-    """Looks at a model without computing anything.
+) -> tuple[Unconstrained, tuple[FiniteSite, ...]]:
+    """Looks at a model without computing anything; discrete sites are left to be summed out.
 
     Raises:
-        ValueError: the model has no continuous latent, a discrete one, one inside of a subsampled
-            plate, or one in a loop whose support is no constant.
+        ValueError: the model has no latent, one inside of a subsampled plate, one in a loop whose
+            support is no constant, or a discrete one that cannot be summed out.
     """
     if not callable(model):
         raise ValueError(f"{caller}: model must be a NumPyro program, got {type(model).__name__}")
@@ -141,25 +199,18 @@ def unconstrained(
         seen.append(_look(caller, trace))
 
     jax.eval_shape(run)
-    sites, dtype, plates = seen[-1]
+    sites, finite, dtype, plates = seen[-1]
     args, kwargs = jax.tree.map(_as_jax, (args, kwargs))
-    return Unconstrained(model, sites, dtype, plates, args, kwargs)
+    return Unconstrained(model, sites, dtype, plates, (), None, args, kwargs), finite
 
 
-def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple[LatentSite, ...], Any, tuple]:
-    """The latent sites of a trace, their dtype, and the subsampled plates."""
+def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple, tuple, Any, tuple]:
+    """The latent sites of a trace, discrete ones apart, their dtype, and the subsampled plates."""
     latent = {
         name: site
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
-    discrete = sorted(name for name, site in latent.items() if site["fn"].is_discrete)
-    if discrete:
-        raise ValueError(
-            f"{caller}: the sites {discrete} are discrete, and this fit has no gradient for them. "
-            "Sum them out in the model (numpyro.distributions.MixtureSameFamily, or logsumexp in a "
-            "numpyro.factor), or give them a guide of their own: vi.AutoDiscrete with vi.fit"
-        )
     if not latent:
         raise ValueError(f"{caller}: the model has no latent site, so there is nothing to fit")
     plates = tuple(
@@ -167,13 +218,18 @@ def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple[LatentSite, ...], A
         for name, site in trace.items()
         if site["type"] == "plate" and len(site["value"]) != site["args"][0]
     )
+    finite = tuple(
+        finite_site(caller, name, latent.pop(name))
+        for name in sorted(latent)
+        if is_discrete(latent[name]["fn"])
+    )
     sites: list[LatentSite] = []
     for name in sorted(latent):
         _refuse_local(caller, name, latent[name], plates)
         start = sites[-1].start + sites[-1].size if sites else 0
         sites.append(_site(caller, name, latent[name], start))
-    dtypes = [site["value"].dtype for site in latent.values()]
-    return tuple(sites), jnp.result_type(*dtypes), plates
+    dtypes = [site["value"].dtype for site in latent.values()] or [float]
+    return tuple(sites), finite, jnp.result_type(*dtypes), plates
 
 
 def _site(caller: str, name: str, message: Any, start: int) -> LatentSite:
@@ -220,9 +276,14 @@ def _as_jax(leaf: Any) -> Any:
 class _Constrain(Messenger):
     """Gives latent sites the images of real numbers in their supports."""
 
-    def __init__(self, parts: dict[str, jax.Array], sites: tuple[LatentSite, ...]):
+    def __init__(
+        self,
+        parts: dict[str, jax.Array],
+        sites: tuple[LatentSite, ...],
+        others: Mapping[str, Any],
+    ):
         super().__init__()
-        self.parts = parts
+        self.parts, self.others = parts, others
         self.supports = {site.name: site.support for site in sites}
         self.values: dict[str, jax.Array] = {}
         self.deterministic: dict[str, jax.Array] = {}
@@ -234,13 +295,16 @@ class _Constrain(Messenger):
             if msg["kwargs"]["rng_key"] is None:
                 msg["kwargs"]["rng_key"] = random.key(0)
         elif msg["type"] == "sample" and not msg["is_observed"] and msg["value"] is None:
-            msg["value"] = self._value(msg["name"], msg["fn"].support)
+            if msg["name"] in self.others:
+                msg["value"] = self.others[msg["name"]]
+            else:
+                msg["value"] = self._value(msg["name"], msg["fn"].support)
 
     def postprocess_message(self, msg: Any) -> None:
         if msg["type"] == "deterministic":
             self.deterministic[msg["name"]] = msg["value"]
         elif msg["type"] == "sample" and not msg["is_observed"]:
-            if msg["name"] not in self.values:  # a site of a loop
+            if msg["name"] not in self.values and msg["name"] not in self.others:  # of a loop
                 self._value(msg["name"], self.supports[msg["name"]])
 
     def _value(self, name: str, support: Any) -> jax.Array:
@@ -251,19 +315,20 @@ class _Constrain(Messenger):
         return value
 
     def _of_loops(self) -> dict[str, jax.Array]:
-        return {
+        own = {
             name: biject_to(support)(self.parts[name])
             for name, support in self.supports.items()
             if support is not None and name not in self.values
         }
+        return {**own, **self.others}
 
 
 class _Unconstrain(Messenger):
     """Gives latent sites known values and collects their coordinates."""
 
-    def __init__(self, values: Mapping[str, Any]):
+    def __init__(self, values: Mapping[str, Any], continuous: set[str]):
         super().__init__()
-        self.given = values
+        self.given, self.continuous = values, continuous
         self.parts: dict[str, jax.Array] = {}
         self.log_jacobian: Any = 0.0
 
@@ -276,7 +341,7 @@ class _Unconstrain(Messenger):
             msg["value"] = jnp.asarray(self.given[msg["name"]])
 
     def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and not msg["is_observed"]:
+        if msg["type"] == "sample" and msg["name"] in self.continuous:
             transform = biject_to(msg["fn"].support)
             value = jnp.asarray(self.given[msg["name"]])
             part = self.parts[msg["name"]] = transform.inv(value)

@@ -28,9 +28,25 @@ def _model(y: Any = 0.3) -> None:
     _sample("y", dist.Normal(x, 1.0), obs=y)
 
 
-def _discrete() -> None:
-    c = _sample("c", dist.Categorical(jnp.ones(3) / 3))
-    _sample("x", dist.Normal(c, 1.0))
+def _count() -> None:
+    n = _sample("n", dist.Poisson(3.0))
+    _sample("x", dist.Normal(n, 1.0))
+
+
+def _coupled() -> None:
+    c = _sample("c", dist.Categorical(jnp.ones(3) / 3).expand([40]))
+    _sample("x", dist.Normal(c.sum(), 1.0))
+
+
+def _leaking() -> None:
+    with numpyro.plate("items", 4):
+        c = _sample("c", dist.Bernoulli(0.5))
+        _sample("x", dist.Normal(c.sum(), 1.0))
+
+
+def _bounded() -> None:
+    c = _sample("c", dist.Bernoulli(0.5))
+    _sample("x", dist.Uniform(0.0, 1.0 + c))
 
 
 def _observed() -> None:
@@ -119,7 +135,10 @@ CASES: tuple[Case, ...] = (
     Case(_FIT, "model", lambda: vi.fit_posterior(_key(), _observed), "no latent site"),
     Case(_FIT, "model", lambda: vi.fit_posterior(_key(), _model, 0.1, 0.2), "arguments"),
     Case(_FIT, "model", lambda: vi.fit_posterior(_key(), _model, z=1.0), "arguments"),
-    Case(_FIT, "c", lambda: vi.fit_posterior(_key(), _discrete), "AutoDiscrete"),
+    Case(_FIT, "n", lambda: vi.fit_posterior(_key(), _count), "no finite support"),
+    Case(_FIT, "c", lambda: vi.fit_posterior(_key(), _coupled), "AutoDiscrete"),
+    Case(_FIT, "c", lambda: vi.fit_posterior(_key(), _leaking), "other elements"),
+    Case(_FIT, "c", lambda: vi.fit_posterior(_key(), _bounded), "support"),
     Case(_FIT, "z", lambda: vi.fit_posterior(_key(), _local), "subsample_size"),
     Case(_FIT, "x", lambda: vi.fit_posterior(_key(), _twice), "twice|unique|name"),
     Case(_FIT, "density", lambda: vi.fit_posterior(_key(), _nowhere), "finite at none"),

@@ -54,8 +54,9 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
     rates = QUICK_RATES if quick else RATES
     report.note(
         "Seconds to a bound = steps until it is first reached (median of "
-        f"{SEEDS} seeds, in B {NETWORK_SEEDS}, best of the rates {', '.join(map(str, rates))}) × seconds per step, "
-        "measured in turn, plus Pathfinder where it is the start; compilation apart. All run Adam "
+        f"{SEEDS} seeds, in B {NETWORK_SEEDS}, best of the rates {', '.join(map(str, rates))}) × "
+        "seconds per step, measured in turn, plus Pathfinder where it is the start; compilation "
+        "apart. All run Adam "
         f"from location 0, scale {candidates.SCALE:g}, {candidates.DRAWS} draws a step, in a "
         "compiled loop. The bound is taken with common draws outside of the time; it is "
         f"{WITHIN:g} nats below the best that anyone reached. A: hierarchical logistic regression "

@@ -450,8 +450,8 @@ def edit_header(path, change):
 
 @pytest.mark.errors
 def test_a_newer_format_is_refused(path):
-    edit_header(path, lambda header: header.update(format=2))
-    with pytest.raises(CheckpointError, match="format 2.*reads up to 1"):
+    edit_header(path, lambda header: header.update(format=3))
+    with pytest.raises(CheckpointError, match="format 3.*reads up to 2"):
         run(checkpoint=path)
 
 

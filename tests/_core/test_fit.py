@@ -65,6 +65,49 @@ def test_batches_reach_their_step_and_do_not_depend_on_chunks(dtype, tol):
     np.testing.assert_allclose(got.state.params["slope"], state.params["slope"], **tol)
 
 
+def half(state):
+    return {"half": state.params["slope"] / 2}
+
+
+def test_kept_states_do_not_depend_on_chunks(dtype):
+    whole = run(dtype, keep=half)
+    assert whole.kept["half"].shape == (30, 3) and whole.kept["half"].dtype == dtype
+    np.testing.assert_array_equal(whole.kept["half"], whole.info.slope / 2)
+    for chunk_size, thin in ((1, 4), (7, 4), (7, 30)):
+        got = run(dtype, chunk_size=chunk_size, keep=half, thin=thin)
+        problems.assert_same(got.kept["half"], whole.kept["half"][thin - 1 :: thin])
+    assert run(dtype).kept is None
+
+
+def test_what_is_kept_of_a_fit_that_goes_bad_ends_before():
+    step = lambda key, s: (s + jnp.where(s > 9, jnp.nan, 1.0), None)  # noqa: E731
+    algorithm = Algorithm(lambda: None, step)
+    got = fit(KEY, algorithm, jnp.zeros(()), 20, keep=lambda s: s, thin=3, throw=False)
+    assert not got.ok and got.num_steps == 10
+    np.testing.assert_array_equal(got.kept, [3.0, 6.0, 9.0])
+
+
+def test_rows_are_drawn_on_the_device_and_do_not_depend_on_chunks(dtype):
+    """Each equally often, the same of all arrays, with a key of their own."""
+
+    def step(key, state, x, both):
+        same = jnp.all(x == both["x"][:, 0]) & (x.shape == (5,))
+        counts = state[0].at[x.astype(int)].add(1)
+        return (counts, state[1] & same, jax.random.normal(key, (), dtype)), None
+
+    x = jnp.arange(7, dtype=dtype)
+    data = x, {"x": jnp.stack([x, -x], axis=1)}
+    start = jnp.zeros(7, int), jnp.array(True), jnp.zeros((), dtype)
+    algorithm = Algorithm(lambda: None, step)
+    whole = fit(KEY, algorithm, start, 2000, data=data, batch_size=5)
+    for chunk_size in (1999, 700):
+        got = fit(KEY, algorithm, start, 2000, data=data, batch_size=5, chunk_size=chunk_size)
+        problems.assert_same(got.state, whole.state)
+    counts, same, _ = whole.state
+    assert same and counts.sum() == 10_000
+    assert np.sum((counts - 10_000 / 7) ** 2) / (10_000 / 7) < 27.9  # χ² of 6, one in 10 000
+
+
 def test_data_come_before_batches():
     def step(key, state, x, y):
         return state + 10 * x + y, None
@@ -305,6 +348,13 @@ def test_bad_steps_are_found_before_they_run(change, text):
         ({"key": 3}, "key must be one PRNG key.*got int"),
         ({"key": jax.random.split(KEY, 3)}, "split"),
         ({"checkpoint_every": -1.0}, "checkpoint_every"),
+        ({"thin": 0}, "thin must be from 1"),
+        ({"thin": 2}, "thin=2 says which states are kept; pass keep"),
+        ({"thin": 5, "keep": lambda s: s}, "thin=5 keeps no state of num_steps=3"),
+        ({"keep": lambda s: jax.random.key(0)}, "kept is a PRNG key"),
+        ({"batch_size": 0}, "batch_size must be from 1"),
+        ({"batch_size": 2}, "batch_size draws rows of data, which must be arrays"),
+        ({"batch_size": 2, "data": (jnp.ones(3), jnp.ones(4))}, "differ in number"),
         ({"batches": lambda step: np.ones(3)}, r"batches\(0\) must return a tuple"),
         ({"batches": lambda step: (1.0,)}, r"batches\(0\)\[0\] must be an array"),
         ({"batches": lambda step: (np.ones((0,)),)}, r"batches\(0\)\[0\] is empty"),

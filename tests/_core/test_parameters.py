@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpyro.distributions import constraints
 
 from bayesjx import gp, kernels
-from bayesjx._core import checked_finite, from_real, refuse_where, to_real
+from bayesjx._core import checked_finite, constrained_field, from_real, refuse_where, to_real
 
 
 def module():
@@ -49,6 +50,47 @@ def test_the_change_of_variables_is_differentiable_and_jitted():
         return loss(eqx.tree_at(lambda p: p.noise, arrays, arrays.noise + sign * step))
 
     np.testing.assert_allclose(gradient.noise, (moved(1) - moved(-1)) / (2 * step), rtol=1e-6)
+
+
+TRIANGLE = np.tril(np.random.default_rng(0).normal(size=(3, 3)), -1) + np.diag([0.5, 1.5, 2.5])
+FIELDS = {
+    "positive": (constraints.positive, [0.3, 7.0]),
+    "nonnegative": (constraints.nonnegative, [0.3, 7.0]),
+    "softplus": (constraints.softplus_positive, [0.3, 7.0]),
+    "unit": (constraints.unit_interval, [0.1, 0.8]),
+    "interval": (constraints.interval(-1.0, 3.0), [-0.5, 2.9]),
+    "greater": (constraints.greater_than(2.0), [2.5, 9.0]),
+    "simplex": (constraints.simplex, [0.2, 0.5, 0.3]),
+    "ordered": (constraints.ordered_vector, [-1.0, 0.5, 3.0]),
+    "cholesky": (constraints.lower_cholesky, TRIANGLE),
+    "definite": (constraints.positive_definite, TRIANGLE @ TRIANGLE.T),
+    "real": (constraints.real, [-1.0, 2.0]),
+}
+
+
+def test_every_constraint_leads_to_the_real_line_and_back(dtype, tol):
+    """And any step there keeps to it."""
+
+    kinds = {
+        name: type(name, (eqx.Module,), {
+            "__annotations__": {"value": jax.Array}, "value": constrained_field(constraint)
+        })
+        for name, (constraint, _) in FIELDS.items()
+    }  # fmt: skip
+    tree = {name: kinds[name](jnp.asarray(value, dtype)) for name, (_, value) in FIELDS.items()}
+
+    @jax.jit
+    def run(tree):
+        real = to_real(tree)
+        return real, from_real(real), from_real(jax.tree.map(lambda x: x + 0.7, real))
+
+    real, back, moved = run(tree)
+    assert real["simplex"].value.shape == (2,) and real["definite"].value.shape == (6,)
+    for name, (constraint, value) in FIELDS.items():
+        assert real[name].value.dtype == back[name].value.dtype == dtype, name
+        np.testing.assert_allclose(back[name].value, value, **tol, err_msg=name)
+        assert np.all(constraint(moved[name].value)), name
+        assert not np.allclose(moved[name].value, value), name
 
 
 @pytest.mark.errors

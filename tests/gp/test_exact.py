@@ -14,6 +14,7 @@ from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
 from bayesjx import gp, kernels, ops
+from bayesjx._core import from_real, to_real
 
 N, M, D = 11, 5, 2
 X = np.random.default_rng(0).normal(size=(N, D))
@@ -227,12 +228,35 @@ def test_nuts_finds_the_posterior_of_an_independent_density():
         assert abs(logs.std() / spread[i] - 1) < 4 / np.sqrt(size)  # kurtosis up to 5
 
 
+def test_minimise_under_jit_and_its_restarts():
+    """The same ends as outside, one after another and at once; NaN at every start is an error."""
+    objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+    options = {"restarts": 3, "key": jax.random.key(0), "spread": 0.3}
+    want = gp.minimise(objective, prior(0.5), X, Y, **options)
+
+    @jax.jit
+    def both(noise, y):
+        ends = [
+            gp.minimise(objective, prior(noise), X, y, side_by_side=flag, **options)
+            for flag in (False, True)
+        ]
+        return [(end.objective, end.ends, end.params.kernel, end.converged) for end in ends]
+
+    for value, ends, kernel, converged in both(0.5, Y):
+        assert converged and np.isclose(value, want.objective, rtol=1e-9)
+        np.testing.assert_allclose(ends, want.ends, rtol=1e-6)
+        scales = kernel.lengthscale, want.params.kernel.lengthscale
+        np.testing.assert_allclose(*scales, rtol=1e-3)
+    with pytest.raises(RuntimeError, match="NaN or infinite at every start"):
+        eqx.filter_jit(gp.minimise)(lambda p: jnp.log(-p.noise), prior(0.5))
+
+
 def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
     found = gp.minimise(objective, prior(0.5), X, Y)
     assert found.converged and found.objective < objective(prior(0.5), X, Y)
-    real = gp._minimise.to_real(found.params)
-    slope = eqx.filter_grad(lambda r: objective(gp._minimise.from_real(r), X, Y))
+    real = to_real(found.params)
+    slope = eqx.filter_grad(lambda r: objective(from_real(r), X, Y))
     gradient = eqx.filter_jit(slope)(real)
     assert max(np.abs(g).max() for g in jax.tree.leaves(gradient)) < 1e-4
     silent = gp.minimise(lambda p: -p(X).log_prob(Y), gp.GP(kernels.Matern12(1.0)))

@@ -1,14 +1,20 @@
 """Calls outside of `jit` with other data of the same shapes: nothing is compiled again."""
 
+import gc
+import weakref
+
 import equinox as eqx
 import jax
 import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import optax
 import pytest
 
+import bayesjx
 from bayesjx import gp, kernels
+from bayesjx._core import _eager, _traced
 
 N = 7
 COMPILED = []
@@ -67,7 +73,39 @@ def minimise(i):
     return found.objective
 
 
-@pytest.mark.parametrize("call", [exact, masked, laplace, sparse, minimise])
+def poisson(f):
+    return dist.Poisson(jnp.exp(f))
+
+
+def trained_sparse(i):
+    """Of a prior and points that are made anew, with other values."""
+    svgp = gp.SVGP(gp.GP(kernels.RBF(1.0 + i)), np.arange(3.0) + 0.1 * i, poisson)
+    ends = []
+    for make, options in ((gp.svgp_adam, ()), (gp.svgp_natgrad, (0.1,))):
+        algorithm = make(svgp, optax.adam(0.01), *options, num_data=N)
+        data = data_of_counts(i)
+        result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=data)
+        ends.append(svgp.trained(result.state))
+    assert ends[0].prior.noise == 0 and ends[0].prior.kernel.variance != 1
+    return eqx.filter(ends, eqx.is_array)
+
+
+def data_of_counts(i):
+    return data(i)[0], np.random.default_rng(i).poisson(2.0, N)
+
+
+def trained_on_grid(i):
+    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + i)), GRID, poisson)
+    algorithm = gp.kron_vi(q, optax.adam(0.01))
+    cells, y = np.arange(6), np.random.default_rng(i).poisson(2.0, 6)
+    result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=(cells, y))
+    return q.trained(result.state).whitened_mean
+
+
+CALLS = [exact, masked, laplace, sparse, minimise, trained_sparse, trained_on_grid]
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_other_data_compile_nothing(call):
     for i in (0, 1):
         jax.block_until_ready(jax.tree.leaves(call(i)))
@@ -88,6 +126,26 @@ def test_laplace_sees_what_its_likelihood_reads_now():
         weight = np.exp(found.mode + value)
         np.testing.assert_allclose(found.curvature.half**2, weight, rtol=1e-10)
         np.testing.assert_allclose(kernels.RBF(1.0).gram(x) @ (y - weight), found.mode, atol=1e-8)
+
+
+def test_objectives_that_are_made_anew_are_forgotten():
+    """With checks of their arguments, of which it cannot be told whether they are equal."""
+
+    def run(i):
+        x, y = map(jnp.asarray, data(i))
+        objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
+        gp.minimise(objective, PRIOR, x, y, max_steps=2)
+        COMPILED.clear()
+        gp.minimise(objective, PRIOR, y, x, max_steps=2)
+        assert not COMPILED
+        return weakref.ref(objective)
+
+    caches = _eager._PROGRAMS, _traced._OF_SOURCES
+    before = [len(cache._entries) for cache in caches]
+    dead = [run(i) for i in range(2)]
+    gc.collect()
+    assert [ref() for ref in dead] == [None, None]
+    assert [len(cache._entries) for cache in caches] == before
 
 
 def test_an_objective_in_single_precision():

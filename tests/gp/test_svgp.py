@@ -293,7 +293,7 @@ def test_natural_gradients_are_those_of_the_natural_parameters():
     svgp, gamma = make(likelihood=bernoulli), 0.3
     algorithm = gp.svgp_natgrad(svgp, None, gamma, num_data=3 * N)
     start = algorithm.init()
-    found = jax.jit(algorithm.step)(KEY, start, X, LABELS)[0].natural[0]
+    found = jax.jit(algorithm.step)(KEY, start, X, LABELS)[0].natural.normals[0]
 
     def bound(first, second):
         law = gp.WhitenedNormal(first, jnp.linalg.cholesky(second - jnp.outer(first, first)))
@@ -302,8 +302,8 @@ def test_natural_gradients_are_those_of_the_natural_parameters():
     q = some_law()
     second = q.scale_tril @ q.scale_tril.T + jnp.outer(q.mean, q.mean)
     by_first, by_second = jax.jit(jax.grad(bound, (0, 1)))(q.mean, second)
-    shift = start.natural[0].shift + gamma * by_first
-    precision = start.natural[0].precision - gamma * (by_second + by_second.T)
+    shift = start.natural.normals[0].shift + gamma * by_first
+    precision = start.natural.normals[0].precision - gamma * (by_second + by_second.T)
     np.testing.assert_allclose(found.shift, shift, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(found.precision, precision, rtol=1e-7, atol=1e-9)
 
@@ -325,7 +325,7 @@ def test_precisions_stay_positive_where_the_likelihood_is_not_log_concave(dtype)
     # Steps of 0.9 go to and fro, and a rounding decides where the last one is; those of 0.5 settle.
     for rate, settles in ((0.9, False), (0.5, True)):
         state = trained(rate)
-        precision = state.natural[0].precision
+        precision = state.natural.normals[0].precision
         assert precision.dtype == dtype
         assert np.linalg.eigvalsh(precision).min() > 0.99
         assert not settles or elbo(svgp.trained(state), x, y) > elbo(svgp, x, y) + 10

@@ -8,7 +8,7 @@ import pytest
 from numpyro import distributions as dist
 
 from bayesjx import gp, kernels, ssm
-from bayesjx.ssm import _arrays, _engine, _sites
+from bayesjx.ssm import _process, _sites
 from bayesjx.ssm._backend import Plan
 
 N = 70
@@ -168,20 +168,22 @@ def test_derivatives_of_the_evidence_are_those_of_the_whole(method):
 
 
 @pytest.mark.parametrize(
-    ("way", "lanes", "precise"),
-    [(_engine, 1, False), (_engine, 8, True), (_arrays, 8, False), (_arrays, 1, True)],
+    ("arrays", "lanes", "precise"),
+    [(False, 1, False), (False, 8, True), (True, 8, False), (True, 1, True)],
     ids=["written_out-1", "written_out-8-precise", "arrays-8", "arrays-1-precise"],
 )
-def test_sites_that_curve_upward_are_dense(way, lanes, precise):
+def test_sites_that_curve_upward_are_dense(arrays, lanes, precise):
     times, _, _ = problem("student")
     rng = np.random.default_rng(2)
     linear, precision = rng.normal(size=N), rng.uniform(-0.4, 3, N)
     precision[8] = 0.0
-    series = ssm.MarkovGP(KERNEL, times).series(linear)._replace(scale=jnp.asarray(precision))
+    series = (
+        ssm.MarkovGP(KERNEL, times).series(linear)._replace(site_precision=jnp.asarray(precision))
+    )
 
     def total(lengthscale):
         space = ssm.state_space(kernels.Matern32(lengthscale, 1.7))
-        return way.log_density(Plan(lanes, precise, way is _arrays), space, series)
+        return _process.log_density(Plan(lanes, precise, arrays), space, series)
 
     def theirs(lengthscale):
         prior = kernels.Matern32(lengthscale, 1.7).gram(jnp.asarray(times))

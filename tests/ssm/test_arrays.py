@@ -7,7 +7,8 @@ import pytest
 from numpyro import distributions as dist
 
 from bayesjx import kernels, ssm
-from bayesjx.ssm import _array_steps, _arrays, _roots
+from bayesjx.ssm import _dynamics, _square_root
+from bayesjx.ssm._algebra import DENSE
 
 N = 60
 SEASON = kernels.Matern52(3.0, 1.5) + kernels.Matern12(2.0) * kernels.Periodic(1.3, 1.5, 0.8)
@@ -222,7 +223,7 @@ def test_matrices_of_low_rank_are_absorbed(getkey):
     rows = jax.random.normal(getkey(), (3, 12)) * jnp.logspace(-4, 0, 12)
     root = jax.random.normal(getkey(), (12, 12))
     cov, precision = root @ root.T, rows.T @ rows
-    found, log_det = _array_steps.absorb(cov, precision)
+    found, log_det = DENSE.condition_on_precision(cov, precision)
     inside = jnp.eye(12) + cov @ precision
     np.testing.assert_allclose(log_det, jnp.linalg.slogdet(inside)[1], rtol=1e-9)
     np.testing.assert_allclose(found, jnp.linalg.solve(inside, cov), rtol=1e-7, atol=1e-8)
@@ -230,17 +231,17 @@ def test_matrices_of_low_rank_are_absorbed(getkey):
 
 def test_roots_of_blocks_and_triangles(getkey):
     wide = jax.random.normal(getkey(), (5, 8)).at[2].set(0.0)
-    lower = _roots.triangular(wide)
+    lower = _square_root.triangular(wide)
     np.testing.assert_allclose(lower @ lower.T, wide @ wide.T, atol=1e-12)
     np.testing.assert_allclose(jnp.triu(lower, 1), 0.0, atol=1e-12)
     half = jax.random.normal(getkey(), (3, 4, 2))
     blocks = half @ jnp.swapaxes(half, 1, 2)
-    root = _roots.of_blocks(blocks)
+    root = _square_root.block_cholesky(blocks)
     np.testing.assert_allclose(root @ jnp.swapaxes(root, 1, 2), blocks, atol=1e-7)
 
 
 def test_small_blocks_share_bins():
-    count, k, places = _arrays.packed([3, 1, 2, 2, 2])
+    count, k, places = _dynamics.bins([3, 1, 2, 2, 2])
     assert count * k == 10
     used = sorted(which * k + first for which, first in places)
     assert len(set(used)) == 5

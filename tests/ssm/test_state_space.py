@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bayesjx import kernels, ssm
-from bayesjx.ssm import _algebra as alg
+from bayesjx.ssm import _unrolled as unrolled
 
 KERNELS = {
     "matern12": kernels.Matern12(0.7, 1.3),
@@ -32,7 +32,7 @@ KERNELS = {
 
 
 def dense(matrix):
-    return np.asarray(alg.stacked(matrix, (), jnp.float64))
+    return np.asarray(unrolled.stacked(matrix, (), jnp.float64))
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -53,8 +53,8 @@ def test_covariances_are_those_of_the_kernel(name):
 def test_noise_of_two_steps_is_that_of_one(name, dtype):
     """Which holds to relative accuracy, however short the steps are."""
     space = jax.tree.map(lambda x: x.astype(dtype), ssm.state_space(KERNELS[name], harmonics=4))
-    entries = jax.jit(lambda t, s: alg.stacked(space.noise(t, s), (), dtype))
-    turn = jax.jit(lambda s: alg.stacked(space.transition(s), (), dtype))
+    entries = jax.jit(lambda t, s: unrolled.stacked(space.noise(t, s), (), dtype))
+    turn = jax.jit(lambda s: unrolled.stacked(space.transition(s), (), dtype))
     for step in (2e-6, 1e-4, 0.02, 0.3, 1.7):
         time, step = dtype(-0.4), dtype(step)
         once, twice = entries(time, step), entries(time, 2 * step)
@@ -88,7 +88,7 @@ def test_gradients_are_finite_where_times_coincide():
         return lambda step: space.noise(jnp.zeros(()), step)
 
     def dense_of(matrix, step):
-        return alg.stacked(matrix(step), (), step.dtype)
+        return unrolled.stacked(matrix(step), (), step.dtype)
 
     slopes = jax.grad(total, (0, 1))(jnp.array(0.5), jnp.array(0.0))
     assert np.all(np.isfinite(slopes))

@@ -124,10 +124,6 @@ def test_minibatches_are_fitted_and_said():
 def test_what_it_cannot_fit_is_named():
     key = jax.random.key(0)
 
-    def discrete():
-        c = numpyro.sample("c", dist.Bernoulli(0.3))
-        numpyro.sample("x", dist.Normal(c, 1.0))
-
     def redundant():
         flat = dist.constraints.real
         a, b = (numpyro.sample(s, dist.ImproperUniform(flat, (), ())) for s in "ab")
@@ -138,8 +134,6 @@ def test_what_it_cannot_fit_is_named():
         with numpyro.plate("data", 5, subsample_size=2):
             numpyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"\['c'\] are discrete.*AutoDiscrete"):
-        vi.fit_posterior(key, discrete)
     with pytest.raises(ValueError, match=r"flat along \['a', 'b'\]"):
         vi.fit_posterior(key, redundant)
     with pytest.raises(ValueError, match="'z' lies in the subsampled plate 'data'"):

@@ -1,4 +1,4 @@
-"""The log density of a regular series by a filter whose gain has settled."""
+"""The log density of a regular series by the Kalman filter with its steady-state gain."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from . import _array_steps as steps
-from ._array_passes import one_after_another
-from ._array_steps import Law, Moments, Records
-from ._arrays import as_arrays
+from . import _passes as passes, _steps as steps
+from ._algebra import DENSE
+from ._dynamics import AbstractDynamics, in_order
 from ._spaces import AbstractStateSpace
-from ._steps import LOG_2PI, Series
-from ._stretches import join, Stretch
+from ._steps import LOG_2PI, Moments, Observations, Transition
 
 BURN_IN = 512  # observations that are filtered exactly
 DOUBLINGS = 30
@@ -24,99 +22,84 @@ LEAST_PARTS = 16
 SETTLED = 1e-2  # relative difference of predicted variances after the burn-in
 
 
-def log_density(space: AbstractStateSpace, series: Series) -> jax.Array:
+def log_density(dynamics: AbstractDynamics, observations: Observations) -> jax.Array:
     r"""The log density of equally spaced observations with one noise, nearly exact, scalar.
 
     The first 512 are filtered as usual. Then the covariance is held at its limit, the solution of
-    Riccati's equation, found by doubling; what is left is a recurrence of means with one matrix,
+    Riccati's equation, computed by doubling; what is left is a recurrence of means with one matrix,
     $O(n d^2)$. Its error decays like the memory of the filter to the power of 512. NaN where the
     predicted variance of the function is then not within 1 % of its limit.
 
     References:
         Anderson and Moore (1979), "Optimal filtering", sections 4.4 and 6.7.
     """
-    n = len(series.step)
+    n, readout = len(observations.y), observations.readout
     burn_in = min(BURN_IN, n)
-    law, records = as_arrays(space, jax.tree.map(lambda a: a[:burn_in], series))
-    state, total = _exact(law, records)
+    cut = lambda array: array[:burn_in]  # noqa: E731
+    first, (y, noise_var, observed) = jax.tree.map(cut, (dynamics, observations[:3]))
+    early = Observations(y, noise_var, observed, None, readout)
+    state, total, _ = passes.forward(first, early, first.start(), precise=True, keep=False)
     if n == burn_in:
         return total
-    h, noise = records.readout[0], records.noise[0, 0]
-    last = Law(law.matrix[-1], law.noise[-1])
-    settled = steps.predict(last, Moments(jnp.zeros_like(h), _limit(last, h, noise)))
+    h, noise = readout[0], noise_var[0, 0]
+    last = dynamics.transition(jax.tree.map(lambda array: array[burn_in - 1], dynamics.inputs))
+    settled = steps.predict(DENSE, last, Moments(jnp.zeros_like(h), _limit(last, h, noise)))
     cross = settled.cov @ h
     variance = h @ cross + noise
-    reached = h @ steps.predict(last, state).cov @ h
-    total = total + _means(last, h, cross / variance, variance, state.mean, series.y[burn_in:])
+    reached = h @ steps.predict(DENSE, last, state).cov @ h
+    late = observations.y[burn_in:, 0]
+    total = total + _means(last, h, cross / variance, variance, state.mean, late)
     return jnp.where(jnp.abs(reached / (h @ cross) - 1) < SETTLED, total, jnp.nan)
 
 
-def _exact(law: Law, records: Records) -> tuple[Moments, jax.Array]:
-    """The filter, by itself differentiable; the last state and the log density."""
-
-    def step(carry: Any, inputs: Any) -> Any:
-        law, (y, noise, seen) = inputs
-        now = Records(records.readout[0], y[0], noise[0], seen[0])
-        state, density = steps.observe(now, steps.predict(law, carry[0]), precise=True)
-        return (state, carry[1] + density), None
-
-    zero = jnp.zeros_like(records.readout[0])
-    start = (Moments(zero, jnp.zeros((zero.size, zero.size), zero.dtype)), jnp.zeros_like(zero[0]))
-    arrays = (records.y, records.noise, records.seen)
-    return jax.lax.scan(step, start, (law, arrays))[0]
-
-
-def _limit(law: Law, h: jax.Array, noise: jax.Array) -> jax.Array:
-    """The covariance of the state after many observations: one step, joined to itself again."""
-    d, zero = len(h), jnp.zeros_like(h)
-    matrix = steps.times_blocks(law.matrix, jnp.eye(d, dtype=h.dtype))
-    prior = steps.add_blocks(jnp.zeros((d, d), h.dtype), law.noise)
-    cross = prior @ h
-    gain = cross / (h @ cross + noise)
-    row = matrix.T @ h
-    one = Stretch(
-        matrix - jnp.outer(gain, row),
-        zero,
-        steps.symmetric(prior - jnp.outer(gain, cross)),
-        zero,
-        jnp.outer(row, row) / (h @ cross + noise),
-        zero[0],
-    )
-    many = jax.lax.scan(lambda part, _: (join(part, part), None), one, length=DOUBLINGS)[0]
-    return many.cov
+def _limit(transition: Transition, h: jax.Array, noise: jax.Array) -> jax.Array:
+    """The covariance of the state after many observations: one step, combined with itself."""
+    like = h[0]
+    empty = steps.empty_element(DENSE, len(h), like)
+    one = jnp.ones_like(like)
+    now = Observations(jnp.zeros_like(like), noise, one)
+    element = steps.predict_element(DENSE, transition, empty)
+    element, _ = steps.update_element(DENSE, h, element, now, precise=True)
+    doubled = lambda part, _: (steps.combine(DENSE, part, part), None)  # noqa: E731
+    return jax.lax.scan(doubled, element, length=DOUBLINGS)[0].cov
 
 
 def _means(
-    law: Law, h: jax.Array, gain: jax.Array, variance: jax.Array, mean: jax.Array, y: jax.Array
+    transition: Transition,
+    h: jax.Array,
+    gain: jax.Array,
+    variance: jax.Array,
+    mean: jax.Array,
+    y: jax.Array,
 ) -> jax.Array:
     """The log density of what follows, from the filter's mean before it.
 
     Parts run side by side from 0; their starts follow from their ends, by linearity.
     """
     d = len(h)
-    turn = steps.times_blocks(law.matrix, jnp.eye(d, dtype=h.dtype))
-    row = h @ turn
+    matrix = DENSE.apply_to_square(transition.matrix, jnp.eye(d, dtype=h.dtype))
+    row = h @ matrix
     parts = max(LEAST_PARTS, 2 ** round(math.log2(math.sqrt(len(y)))))
     length = -(-len(y) // parts)
     # Added observations come last, so that nothing depends on them but what is cut off.
     y_parts = jnp.pad(y, (0, parts * length - len(y))).reshape(parts, length).T
 
     def step(means: jax.Array, now: jax.Array) -> tuple[jax.Array, jax.Array]:
-        value = now - row @ means
-        return turn @ means + gain[:, None] * value, value
+        residual = now - row @ means
+        return matrix @ means + gain[:, None] * residual, residual
 
     nothing = jnp.zeros((d, parts), h.dtype)
     ends, _ = jax.lax.scan(step, nothing, y_parts)
-    closed = turn - jnp.outer(gain, row)
+    closed = matrix - jnp.outer(gain, row)
     whole = _power(closed, length)
 
     def next_part(start: jax.Array, end: jax.Array) -> tuple[jax.Array, jax.Array]:
         return whole @ start + end, start
 
     _, starts = jax.lax.scan(next_part, mean, ends.T)
-    _, values = jax.lax.scan(step, starts.T, y_parts)
-    values = one_after_another(values, len(y), parts)
-    return -0.5 * (len(y) * (LOG_2PI + jnp.log(variance)) + jnp.sum(values**2) / variance)
+    _, residuals = jax.lax.scan(step, starts.T, y_parts)
+    residuals = in_order(residuals, len(y), parts)
+    return -0.5 * (len(y) * (LOG_2PI + jnp.log(variance)) + jnp.sum(residuals**2) / variance)
 
 
 def _power(matrix: jax.Array, exponent: int) -> jax.Array:
@@ -128,8 +111,8 @@ def _power(matrix: jax.Array, exponent: int) -> jax.Array:
     return result
 
 
-def check(space: AbstractStateSpace, times: Any, noise: Any, mask: Any) -> None:
-    """Refuse what has no settled gain.
+def check(space: AbstractStateSpace, times: Any, noise_var: Any, mask: Any) -> None:
+    """Refuse what has no steady-state gain.
 
     Raises:
         ValueError: unequal steps, gaps, noise that changes, a component without process noise, or
@@ -142,8 +125,8 @@ def check(space: AbstractStateSpace, times: Any, noise: Any, mask: Any) -> None:
         raise ValueError('backend="steady" is for equally spaced times')
     if mask is not None and not np.all(mask):
         raise ValueError('backend="steady" is for series without missing values')
-    if jnp.ndim(noise) > 0 and (isinstance(noise, jax.core.Tracer) or np.ptp(noise) > 0):
-        raise ValueError('backend="steady" is for noise that does not change, a scalar')
+    if jnp.ndim(noise_var) > 0 and (isinstance(noise_var, jax.core.Tracer) or np.ptp(noise_var)):
+        raise ValueError('backend="steady" is for noise that does not change, a scalar noise_var')
     for block in space.blocks:
         added = jax.tree.leaves(block.noise(0.0, 1.0))
         if all(isinstance(entry, int) for entry in added):

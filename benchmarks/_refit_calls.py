@@ -1,0 +1,95 @@
+"""Fits with data that change and shapes that do not; models and optimisers are made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+
+import bayesjx
+from bayesjx import gp, kernels, vi
+
+N, STEPS = 31, 20
+GRID = gp.Grid(np.linspace(0, 1, 5), np.linspace(0, 1, 7))
+
+
+def entries() -> dict[str, Callable[[int], Any]]:
+    """The fits by name."""
+    return {
+        "vi.fit": _vi,
+        "svgp_adam": lambda i: _sparse(i, gp.svgp_adam),
+        "svgp_natgrad": lambda i: _sparse(i, gp.svgp_natgrad),
+        "kron_vi": _grid,
+        "gp.minimise": _minimise,
+        "gp.condition": lambda i: _arrays(gp.condition(_prior(i), *_data(i))),
+    }
+
+
+def _data(i: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(i)
+    return np.sort(rng.normal(size=N)), rng.normal(size=N)
+
+
+def _counts(i: int, size: int) -> np.ndarray:
+    return np.random.default_rng(i).poisson(2.0, size)
+
+
+def _arrays(tree: Any) -> Any:
+    return eqx.filter(tree, eqx.is_array)
+
+
+def _prior(i: int) -> gp.GP:
+    return gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i)), noise=0.1)
+
+
+def _poisson(f: jax.Array) -> dist.Poisson:
+    return dist.Poisson(jnp.exp(f))
+
+
+def _model(params: Any, y: jax.Array) -> None:
+    z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+    numpyro.sample("y", dist.Normal(z, 1.0).expand([N]).to_event(1), obs=y)
+
+
+def _guide(params: Any, y: jax.Array) -> None:
+    numpyro.sample("z", dist.Normal(params["loc"], jnp.exp(params["log_scale"])))
+
+
+def _vi(i: int) -> Any:
+    params = {"loc": jnp.asarray(0.001 * i), "log_scale": jnp.zeros(())}
+    y = jnp.asarray(_data(i)[1])
+    bound, adam = vi.elbo(_model, _guide), optax.adam(0.1)
+    return vi.fit(jax.random.key(i), bound, params, adam, STEPS, data=(y,)).params
+
+
+def _sparse(i: int, make: Any) -> Any:
+    svgp = gp.SVGP(
+        gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i))), np.linspace(-2, 2, 11), _poisson
+    )
+    algorithm = make(svgp, optax.adam(0.01), num_data=N)
+    data = _data(i)[0], _counts(i, N)
+    result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), STEPS, data=data)
+    return _arrays(svgp.trained(result.state))
+
+
+def _grid(i: int) -> Any:
+    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + 0.001 * i)), GRID, _poisson)
+    algorithm = gp.kron_vi(q, optax.adam(0.01))
+    data = np.arange(35), _counts(i, 35)
+    result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), STEPS, data=data)
+    return _arrays(q.trained(result.state))
+
+
+def _loss(prior: gp.GP, x: Any, y: Any) -> Any:
+    return -prior(x).log_prob(y)
+
+
+def _minimise(i: int) -> Any:
+    return _arrays(gp.minimise(_loss, _prior(i), *_data(i), max_steps=5).params)

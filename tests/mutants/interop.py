@@ -1,0 +1,56 @@
+"""Mistakes planted in `bayesjx.interop`, and in what it hands on from `bayesjx._core`."""
+
+from mutant import Mutant
+
+PACKAGE = "interop"
+MUTANTS = [
+    Mutant(
+        "chains and draws stay swapped",
+        "_core/_datatree.py",
+        "x = x.swapaxes(0, 1)",
+        "x = x.copy()",
+        "tests/_core/test_datatree.py -k chains_by_number",
+    ),
+    Mutant(
+        "chains cut across instead of one after the other",
+        "_core/_datatree.py",
+        "x = x.reshape(chains, x.shape[0] // chains, *x.shape[1:])",
+        "x = x.reshape(x.shape[0] // chains, chains, *x.shape[1:]).swapaxes(0, 1)",
+        "tests/_core/test_datatree.py -k chains_by_number",
+    ),
+    Mutant(
+        "bfloat16 is handed on as it is",
+        "_core/_datatree.py",
+        "return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x",
+        "return x",
+        "tests/_core/test_datatree.py -k bfloat16",
+    ),
+    Mutant(
+        "observed data get a chain and draws",
+        "_core/_datatree.py",
+        "            leading[group] = ()\n",
+        '            leading[group] = ("chain", "draw")\n',
+        "tests/_core/test_datatree.py -k all_groups",
+    ),
+    Mutant(
+        "the checksum of the arrays is not compared",
+        "_core/_checkpoint.py",
+        'if hashlib.sha256(payload).hexdigest() != header["payload_sha256"]:',
+        "if False:",
+        "tests/_core/test_checkpoint.py -k corrupted",
+    ),
+    Mutant(
+        "the implementation of a saved key is forgotten",
+        "_core/_checkpoint.py",
+        'jax.random.wrap_key_data(jnp.asarray(data), impl=leaf["impl"])',
+        "jax.random.wrap_key_data(jnp.asarray(data))",
+        "tests/_core/test_checkpoint.py -k states_with_keys",
+    ),
+    Mutant(
+        "a checkpoint of other data is accepted",
+        "_core/_resume.py",
+        '            ("data", "other data"),\n',
+        "",
+        "tests/_core/test_checkpoint.py -k another_fit_is_refused",
+    ),
+]
