@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         gp as gp,
         interop as interop,
         kernels as kernels,
+        likelihoods as likelihoods,
         ops as ops,
         ssm as ssm,
         vi as vi,
@@ -55,6 +56,7 @@ __all__ = [
     "interop",
     "kernels",
     "known_field",
+    "likelihoods",
     "load_checkpoint",
     "ops",
     "ssm",
@@ -63,7 +65,17 @@ __all__ = [
     "trained",
     "vi",
 ]
-_SUBPACKAGES = ("diagnostics", "distributions", "gp", "interop", "kernels", "ops", "ssm", "vi")
+_SUBPACKAGES = (
+    "diagnostics",
+    "distributions",
+    "gp",
+    "interop",
+    "kernels",
+    "likelihoods",
+    "ops",
+    "ssm",
+    "vi",
+)
 
 
 def __getattr__(name: str) -> object:

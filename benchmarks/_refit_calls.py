@@ -46,7 +46,7 @@ def _arrays(tree: Any) -> Any:
 
 
 def _prior(i: int) -> gp.GP:
-    return gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i)), noise=0.1)
+    return gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i)), noise_var=0.1)
 
 
 def _poisson(f: jax.Array) -> dist.Poisson:
@@ -71,7 +71,9 @@ def _vi(i: int) -> Any:
 
 def _sparse(i: int, make: Any) -> Any:
     svgp = gp.SVGP(
-        gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i))), np.linspace(-2, 2, 11), _poisson
+        gp.GP(kernels.RBF(jnp.asarray(1.0 + 0.001 * i))),
+        _poisson,
+        inducing_points=np.linspace(-2, 2, 11),
     )
     algorithm = make(svgp, optax.adam(0.01), num_data=N)
     data = _data(i)[0], _counts(i, N)
@@ -80,7 +82,7 @@ def _sparse(i: int, make: Any) -> Any:
 
 
 def _grid(i: int) -> Any:
-    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + 0.001 * i)), GRID, _poisson)
+    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + 0.001 * i)), _poisson, GRID)
     algorithm = gp.kron_vi(q, optax.adam(0.01))
     data = np.arange(35), _counts(i, 35)
     result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), STEPS, data=data)

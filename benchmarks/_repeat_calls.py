@@ -15,9 +15,9 @@ import optax
 from bayesjx import diagnostics, gp, kernels, ops, ssm, vi
 
 N, M = 31, 11
-PRIOR = gp.GP(kernels.RBF(), noise=0.1)
+PRIOR = gp.GP(kernels.RBF(), noise_var=0.1)
 LATENT = gp.GP(kernels.RBF())
-ON_GRID = gp.GP(kernels.RBF(jnp.ones(2)), noise=0.1)
+ON_GRID = gp.GP(kernels.RBF(jnp.ones(2)), noise_var=0.1)
 LATENT_ON_GRID = gp.GP(kernels.RBF(jnp.ones(2)))
 GRID = gp.Grid(np.linspace(0, 1, 5), np.linspace(0, 1, 7))
 OTHER_GRID = gp.Grid(np.linspace(0, 1, 3), np.linspace(0, 1, 4))
@@ -64,7 +64,7 @@ def _poisson(f: jax.Array) -> dist.Poisson:
 
 def _exact() -> list[Entry]:
     found = gp.condition(PRIOR, *_data(0))
-    draws = found.pathwise(KEY, 3, 50)
+    draws = found.pathwise(KEY, 3, num_features=50)
     return [
         Entry("prior(x).log_prob", lambda i: PRIOR(_data(i)[0]).log_prob(_data(i)[1])),
         Entry("prior.latent(x).sample", lambda i: PRIOR.latent(_data(i)[0]).sample(KEY)),
@@ -73,7 +73,11 @@ def _exact() -> list[Entry]:
         Entry("posterior.predict", lambda i: found.predict(_data(i)[0])),
         Entry("posterior.sample", lambda i: found.sample(KEY, _data(i)[0], (3,)), True),
         Entry("posterior.leave_one_out", lambda i: _left_out(gp.condition(PRIOR, *_data(i)))),
-        Entry("posterior.pathwise", lambda i: found.pathwise(jax.random.key(i), 3, 50), True),
+        Entry(
+            "posterior.pathwise",
+            lambda i: found.pathwise(jax.random.key(i), 3, num_features=50),
+            True,
+        ),
         Entry("pathwise draws", lambda i: draws(_data(i)[0])),
         Entry("gradient of the evidence", _evidence_gradient),
         Entry(
@@ -91,7 +95,7 @@ def _evidence_gradient(i: int) -> jax.Array:
     x, y = _data(i)
 
     def evidence(noise: Any) -> Any:
-        posterior: Any = gp.condition(gp.GP(kernels.RBF(), noise=noise), x, y)
+        posterior: Any = gp.condition(gp.GP(kernels.RBF(), noise_var=noise), x, y)
         return posterior.log_evidence()
 
     return jax.grad(evidence)(0.1)
@@ -99,23 +103,28 @@ def _evidence_gradient(i: int) -> jax.Array:
 
 def _grids() -> list[Entry]:
     full = gp.condition(ON_GRID, GRID, _cells(0))
-    seen = gp.condition(ON_GRID, GRID, _cells(0), MASK)
+    seen = gp.condition(ON_GRID, GRID, _cells(0), mask=MASK)
     scattered = lambda i: np.random.default_rng(i).uniform(size=(M, 2))  # noqa: E731
     return [
         Entry("gp.condition, grid", lambda i: gp.condition(ON_GRID, GRID, _cells(i))),
         Entry("grid posterior.moments", lambda i: full.moments(scattered(i))),
         Entry("grid posterior.sample", lambda i: full.sample(jax.random.key(i), OTHER_GRID)),
-        Entry("gp.condition, mask", lambda i: gp.condition(ON_GRID, GRID, _cells(i), MASK), True),
+        Entry(
+            "gp.condition, mask", lambda i: gp.condition(ON_GRID, GRID, _cells(i), mask=MASK), True
+        ),
         Entry(
             "gp.condition, mask, cg",
-            lambda i: gp.condition(ON_GRID, GRID, _cells(i), MASK, solver="cg"),
+            lambda i: gp.condition(ON_GRID, GRID, _cells(i), mask=MASK, solver="cg"),
         ),
         Entry("masked posterior.moments", lambda i: seen.moments(scattered(i)), True),
         Entry("masked posterior.sample", lambda i: seen.sample(jax.random.key(i), OTHER_GRID)),
-        Entry("masked posterior.pathwise", lambda i: seen.pathwise(jax.random.key(i), 2, 50)),
+        Entry(
+            "masked posterior.pathwise",
+            lambda i: seen.pathwise(jax.random.key(i), 2, num_features=50),
+        ),
         Entry(
             "masked leave_one_out",
-            lambda i: _left_out(gp.condition(ON_GRID, GRID, _cells(i), MASK)),
+            lambda i: _left_out(gp.condition(ON_GRID, GRID, _cells(i), mask=MASK)),
         ),
         Entry(
             "prior(grid, mask).log_prob",
@@ -125,15 +134,21 @@ def _grids() -> list[Entry]:
 
 
 def _sparse() -> list[Entry]:
-    found = gp.sparse_posterior(PRIOR, POINTS, *_data(0))
-    svgp = gp.SVGP(LATENT, POINTS, _poisson)
+    found = gp.sparse_posterior(PRIOR, *_data(0), inducing_points=POINTS)
+    svgp = gp.SVGP(LATENT, _poisson, inducing_points=POINTS)
     return [
-        Entry("gp.sparse_posterior", lambda i: gp.sparse_posterior(PRIOR, POINTS, *_data(i))),
+        Entry(
+            "gp.sparse_posterior",
+            lambda i: gp.sparse_posterior(PRIOR, *_data(i), inducing_points=POINTS),
+        ),
         Entry("sparse posterior.sample", lambda i: found.sample(KEY, _data(i)[0])),
-        Entry("sparse posterior.pathwise", lambda i: found.pathwise(jax.random.key(i), 3, 50)),
+        Entry(
+            "sparse posterior.pathwise",
+            lambda i: found.pathwise(jax.random.key(i), 3, num_features=50),
+        ),
         Entry(
             "gp.sgpr(...).log_prob",
-            lambda i: gp.sgpr(PRIOR, POINTS, _data(i)[0]).log_prob(_data(i)[1]),
+            lambda i: gp.sgpr(PRIOR, _data(i)[0], inducing_points=POINTS).log_prob(_data(i)[1]),
         ),
         Entry("SVGP.elbo", lambda i: svgp.elbo(_data(i)[0], _counts(i))),
         Entry("SVGP.posterior", lambda i: svgp.posterior().predict(_data(i)[0]).mean),
@@ -141,18 +156,18 @@ def _sparse() -> list[Entry]:
 
 
 def _laplace() -> list[Entry]:
-    found = gp.laplace(LATENT, _data(0)[0], _counts(0), _poisson)
+    found = gp.laplace(LATENT, _poisson, _data(0)[0], _counts(0))
     return [
-        Entry("gp.laplace", lambda i: gp.laplace(LATENT, _data(i)[0], _counts(i), _poisson), True),
+        Entry("gp.laplace", lambda i: gp.laplace(LATENT, _poisson, _data(i)[0], _counts(i)), True),
         Entry(
             "gp.laplace, another likelihood",
             lambda i: gp.laplace(
-                LATENT, _data(i)[0], _counts(i), lambda f: dist.Poisson((i + 1) * jnp.exp(f))
+                LATENT, lambda f: dist.Poisson((i + 1) * jnp.exp(f)), _data(i)[0], _counts(i)
             ),
         ),
         Entry(
             "gp.laplace, mask",
-            lambda i: gp.laplace(LATENT_ON_GRID, GRID, _counts(i, 5, 7), _poisson, MASK),
+            lambda i: gp.laplace(LATENT_ON_GRID, _poisson, GRID, _counts(i, 5, 7), MASK),
             True,
         ),
         Entry("laplace posterior.moments", lambda i: found.moments(_data(i)[0]), True),
@@ -162,7 +177,7 @@ def _laplace() -> list[Entry]:
 
 def _series() -> list[Entry]:
     kernel = kernels.Matern32()
-    prior = lambda i: ssm.MarkovGP(kernel, _data(i)[0], 0.1)  # noqa: E731
+    prior = lambda i: ssm.MarkovGP(kernel, _data(i)[0], noise_var=0.1)  # noqa: E731
     found = prior(0).condition(_data(0)[1])
     counts = lambda i: ssm.MarkovGP(kernel, _data(i)[0])  # noqa: E731
     return [

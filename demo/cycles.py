@@ -34,23 +34,23 @@ AHEAD = 11  # years that are forecast, a cycle
 
 @functools.cache
 def load() -> Years:
-    """Roots of the numbers, whose spread does not grow with their level; the last kept back."""
+    """Roots of the numbers, whose scatter does not grow with their level; the last kept back."""
     table = sunspots.load_pandas().data
     year, number = (table[name].to_numpy(float) for name in ("YEAR", "SUNACTIVITY"))
     return standardised(year, np.sqrt(number), np.arange(len(year)) < len(year) - AHEAD)
 
 
-def law(p: Any) -> ssm.MarkovGP:
+def series(p: Any) -> ssm.MarkovGP:
     """The years given, for some parameters."""
     spots = load()
     kernel = kernels.SHO(*(jnp.exp(p[f"log_{name}"]) for name in ("period", "quality", "variance")))
-    return ssm.MarkovGP(kernel, spots.year[spots.given], jnp.exp(p["log_noise"]))
+    return ssm.MarkovGP(kernel, spots.year[spots.given], noise_var=jnp.exp(p["log_noise"]))
 
 
 def model(params: Any, y: jax.Array) -> None:
     """The exact marginal likelihood, by a filter."""
     p = {name: numpyro.sample(name, dist.Normal(*prior)) for name, prior in PRIOR.items()}
-    numpyro.sample("y", law(p), obs=y)
+    numpyro.sample("y", series(p), obs=y)
 
 
 CHOICES = [
@@ -80,7 +80,7 @@ def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
     spots, (y,) = load(), problem().data
 
     def forecast(p: Any) -> dist.Normal:
-        return law(p).condition(y).predict(spots.year, jnp.exp(p["log_noise"]))
+        return series(p).condition(y).predict(spots.year)
 
     return predictions(row, list(START), forecast)
 

@@ -76,7 +76,7 @@ def load() -> Years:
 def prior(p: Any) -> gp.GP:
     """The process of some parameters."""
     kernel = kernels.Matern32(jnp.exp(p["log_lengthscale"]), jnp.exp(p["log_variance"]))
-    return gp.GP(kernel, noise=jnp.exp(p["log_noise"]))
+    return gp.GP(kernel, noise_var=jnp.exp(p["log_noise"]))
 
 
 def model(params: Any, x: jax.Array, y: jax.Array) -> None:
@@ -89,7 +89,7 @@ def sparse_model(params: Any, x: jax.Array, y: jax.Array) -> None:
     """Its tightened lower bound by a few inducing points."""
     p = {name: numpyro.sample(name, dist.Normal(at, 1.0)) for name, at in START.items()}
     points = jnp.linspace(x.min(), x.max(), POINTS)
-    numpyro.sample("y", gp.sgpr(prior(p), points, x), obs=y)
+    numpyro.sample("y", gp.sgpr(prior(p), x, inducing_points=points), obs=y)
 
 
 def independent(names: Sequence[str]) -> Callable[[Strategies], Callable[..., None]]:
@@ -98,8 +98,8 @@ def independent(names: Sequence[str]) -> Callable[[Strategies], Callable[..., No
     def guide(strategies: Strategies) -> Callable[..., None]:
         def program(params: Any, *data: jax.Array) -> None:
             for name in names:
-                law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-                numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+                normal = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+                numpyro.sample(name, strategies.get(name, vi.reparam)(normal))
 
         return program
 
@@ -140,14 +140,14 @@ def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predictions(
-    row: Row, names: list[str], law: Callable[[Any], dist.Normal]
+    row: Row, names: list[str], predictive: Callable[[Any], dist.Distribution]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of new observations, for some draws of the parameters.
 
     Args:
         row: whose posterior they come from.
         names: of the parameters.
-        law: of new observations given the parameters.
+        predictive: distribution of new observations given the parameters.
     """
     posterior = row.tree["posterior"]
     draws = {name: posterior[name].values.reshape(-1) for name in names}
@@ -155,8 +155,8 @@ def predictions(
     chosen = {name: jnp.asarray(values[pick]) for name, values in draws.items()}
 
     def one(p: Any) -> tuple[jax.Array, jax.Array]:
-        found = law(p)
-        return found.loc, found.scale
+        observed = predictive(p)
+        return observed.mean, jnp.sqrt(observed.variance)
 
     mean, scale = jax.jit(lambda chosen: jax.lax.map(one, chosen))(chosen)
     return np.asarray(mean), np.asarray(scale)

@@ -497,15 +497,16 @@ def _gaussian_processes():
     rng = np.random.default_rng(4)
     x = np.sort(np.concatenate([rng.uniform(0, 1.6, 22), rng.uniform(2.6, 4, 18)]))
     y = np.sin(3 * x) + 0.15 * rng.normal(size=x.size)
-    start = gp.GP(kernels.Matern52(1.0), noise=0.1)
+    start = gp.GP(kernels.Matern52(1.0), noise_var=0.1)
     best = gp.minimise(lambda p: -p(x).log_prob(y), start)
     posterior, at = gp.condition(best.params, x, y), np.linspace(-0.2, 4.4, 300)
-    law = posterior.marginal(at)
-    low, high = law.mean - 1.96 * law.scale, law.mean + 1.96 * law.scale
+    function = posterior.marginal(at)
+    half = 1.96 * function.scale
+    low, high = function.mean - half, function.mean + half
     axes[0].fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0)
     draws = gp.pathwise(jax.random.key(0), posterior, 4)
     axes[0].plot(at, draws(at).T, color=ORANGE, linewidth=0.7)
-    axes[0].plot(at, law.mean, color=BLUE)
+    axes[0].plot(at, function.mean, color=BLUE)
     axes[0].plot(x, y, ".", color="black", markersize=4)
     axes[0].set_title("condition, pathwise")
     sizes = np.arange(3, 19)
@@ -515,17 +516,20 @@ def _gaussian_processes():
         ({}, BLUE, "tightened"),
         ({"tight": False}, ORANGE, "Titsias 2009"),
     ):
-        bounds = [gp.sgpr(best.params, points[:m], x, **options).log_prob(y) for m in sizes]
+        bounds = [
+            gp.sgpr(best.params, x, inducing_points=points[:m], **options).log_prob(y)
+            for m in sizes
+        ]
         axes[1].plot(sizes, bounds, color=colour, label=name)
     axes[1].axhline(-best.objective, color="black", linewidth=0.8, label="evidence")
     axes[1].set(title="sgpr", xlabel="inducing points", ylabel="nats", ylim=(-60, None))
     axes[1].legend(loc="lower right", fontsize=8)
     grid = gp.Grid(np.linspace(0, 1, 60), np.linspace(0, 1, 50))
-    process = gp.GP(kernels.Matern52(0.25).on(0) * kernels.Matern52(0.35).on(1), noise=0.01)
+    process = gp.GP(kernels.Matern52(0.25).on(0) * kernels.Matern52(0.35).on(1), noise_var=0.01)
     surface = process(grid).sample(jax.random.key(3)).reshape(grid.shape)
     seen = np.ones(grid.shape, bool)
     seen[12:26, 10:30] = seen[35:52, 28:44] = False
-    filled = gp.condition(process, grid, surface, seen).mean(grid).reshape(grid.shape)
+    filled = gp.condition(process, grid, surface, mask=seen).mean(grid).reshape(grid.shape)
     both = np.concatenate([np.where(seen, surface, np.nan), filled], axis=1)
     axes[2].imshow(both, cmap="viridis", aspect="auto")
     axes[2].axvline(49.5, color="white", linewidth=2)
@@ -548,13 +552,13 @@ def _state_space():
     truth = 0.25 * times + np.sin(2 * np.pi * times) * np.exp(-0.05 * times)
     y = truth + 0.25 * rng.normal(size=times.size)
     trend, season = kernels.Matern32(6.0, 2.0), kernels.SHO(1.0, 20.0, 0.6)
-    post = ssm.MarkovGP(trend + season, times, noise=0.06).condition(y)
+    post = ssm.MarkovGP(trend + season, times, noise_var=0.06).condition(y)
     at = np.linspace(0, 14, 700)
-    law, slow = post.marginal(at), post.marginal(at, term=0)
-    low, high = law.mean - 1.96 * law.scale, law.mean + 1.96 * law.scale
+    f, slow = post.marginal(at), post.moments(at, term=0)[0]
+    low, high = f.mean - 1.96 * f.scale, f.mean + 1.96 * f.scale
     axes[0].fill_between(at, low, high, color=BLUE, alpha=0.15, linewidth=0)
-    axes[0].plot(at, law.mean, color=BLUE, linewidth=1, label="all")
-    axes[0].plot(at, slow.mean, color=ORANGE, label="term 0, the trend")
+    axes[0].plot(at, f.mean, color=BLUE, linewidth=1, label="all")
+    axes[0].plot(at, slow, color=ORANGE, label="term 0, the trend")
     axes[0].plot(times, y, ".", color="black", markersize=2.5)
     axes[0].set_title("condition, marginal")
     axes[0].legend(loc="upper left", fontsize=8)

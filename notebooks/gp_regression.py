@@ -44,9 +44,9 @@ def evidence(prior, x, y):
     return -prior(x).log_prob(y)
 
 
-def band(axes, x, law, colour=BLUE, width=1.96, **options):
+def band(axes, x, predicted, colour=BLUE, width=1.96, **options):
     """A mean and a central interval."""
-    mean, half = np.asarray(law.mean), width * np.sqrt(np.asarray(law.variance))
+    mean, half = np.asarray(predicted.mean), width * np.sqrt(np.asarray(predicted.variance))
     axes.fill_between(x, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
     axes.plot(x, mean, color=colour, **options)
 
@@ -60,17 +60,17 @@ def band(axes, x, law, colour=BLUE, width=1.96, **options):
 # factor, and says how much jitter it needed: none.
 
 # %%
-flow = nile.load_pandas().data
-year, volume = flow["year"].to_numpy(float), flow["volume"].to_numpy(float)
+record = nile.load_pandas().data
+year, volume = record["year"].to_numpy(float), record["volume"].to_numpy(float)
 when, level = (year - 1920) / 50, (volume - volume.mean()) / volume.std()
 
-start = gp.GP(kernels.Matern32(lengthscale=0.3), noise=0.5)
+start = gp.GP(kernels.Matern32(lengthscale=0.3), noise_var=0.5)
 best = gp.minimise(evidence, start, when, level)
 posterior = gp.condition(best.params, when, level)
 print(f"log evidence {-best.objective:.2f} after {best.steps} steps, jitter {posterior.jitter:.0e}")
 print(
     f"lengthscale {50 * best.params.kernel.lengthscale:.0f} years, variance "
-    f"{best.params.kernel.variance:.2f}, noise {best.params.noise:.2f}"
+    f"{best.params.kernel.variance:.2f}, noise {best.params.noise_var:.2f}"
 )
 left_out = posterior.leave_one_out()
 print(f"leave-one-out log density {left_out.log_prob(level).sum():.2f}")
@@ -82,7 +82,7 @@ print("least expected years:", year[np.argsort(left_out.log_prob(level))[:3]].as
 # 1898.
 
 # %%
-draws = gp.pathwise(jax.random.key(0), posterior, num=300)
+draws = gp.pathwise(jax.random.key(0), posterior, num_samples=300)
 fine = np.linspace(when[0], when[-1], 400)
 slopes = jax.vmap(jax.jacfwd(lambda t: draws(t[None])[:, 0]))(fine)
 steepest = 1920 + 50 * fine[np.argmin(slopes, axis=0)]
@@ -90,11 +90,11 @@ steepest = 1920 + 50 * fine[np.argmin(slopes, axis=0)]
 figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.2), width_ratios=(2, 1))
 axes[0].plot(year, volume, ".", color=GREY)
 to_volume = lambda z: volume.mean() + volume.std() * np.asarray(z)  # noqa: E731
-law = posterior.marginal(fine)
+flow = posterior.marginal(fine)
 years = 1920 + 50 * fine
-low, high = (to_volume(law.mean + s * jnp.sqrt(law.variance)) for s in (-1.96, 1.96))
+low, high = (to_volume(flow.mean + s * jnp.sqrt(flow.variance)) for s in (-1.96, 1.96))
 axes[0].fill_between(years, low, high, color=BLUE, alpha=0.15, linewidth=0)
-axes[0].plot(years, to_volume(law.mean), color=BLUE)
+axes[0].plot(years, to_volume(flow.mean), color=BLUE)
 axes[0].plot(years, to_volume(draws(fine)[:3]).T, color=ORANGE, linewidth=0.6)
 axes[0].set(title="flow and three draws", xlabel="year", ylabel="10⁸ m³")
 axes[1].hist(steepest, bins=30, color=ORANGE)
@@ -105,8 +105,8 @@ figure.tight_layout()
 # ### In a NumPyro model
 #
 # The same prior with distributions on its hyper-parameters: the likelihood is one `sample`
-# statement with the law of the observations, and NUTS takes the gradient from the inverse of the
-# covariance, without differentiating its factor.
+# statement with the distribution of the observations, and NUTS takes the gradient from the inverse
+# of the covariance, without differentiating its factor.
 
 
 # %%
@@ -114,15 +114,15 @@ def river(x, y):
     lengthscale = numpyro.sample("lengthscale", dist.InverseGamma(2.0, 0.5))
     variance = numpyro.sample("variance", dist.HalfNormal(2.0))
     noise = numpyro.sample("noise", dist.HalfNormal(1.0))
-    prior = gp.GP(kernels.Matern32(lengthscale, variance), noise=noise)
+    prior = gp.GP(kernels.Matern32(lengthscale, variance), noise_var=noise)
     numpyro.sample("y", prior(x), obs=y)
 
 
-found = {"lengthscale": best.params.kernel.lengthscale, "noise": best.params.noise}
+optimum = {"lengthscale": best.params.kernel.lengthscale, "noise": best.params.noise_var}
 
 
 def sample(key):
-    start, depth = init_to_value(values=found), 4 if FAST else 10
+    start, depth = init_to_value(values=optimum), 4 if FAST else 10
     warmup, num = (50, 50) if FAST else (500, 1000)
     nuts = NUTS(river, init_strategy=start, max_tree_depth=depth)
     mcmc = MCMC(nuts, num_warmup=warmup, num_samples=num, progress_bar=False)
@@ -131,7 +131,7 @@ def sample(key):
 
 
 sampled = (jax.jit(sample) if FAST else sample)(jax.random.key(1))  # one program, or many small
-for name, at_best in found.items():
+for name, at_best in optimum.items():
     values = np.asarray(sampled[name])
     print(
         f"{name}: maximum {at_best:.2f}, posterior {values.mean():.2f} ± {values.std():.2f}, "
@@ -156,7 +156,7 @@ income, spent = (income - income.mean()) / income.std(), (spent - spent.mean()) 
 held = np.arange(len(income)) % 4 == 2
 x, y = income[~held], spent[~held]
 
-constant = gp.minimise(evidence, gp.GP(kernels.RBF(1.0), noise=0.2), x, y).params
+constant = gp.minimise(evidence, gp.GP(kernels.RBF(1.0), noise_var=0.2), x, y).params
 constant = gp.condition(constant, x, y)
 guess = (gp.GP(kernels.RBF(1.0)), gp.GP(kernels.RBF(2.0), mean=-2.0), jnp.full(len(x), np.log(0.5)))
 
@@ -192,7 +192,7 @@ covariates = diabetes.data / diabetes.data.std(axis=0)
 target = (diabetes.target - diabetes.target.mean()) / diabetes.target.std()
 if FAST:
     covariates, target = covariates[::2], target[::2]
-start = gp.GP(kernels.RBF(jnp.full(10, 5.0)) + kernels.Linear(0.1), noise=0.5)
+start = gp.GP(kernels.RBF(jnp.full(10, 5.0)) + kernels.Linear(0.1), noise_var=0.5)
 ard = gp.minimise(evidence, start, covariates, target, max_steps=15 if FAST else 100)
 prior = ard.params
 relevance = 1 / np.asarray(prior.kernel.terms[0].lengthscale)
@@ -204,8 +204,8 @@ kinds = {"blocks": {"blocks": 10}, "tightened": {}, "Titsias (2009)": {"tight": 
 
 
 def log_bounds(points):
-    laws = [gp.sgpr(prior, points, covariates, **kind) for kind in kinds.values()]
-    return [law.log_prob(target) for law in laws]
+    bounds = [gp.sgpr(prior, covariates, inducing_points=points, **kind) for kind in kinds.values()]
+    return [bound.log_prob(target) for bound in bounds]
 
 
 table = np.array([jax.jit(log_bounds)(points[:m]) for m in sizes])
@@ -223,8 +223,9 @@ assert np.all(np.diff(table, axis=1) <= 0)
 # ## Tumours: another likelihood, in minibatches
 #
 # Any function from the process to a NumPyro distribution is a likelihood. Natural gradients move
-# the law of the inducing variables, Adam the kernel and the points; `bayesjx.fit` drives both, with
-# minibatches, a progress bar and checkpoints if wanted.
+# the distribution of the inducing variables, Adam the kernel and the points; `bayesjx.fit` drives
+# both, with minibatches, a progress bar and checkpoints if wanted. `predict` gives a Bernoulli for
+# each new patient.
 
 # %%
 cancer = load_breast_cancer()
@@ -235,8 +236,8 @@ train_x, train_y = features[train], benign[train]
 
 svgp = gp.SVGP(
     gp.GP(kernels.RBF(jnp.full(30, 8.0), 4.0)),
-    gp.kmeans_points(jax.random.key(0), train_x, 30),
     lambda f: dist.Bernoulli(logits=f),
+    inducing_points=gp.kmeans_points(jax.random.key(0), train_x, 30),
 )
 schedule = optax.linear_schedule(1e-3, 0.1, 20)
 algorithm = gp.svgp_natgrad(svgp, optax.adam(1e-2), schedule, num_data=len(train_y))
@@ -251,9 +252,8 @@ result = bayesjx.fit(
     jax.random.key(0), algorithm, algorithm.init(), 100 if FAST else 600, batches=batches
 )
 tumour = svgp.trained(result.state).posterior()
-law = tumour.moments(features[~train])
-certain = gp.log_predictive_prob(svgp.likelihood, benign[~train], *law)
-correct = np.mean((law[0] > 0) == benign[~train])
+certain = tumour.log_predictive_prob(features[~train], benign[~train])
+correct = np.mean((tumour.predict(features[~train]).mean > 0.5) == benign[~train])
 print(f"test accuracy {correct:.3f}, log density {certain.mean():.3f}")
 assert correct > 0.93
 
@@ -277,11 +277,11 @@ decade = (quarter - 1985) / 10
 seen = [~hidden, np.ones_like(hidden), np.ones_like(hidden)]
 x, y = gp.stack_outputs([decade[s] for s in seen], [series[s, i] for i, s in enumerate(seen)])
 loading = 0.5 * jax.random.normal(jax.random.key(3), (3, 2))
-shared = gp.GP(gp.icm(kernels.Matern32(0.5), loading, jnp.full(3, 0.3)), noise=0.1)
+shared = gp.GP(gp.icm(kernels.Matern32(0.5), loading, jnp.full(3, 0.3)), noise_var=0.1)
 shared = gp.minimise(evidence, shared, x, y, max_steps=15 if FAST else 100).params
 together = gp.condition(shared, x, y)
 alone = gp.minimise(
-    evidence, gp.GP(kernels.Matern32(0.5), noise=0.1), decade[~hidden], series[~hidden, 0]
+    evidence, gp.GP(kernels.Matern32(0.5), noise_var=0.1), decade[~hidden], series[~hidden, 0]
 ).params
 alone = gp.condition(alone, decade[~hidden], series[~hidden, 0])
 

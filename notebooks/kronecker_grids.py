@@ -30,7 +30,7 @@ from numpyro.infer import init_to_value, MCMC, NUTS
 from sklearn.datasets import load_sample_image
 from statsmodels.datasets import elnino
 
-from bayesjx import gp, kernels
+from bayesjx import gp, kernels, likelihoods
 
 jax.config.update("jax_enable_x64", True)
 FAST = os.environ.get("BAYESJX_FAST") == "1"  # small sizes, for continuous integration
@@ -72,15 +72,15 @@ print(f"{mask.sum()} months given, {(~mask).sum()} hidden")
 def prior_of(drift, years, season, weight, noise):
     between_years = 1.0 + drift * kernels.Matern32(years)
     between_months = weight + kernels.Periodic(season, 1.0, 4.0)
-    return gp.GP(between_years.on(0) * between_months.on(1), noise=noise)
+    return gp.GP(between_years.on(0) * between_months.on(1), noise_var=noise)
 
 
 prior = prior_of(0.3, 1.0, 1.0, 0.5, 0.3)
 print(type(gp.covariance(prior.kernel, grid)).__name__)
 
 # %% [markdown]
-# `prior(grid, mask)` is the law of the months that are given: a NumPyro distribution, whose density
-# is the marginal likelihood. `minimise` finds the kernel and the noise that maximise it.
+# `prior(grid, mask)` is a NumPyro distribution of the months that are given, whose density is the
+# marginal likelihood. `minimise` finds the kernel and the noise that maximise it.
 
 # %%
 given = jnp.array(y[mask])
@@ -91,9 +91,9 @@ def negative_log_density(prior):
 
 
 begin = time.perf_counter()
-found = gp.minimise(negative_log_density, prior, max_steps=6 if FAST else 60)
+fit = gp.minimise(negative_log_density, prior, max_steps=6 if FAST else 60)
 print(
-    f"log evidence {-eqx.filter_jit(negative_log_density)(prior):.0f} to {-found.objective:.0f}, "
+    f"log evidence {-eqx.filter_jit(negative_log_density)(prior):.0f} to {-fit.objective:.0f}, "
     f"{time.perf_counter() - begin:.0f} s"
 )
 
@@ -107,11 +107,11 @@ print(
 @eqx.filter_jit
 def answers(prior, y, key):
     posterior = gp.grid_posterior(prior, grid, y, mask)
-    law = posterior.predict(grid)
-    return law.mean, law.variance**0.5, posterior.sample(key, grid, (100,))
+    predicted = posterior.predict(grid)
+    return predicted.mean, predicted.variance**0.5, posterior.sample(key, grid, (100,))
 
 
-mean, scale, draws = answers(found.params, jnp.array(np.where(mask, y, np.nan)), jax.random.key(0))
+mean, scale, draws = answers(fit.params, jnp.array(np.where(mask, y, np.nan)), jax.random.key(0))
 mean, scale = mean.reshape(y.shape), scale.reshape(y.shape)
 usual = np.nanmean(np.where(mask, y, np.nan), axis=0)
 straight = np.interp(np.arange(y.size), np.flatnonzero(mask), y[mask]).reshape(y.shape)
@@ -145,7 +145,7 @@ axes[1].legend(fontsize=8)
 # %% [markdown]
 # ## The same in a NumPyro model
 #
-# The law is a distribution, so any sampler of NumPyro takes it with priors on what it depends on.
+# It is a distribution, so any sampler of NumPyro takes it with priors on what it depends on.
 
 
 # %%
@@ -180,8 +180,8 @@ for panel, (name, values) in zip(axes, samples.items(), strict=True):
     panel.spines["left"].set_visible(False)
 
 # %% [markdown]
-# Every draw of the hyper-parameters fills the gaps in its own way; the spread between those is what
-# one optimum leaves out.
+# Every draw of the hyper-parameters fills the gaps in its own way; the differences between those
+# are what one optimum leaves out.
 
 # %%
 some = jax.tree.map(lambda values: values[:: max(1, len(values) // 20)], samples)
@@ -230,8 +230,10 @@ patch = gp.Grid(*(np.arange(float(n)) for n in counts[window].shape))
 
 
 def negative_evidence(prior):
-    law = gp.laplace(prior, patch, counts[window], gp.PoissonExp(), alive[window], solver="dense")
-    return -law.log_evidence()
+    posterior = gp.laplace(
+        prior, likelihoods.PoissonExp(), patch, counts[window], alive[window], solver="dense"
+    )
+    return -posterior.log_evidence()
 
 
 begin = time.perf_counter()
@@ -247,7 +249,9 @@ print(f"evidence {-tuned.objective:.1f}, {time.perf_counter() - begin:.0f} s")
 # %%
 @eqx.filter_jit
 def developed(prior, counts, key):
-    posterior = gp.laplace(prior, pixels, counts, gp.PoissonExp(), alive, solver="cg", rtol=1e-6)
+    posterior = gp.laplace(
+        prior, likelihoods.PoissonExp(), pixels, counts, alive, solver="cg", cg_rtol=1e-6
+    )
     draws = posterior.sample(key, pixels, (40,))
     return posterior.mean(pixels), draws, posterior.num_steps, posterior.converged
 
@@ -257,20 +261,20 @@ log_rate, draws, steps, converged = developed(tuned.params, jnp.array(counts), j
 print(f"{steps} steps, converged: {converged}, {time.perf_counter() - begin:.0f} s")
 
 # %% [markdown]
-# A variational law with a Kronecker covariance is the alternative: its evidence is a bound, and
-# `minimise` finds it.
+# A variational posterior with a Kronecker covariance is the alternative: its evidence is a bound,
+# and `minimise` finds it.
 
 # %%
 begin = time.perf_counter()
 cells, seen = gp.observed_cells(pixels, counts, alive)
-law = gp.minimise(
+bound = gp.minimise(
     lambda q: -q.elbo(cells, seen),
-    gp.KronVariational(tuned.params, pixels, gp.PoissonExp()),
+    gp.KronVariational(tuned.params, likelihoods.PoissonExp(), pixels),
     trainable=lambda q: [q.whitened_mean, *q.factors],
     max_steps=8 if FAST else 150,
 )
-variational, variance = law.params.cell_moments()
-print(f"bound {-law.objective:.0f}, {law.steps} steps, {time.perf_counter() - begin:.0f} s")
+variational, variance = bound.params.cell_moments()
+print(f"bound {-bound.objective:.0f}, {bound.steps} steps, {time.perf_counter() - begin:.0f} s")
 
 # %%
 dark, scale = ~alive, draws.std(axis=0)

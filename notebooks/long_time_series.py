@@ -96,8 +96,8 @@ def model(times, y, mask):
         "rough_years": numpyro.sample("rough_years", dist.LogNormal(np.log(0.3), 0.7)),
     }
     noise = numpyro.sample("noise", dist.LogNormal(np.log(0.3), 0.5))
-    law = ssm.MarkovGP(kernel_of(**theta), times, noise**2, mask=mask)
-    numpyro.sample("y", law, obs=y)
+    series = ssm.MarkovGP(kernel_of(**theta), times, noise_var=noise**2, mask=mask)
+    numpyro.sample("y", series, obs=y)
 
 
 # %%
@@ -118,7 +118,8 @@ mcmc.print_summary(exclude_deterministic=False)
 # %%
 at = {name: float(np.mean(draws)) for name, draws in mcmc.get_samples().items()}
 noise = at.pop("noise")
-post = ssm.MarkovGP(kernel_of(**at), years, noise**2, mask=given).condition(np.where(given, y, 0))
+series = ssm.MarkovGP(kernel_of(**at), years, noise_var=noise**2, mask=given)
+post = series.condition(np.where(given, y, 0))
 parts = {name: post.moments(term=i) for i, name in enumerate(("trend", "season", "weather"))}
 figure, axes = plt.subplots(3, 1, figsize=(9, 7), layout="constrained")
 axes[0].plot(years, measured, ".", ms=1.5, color=GREY, label="measured")
@@ -127,7 +128,7 @@ axes[0].plot(years, centre + mean, color=BLUE, label="trend")
 recent = years > years[-1] - 11
 axes[1].plot(years[recent], parts["season"][0][recent], color=BLUE, label="season")
 axes[1].plot(years[recent], parts["weather"][0][recent], color=ORANGE, label="weather")
-future = post.predict(years, noise**2)
+future = post.predict(years)
 low, high = future.mean - 1.64 * future.variance**0.5, future.mean + 1.64 * future.variance**0.5
 axes[2].fill_between(
     years[recent], centre + low[recent], centre + high[recent], color=BLUE, alpha=0.3, lw=0
@@ -183,8 +184,8 @@ def rate(counts):
     scale = numpyro.sample("scale", dist.LogNormal(0.0, 0.5))
     level = numpyro.sample("level", dist.Normal(1.0, 1.0))
     prior = ssm.MarkovGP(kernels.Matern52(lengthscale, scale**2), bins, mean=level)
-    found = ssm.approximate(prior, counts, poisson, "ep", tolerance=1e-6)
-    numpyro.factor("evidence", found.log_evidence())
+    posterior = prior.condition(counts, poisson, method="ep", atol=1e-6)
+    numpyro.factor("evidence", posterior.log_evidence())
 
 
 mcmc = MCMC(
@@ -198,9 +199,8 @@ print(draws)
 prior = ssm.MarkovGP(
     kernels.Matern52(draws["lengthscale"], draws["scale"] ** 2), bins, mean=draws["level"]
 )
-found = ssm.approximate(prior, counts, poisson, "ep")
-mean, variance = found.moments()
-low, high = (np.exp(draws["level"] + mean + z * variance**0.5) for z in (-1.64, 1.64))
+mean, variance = prior.condition(counts, poisson, method="ep").moments()
+low, high = (np.exp(mean + z * variance**0.5) for z in (-1.64, 1.64))
 figure, ax = plt.subplots(figsize=(9, 2.8), layout="constrained")
 ax.vlines(bins, 0, counts, color=GREY, lw=1)
 ax.fill_between(bins, low, high, color=BLUE, alpha=0.3, lw=0)
@@ -220,7 +220,8 @@ wave = np.sin(times) + 0.3 * rng.normal(size=SIZE)
 
 
 def density(theta):
-    return ssm.MarkovGP(kernels.Matern32(theta[0], theta[1]), times, theta[2]).log_prob(wave)
+    kernel = kernels.Matern32(theta[0], theta[1])
+    return ssm.MarkovGP(kernel, times, noise_var=theta[2]).log_prob(wave)
 
 
 both = jax.jit(jax.value_and_grad(density))

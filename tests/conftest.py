@@ -1,6 +1,7 @@
 """Set up before anything of ours is imported: x64, compilation cache, run-time shape checks."""
 
 import os
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -97,3 +98,5 @@ def forget_programs():
     """Frees what a file compiled: programs of all files exhaust the memory maps of a process."""
     yield
     jax.clear_caches()
+    if "bayesjx._core" in sys.modules:
+        sys.modules["bayesjx._core"].forget_programs()

@@ -23,7 +23,7 @@ def bernoulli(f):
 
 
 def prior(kernel=KERNEL, noise=0.1):
-    return gp.GP(kernel, noise=noise)
+    return gp.GP(kernel, noise_var=noise)
 
 
 def covariance():
@@ -39,8 +39,8 @@ MAKERS = {
     "predictive": lambda: gp.condition(prior(), X, Y).predict(X),
     "grid": lambda: gp.condition(prior(PLANE), gp.Grid(X, X), jnp.zeros((5, 5)), mask=MASK),
     "times": lambda: gp.condition(prior(MARKOV), gp.Times(X), Y),
-    "laplace": lambda: gp.laplace(gp.GP(KERNEL), X, jnp.ones(5, int), bernoulli),
-    "SVGP": lambda: gp.SVGP(gp.GP(KERNEL), X[:2], bernoulli),
+    "laplace": lambda: gp.laplace(gp.GP(KERNEL), bernoulli, X, jnp.ones(5, int)),
+    "SVGP": lambda: gp.SVGP(gp.GP(KERNEL), bernoulli, inducing_points=X[:2]),
     "chain": lambda: ssm.MarkovGP(MARKOV, X).condition(Y),
     "by covariance": lambda: distributions.StructuredNormal(jnp.zeros(6), covariance()),
     "by precision": lambda: distributions.StructuredNormal(

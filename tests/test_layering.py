@@ -17,6 +17,7 @@ LEVELS = (
     ("_core",),
     ("ops", "diagnostics"),
     ("distributions", "kernels"),
+    ("likelihoods",),
     ("vi", "ssm"),
     ("gp", "sbl"),
     ("bnn", "amortized"),

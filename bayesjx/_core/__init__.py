@@ -42,6 +42,7 @@ from bayesjx._core._gradient import (
 )
 from bayesjx._core._identity import (
     ArraySpec as ArraySpec,
+    forget_programs as forget_programs,
     Identity as Identity,
     WeakCache as WeakCache,
 )

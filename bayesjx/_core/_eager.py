@@ -46,7 +46,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-_PROGRAMS = WeakCache(64)
+_PROGRAMS = WeakCache(16)
 
 
 def compiled_for(identity: Identity, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -95,6 +95,15 @@ class Identity:
         self._watches = [weakref.ref(value, gone) for value in found if value is not None]
 
 
+_CACHES: list[WeakCache] = []
+
+
+def forget_programs() -> None:
+    """Empties the caches of compiled programs that `jax.clear_caches` does not know of."""
+    for cache in _CACHES:
+        cache.clear()
+
+
 class WeakCache:
     """Values by `Identity`: a bounded number, each dropped when an object of its key is gone.
 
@@ -103,6 +112,7 @@ class WeakCache:
     """
 
     def __init__(self, most: int):
+        _CACHES.append(self)
         self._most = most
         self._entries: collections.OrderedDict[Identity, Any] = collections.OrderedDict()
 
@@ -112,6 +122,10 @@ class WeakCache:
         if value is not None:
             self._entries.move_to_end(key)
         return value
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
 
     def put(self, key: Identity, value: Any) -> None:
         """Keep a value; it must not refer to the objects of its key."""

@@ -18,7 +18,7 @@ from bayesjx._core._identity import ArraySpec, Identity, WeakCache
 from bayesjx._core._nonfinite import Watch
 from bayesjx._core._tree import is_key, path_name, shape_text
 
-MOST = 256  # programs that are kept
+MOST = 32  # programs that are kept
 
 
 class Step:
@@ -138,7 +138,7 @@ class Program:
     """The loop over one step, for arguments of given shapes.
 
     Attributes:
-        jaxpr: of one step; None once `call` is compiled.
+        jaxpr: of one step; None once `call` is compiled, as it may hold functions of a user.
         info: shapes and dtypes of one `Info`.
         kept: shapes and dtypes of what is kept of a state.
         capacity: most steps of one call.
@@ -150,6 +150,7 @@ class Program:
             `capacity`, of which the entries `begin:end` are used. Entry `j` of those of the tree
             `kept` is of the last step so far of block `first // thin + j`, where a block has `thin`
             steps. None until compiled.
+        fingerprint: of the jaxpr, once a checkpoint has asked for it.
     """
 
     jaxpr: Any
@@ -159,6 +160,7 @@ class Program:
     thin: int
     watch: Watch
     call: Callable | None = None
+    fingerprint: str | None = None
 
     def compile(self, arguments: Arguments) -> None:
         """Compile `call` for the arguments that were traced."""
@@ -173,7 +175,7 @@ class Program:
         lowered = jax.jit(_make_run(self), out_shardings=shardings).lower(
             zero, zero, zero, arguments.key, own, state, data, stacked
         )
-        self.call = lowered.compile()
+        self.call, self.jaxpr = lowered.compile(), None
 
 
 _PROGRAMS = WeakCache(MOST)

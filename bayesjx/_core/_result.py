@@ -59,9 +59,12 @@ class FitResult:
         """The history of the fit, with draws beside it, as an `xarray.DataTree`.
 
         Args:
-            posterior: draws of the fitted distribution by site name, shape `(draws, ...)`.
+            posterior: draws of the fitted distribution by site name, shape `(draws, ...)`; by
+                default what was kept, if that is a dictionary.
             **options: the other arguments of `bayesjx.to_datatree`.
         """
+        if posterior is None and isinstance(self.kept, Mapping):
+            posterior = self.kept
         attrs = {
             "fit_message": self.message,
             "fit_seconds": self.seconds,

@@ -258,14 +258,17 @@ def _typed(key: Any) -> Any:
 
 def _fingerprint(loop: Loop) -> str:
     """Fingerprint of the step, whether its key is raw or typed and wherever its data lie."""
-    arguments, jaxpr = loop.arguments, loop.program.jaxpr
+    arguments, program = loop.arguments, loop.program
     moved = any(map(is_spread, (*arguments.fixed(), *jax.tree.leaves(arguments.state))))
     if not is_key(loop.key) or moved:
         try:
             return program_fingerprint(arguments.trace(_typed(loop.key), shapes=True).jaxpr)
         except Exception:  # a step that takes raw keys or data on a mesh only
             pass
-    return program_fingerprint(arguments.trace().jaxpr if jaxpr is None else jaxpr)
+    if program.fingerprint is None:
+        jaxpr = arguments.trace().jaxpr if program.jaxpr is None else program.jaxpr
+        program.fingerprint = program_fingerprint(jaxpr)
+    return program.fingerprint
 
 
 def _layout(loop: Loop) -> str:

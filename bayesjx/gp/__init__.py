@@ -1,17 +1,16 @@
 """Gaussian processes: exact, sparse and on grids, as NumPyro distributions."""
 
-from ..distributions._likelihood import (
-    AbstractLikelihood as AbstractLikelihood,
-    expected_log_prob as expected_log_prob,
-    Gaussian as Gaussian,
-    log_predictive_prob as log_predictive_prob,
-    PoissonExp as PoissonExp,
+from ._collapsed import (
+    fitc as fitc,
+    power_ep as power_ep,
+    sgpr as sgpr,
+    sparse_posterior as sparse_posterior,
+    SparsePosterior as SparsePosterior,
 )
-from ._collapsed import fitc as fitc, power_ep as power_ep, sgpr as sgpr
 from ._condition import condition as condition
 from ._data_units import in_units_of as in_units_of
 from ._decoupled import DecoupledSVGP as DecoupledSVGP
-from ._exact import ExactPosterior as ExactPosterior
+from ._exact import ExactPosterior as ExactPosterior, TimesPosterior as TimesPosterior
 from ._fourier import fourier_features as fourier_features, FourierFeatures as FourierFeatures
 from ._grid_posterior import grid_posterior as grid_posterior, GridPosterior as GridPosterior
 from ._heteroscedastic import (
@@ -22,13 +21,11 @@ from ._heteroscedastic import (
 from ._inducing import (
     greedy_points as greedy_points,
     GreedyPoints as GreedyPoints,
-    kmeans_points as kmeans_points,
-)
-from ._inducing_features import (
     inducing_features as inducing_features,
     InducingFeatures as InducingFeatures,
+    kmeans_points as kmeans_points,
 )
-from ._inputs import Grid as Grid
+from ._inputs import covariance as covariance, Grid as Grid, Times as Times
 from ._kron_variational import (
     kron_vi as kron_vi,
     KronVariational as KronVariational,
@@ -51,13 +48,6 @@ from ._natural_gradient import (
     svgp_natgrad as svgp_natgrad,
 )
 from ._pathwise import pathwise as pathwise, PathwiseSamples as PathwiseSamples
-from ._posterior import AbstractPosterior as AbstractPosterior
+from ._posterior import AbstractGPPosterior as AbstractGPPosterior
 from ._process import GP as GP
-from ._sparse_posterior import (
-    sparse_posterior as sparse_posterior,
-    SparsePosterior as SparsePosterior,
-)
-from ._structure import covariance as covariance
 from ._svgp import AbstractSVGP as AbstractSVGP, SVGP as SVGP, WhitenedNormal as WhitenedNormal
-from ._time_inputs import Times as Times
-from ._times import TimesPosterior as TimesPosterior

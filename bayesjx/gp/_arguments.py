@@ -39,26 +39,28 @@ def integer(name: str, value: Any, least: int | float, most: int | None = None) 
         ValueError: it is none, or out of range.
     """
     try:
-        found = operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if found < least or (most is not None and found > most):
+    if number < least or (most is not None and number > most):
         wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
-        raise ValueError(f"{name} must be {wanted}, got {found}")
-    return found
+        raise ValueError(f"{name} must be {wanted}, got {number}")
+    return number
 
 
-def check_draws(key: Any, shape: Any) -> None:
+def check_draws(key: Any, sample_shape: Any) -> None:
     """The arguments of draws.
 
     Raises:
         ValueError: no PRNG key, or no shape.
     """
     check_key(key)
-    if not isinstance(shape, tuple):
-        raise ValueError(f"shape must be a tuple of integers such as (100,), got {shape!r}")
-    for size in shape:
-        integer(f"shape {shape}: each size", size, 0)
+    if not isinstance(sample_shape, tuple):
+        raise ValueError(
+            f"sample_shape must be a tuple of integers such as (100,), got {sample_shape!r}"
+        )
+    for size in sample_shape:
+        integer(f"sample_shape {sample_shape}: each size", size, 0)
 
 
 def checked_jitter(jitter: Any, dtype: Any) -> float:

@@ -1,61 +1,245 @@
-"""Sparse regression with the inducing variables integrated out: bounds and their neighbours."""
+"""Sparse regression with inducing points: the collapsed bounds and their posterior."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+from numpyro import distributions as dist
 
 from .. import ops
-from .._core import failures_are_nan, refuse_where
+from .._core import failures_are_nan, refuse_where, solve_triangular
 from ..distributions import CollapsedNormal
 from ..kernels import AbstractKernel
+from ..likelihoods import Likelihood, predictive
 from ._arguments import integer
-from ._process import GP
-from ._sparse import diagonal_noise, features_at
-from ._structure import all_points
+from ._inducing import diagonal_noise, features_at, InducingFeatures
+from ._inputs import all_points
+from ._posterior import AbstractGPPosterior, dense_draws, with_noise
+from ._process import GP, observations
+
+
+class SparsePosterior(AbstractGPPosterior):
+    r"""The function where whitened inducing variables are $v \sim N(m, R R^\top)$.
+
+    With the features $\phi(x)$ of the inducing points, the mean is $\phi(x)^\top m$ beside that of
+    the prior, and the variance $k(x, x) - \|\phi(x)\|^2 + \|R^\top \phi(x)\|^2$. A question about
+    `n` points costs $O(n m^2)$.
+
+    Attributes:
+        prior: the process before data.
+        features: those of `m` inducing points.
+        whitened_mean: mean of $v = L_u^{-1} u$, shape `(m,)`.
+        scale_tril: $R$, lower triangular, shape `(m, m)`.
+        likelihood: of the observations; None for the noise of the prior.
+        num_latents: functions that the likelihood is of, of which this is one.
+        bound: of the log evidence of the data that it was made from, scalar; None if it does not
+            hold them.
+
+    References:
+        Titsias (2009), "Variational learning of inducing variables in sparse Gaussian processes",
+        AISTATS, equation 6.
+    """
+
+    prior: GP
+    features: InducingFeatures
+    whitened_mean: jax.Array
+    scale_tril: jax.Array
+    likelihood: Likelihood | None = None
+    num_latents: int = eqx.field(static=True, default=1)
+    bound: jax.Array | None = None
+
+    @property
+    def jitter(self) -> jax.Array:
+        """What was added to the variances of the inducing variables, scalar."""
+        return self.features.jitter
+
+    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        x = all_points(x)
+        phi = self.features(x)
+        mean = self.prior.mean_at(x) + phi.T @ self.whitened_mean
+        own = jnp.sum((self.scale_tril.T @ phi) ** 2, axis=0)
+        return mean, self.features.residual(x, phi) + own
+
+    def mean(self, x: Any) -> jax.Array:
+        x = all_points(x)
+        return self.prior.mean_at(x) + self.features(x).T @ self.whitened_mean
+
+    def covariance(self, x: Any) -> jax.Array:
+        x = all_points(x)
+        phi = self.features(x)
+        own = self.scale_tril.T @ phi
+        return self.prior.kernel.gram(x) - phi.T @ phi + own.T @ own
+
+    def predict(self, x: Any) -> dist.Distribution:
+        """The predictive distribution of a new observation at each point, batch shape `(m,)`.
+
+        Raises:
+            ValueError: the likelihood is of several functions, of which this posterior is one, or
+                holds data of each observation; or the noise differs between observations.
+        """
+        if self.num_latents > 1:
+            raise ValueError(
+                f"predict: the likelihood is of {self.num_latents} functions and this is the "
+                "posterior of one; stack the moments of all posterior(latent), shape (m, l), and "
+                "use likelihoods.log_predictive_prob(likelihood, y, mean, variance)"
+            )
+        if self.likelihood is None:
+            return with_noise(self.prior, *self.moments(x))
+        return predictive(self.likelihood, *self.moments(x))
+
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return dense_draws(self, key, x, sample_shape)
+
+    def log_evidence(self) -> jax.Array:
+        """The bound of the log marginal likelihood of the data, scalar.
+
+        With `alpha = 0` that of `sgpr`, tightened; else what `power_ep` says.
+
+        Raises:
+            ValueError: a posterior that `sparse_posterior` did not make, which holds no data.
+        """
+        if self.bound is None:
+            raise ValueError(
+                "log_evidence: this posterior holds no data; elbo(x, y) of the SVGP that made it "
+                "is the bound, and sparse_posterior(prior, ...) makes posteriors that hold theirs"
+            )
+        return self.bound
+
+
+def sparse_posterior(
+    prior: GP,
+    x: Any,
+    y: Any,
+    *,
+    inducing_points: Any,
+    alpha: Any = 0.0,
+    jitter: float | None = None,
+) -> SparsePosterior:
+    r"""The best normal distribution of the inducing variables given data, in closed form.
+
+    $N(B^{-1} \Phi S^{-1} (y - m), B^{-1})$ with $B = I + \Phi S^{-1} \Phi^\top$ and $S$ the noise
+    plus $\alpha$ times the variance that the inducing points leave. It takes $O(n m^2)$.
+
+    Args:
+        prior: the process with its noise, a scalar or `(n,)`, positive.
+        x: inputs, shape `(n, d)` or `(n,)`.
+        y: responses, shape `(n,)`.
+        inducing_points: shape `(m, d)` or `(m,)`, no more than data.
+        alpha: 0, the default, is the optimum of every bound of `sgpr`, tightened or not; 1 is
+            that of `fitc`, and between them are those of `power_ep`.
+        jitter: see `inducing_features`; the result reports what was used.
+
+    Raises:
+        ValueError: wrong shapes, NaN in the data or the points, more points than data, noise that
+            is not positive or differs in shape, `alpha` outside of 0 to 1.
+        RuntimeError: the same of values known only when a compiled program runs, or covariances
+            of the inducing variables that have no Cholesky factor even with jitter.
+
+    References:
+        Titsias (2009), equation 10; Bui, Yan and Turner (2017), "A unifying framework for Gaussian
+        process pseudo-point approximations using power expectation propagation", JMLR 18.
+    """
+    x, y = observations(prior, x, y)
+    noise = refuse_where(
+        diagonal_noise(prior, x),
+        lambda v: ~(v > 0),
+        "noise_var must be positive for sparse_posterior",
+    )
+    alpha = refuse_where(
+        alpha, lambda v: ~((v >= 0) & (v <= 1)), "alpha must lie in 0 to 1 for sparse_posterior"
+    )
+    features, phi = features_at(prior, x, inducing_points, jitter)
+    # Less than rounding of the covariances cannot be told from noise, and would be fitted.
+    rounding = 10 * jnp.finfo(x.dtype).eps * jnp.mean(prior.kernel.diag(x))
+    noise = jnp.maximum(noise, jax.lax.stop_gradient(rounding))
+    left = features.residual(x, phi)
+    alpha = jnp.asarray(alpha, x.dtype)
+    # With features in reverse, the reversed factor of B is upper triangular.
+    covariance = ops.LowRankPlusDiag(phi[::-1].T, noise + alpha * left)
+    mean, tril = _optimum(phi, covariance, y - prior.mean_at(x))
+    mean = eqx.error_if(
+        mean,
+        ~jnp.all(jnp.isfinite(mean)),
+        "sparse_posterior: the covariance of the inducing variables has no Cholesky factor even "
+        "with jitter, or holds NaN; are lengthscales and variances positive?",
+    )
+    penalty = jnp.where(
+        alpha > 0, power_penalty(left / noise, alpha), jnp.sum(jnp.log1p(left / noise))
+    )
+    bound = CollapsedNormal(prior.mean_at(x), covariance, -0.5 * penalty).log_prob(y)
+    return SparsePosterior(prior, features, mean, tril, bound=bound)
+
+
+def power_penalty(ratio: jax.Array, alpha: jax.Array) -> jax.Array:
+    r"""$\frac{1 - \alpha}{\alpha} \sum_n \log(1 + \alpha r_n)$ from the ratios $r$, scalar."""
+    power = jnp.where(alpha > 0, alpha, 1)
+    each = jnp.where(alpha > 0, jnp.log1p(power * ratio) / power, ratio)
+    return (1 - alpha) * jnp.sum(each)
+
+
+def _optimum(
+    phi: jax.Array, covariance: ops.LowRankPlusDiag, residual: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    r"""Mean and lower triangular root of the covariance $B^{-1}$ of the inducing variables.
+
+    Args:
+        phi: features, shape `(m, n)`.
+        covariance: of the observations, from the same features in reverse. The factor of their $B$,
+            reversed again, is upper triangular, and the transpose of its inverse is the root.
+        residual: observations less their mean, shape `(n,)`.
+    """
+    eye = jnp.eye(len(phi), dtype=phi.dtype)
+    tril = solve_triangular(covariance.inner_cholesky(), eye, lower=True).T[::-1, ::-1]
+    diagonal = covariance.diagonal
+    mean = tril @ (tril.T @ (phi @ (residual / diagonal)))
+    # Once corrected: in float32 the factor comes from a QR decomposition and deserves it.
+    rest = phi @ ((residual - phi.T @ mean) / diagonal) - mean
+    return mean + tril @ (tril.T @ rest), tril
 
 
 def sgpr(
     prior: GP,
-    points: Any,
     x: Any,
     *,
+    inducing_points: Any,
     tight: bool = True,
     blocks: int | None = None,
     jitter: float | None = None,
 ) -> CollapsedNormal:
     r"""A lower bound of the marginal likelihood by `m` inducing points, in $O(n m^2)$.
 
-    In a model, `numpyro.sample("y", sgpr(prior, points, x), obs=y)`; to fit, minimise
-    `-sgpr(prior, points, x).log_prob(y)`. It is $\log N(y; m, \Phi^\top \Phi + S)$ with the
-    whitened features $\Phi$ and the noise $S$, less a penalty of the variance $d_n$ that the
-    inducing points leave at each input:
+    In a model, `numpyro.sample("y", sgpr(prior, x, inducing_points=z), obs=y)`; to fit, minimise
+    `-sgpr(prior, x, inducing_points=z).log_prob(y)`. It is $\log N(y; m, \Phi^\top \Phi + S)$
+    with the whitened features $\Phi$ and the noise $S$, less a penalty of the variance $d_n$ that
+    the inducing points leave at each input:
 
     - tightened, the default: $\frac12 \sum_n \log(1 + d_n / \sigma_n^2)$;
     - `tight=False`, Titsias (2009): $\frac12 \sum_n d_n / \sigma_n^2$, which is never less and
-      makes fits prefer too much noise. It is there for comparisons;
+      makes fits prefer too much noise. For comparisons;
     - `blocks`: $\frac12 \sum_b \log\det(I + S_b^{-1} D_b)$ with the covariances $D_b$ that are left
       within blocks of consecutive data, so that neighbours should be close in `x`. Tighter still
       for $O(n^3 / b^2)$ more.
 
     All are below the exact `prior(x).log_prob(y)`, and equal it where the inducing points are the
-    inputs, but for the jitter. The best law of the inducing variables is the same for all; see
+    inputs, but for the jitter. The best normal distribution of the inducing
+    variables is the same for all; see
     `sparse_posterior`.
 
     Args:
         prior: the process with its noise, a scalar or `(n,)`, positive.
-        points: inducing points, shape `(m, d)` or `(m,)`, no more than data.
         x: inputs, shape `(n, d)` or `(n,)`.
+        inducing_points: shape `(m, d)` or `(m,)`, no more than data.
         tight: whether to tighten the bound.
         blocks: number of blocks of data; sizes differ by at most one.
         jitter: see `inducing_features`.
 
     Returns:
-        A law of `y`, shape `(n,)`. Its density is NaN where parameters known only at run time have
-        none: negative lengthscales, variances or noise.
+        A distribution of `y`, shape `(n,)`. Its density is NaN where parameters known only at run
+        time have none: negative lengthscales, variances or noise.
 
     Raises:
         ValueError: wrong shapes, NaN in the inputs or the points, more points than data, noise
@@ -75,17 +259,19 @@ def sgpr(
     if blocks is not None:
         integer("sgpr: blocks", blocks, 1, len(x))
     if not tight:
-        return power_ep(prior, points, x, 0.0, jitter=jitter)
+        return power_ep(prior, x, inducing_points=inducing_points, alpha=0.0, jitter=jitter)
     noise = diagonal_noise(prior, x)
-    features, phi = features_at(prior, points, x, jitter)
+    features, phi = features_at(prior, x, inducing_points, jitter)
     if blocks is None:
         penalty = jnp.sum(jnp.log1p(features.residual(x, phi) / noise))
     else:
         penalty = _block_logdet(prior.kernel, x, phi, noise, blocks)
-    return _law(prior, x, phi, noise, -0.5 * penalty)
+    return _bound(prior, x, phi, noise, -0.5 * penalty)
 
 
-def fitc(prior: GP, points: Any, x: Any, *, jitter: float | None = None) -> CollapsedNormal:
+def fitc(
+    prior: GP, x: Any, *, inducing_points: Any, jitter: float | None = None
+) -> CollapsedNormal:
     r"""The approximation with exact variances, the fully independent training conditional.
 
     With the notation of `sgpr`, the covariance is $\Phi^\top \Phi + \mathrm{diag}(d) + S$. A model
@@ -94,12 +280,12 @@ def fitc(prior: GP, points: Any, x: Any, *, jitter: float | None = None) -> Coll
 
     Args:
         prior: the process with its noise, a scalar or `(n,)`, positive.
-        points: inducing points, shape `(m, d)` or `(m,)`, no more than data.
         x: inputs, shape `(n, d)` or `(n,)`.
+        inducing_points: shape `(m, d)` or `(m,)`, no more than data.
         jitter: see `inducing_features`.
 
     Returns:
-        A law of `y`, shape `(n,)`.
+        A distribution of `y`, shape `(n,)`.
 
     Raises:
         ValueError: as for `sgpr`.
@@ -109,11 +295,11 @@ def fitc(prior: GP, points: Any, x: Any, *, jitter: float | None = None) -> Coll
         Snelson and Ghahramani (2006), "Sparse Gaussian processes using pseudo-inputs", NeurIPS 18;
         the name is of Quiñonero-Candela and Rasmussen (2005), JMLR 6.
     """
-    return power_ep(prior, points, x, 1.0, jitter=jitter)
+    return power_ep(prior, x, inducing_points=inducing_points, alpha=1.0, jitter=jitter)
 
 
 def power_ep(
-    prior: GP, points: Any, x: Any, alpha: Any, *, jitter: float | None = None
+    prior: GP, x: Any, *, inducing_points: Any, alpha: Any, jitter: float | None = None
 ) -> CollapsedNormal:
     r"""The marginal likelihood of power expectation propagation, between the bound and FITC.
 
@@ -123,13 +309,13 @@ def power_ep(
 
     Args:
         prior: the process with its noise, a scalar or `(n,)`, positive.
-        points: inducing points, shape `(m, d)` or `(m,)`, no more than data.
         x: inputs, shape `(n, d)` or `(n,)`.
+        inducing_points: shape `(m, d)` or `(m,)`, no more than data.
         alpha: the power, in 0 to 1, scalar; no derivative at exactly 0.
         jitter: see `inducing_features`.
 
     Returns:
-        A law of `y`, shape `(n,)`.
+        A distribution of `y`, shape `(n,)`.
 
     Raises:
         ValueError: as for `sgpr`, or `alpha` outside of 0 to 1.
@@ -146,19 +332,18 @@ def power_ep(
     )
     x = all_points(x)
     noise = diagonal_noise(prior, x)
-    features, phi = features_at(prior, points, x, jitter)
+    features, phi = features_at(prior, x, inducing_points, jitter)
     left = features.residual(x, phi)
     alpha = jnp.asarray(alpha, x.dtype)
-    ratio, power = left / noise, jnp.where(alpha > 0, alpha, 1)
-    penalty = jnp.sum(jnp.where(alpha > 0, jnp.log1p(power * ratio) / power, ratio))
-    return _law(prior, x, phi, noise + alpha * left, -0.5 * (1 - alpha) * penalty)
+    penalty = power_penalty(left / noise, alpha)
+    return _bound(prior, x, phi, noise + alpha * left, -0.5 * penalty)
 
 
-def _law(
-    prior: GP, x: jax.Array, phi: jax.Array, spread: jax.Array, correction: jax.Array
+def _bound(
+    prior: GP, x: jax.Array, phi: jax.Array, diagonal: jax.Array, correction: jax.Array
 ) -> CollapsedNormal:
     with failures_are_nan():  # the operator is part of a density, which a sampler moves
-        covariance = ops.LowRankPlusDiag(phi.T, spread)
+        covariance = ops.LowRankPlusDiag(phi.T, diagonal)
     return CollapsedNormal(prior.mean_at(x), covariance, correction)
 
 

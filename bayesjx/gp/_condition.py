@@ -1,4 +1,4 @@
-"""The exact posterior, by whichever structure the inputs have."""
+"""The posterior given observations, by whichever way the inputs and the likelihood allow."""
 
 from __future__ import annotations
 
@@ -6,56 +6,85 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..likelihoods import Gaussian, Likelihood
 from ._arguments import real_array
-from ._exact import exact_posterior
+from ._exact import exact_posterior, times_posterior
 from ._grid_posterior import grid_posterior
-from ._inputs import Grid
-from ._posterior import AbstractPosterior
+from ._inputs import as_points, Grid, Times
+from ._laplace import laplace
+from ._posterior import AbstractGPPosterior
 from ._process import check_prior, GP, known_mask
-from ._structure import as_points
-from ._time_inputs import Times
-from ._times import times_posterior
+from ._svgp import check_observed
 
 OPTIONS = frozenset({"solver", "logdet", "key", "rtol", "max_steps"})  # of `ops.Masked`
 
 
-def condition(prior: GP, x: Any, y: Any, mask: Any = None, **solver: Any) -> AbstractPosterior:
-    """The posterior of a process given noisy observations, exact.
+def condition(
+    prior: GP,
+    x: Any,
+    y: Any,
+    likelihood: Likelihood | None = None,
+    *,
+    mask: Any = None,
+    **options: Any,
+) -> AbstractGPPosterior:
+    """The posterior of a process given observations: exact with normal noise, else approximate.
 
     Args:
-        prior: the process, with the variance of the noise.
+        prior: the process, with the variance of the noise if there is no likelihood.
         x: points, shape `(n, d)` or `(n,)`, a `Grid`, or `Times`.
         y: observations, shape `(n,)`, or of the grid's shape.
+        likelihood: from the function to a NumPyro distribution of the observations, such as
+            `lambda f: dist.Bernoulli(logits=f)`; by default, and with `likelihoods.Gaussian`, the
+            posterior is exact.
         mask: which observations there are, booleans of the shape of `y`, known when traced; where
             it is false `y` may hold NaN.
-        solver: for a grid with a mask, options of `ops.Masked` such as `solver="cg"`.
+        options: without a likelihood, on a grid with a mask, those of `ops.Masked` such as
+            `solver="cg"`; with one, those of `laplace`.
 
     Returns:
         An `ExactPosterior`, or a `GridPosterior` on a grid, where everything keeps the Kronecker
         structure; both report the jitter that they needed. At times a `TimesPosterior`, all of
-        whose answers take linear time.
+        whose answers take linear time. With a likelihood that is not normal a `LaplacePosterior`.
 
     Raises:
         ValueError: shapes that disagree, empty or NaN data, a kernel without Kronecker structure on
-            a grid; what is only known at run time is a `RuntimeError` under `jit`.
+            a grid, a likelihood beside noise of the prior; what is only known at run time is a
+            `RuntimeError` under `jit`.
         RuntimeError: the covariance of the observations is not positive definite even with
             jitter, or holds NaN.
     """
     check_prior(prior)
-    if unknown := sorted(solver.keys() - OPTIONS):
+    if likelihood is not None:
+        check_observed(prior, likelihood, False)
+        if not isinstance(likelihood, Gaussian):
+            return _approximate(prior, x, y, likelihood, mask, options)
+        prior = GP(prior.kernel, prior.mean, noise_var=likelihood.noise_var)
+    if unknown := sorted(options.keys() - OPTIONS):
         raise ValueError(
             f"condition: {', '.join(unknown)} is no option of ops.Masked; those are "
             f"{', '.join(sorted(OPTIONS))}"
         )
     if isinstance(x, Grid):
-        return grid_posterior(prior, x, y, mask, **solver)
-    if isinstance(x, Times) and not solver:
+        return grid_posterior(prior, x, y, mask, **options)
+    if isinstance(x, Times) and not options:
         return times_posterior(prior, x, y, mask)
-    if solver:
-        raise ValueError(f"condition: {', '.join(solver)} is for a Grid with a mask")
+    if options:
+        raise ValueError(f"condition: {', '.join(options)} is for a Grid with a mask")
     if mask is not None:
         x, y = _observed(as_points(x), real_array("y", y), known_mask(mask))
     return exact_posterior(prior, x, y)
+
+
+def _approximate(
+    prior: GP, x: Any, y: Any, likelihood: Likelihood, mask: Any, options: dict[str, Any]
+) -> AbstractGPPosterior:
+    if isinstance(x, Times):
+        raise ValueError(
+            "condition: at Times only normal noise is known here; take "
+            "ssm.approximate(prior(times), y, likelihood), in linear time, or points"
+        )
+    return laplace(prior, likelihood, x, y, mask, **options)
 
 
 def _observed(x: Any, y: Any, mask: Any) -> tuple[Any, Any]:

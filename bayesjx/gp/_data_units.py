@@ -14,8 +14,8 @@ import numpy as np
 from .. import kernels
 from .._core import checked_finite
 from ._arguments import real_array
+from ._inputs import all_points
 from ._process import check_prior, GP
-from ._structure import all_points
 
 
 def in_units_of(prior: GP, x: Any, y: Any) -> GP:
@@ -49,17 +49,17 @@ def in_units_of(prior: GP, x: Any, y: Any) -> GP:
     scale = jnp.std(y)
     if not isinstance(scale, jax.core.Tracer) and not scale > 0:
         raise ValueError("in_units_of: y must not be constant, as its scale is its own unit")
-    spread = jnp.std(points, axis=0)
-    spread = jnp.where(spread > 0, spread, 1)  # a coordinate that does not vary
-    kernel = _rescaled(prior.kernel, jnp.mean(points, axis=0), spread, scale**2)
+    scales = jnp.std(points, axis=0)
+    scales = jnp.where(scales > 0, scales, 1)  # a coordinate that does not vary
+    kernel = _rescaled(prior.kernel, jnp.mean(points, axis=0), scales, scale**2)
     mean = prior.mean if callable(prior.mean) else jnp.mean(y) + scale * prior.mean
-    known = not isinstance(prior.noise, jax.Array) or prior.noise.ndim > 0
-    return GP(kernel, mean, prior.noise if known else scale**2 * prior.noise)
+    known = not isinstance(prior.noise_var, jax.Array) or prior.noise_var.ndim > 0
+    return GP(kernel, mean, noise_var=prior.noise_var if known else scale**2 * prior.noise_var)
 
 
 @functools.singledispatch
-def _rescaled(kernel: Any, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    """The kernel where inputs are `centre` and `spread` times as large, times `variance`."""
+def _rescaled(kernel: Any, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    """The kernel where inputs are `centre` and `scales` times as large, times `variance`."""
     raise ValueError(
         f"in_units_of: the units of {type(kernel).__name__} are not known; standardise x and y, or "
         "set its parameters by hand"
@@ -72,58 +72,58 @@ def _with(module: Any, /, **fields: Any) -> Any:
     return eqx.tree_at(where, module, list(fields.values()))
 
 
-def _fitting(spread: jax.Array, parameter: jax.Array) -> jax.Array:
+def _fitting(scales: jax.Array, parameter: jax.Array) -> jax.Array:
     """The standard deviations that a parameter is multiplied by."""
-    return spread if jnp.ndim(parameter) else jnp.exp(jnp.mean(jnp.log(spread)))
+    return scales if jnp.ndim(parameter) else jnp.exp(jnp.mean(jnp.log(scales)))
 
 
 @_rescaled.register(kernels.AbstractStationary)
 @_rescaled.register(kernels.RationalQuadratic)
-def _(kernel: Any, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    lengthscale = kernel.lengthscale * _fitting(spread, kernel.lengthscale)
+def _(kernel: Any, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    lengthscale = kernel.lengthscale * _fitting(scales, kernel.lengthscale)
     return _with(kernel, lengthscale=lengthscale, variance=kernel.variance * variance)
 
 
 @_rescaled.register(kernels.Periodic)
 @_rescaled.register(kernels.Cosine)
 @_rescaled.register(kernels.SHO)
-def _(kernel: Any, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    period = kernel.period * _fitting(spread, kernel.period)
+def _(kernel: Any, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    period = kernel.period * _fitting(scales, kernel.period)
     return _with(kernel, period=period, variance=kernel.variance * variance)
 
 
 @_rescaled.register
-def _(kernel: kernels.Linear, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    slopes = kernel.variance * variance / _fitting(spread, kernel.variance) ** 2
-    return _with(kernel, centre=centre + spread * kernel.centre, variance=slopes)
+def _(kernel: kernels.Linear, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    slopes = kernel.variance * variance / _fitting(scales, kernel.variance) ** 2
+    return _with(kernel, centre=centre + scales * kernel.centre, variance=slopes)
 
 
 @_rescaled.register(kernels.White)
 @_rescaled.register(kernels.Constant)
-def _(kernel: Any, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
+def _(kernel: Any, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
     return _with(kernel, variance=kernel.variance * variance)
 
 
 @_rescaled.register
-def _(kernel: kernels.Sum, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    return _with(kernel, terms=tuple(_rescaled(k, centre, spread, variance) for k in kernel.terms))
+def _(kernel: kernels.Sum, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    return _with(kernel, terms=tuple(_rescaled(k, centre, scales, variance) for k in kernel.terms))
 
 
 @_rescaled.register
-def _(kernel: kernels.Product, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
+def _(kernel: kernels.Product, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
     first, *others = kernel.terms
-    rest = (_rescaled(k, centre, spread, 1.0) for k in others)
-    return _with(kernel, terms=(_rescaled(first, centre, spread, variance), *rest))
+    rest = (_rescaled(k, centre, scales, 1.0) for k in others)
+    return _with(kernel, terms=(_rescaled(first, centre, scales, variance), *rest))
 
 
 @_rescaled.register
-def _(kernel: kernels.Scaled, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    inner = _rescaled(kernel.kernel, centre, spread, 1.0)
+def _(kernel: kernels.Scaled, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    inner = _rescaled(kernel.kernel, centre, scales, 1.0)
     return _with(kernel, kernel=inner, variance=kernel.variance * variance)
 
 
 @_rescaled.register
-def _(kernel: kernels.OnDims, centre: jax.Array, spread: jax.Array, variance: Any) -> Any:
-    columns = np.asarray(kernel.columns(len(spread)))
-    inner = _rescaled(kernel.kernel, centre[columns], spread[columns], variance)
+def _(kernel: kernels.OnDims, centre: jax.Array, scales: jax.Array, variance: Any) -> Any:
+    columns = np.asarray(kernel.columns(len(scales)))
+    inner = _rescaled(kernel.kernel, centre[columns], scales[columns], variance)
     return _with(kernel, kernel=inner)

@@ -1,4 +1,4 @@
-"""Exact regression: one Cholesky factor of the observations' covariance serves every question."""
+"""Exact regression at points, by a Cholesky factor, and at times, by a state space."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from .._core import cho_solve, safe_cholesky, solve_triangular
-from ._posterior import AbstractPosterior, clipped
+from ..ssm import MarkovPosterior
+from ._inputs import all_points, Times
+from ._posterior import AbstractGPPosterior, clipped, dense_draws, with_noise
 from ._process import GP, observations
-from ._structure import all_points
 
 
-class ExactPosterior(AbstractPosterior):
+class ExactPosterior(AbstractGPPosterior):
     """The exact posterior given noisy values at points.
 
     Attributes:
@@ -53,6 +54,12 @@ class ExactPosterior(AbstractPosterior):
         half = solve_triangular(self.tril, self.prior.kernel.gram(self.x, x), lower=True)
         return self.prior.kernel.gram(x) - half.T @ half
 
+    def predict(self, x: Any) -> dist.Normal:
+        return with_noise(self.prior, *self.moments(x))
+
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return dense_draws(self, key, x, sample_shape)
+
     def log_evidence(self) -> jax.Array:
         """Log marginal likelihood of the data, scalar, with the jitter that was needed.
 
@@ -63,7 +70,7 @@ class ExactPosterior(AbstractPosterior):
         return -0.5 * (quad + logdet + self.residual.size * jnp.log(2 * jnp.pi))
 
     def leave_one_out(self) -> dist.Normal:
-        """The law of each observation given all others, a normal of shape `(n,)`.
+        """The leave-one-out predictive distribution of each observation, a normal of shape `(n,)`.
 
         Its `log_prob(y)` summed is the leave-one-out predictive density of the data.
 
@@ -91,3 +98,54 @@ def exact_posterior(prior: GP, x: Any, y: Any) -> ExactPosterior:
     return ExactPosterior(
         prior, x, residual, tril, cho_solve((tril, True), residual), factor.jitter
     )
+
+
+class TimesPosterior(AbstractGPPosterior):
+    """The exact posterior given noisy values at times, in linear time.
+
+    Attributes:
+        prior: the process before data.
+        process: the same posterior by a state space, which answers.
+        y: the observations, shape `(n,)`.
+    """
+
+    prior: GP
+    process: MarkovPosterior
+    y: jax.Array
+
+    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+        return self.process.moments(_plain(x))
+
+    def mean(self, x: Any) -> jax.Array:
+        return self.process.mean(_plain(x))
+
+    def covariance(self, x: Any) -> jax.Array:
+        return self.process.covariance(_plain(x))
+
+    def predict(self, x: Any) -> dist.Normal:
+        return with_noise(self.prior, *self.moments(x))
+
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return self.process.sample(key, _plain(x), sample_shape)
+
+    def log_evidence(self) -> jax.Array:
+        """Log marginal likelihood of the data, scalar."""
+        return self.process.log_evidence()
+
+    def leave_one_out(self) -> dist.Normal:
+        """The leave-one-out predictive distribution of each observation, `(n,)`."""
+        return self.process.leave_one_out()
+
+
+def times_posterior(prior: GP, x: Times, y: Any, mask: Any) -> TimesPosterior:
+    """The posterior of a process given observations at times; see `condition`."""
+    process = prior.in_time(x, mask).condition(y)
+    return TimesPosterior(prior, process, jnp.asarray(y))
+
+
+def _plain(x: Any) -> Any:
+    """Times `(m,)`, in double precision where they are known."""
+    times = x.times if isinstance(x, Times) else x
+    if jnp.ndim(times) == 2 and jnp.shape(times)[1] == 1:
+        times = times[:, 0]
+    return times

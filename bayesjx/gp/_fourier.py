@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,9 +12,10 @@ import jax.numpy as jnp
 from jax import random
 
 from .. import kernels
+from ..kernels import ArcCosine, Coregion
+from ..kernels._distances import safe_sqrt
 from ..kernels._kernel import points
-from ..kernels._parameters import check_coordinates, valid
-from ._feature_maps import Each, Mapped, Outputs, Slopes, Tensor, Units, Waves, Weighted
+from ..kernels._parameters import amplitude, check_coordinates, valid
 from ._spectrum import (
     check_one_coordinate,
     HARMONICS,
@@ -23,6 +25,102 @@ from ._spectrum import (
     parameter_dtype,
     spectrum,
 )
+
+
+class Waves(eqx.Module):
+    """A cosine and a sine of each frequency `(F / 2, d)`, of variances `weights`, `(F / 2,)`."""
+
+    frequencies: jax.Array
+    weights: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        angle = x @ self.frequencies.astype(x.dtype).T
+        scale = _root(self.weights).astype(x.dtype)
+        return jnp.concatenate([scale * jnp.cos(angle), scale * jnp.sin(angle)], axis=1)
+
+
+class Slopes(eqx.Module):
+    """Each coordinate less the centre, `variance` of shape `(d,)`."""
+
+    centre: jax.Array
+    variance: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _root(self.variance).astype(x.dtype) * (x - self.centre.astype(x.dtype))
+
+
+class Units(eqx.Module):
+    """Hidden units with weights `(F, d + 1)`: steps, rectified linear ones or their squares."""
+
+    kernel: ArcCosine
+    weights: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.kernel
+        fields = kernel._augmented(x) @ self.weights.astype(x.dtype).T
+        on = fields > 0
+        units = jnp.where(on, fields, 0) ** kernel.order if kernel.order else on.astype(x.dtype)
+        return _root(2 * amplitude(kernel, x.dtype) / len(self.weights)) * units
+
+
+class Outputs(eqx.Module):
+    """The row of each output in a root of the matrix of coregionalisation, `F = r + p`."""
+
+    kernel: Coregion
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        index, is_one = self.kernel.index(x)
+        own = jnp.diag(_root(self.kernel.diagonal))
+        root = jnp.concatenate([self.kernel.factor, own], axis=1).astype(x.dtype)
+        return jnp.where(is_one[:, None], root[index], jnp.nan)
+
+
+class Weighted(eqx.Module):
+    """Features times the root of a variance."""
+
+    part: Any
+    variance: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _root(self.variance).astype(x.dtype) * self.part(x)
+
+
+class Mapped(eqx.Module):
+    """Features of other points, made from these."""
+
+    parts: tuple[Any, ...]
+    function: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        mapped = self.function(x)
+        return jnp.concatenate([part(mapped) for part in self.parts], axis=1)
+
+
+class Each(eqx.Module):
+    """A function of one point as one of points."""
+
+    function: Callable[[jax.Array], jax.Array]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.vmap(self.function)(x)
+
+
+class Tensor(eqx.Module):
+    """Products of one feature of each factor, all of them; a factor is a tuple of maps."""
+
+    factors: tuple[tuple[Any, ...], ...]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        total = jnp.ones((len(x), 1), x.dtype)
+        for parts in self.factors:
+            features = jnp.concatenate([part(x) for part in parts], axis=1)
+            total = (total[:, :, None] * features[:, None]).reshape(len(x), -1)
+        return total
+
+
+def _root(variance: jax.Array) -> jax.Array:
+    """With derivative 0 at 0, and NaN of what is negative."""
+    return safe_sqrt(valid(variance))
 
 
 class FourierFeatures(eqx.Module):
@@ -53,7 +151,7 @@ class FourierFeatures(eqx.Module):
 
 
 def fourier_features(
-    key: jax.Array, kernel: kernels.AbstractKernel, num: int, dim: int
+    key: jax.Array, kernel: kernels.AbstractKernel, num_features: int, dim: int
 ) -> FourierFeatures:
     r"""Features $\phi$ with $E\, \phi(x)^\top \phi(x') = k(x, x')$, drawn from the spectrum of $k$.
 
@@ -72,7 +170,7 @@ def fourier_features(
     Args:
         key: of the draw.
         kernel: the covariance function.
-        num: features of each term that is random, at least 2; of an odd number the last is left
+        num_features: of each term that is random, at least 2; of an odd number the last is left
             out.
         dim: coordinates of a point.
 
@@ -86,9 +184,11 @@ def fourier_features(
         Sutherland and Schneider (2015), "On the error of random Fourier features", UAI, for the
         pairs; Cho and Saul (2009), "Kernel methods for deep learning", NeurIPS.
     """
-    if num < 2 or dim < 1:
-        raise ValueError(f"num must be at least 2 and dim at least 1, got {num} and {dim}")
-    return FourierFeatures(_features(kernel, key, num, dim), dim)
+    if num_features < 2 or dim < 1:
+        raise ValueError(
+            f"num_features must be at least 2 and dim at least 1, got {num_features} and {dim}"
+        )
+    return FourierFeatures(_features(kernel, key, num_features, dim), dim)
 
 
 @functools.singledispatch
@@ -184,10 +284,10 @@ def _(kernel: kernels.OnDims, key: jax.Array, num: int, dim: int) -> tuple[Any, 
 @_features.register
 def _(kernel: kernels.Transformed, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
     point = jax.ShapeDtypeStruct((dim,), parameter_dtype(kernel))
-    there = eqx.filter_eval_shape(kernel.function, point)
-    if there.ndim != 1:
-        raise ValueError(f"a transform must give a point of shape (e,), this one gives {there}")
-    inner = _features(kernel.kernel, key, num, there.shape[0])
+    mapped = eqx.filter_eval_shape(kernel.function, point)
+    if mapped.ndim != 1:
+        raise ValueError(f"a transform must give a point of shape (e,), this one gives {mapped}")
+    inner = _features(kernel.kernel, key, num, mapped.shape[0])
     return (Mapped(inner, Each(kernel.function)),)
 
 

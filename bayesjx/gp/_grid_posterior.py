@@ -18,15 +18,14 @@ from ..ops import symmetric_solve
 from ..ops._iterative import scatter
 from ..ops._khatri_rao import explained_by_rows
 from ._arguments import check_draws
-from ._inputs import Grid
-from ._posterior import AbstractPosterior
+from ._inputs import all_points, axis_factors, Grid
+from ._posterior import AbstractGPPosterior, dense_draws, with_noise
 from ._process import GP, known_mask
-from ._structure import all_points, axis_factors
 
 MISFIT = 0.01  # of noise-free data, relative to the largest, beyond which they are not explained
 
 
-class GridPosterior(AbstractPosterior):
+class GridPosterior(AbstractGPPosterior):
     r"""The exact posterior given noisy values at the cells of a grid.
 
     With $N$ cells along axes of $n_d$ points, means on a test grid take $O(N_* \sum_d n_d)$, and
@@ -66,10 +65,10 @@ class GridPosterior(AbstractPosterior):
         cross, variance = grid_cross(self.prior, x, self.grid), prior_variance(self.prior, x)
         mean = self.prior.mean_at(checked_points(x)) + cross.mv(self.weights)
         if isinstance(self.operator, (ops.KronPlusNoise, ops.Masked)):
-            found = self.operator.marginal_variance(cross, variance)
+            left = self.operator.marginal_variance(cross, variance)
         else:
-            found = variance - explained_by_rows(self.operator, cross)
-        return mean, jnp.maximum(found, jnp.finfo(found.dtype).eps * variance)
+            left = variance - explained_by_rows(self.operator, cross)
+        return mean, jnp.maximum(left, jnp.finfo(left.dtype).eps * variance)
 
     def mean(self, x: Any) -> jax.Array:
         cross = grid_cross(self.prior, x, self.grid)
@@ -81,8 +80,11 @@ class GridPosterior(AbstractPosterior):
         explained = cross @ self.operator.solve(cross.T)
         return self.prior.kernel.gram(points) - 0.5 * (explained + explained.T)
 
-    def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
-        r"""Exact joint draws of the function, shape `(*shape, m)`.
+    def predict(self, x: Any) -> dist.Normal:
+        return with_noise(self.prior, *self.moments(x))
+
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        r"""Exact joint draws of the function, shape `(*sample_shape, m)`.
 
         On a `Grid`, by Matheron's rule: a draw of the prior on the axes of both grids, moved by
         the weights of its own residual. It takes $O(\sum_d (n_d + m_d)^3)$ once and as much as the
@@ -90,17 +92,17 @@ class GridPosterior(AbstractPosterior):
         Fastest if `x` is `self.grid`. At scattered points it takes $O(m^3)$.
         """
         if not isinstance(x, Grid):
-            return super().sample(key, x, shape)
-        check_draws(key, shape)
+            return dense_draws(self, key, x, sample_shape)
+        check_draws(key, sample_shape)
         seen, new = joint_roots(self.prior, self.grid, x)
         function, error = random.split(key)
-        num = math.prod(shape)
+        num = math.prod(sample_shape)
         noise = random.normal(function, (seen.shape[1], num), self.residual.dtype)
         noisy = seen.mm(noise)[self.observed] + self._noise(error, num)
         solved = self.operator.solve(self.residual[:, None] - noisy)
         weights = _on_grid(solved, self.operator, self.grid.size)
         draws = new.mm(noise) + grid_cross(self.prior, x, self.grid).mm(weights)
-        return (self.prior.mean_at(x)[:, None] + draws).T.reshape(*shape, x.size)
+        return (self.prior.mean_at(x)[:, None] + draws).T.reshape(*sample_shape, x.size)
 
     def log_evidence(self) -> jax.Array:
         """Log marginal likelihood of the observed cells, scalar.
@@ -112,7 +114,7 @@ class GridPosterior(AbstractPosterior):
         return -0.5 * (quad + self.operator.logdet() + constant)
 
     def leave_one_out(self) -> dist.Normal:
-        """The law of each observation given all others, a normal of shape `(n_o,)`.
+        """The leave-one-out predictive distribution of each observation, shape `(n_o,)`.
 
         On a full grid it takes one product with squared factors, with few missing cells a solve
         for each of them; with `solver="cg"` a solve for each observed cell.

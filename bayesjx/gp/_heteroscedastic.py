@@ -12,15 +12,16 @@ from numpyro import distributions as dist
 
 from .. import ops
 from .._core import refuse_where, safe_cholesky, solve_triangular
+from ..likelihoods import gauss_hermite
 from ._exact import exact_posterior, ExactPosterior
-from ._posterior import AbstractPosterior, clipped
+from ._inputs import all_points
+from ._posterior import AbstractGPPosterior, clipped, dense_draws
 from ._process import check_prior, GP, observations
-from ._structure import all_points
 
 NODES = 32  # of the quadrature over the log variance of the noise
 
 
-class HeteroscedasticPosterior(AbstractPosterior):
+class HeteroscedasticPosterior(AbstractGPPosterior):
     r"""The functions $f$ and $g$ of $y = f(x) + e^{g(x) / 2} \epsilon$ after data.
 
     Mean, variance and draws are those of $f$, a Gaussian process; `log_noise` and `noise_variance`
@@ -34,6 +35,7 @@ class HeteroscedasticPosterior(AbstractPosterior):
         slopes: $\lambda - 1/2$, which the mean of $g$ is a combination of kernels with, `(n,)`.
         root_lambda: $\lambda^{1/2}$, shape `(n,)`.
         tril: lower Cholesky factor of $I + \Lambda^{1/2} K_g \Lambda^{1/2}$, shape `(n, n)`.
+        penalty: what the bound is below the evidence of `function`, scalar.
     """
 
     prior: GP
@@ -43,15 +45,26 @@ class HeteroscedasticPosterior(AbstractPosterior):
     slopes: jax.Array
     root_lambda: jax.Array
     tril: jax.Array
+    penalty: jax.Array
 
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
         return self.function.moments(x)
 
+    def mean(self, x: Any) -> jax.Array:
+        return self.function.mean(x)
+
     def covariance(self, x: Any) -> jax.Array:
         return self.function.covariance(x)
 
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        return dense_draws(self, key, x, sample_shape)
+
+    def log_evidence(self) -> jax.Array:
+        """The lower bound of the log evidence of the data, scalar, see `heteroscedastic_bound`."""
+        return self.function.log_evidence() - self.penalty
+
     def log_noise(self, x: Any) -> dist.Normal:
-        """The law of the logarithm of the noise's variance at points, a normal of shape `(m,)`."""
+        """The posterior of the logarithm of the noise variance at points, a normal `(m,)`."""
         x = all_points(x)
         kernel = self.log_noise_prior.kernel
         cross = kernel.gram(self.function.x, x)
@@ -62,25 +75,22 @@ class HeteroscedasticPosterior(AbstractPosterior):
 
     def noise_variance(self, x: Any) -> jax.Array:
         """The expected variance of the noise at points, shape `(m,)`."""
-        law = self.log_noise(x)
-        return jnp.exp(law.loc + law.scale**2 / 2) + self.constant_noise
+        log_noise = self.log_noise(x)
+        return jnp.exp(log_noise.loc + log_noise.scale**2 / 2) + self.constant_noise
 
-    def predict(self, x: Any) -> Any:
-        """The law of a new noisy observation at each point, batch shape `(m,)`.
+    def predict(self, x: Any) -> dist.MixtureSameFamily:
+        """The predictive distribution of a new observation at each point, batch shape `(m,)`.
 
         It is a mixture of normals, by Gauss-Hermite quadrature over the variance of the noise: its
         tails are heavier than those of a normal.
         """
         mean, variance = self.moments(x)
         log_noise = self.log_noise(x)
-        at, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        probs = jnp.asarray(weights / weights.sum(), mean.dtype)
-        log_variance = log_noise.loc[:, None] + log_noise.scale[:, None] * jnp.asarray(
-            at, mean.dtype
-        )
+        nodes, weights = (jnp.asarray(a, mean.dtype) for a in gauss_hermite(NODES))
+        log_variance = log_noise.loc[:, None] + log_noise.scale[:, None] * nodes[:, 0]
         total = variance[:, None] + self.constant_noise + jnp.exp(log_variance)
         component = dist.Normal(jnp.broadcast_to(mean[:, None], total.shape), jnp.sqrt(total))
-        mixing = dist.CategoricalProbs(jnp.broadcast_to(probs, total.shape))
+        mixing = dist.CategoricalProbs(jnp.broadcast_to(weights, total.shape))
         return dist.MixtureSameFamily(mixing, component)
 
 
@@ -88,8 +98,8 @@ def heteroscedastic_bound(prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: 
     r"""A lower bound of the log evidence of $y = f(x) + e^{g(x) / 2} \epsilon$, scalar.
 
     $\log N(y; m_f, K_f + R) - \mathrm{tr}(\Sigma) / 4 - KL(N(\mu, \Sigma) \| N(m_g, K_g))$ with
-    $R = \mathrm{diag}(e^{\mu_i - \Sigma_{ii} / 2})$: $f$ is integrated out, and the law of $g$ is
-    at its best for $\Sigma^{-1} = K_g^{-1} + \Lambda$, $\mu = m_g + K_g (\lambda - 1/2)$, so that
+    $R = \mathrm{diag}(e^{\mu_i - \Sigma_{ii} / 2})$: $f$ is integrated out, and $N(\mu, \Sigma)$ of
+    $g$ is best for $\Sigma^{-1} = K_g^{-1} + \Lambda$, $\mu = m_g + K_g (\lambda - 1/2)$, so that
     one number for each observation remains. It takes $O(n^3)$. To fit,
     `minimise(lambda p: -heteroscedastic_bound(*p, x, y), (prior_f, prior_g, log_lambda))`, where
     `trainable` must leave out noise of 0, which has no logarithm; in a NumPyro model it is a
@@ -112,12 +122,8 @@ def heteroscedastic_bound(prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: 
         regression", ICML: the marginalised bound, equation 7, and its reparametrisation.
     """
     x, y = observations(prior_f, x, y)
-    law = _law_of_log_noise(prior_f, prior_g, log_lambda, x)
-    half_logdet = jnp.sum(jnp.log(jnp.diag(law.tril)))
-    inverse_tril = solve_triangular(law.tril, jnp.eye(y.size, dtype=y.dtype), lower=True)
-    quadratic = (law.mean - prior_g.mean_at(x)) @ law.slopes
-    divergence = half_logdet + 0.5 * (jnp.sum(inverse_tril**2) + quadratic - y.size)
-    return law.prior(x).log_prob(y) - 0.25 * jnp.sum(law.variance) - divergence
+    noise = _log_noise_at_data(prior_f, prior_g, log_lambda, x)
+    return noise.prior(x).log_prob(y) - _penalty(noise, prior_g, x)
 
 
 def heteroscedastic_posterior(
@@ -130,23 +136,24 @@ def heteroscedastic_posterior(
             observations, so that of new ones is not known.
         RuntimeError: a covariance has no Cholesky factor even with jitter, or holds NaN.
     """
-    if isinstance(prior_f.noise, ops.AbstractOperator) or prior_f.noise.ndim:
-        raise ValueError("heteroscedastic_posterior: noise of prior_f must be a scalar")
+    if isinstance(prior_f.noise_var, ops.AbstractOperator) or prior_f.noise_var.ndim:
+        raise ValueError("heteroscedastic_posterior: noise_var of prior_f must be a scalar")
     x, y = observations(prior_f, x, y)
-    law = _law_of_log_noise(prior_f, prior_g, log_lambda, x)
+    noise = _log_noise_at_data(prior_f, prior_g, log_lambda, x)
     return HeteroscedasticPosterior(
-        law.prior,
-        exact_posterior(law.prior, x, y),
+        noise.prior,
+        exact_posterior(noise.prior, x, y),
         prior_g,
-        prior_f.noise.astype(y.dtype),
-        law.slopes,
-        law.root_lambda,
-        law.tril,
+        prior_f.noise_var.astype(y.dtype),
+        noise.slopes,
+        noise.root_lambda,
+        noise.tril,
+        _penalty(noise, prior_g, x),
     )
 
 
-class _LawOfLogNoise(NamedTuple):
-    r"""$N(\mu, \Sigma)$ at the data, and `prior_f` with the noise that it makes there."""
+class _LogNoise(NamedTuple):
+    r"""$N(\mu, \Sigma)$ at the data, and `prior_f` with the noise that it makes."""
 
     mean: jax.Array
     variance: jax.Array
@@ -156,15 +163,15 @@ class _LawOfLogNoise(NamedTuple):
     prior: GP
 
 
-def _law_of_log_noise(prior_f: GP, prior_g: GP, log_lambda: Any, x: jax.Array) -> _LawOfLogNoise:
+def _log_noise_at_data(prior_f: GP, prior_g: GP, log_lambda: Any, x: jax.Array) -> _LogNoise:
     if jnp.shape(log_lambda) != (len(x),):
         raise ValueError(f"log_lambda must have shape ({len(x)},), got {jnp.shape(log_lambda)}")
     if not isinstance(log_lambda, jax.core.Tracer):  # else the bound is NaN
         refuse_where(log_lambda, np.isnan, "log_lambda holds NaN")
     check_prior(prior_g, "prior_g")
     _refuse_noise(prior_g)
-    if isinstance(prior_f.noise, ops.AbstractOperator):
-        raise ValueError("prior_f: the noise must be a scalar or (n,), not an operator")
+    if isinstance(prior_f.noise_var, ops.AbstractOperator):
+        raise ValueError("prior_f: noise_var must be a scalar or (n,), not an operator")
     lambdas = jnp.exp(jnp.asarray(log_lambda).astype(x.dtype))
     root, slopes = jnp.sqrt(lambdas), lambdas - 0.5
     gram = prior_g.kernel.gram(x)
@@ -175,14 +182,23 @@ def _law_of_log_noise(prior_f: GP, prior_g: GP, log_lambda: Any, x: jax.Array) -
     variance = clipped(prior_g.kernel.diag(x), jnp.sum(half**2, axis=0))
     mean = prior_g.mean_at(x) + gram @ slopes
     noise = jnp.exp(mean - variance / 2) + prior_f.noise_operator(x).diag()
-    prior = GP(prior_f.kernel, prior_f.mean, noise)
-    return _LawOfLogNoise(mean, variance, slopes, root, tril, prior)
+    prior = GP(prior_f.kernel, prior_f.mean, noise_var=noise)
+    return _LogNoise(mean, variance, slopes, root, tril, prior)
+
+
+def _penalty(noise: _LogNoise, prior_g: GP, x: jax.Array) -> jax.Array:
+    r"""$\mathrm{tr}(\Sigma) / 4 + KL(N(\mu, \Sigma) \| N(m_g, K_g))$, scalar."""
+    half_logdet = jnp.sum(jnp.log(jnp.diag(noise.tril)))
+    inverse_tril = solve_triangular(noise.tril, jnp.eye(len(x), dtype=x.dtype), lower=True)
+    quadratic = (noise.mean - prior_g.mean_at(x)) @ noise.slopes
+    divergence = half_logdet + 0.5 * (jnp.sum(inverse_tril**2) + quadratic - len(x))
+    return 0.25 * jnp.sum(noise.variance) + divergence
 
 
 def _refuse_noise(prior: GP) -> None:
-    if isinstance(prior.noise, jax.core.Tracer):  # of values that are not known it is believed
+    if isinstance(prior.noise_var, jax.core.Tracer):  # of values that are not known it is believed
         return
-    if isinstance(prior.noise, ops.AbstractOperator) or np.any(np.asarray(prior.noise)):
+    if isinstance(prior.noise_var, ops.AbstractOperator) or np.any(np.asarray(prior.noise_var)):
         raise ValueError(
             "prior_g is the process of the log variance itself and takes no noise; put a constant "
             "noise into prior_f"

@@ -1,4 +1,4 @@
-"""Where to put inducing points: centres of clusters, or points of greatest variance left."""
+"""Inducing points: their whitened features, and how to choose them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,109 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import random
 
-from .._core import check_key
+from .. import ops
+from .._core import check_key, refuse_where, safe_cholesky, solve_triangular
 from ..kernels import AbstractKernel
-from ._arguments import integer
-from ._structure import all_points
+from ._arguments import checked_jitter, integer
+from ._inputs import all_points
+from ._process import check_prior, GP
+
+
+class InducingFeatures(eqx.Module):
+    r"""$\phi(x) = L_u^{-1} k_u(x)$ with $K_{uu} = L_u L_u^\top$.
+
+    Attributes:
+        kernel: the covariance function.
+        inducing_points: shape `(m, d)`.
+        tril: $L_u$, shape `(m, m)`.
+        jitter: what was added to the diagonal of $K_{uu}$, scalar. The inducing variables are
+            then values of the function with a noise of that variance: bounds stay bounds.
+    """
+
+    kernel: AbstractKernel
+    inducing_points: jax.Array
+    tril: jax.Array
+    jitter: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Features of points `(n, d)`, shape `(m, n)`."""
+        return solve_triangular(self.tril, self.kernel.gram(self.inducing_points, x), lower=True)
+
+    def residual(self, x: jax.Array, features: jax.Array) -> jax.Array:
+        r"""$k(x, x) - \|\phi(x)\|^2$, the variance that the inducing points leave, shape `(n,)`."""
+        return jnp.maximum(self.kernel.diag(x) - jnp.sum(features**2, axis=0), 0)
+
+
+def inducing_features(
+    kernel: AbstractKernel, inducing_points: Any, jitter: float | None = None
+) -> InducingFeatures:
+    """Features of some inducing points.
+
+    Args:
+        kernel: the covariance function.
+        inducing_points: shape `(m, d)` or `(m,)`.
+        jitter: added to the diagonal, relative to its mean; by default 1e-6 in float64 and 1e-4
+            in float32. It is added from the start, so that bounds are smooth in all parameters,
+            and grows by `safe_cholesky` only where it does not suffice.
+
+    Raises:
+        ValueError: points of the wrong rank, none, or NaN; a negative `jitter`.
+        RuntimeError: no jitter helped, or lengthscales or variances are not positive.
+    """
+    points = all_points(inducing_points, "inducing_points")
+    jitter = checked_jitter(jitter, points.dtype)
+    matrix = kernel.gram(points)
+    start = jitter * jax.lax.stop_gradient(jnp.mean(jnp.diag(matrix)))
+    factor = safe_cholesky(matrix + start * jnp.eye(len(points), dtype=points.dtype))
+    return InducingFeatures(kernel, points, factor.tril, start + factor.jitter)
+
+
+def features_at(
+    prior: GP, x: jax.Array, inducing_points: Any, jitter: float | None
+) -> tuple[InducingFeatures, jax.Array]:
+    """The features of inducing points, and what they are at the data, shape `(m, n)`.
+
+    Raises:
+        ValueError: points of the wrong rank or dimension, none, NaN, or more of them than data.
+    """
+    points = all_points(inducing_points, "inducing_points").astype(x.dtype)
+    if points.shape[1] != x.shape[1]:
+        raise ValueError(
+            "inducing_points and x must have the same dimension, got "
+            f"{points.shape[1]} and {x.shape[1]}"
+        )
+    if len(points) > len(x):
+        raise ValueError(
+            f"inducing_points: {len(points)} are more than {len(x)} data; the exact "
+            "posterior, from condition, costs less"
+        )
+    features = inducing_features(prior.kernel, points, jitter)
+    return features, features(x)
+
+
+def diagonal_noise(prior: GP, x: jax.Array) -> jax.Array:
+    """The variances of the noise, shape `(n,)`; NaN where known only at run time and not positive.
+
+    Raises:
+        ValueError: it is correlated, of another number of observations, or known and not positive.
+    """
+    check_prior(prior)
+    operator = prior.noise_operator(x)
+    if not isinstance(operator, ops.Diag | ops.ScaledIdentity):
+        raise ValueError(
+            "noise_var must be a scalar or (n,) for a sparse approximation, got "
+            f"{type(operator).__name__}"
+        )
+    if not isinstance(prior.noise_var, jax.core.Tracer | ops.AbstractOperator):
+        text = f"noise_var must be positive, got {prior.noise_var}"
+        refuse_where(prior.noise_var, lambda v: ~(v > 0), text)
+    noise = operator.diag().astype(x.dtype)
+    return jnp.where(noise > 0, noise, jnp.nan)  # densities are then NaN, which samplers avoid
+
 
 LARGEST = 10_000  # points that k-means looks at
 LLOYD_STEPS = 20
@@ -24,7 +120,7 @@ class GreedyPoints(NamedTuple):
 
     Attributes:
         points: in the order in which they were chosen, shape `(num, d)`.
-        index: their places among the inputs, shape `(num,)`.
+        index: their indices among the inputs, shape `(num,)`.
         remaining: variances of the process at all inputs given its values at the points, shape
             `(n,)`.
     """
@@ -60,7 +156,7 @@ def greedy_points(kernel: AbstractKernel, x: Any, num: int) -> GreedyPoints:
 
 
 def kmeans_points(key: jax.Array, x: Any, num: int) -> jax.Array:
-    """Centres of clusters of the inputs, by k-means from a spread-out random start.
+    """Centres of clusters of the inputs, by k-means from a random start far apart.
 
     Distances are those of `x` as it is: standardise its columns. Of more than 10 000 inputs a
     random part of that size is used. For few points, or before the kernel is known; see

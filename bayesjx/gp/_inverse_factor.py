@@ -71,7 +71,7 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def written_out(matrix: jax.Array) -> jax.Array:
-    """The matrix, with a place of its own in memory."""
+    """The matrix, in memory of its own."""
     return jax.lax.optimization_barrier(matrix)
 
 

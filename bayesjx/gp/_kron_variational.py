@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import random
 from jax.tree_util import Partial
+from numpyro import distributions as dist
 
 from .. import ops
 from .._core import (
@@ -26,9 +27,9 @@ from .._core import (
     solve_triangular,
     trained,
 )
-from ..distributions._likelihood import expected_log_prob, Likelihood
+from ..likelihoods import expected_log_prob, held, Likelihood, predictive
 from ..ops._kron import kron_mm, outer
-from ._arguments import check_draws, check_optimizer, real_array
+from ._arguments import check_draws, check_optimizer, checked_jitter, real_array
 from ._grid_posterior import (
     cell_values,
     checked_mask,
@@ -37,11 +38,9 @@ from ._grid_posterior import (
     joint_roots,
     prior_variance,
 )
-from ._inputs import Grid
-from ._posterior import AbstractPosterior
-from ._predictive import held, predictive
+from ._inputs import all_points, axis_factors, Grid
+from ._posterior import AbstractGPPosterior, dense_draws
 from ._process import GP
-from ._structure import all_points, axis_factors
 from ._svgp import check_observed
 
 
@@ -57,12 +56,13 @@ class KronVariational(eqx.Module):
     data varies much between cells, as with patches of missing ones.
 
     Train it by `minimise(lambda q: -q.elbo(cells, y), q, trainable=...)`, with
-    `lambda q: [q.whitened_mean, *q.factors]` for the law alone, or by `kron_vi` for minibatches.
+    `lambda q: [q.whitened_mean, *q.factors]` alone, or by `kron_vi` for minibatches.
 
     Args:
         prior: the process, with a kernel that is a product over the axes and without noise.
+        likelihood: from the function to a NumPyro distribution, see
+            `likelihoods.expected_log_prob`.
         grid: the cells, a `Grid`.
-        likelihood: from the function to a NumPyro distribution, see `expected_log_prob`.
         jitter: added to the diagonal of each $K_d$, relative to its mean; by default 1e-6 in
             float64 and 1e-4 in float32.
 
@@ -75,18 +75,18 @@ class KronVariational(eqx.Module):
 
     References:
         Nickson, Gunter, Lloyd, Osborne and Roberts (2015), "Blitzkriging: Kronecker-structured
-        stochastic Gaussian processes", for laws of this form.
+        stochastic Gaussian processes", for distributions of this form.
     """
 
     prior: GP
-    grid: Grid
     likelihood: Likelihood
+    grid: Grid
     whitened_mean: jax.Array
     factors: tuple[jax.Array, ...]
     jitter: float | None = eqx.field(static=True)
 
     def __init__(
-        self, prior: GP, grid: Any, likelihood: Likelihood, *, jitter: float | None = None
+        self, prior: GP, likelihood: Likelihood, grid: Any, *, jitter: float | None = None
     ):
         if not isinstance(grid, Grid):
             raise ValueError(f"KronVariational: a Grid is needed, got {type(grid).__name__}")
@@ -102,7 +102,7 @@ class KronVariational(eqx.Module):
         $\frac12 [\prod_d \|R_d\|^2 + \|\nu\|^2 - N - 2 \sum_d \frac{N}{n_d} \log \det R_d]$.
         """
         size, trace, logdet = self.grid.size, 1.0, 0.0
-        for factor in self.spread():
+        for factor in self.scale_trils():
             trace = trace * jnp.sum(factor**2)
             logdet += 2 * size / len(factor) * jnp.sum(jnp.log(jnp.abs(jnp.diag(factor))))
         return 0.5 * (trace + jnp.sum(self.whitened_mean**2) - size - logdet)
@@ -151,7 +151,7 @@ class KronVariational(eqx.Module):
             self.grid,
             trils,
             self.whitened_mean,
-            self.spread(),
+            self.scale_trils(),
             jitter,
             held(self.likelihood),
         )
@@ -160,16 +160,14 @@ class KronVariational(eqx.Module):
         """The same with the arrays of a state of `kron_vi`, made from it."""
         return trained(self, state)
 
-    def spread(self) -> tuple[jax.Array, ...]:
+    def scale_trils(self) -> tuple[jax.Array, ...]:
         """$R_d$, lower triangular."""
         return tuple(jnp.tril(factor) for factor in self.factors)
 
     def _trils(self) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """$L_d$, and the largest jitter that was added relative to the mean of a diagonal."""
         grid = jax.lax.stop_gradient(self.grid)
-        jitter = self.jitter
-        if jitter is None:
-            jitter = 1e-6 if grid.dtype == jnp.float64 else 1e-4
+        jitter = checked_jitter(self.jitter, grid.dtype)
         trils, added = [], []
         for matrix in axis_factors(self.prior.kernel, grid, grid):
             mean = jax.lax.stop_gradient(jnp.mean(jnp.diag(matrix)))
@@ -182,7 +180,7 @@ class KronVariational(eqx.Module):
     def _mean_and_rows(self, trils: tuple[jax.Array, ...]) -> tuple[jax.Array, list[jax.Array]]:
         """Means of all cells, and what each axis multiplies variances with."""
         mean = self.prior.mean_at(self.grid) + kron_mm(trils, self.whitened_mean[:, None])[:, 0]
-        pairs = zip(trils, self.spread(), strict=True)
+        pairs = zip(trils, self.scale_trils(), strict=True)
         return mean, [jnp.sum((tril @ own) ** 2, axis=1) for tril, own in pairs]
 
     def _checked_cells(self, cells: Any) -> jax.Array:
@@ -196,15 +194,15 @@ class KronVariational(eqx.Module):
         return jnp.asarray(refuse_where(cells, lambda c: (c < 0) | (c >= self.grid.size), out))
 
 
-class KronVariationalPosterior(AbstractPosterior):
-    r"""The function given a law of its values on a grid, made by `KronVariational.posterior`.
+class KronVariationalPosterior(AbstractGPPosterior):
+    r"""The variational posterior on a grid, made by `KronVariational.posterior`.
 
     Attributes:
         prior: the process before data.
         grid: all cells.
         trils: $L_d$ of the prior, shape `(n_d, n_d)`.
         whitened_mean: $\nu$, shape `(N,)`.
-        spread: $R_d$, shape `(n_d, n_d)`.
+        scale_trils: $R_d$, shape `(n_d, n_d)`.
         jitter: the largest that was added to an axis, relative to the mean of its diagonal.
         likelihood: of the observations.
     """
@@ -213,7 +211,7 @@ class KronVariationalPosterior(AbstractPosterior):
     grid: Grid
     trils: tuple[jax.Array, ...]
     whitened_mean: jax.Array
-    spread: tuple[jax.Array, ...]
+    scale_trils: tuple[jax.Array, ...]
     jitter: jax.Array
     likelihood: Likelihood
 
@@ -222,7 +220,7 @@ class KronVariationalPosterior(AbstractPosterior):
         mean = self.prior.mean_at(checked_points(x)) + rows.mv(self.whitened_mean)
         variance = prior_variance(self.prior, x)
         known = [jnp.sum(f**2, axis=1) for f in rows.factors]
-        pairs = zip(rows.factors, self.spread, strict=True)
+        pairs = zip(rows.factors, self.scale_trils, strict=True)
         own = [jnp.sum((f @ r) ** 2, axis=1) for f, r in pairs]
         if isinstance(x, Grid):
             change = (outer(own) - outer(known)).reshape(-1)
@@ -233,37 +231,42 @@ class KronVariationalPosterior(AbstractPosterior):
     def covariance(self, x: Any) -> jax.Array:
         points = all_points(x)
         rows = self._rows(points)
-        pairs = zip(rows.factors, self.spread, strict=True)
+        pairs = zip(rows.factors, self.scale_trils, strict=True)
         own = ops.KhatriRao(*(f @ r for f, r in pairs)).dense()
         known = rows.dense()
         return self.prior.kernel.gram(points) - known @ known.T + own @ own.T
 
-    def predict(self, x: Any) -> Any:
-        """The distribution of a new observation at each point, batch shape `(m,)`.
+    def mean(self, x: Any) -> jax.Array:
+        return self.prior.mean_at(checked_points(x)) + self._rows(x).mv(self.whitened_mean)
 
-        A normal for `gp.Gaussian`; else a mixture of the likelihood's distributions, by quadrature
-        over the function.
-
-        Raises:
-            ValueError: the likelihood holds data of each observation, so that of new ones is not
-                known.
-        """
+    def predict(self, x: Any) -> dist.Distribution:
         return predictive(self.likelihood, *self.moments(x))
 
-    def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Joint draws of the function, shape `(*shape, m)`: on a `Grid` by Matheron's rule."""
+    def log_evidence(self) -> jax.Array:
+        """Not known, as this posterior holds no data.
+
+        Raises:
+            ValueError: always; `KronVariational.elbo` is the bound.
+        """
+        raise ValueError(
+            "log_evidence: this posterior holds no data; elbo(cells, y) of the KronVariational "
+            "that made it is the bound"
+        )
+
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Joint draws of the function, `(*sample_shape, m)`; on a `Grid` by Matheron's rule."""
         if not isinstance(x, Grid):
-            return super().sample(key, x, shape)
-        check_draws(key, shape)
-        num, size = math.prod(shape), self.grid.size
-        law, function = random.split(key)
-        white = random.normal(law, (size, num), self.whitened_mean.dtype)
-        white = self.whitened_mean[:, None] + kron_mm(self.spread, white)
+            return dense_draws(self, key, x, sample_shape)
+        check_draws(key, sample_shape)
+        num, size = math.prod(sample_shape), self.grid.size
+        of_cells, function = random.split(key)
+        white = random.normal(of_cells, (size, num), self.whitened_mean.dtype)
+        white = self.whitened_mean[:, None] + kron_mm(self.scale_trils, white)
         seen, new = joint_roots(self.prior, self.grid, x)
         noise = random.normal(function, (seen.shape[1], num), white.dtype)
         before = ops.Kron(*(_inverse(tril) for tril in self.trils)).mm(seen.mm(noise))
         draws = new.mm(noise) + self._rows(x).mm(white - before)
-        return (self.prior.mean_at(x)[:, None] + draws).T.reshape(*shape, x.size)
+        return (self.prior.mean_at(x)[:, None] + draws).T.reshape(*sample_shape, x.size)
 
     def _rows(self, x: Any) -> Any:
         r"""$\otimes_d K_d(x, \cdot) L_d^{-\top}$: what multiplies the whitened values."""
@@ -323,10 +326,10 @@ def observed_cells(grid: Grid, y: Any, mask: Any = None) -> tuple[np.ndarray, ja
             false.
     """
     seen = None if mask is None else checked_mask(mask, grid)
-    found = cell_values(grid, y, seen)
+    values = cell_values(grid, y, seen)
     if not jnp.issubdtype(jnp.result_type(y), jnp.floating):
-        found = found.astype(jnp.result_type(y))
-    return np.arange(grid.size) if seen is None else np.flatnonzero(seen), found
+        values = values.astype(jnp.result_type(y))
+    return np.arange(grid.size) if seen is None else np.flatnonzero(seen), values
 
 
 def _inverse(tril: jax.Array) -> jax.Array:

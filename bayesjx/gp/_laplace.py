@@ -12,12 +12,11 @@ import numpy as np
 
 from .. import ops
 from .._core import checked_finite, compiled, traced
-from ..distributions._likelihood import in_support, Likelihood, log_likelihood
+from ..likelihoods import held, in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
-from ._inputs import Grid
+from ._inputs import all_points, Grid
 from ._laplace_posterior import Curvature, LaplacePosterior
 from ._process import GP, known_mask
-from ._structure import all_points
 from ._svgp import check_observed
 
 DENSE_LIMIT = 1000  # observed cells up to which a dense factor is chosen
@@ -27,18 +26,18 @@ HALVINGS = 20  # of a Newton step at most
 
 def laplace(
     prior: GP,
+    likelihood: Likelihood,
     x: Any,
     y: Any,
-    likelihood: Likelihood,
     mask: Any = None,
     *,
     solver: str = "auto",
     max_steps: int = 50,
-    tolerance: float | None = None,
     rtol: float | None = None,
-    cg_steps: int = 1000,
+    cg_rtol: float | None = None,
+    cg_max_steps: int = 1000,
 ) -> LaplacePosterior:
-    r"""The normal law at the posterior mode of the function, for any log-concave likelihood.
+    r"""Laplace's approximation at the posterior mode, for any log-concave likelihood.
 
     Newton's method with line search finds the mode $\hat f = m + K \alpha$ of
     $\log p(y \mid f) - \frac12 \alpha^\top K \alpha$; the posterior has there the precision
@@ -47,26 +46,26 @@ def laplace(
     conjugate gradients. Only observed cells have a likelihood.
 
     In a NumPyro model it integrates the function out:
-    `numpyro.factor("evidence", laplace(GP(kernel), grid, y, likelihood).log_evidence())`. Its
+    `numpyro.factor("evidence", laplace(GP(kernel), likelihood, grid, y).log_evidence())`. Its
     derivatives with respect to kernel, mean and likelihood are those of the whole approximation,
     with the mode that moves (by the implicit function theorem); with a dense factor up to second
     order.
 
     Args:
         prior: the process, without noise.
-        x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
-        y: observations, shape `(n,)`; on a grid also of its shape, or of the observed cells only.
         likelihood: from the function's values `(n,)` to a NumPyro distribution of that batch
             shape, such as `lambda f: dist.Poisson(jnp.exp(f))`, where observation `i` depends on
             value `i` only. Where it is not log-concave, negative curvature counts as none.
+        x: points, shape `(n, d)` or `(n,)`, or a `Grid`.
+        y: observations, shape `(n,)`; on a grid also of its shape, or of the observed cells only.
         mask: which observations there are, booleans, known when traced.
         solver: `"dense"`, a Cholesky factor of the observed cells; `"cg"`, for grids;
             `"auto"`: the former at points, and up to 1000 observed cells.
         max_steps: of Newton's method.
-        tolerance: it has converged once a step changes values by less than this, in posterior
+        rtol: it has converged once a step changes values by less than this, in posterior
             standard deviations; by default 1e-6 in float64 and 1e-3 in float32.
-        rtol: of conjugate gradients, by default 1e-8 and 1e-5.
-        cg_steps: of conjugate gradients at most.
+        cg_rtol: of conjugate gradients, by default 1e-8 and 1e-5.
+        cg_max_steps: of conjugate gradients at most.
 
     Returns:
         The posterior, which says whether Newton's method has converged; if not, its evidence is
@@ -87,10 +86,10 @@ def laplace(
         raise ValueError(f'laplace: solver must be "auto", "dense" or "cg", got {solver!r}')
     if not isinstance(prior, GP):
         raise ValueError(f"laplace: prior must be a gp.GP, got {type(prior).__name__}")
-    for name, count in (("max_steps", max_steps), ("cg_steps", cg_steps)):
+    for name, count in (("max_steps", max_steps), ("cg_max_steps", cg_max_steps)):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise ValueError(f"laplace: {name} must be an integer of at least 1, got {count!r}")
-    for name, number in (("tolerance", tolerance), ("rtol", rtol)):
+    for name, number in (("rtol", rtol), ("cg_rtol", cg_rtol)):
         if number is not None and not number > 0:
             raise ValueError(f"laplace: {name} must be positive, got {number!r}")
     check_observed(prior, likelihood, False)
@@ -105,24 +104,28 @@ def laplace(
     if solver == "cg" and not isinstance(x, Grid):
         raise ValueError('laplace: solver="cg" is for a Grid, whose products are fast')
     double = mean.dtype == jnp.float64
-    rtol = rtol or (1e-8 if double else 1e-5)
+    cg_rtol = cg_rtol or (1e-8 if double else 1e-5)
     operator = prior.covariance(x)
     if solver == "dense":
         matrix = operator.as_matrix()
         operator = ops.Dense(matrix[cells][:, cells], ops.psd)
     curvature = Curvature(
-        operator, None if solver == "dense" else observed, jnp.ones_like(mean), rtol, cg_steps
+        operator,
+        None if solver == "dense" else observed,
+        jnp.ones_like(mean),
+        cg_rtol,
+        cg_max_steps,
     )
-    tolerance = tolerance or (1e-6 if double else 1e-3)
+    rtol = rtol or (1e-6 if double else 1e-3)
     log_prob, constants = _explicit(likelihood, y, mean)
     problem = _Problem(mean, curvature, constants, log_prob)
-    mode, ok, steps = _find_mode(jax.lax.stop_gradient(problem), max_steps, tolerance)
+    mode, ok, steps = _find_mode(jax.lax.stop_gradient(problem), max_steps, rtol)
     alpha = _attached(problem, mode)
     f = mean + curvature.times(alpha)
     _, weight = problem.slopes(f)
     weights = alpha if observed is None else jnp.zeros(count, mean.dtype).at[observed].set(alpha)
     return LaplacePosterior(
-        prior, x, likelihood, observed, weights, f, problem.objective(alpha, f),
+        prior, x, held(likelihood), observed, weights, f, problem.objective(alpha, f),
         curvature.at(weight), steps, ok,
     )  # fmt: skip
 
@@ -163,7 +166,7 @@ class _Carry(NamedTuple):
 
 @compiled
 def _find_mode(
-    problem: _Problem, max_steps: int, tolerance: float
+    problem: _Problem, max_steps: int, rtol: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Coefficients of the mode, whether they are that, and the number of steps."""
     mean = problem.mean
@@ -187,9 +190,9 @@ def _find_mode(
         halvings, t = jax.lax.while_loop(lower, lambda s: (s[0] + 1, s[1] / 2), start)
         # Near the mode rounding decides which of two values is the lower one; a full step is best.
         stuck = halvings == HALVINGS
-        there = (scaled <= tolerance) | (stuck & (scaled <= tolerance**0.5))
-        t = jnp.where(there, 1, t)
-        state = jnp.where(ok, jnp.where(there, 1, jnp.where(stuck, 2, 0)), 2)
+        close = (scaled <= rtol) | (stuck & (scaled <= rtol**0.5))
+        t = jnp.where(close, 1, t)
+        state = jnp.where(ok, jnp.where(close, 1, jnp.where(stuck, 2, 0)), 2)
         alpha, f = carry.alpha + t * d_alpha, carry.f + t * d_f
         return _Carry(alpha, f, problem.objective(alpha, f), carry.steps + 1, state)
 
@@ -208,8 +211,8 @@ def _attached(problem: _Problem, mode: jax.Array) -> jax.Array:
     each further one those of an order more.
     """
     fixed = jax.lax.stop_gradient(problem)
-    there = fixed.mean + fixed.curvature.times(mode)
-    inner = fixed.curvature.at(fixed.slopes(there)[1])
+    f = fixed.mean + fixed.curvature.times(mode)
+    inner = fixed.curvature.at(fixed.slopes(f)[1])
     for _ in range(ORDERS):
         f = problem.mean + problem.curvature.times(mode)
         left = mode - problem.slopes(f)[0]

@@ -1,4 +1,4 @@
-"""The normal law that Laplace's approximation gives, and the evidence."""
+"""The posterior by Laplace's approximation, and its evidence."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 from jax.tree_util import Partial
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import check_key, cho_solve, cholesky_each, eigenvalues
-from ..distributions import repaired
-from ..distributions._likelihood import Likelihood
+from .._core import cho_solve, cholesky_each, eigenvalues
+from ..likelihoods import Likelihood, predictive
 from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
 from ..ops._khatri_rao import by_rows
 from ..ops._kron import outer
+from ._arguments import check_draws
 from ._grid_posterior import checked_points, grid_cross, joint_roots, prior_variance
-from ._inputs import Grid
-from ._posterior import AbstractPosterior, clipped
+from ._inputs import all_points, Grid
+from ._posterior import AbstractGPPosterior, clipped, dense_draws
 from ._process import GP
-from ._structure import all_points
 
 
 class Curvature(ops.AbstractOperator):
@@ -74,8 +72,8 @@ class Curvature(ops.AbstractOperator):
     def solve_quietly(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The solution for a vector, and whether it is one; never raises."""
         if isinstance(self.covariance, ops.Dense):
-            found = cho_solve((cholesky_each(self._dense().matrix), True), b)
-            return found, jnp.all(jnp.isfinite(found))
+            solved = cho_solve((cholesky_each(self._dense().matrix), True), b)
+            return solved, jnp.all(jnp.isfinite(solved))
         solve = self._cg(b[:, None])
         return solve.value[:, 0], jnp.all(solve.converged)
 
@@ -115,7 +113,7 @@ class Curvature(ops.AbstractOperator):
         return ops.Dense(jnp.eye(len(matrix), dtype=self.dtype) + matrix, ops.psd)
 
 
-class LaplacePosterior(AbstractPosterior):
+class LaplacePosterior(AbstractGPPosterior):
     r"""The function where its values are $N(\hat f, (K^{-1} + W)^{-1})$, made by `laplace`.
 
     With `solver="cg"`, variances take a solve by conjugate gradients for each test point; draws
@@ -169,17 +167,17 @@ class LaplacePosterior(AbstractPosterior):
         explained = rows.T @ self.curvature._solve(rows)
         return self.prior.kernel.gram(points) - 0.5 * (explained + explained.T)
 
-    def sample(self, key: jax.Array, x: Any, shape: tuple[int, ...] = ()) -> jax.Array:
-        r"""Exact joint draws of this normal law, shape `(*shape, m)`.
+    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        r"""Exact joint draws of this normal approximation, shape `(*sample_shape, m)`.
 
         Between grids by Matheron's rule, with $W^{-1}$ for the noise; see `GridPosterior.sample`.
         """
-        check_key(key)
         if not isinstance(x, Grid) or not isinstance(self.x, Grid):
-            return super().sample(key, x, shape)
+            return dense_draws(self, key, x, sample_shape)
+        check_draws(key, sample_shape)
         seen, new = joint_roots(self.prior, self.x, x)
         function, error = random.split(key)
-        num, half = math.prod(shape), self.curvature.half[:, None]
+        num, half = math.prod(sample_shape), self.curvature.half[:, None]
         noise = random.normal(function, (seen.shape[1], num), self.mode.dtype)
         before = seen.mm(noise)
         before = before if self.observed is None else before[self.observed]
@@ -188,7 +186,7 @@ class LaplacePosterior(AbstractPosterior):
         if self.observed is not None:
             moved = scatter(moved, self.observed, self.x.size)
         draws = new.mm(noise) - self._cross(x).mm(moved)
-        return (self.mean(x)[:, None] + draws).T.reshape(*shape, x.size)
+        return (self.mean(x)[:, None] + draws).T.reshape(*sample_shape, x.size)
 
     def log_evidence(
         self, key: jax.Array | None = None, *, num_probes: int = 10, num_steps: int = 30
@@ -247,34 +245,8 @@ class LaplacePosterior(AbstractPosterior):
         least = jnp.sum(jnp.log1p(spectrum * weight[::-1]))
         return self.objective - 0.5 * most, self.objective - 0.5 * least
 
-    def predict(self, x: Any) -> dist.Normal:
-        """Refused: observations follow the likelihood, see `response`.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("predict: observations are not normal here; their law is response(x)")
-
-    def response(self, x: Any, num_nodes: int = 20) -> dist.MixtureSameFamily:
-        """The law of a new observation at each point, batch shape `(m,)`.
-
-        A mixture of the likelihood's laws at the nodes of Gauss-Hermite quadrature over the
-        function, with density, moments and draws.
-
-        Args:
-            x: points or a grid.
-            num_nodes: of the quadrature.
-
-        Raises:
-            ValueError: `num_nodes` is not a positive integer.
-        """
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
-            raise ValueError(f"response: num_nodes must be at least 1, got {num_nodes!r}")
-        mean, variance = self.moments(x)
-        places, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
-        f = mean[:, None] + jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)
-        probs = jnp.asarray(weights / weights.sum(), mean.dtype)
-        return dist.MixtureSameFamily(dist.Categorical(probs), repaired(self.likelihood(f)))
+    def predict(self, x: Any) -> dist.Distribution:
+        return predictive(self.likelihood, *self.moments(x))
 
     def _cross(self, x: Any) -> Any:
         if isinstance(self.x, Grid):

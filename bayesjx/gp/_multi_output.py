@@ -14,8 +14,7 @@ from .._core import refuse_where
 from ..kernels import AbstractKernel, Coregion
 from ..kernels._kernel import points
 from ._arguments import check_kernel, integer, real_array
-from ._inputs import Grid
-from ._structure import all_points
+from ._inputs import all_points, Grid
 
 
 def icm(kernel: AbstractKernel, factor: Any, diagonal: Any) -> AbstractKernel:
@@ -115,7 +114,7 @@ def stack_outputs(xs: Sequence[Any], ys: Sequence[Any]) -> tuple[jax.Array, jax.
 
 
 def output_noise(variances: Any, x: Any) -> Any:
-    """The noise of each output, as `GP(kernel, noise=...)` takes it for observations at `x`.
+    """The noise of each output, as `GP(kernel, noise_var=...)` takes it for observations at `x`.
 
     Args:
         variances: of the noise of each output, shape `(p,)`.

@@ -18,7 +18,7 @@ from ._svgp import AbstractSVGP, Projection, total, WhitenedNormal
 
 
 class NaturalNormal(NamedTuple):
-    r"""A law of inducing variables by its natural parameters.
+    r"""The normal distribution of inducing variables by its natural parameters.
 
     Attributes:
         precision: $\Lambda = S^{-1}$, shape `(..., m, m)`.
@@ -92,26 +92,26 @@ def svgp_natgrad(
     num_data: int,
     trainable: Callable[[Any], Any] | None = None,
 ) -> Algorithm:
-    r"""Natural gradients for the laws of inducing variables, Optax for the rest.
+    r"""Natural gradients for the distributions of inducing variables, Optax for the rest.
 
     With $g$ and $h$ the derivatives of an expected log density in mean and variance of the
     function, and $\phi$ the features, a step makes
     $\Lambda \leftarrow (1 - \gamma) \Lambda + \gamma (I - 2 w \sum_n h_n \phi_n \phi_n^\top)$ and
     $\Lambda m \leftarrow (1 - \gamma) \Lambda m + \gamma w \sum_n (g_n - 2 h_n \phi_n^\top m)
-    \phi_n$, then a step of Optax on kernel, points and likelihood at the new law. Nothing is
-    differentiated through the law, and $\Lambda$ stays positive definite at any `gamma` up to 1:
-    $h$, negative wherever the likelihood is log-concave, is clipped at 0 elsewhere. With normal
-    noise and all data, `gamma = 1` finds the optimum at once. Several blocks, as of
+    \phi_n$, then a step of Optax on kernel, points and likelihood at the new distribution.
+    Nothing is differentiated through that, and $\Lambda$ stays positive definite at any `gamma` up
+    to 1: $h$, negative wherever the likelihood is log-concave, is clipped at 0 elsewhere. With
+    normal noise and all data, `gamma = 1` finds the optimum at once. Several blocks, as of
     `DecoupledSVGP`, are moved in turn, each given the others.
 
     Args:
         svgp: where to start.
-        optimizer: Optax gradient transformation for all but the laws; None keeps all of that.
+        optimizer: Optax gradient transformation for all but these; None keeps all of that.
         gamma: length of the natural step, in (0, 1], or a schedule of Optax. For likelihoods other
             than normal ones start small, as with `optax.linear_schedule(1e-3, 0.1, 20)`.
         num_data: number of all data, of which minibatches are drawn.
         trainable: chooses what Optax changes, `trainable(svgp)` a leaf or a list of leaves; by
-            default every floating-point array besides the laws that the bound depends on.
+            default every floating-point array besides these that the bound depends on.
 
     Returns:
         `init() -> GradientState`, `step(key, state, x, y) -> (GradientState, GradientInfo)` and a
@@ -172,8 +172,8 @@ def _natural_step(
     gamma: Any,
     key: jax.Array,
 ) -> tuple[jax.Array, tuple[WhitenedNormal, ...], tuple[NaturalNormal, ...]]:
-    """The bound before the step, and the laws after it, in both forms."""
-    parts, blocks, laws = svgp.contributions(at), list(svgp.blocks), list(natural)
+    """The bound before the step, and the distributions after it, in both forms."""
+    parts, blocks, naturals = svgp.contributions(at), list(svgp.blocks), list(natural)
     before = -jnp.stack([block.divergence() for block in blocks]).sum()
 
     def data(moments: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -183,36 +183,36 @@ def _natural_step(
         value, (slope, curvature) = jax.value_and_grad(data)(total(parts))
         if i == 0:
             before = before + value
-        laws[i] = _mixed(laws[i], phi, parts[i][0], slope, curvature, gamma)
-        blocks[i] = _moments(laws[i])
+        naturals[i] = _mixed(naturals[i], phi, parts[i][0], slope, curvature, gamma)
+        blocks[i] = _moments(naturals[i])
         if i + 1 < len(blocks):
             parts[i] = blocks[i].through(phi)
-    return before, tuple(blocks), tuple(laws)
+    return before, tuple(blocks), tuple(naturals)
 
 
 def _mixed(
-    law: NaturalNormal, phi: jax.Array, mean: Any, slope: Any, curvature: Any, gamma: Any
+    normal: NaturalNormal, phi: jax.Array, mean: Any, slope: Any, curvature: Any, gamma: Any
 ) -> NaturalNormal:
-    """The law moved along the natural gradient; the last three arrays are `(n,)` or `(n, l)`."""
-    pull = jnp.maximum(-2 * curvature, 0)
-    site = (phi * pull.T[..., None, :]) @ phi.T
+    """The distribution moved along the natural gradient; data are `(n,)` or `(n, l)`."""
+    weight = jnp.maximum(-2 * curvature, 0)
+    site = (phi * weight.T[..., None, :]) @ phi.T
     target = site + jnp.eye(len(phi), dtype=phi.dtype)
-    shift = (slope + pull * mean).T @ phi.T
+    shift = (slope + weight * mean).T @ phi.T
     gamma = jnp.asarray(gamma, phi.dtype)
     return NaturalNormal(
-        (1 - gamma) * law.precision + gamma * target, (1 - gamma) * law.shift + gamma * shift
+        (1 - gamma) * normal.precision + gamma * target, (1 - gamma) * normal.shift + gamma * shift
     )
 
 
-def _moments(law: NaturalNormal) -> WhitenedNormal:
-    tril = root_of_inverse(law.precision)
-    return WhitenedNormal((tril @ (tril.mT @ law.shift[..., None]))[..., 0], tril)
+def _moments(normal: NaturalNormal) -> WhitenedNormal:
+    tril = root_of_inverse(normal.precision)
+    return WhitenedNormal((tril @ (tril.mT @ normal.shift[..., None]))[..., 0], tril)
 
 
-def _natural(law: WhitenedNormal) -> NaturalNormal:
-    inverse = inverse_tril(jnp.tril(law.scale_tril))
+def _natural(normal: WhitenedNormal) -> NaturalNormal:
+    inverse = inverse_tril(jnp.tril(normal.scale_tril))
     precision = inverse.mT @ inverse
-    return NaturalNormal(precision, (precision @ law.mean[..., None])[..., 0])
+    return NaturalNormal(precision, (precision @ normal.mean[..., None])[..., 0])
 
 
 def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
@@ -224,7 +224,7 @@ def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
             return "the covariance of the inducing points has no Cholesky factor even with jitter"
         mean, spread = total(now.contributions(at))
         if not bool(jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(spread))):
-            return "the law of the inducing variables is not finite; take shorter steps"
+            return "the distribution of the inducing variables is not finite; take shorter steps"
         term = now.data_term(at, y, mean, spread, key)
         bad = ~jnp.isfinite(term)
         if bool(jnp.any(bad)):

@@ -13,15 +13,14 @@ from jax import random
 
 from .._core import check_key, cho_solve, in_chunks, solve_triangular
 from ._arguments import integer
+from ._collapsed import SparsePosterior
 from ._exact import ExactPosterior
 from ._fourier import fourier_features, FourierFeatures
 from ._grid_posterior import _on_grid, checked_points, grid_cross, GridPosterior
 from ._heteroscedastic import HeteroscedasticPosterior
-from ._inputs import Grid
-from ._posterior import AbstractPosterior
+from ._inputs import all_points, Grid
+from ._posterior import AbstractGPPosterior
 from ._process import GP
-from ._sparse_posterior import SparsePosterior
-from ._structure import all_points
 
 CHUNK = 1024  # points at which the prior's features are held at a time
 
@@ -58,24 +57,24 @@ class PathwiseSamples(eqx.Module):
 
 
 def pathwise(
-    key: jax.Array, posterior: AbstractPosterior, num: int, features: int = 2000
+    key: jax.Array, posterior: AbstractGPPosterior, num_samples: int, *, num_features: int = 2000
 ) -> PathwiseSamples:
     r"""Draws of a posterior as functions, by Matheron's rule.
 
     $f(x) = f_0(x) + k(x, c) (K + N)^{-1} (u - f_0(c) - \epsilon)$ with a draw $f_0$ of the prior
     and $\epsilon \sim N(0, N)$. The data enter exactly; $f_0$ has as covariance the estimate of the
     kernel by random features, the same for all draws of one call, with errors of the order of
-    `features ** -0.5` where data leave the function free. It is exact where the features are, see
-    `fourier_features`.
+    `num_features ** -0.5` where data leave the function free. It is exact where the features are,
+    see `fourier_features`.
 
     Args:
         key: of the draws.
         posterior: an exact or a sparse one, one on a grid, or a heteroscedastic one.
-        num: how many functions.
-        features: `num` of `fourier_features`.
+        num_samples: how many functions.
+        num_features: see `fourier_features`.
 
     Raises:
-        ValueError: `num` is not positive, or the kernel has no Fourier features.
+        ValueError: `num_samples` is not positive, or the kernel has no Fourier features.
         NotImplementedError: a posterior of another kind.
 
     References:
@@ -84,10 +83,10 @@ def pathwise(
         Gaussian processes", JMLR 22.
     """
     check_key(key)
-    num = integer("num", num, -math.inf)
+    num = integer("num_samples", num_samples, -math.inf)
     if num < 1:
-        raise ValueError(f"num must be positive, got {num}")
-    features = integer("features: num", features, 2)
+        raise ValueError(f"num_samples must be positive, got {num}")
+    features = integer("num_features", num_features, 2)
     posterior, centres = _anchored(posterior)
     seen = all_points(centres)
     if isinstance(posterior, GridPosterior):
@@ -140,7 +139,7 @@ def _(posterior: GridPosterior) -> tuple[Any, Any]:
 
 @_anchored.register
 def _(posterior: SparsePosterior) -> tuple[Any, Any]:
-    return posterior, posterior.features.points
+    return posterior, posterior.features.inducing_points
 
 
 @_updates.register
@@ -160,12 +159,12 @@ def _(posterior: GridPosterior, key: jax.Array, drawn: jax.Array) -> jax.Array:
 
 @_updates.register
 def _(posterior: SparsePosterior, key: jax.Array, drawn: jax.Array) -> jax.Array:
-    features, (from_law, from_jitter) = posterior.features, random.split(key)
+    features, (from_inducing, from_jitter) = posterior.features, random.split(key)
     # The inducing variables are values of the function with the jitter as noise.
     values = drawn + _jitter(features.jitter, from_jitter, drawn)
     whitened = solve_triangular(features.tril, values.T, lower=True)
-    law = random.normal(from_law, drawn.shape, drawn.dtype) @ posterior.scale_tril.T
-    wanted = (posterior.whitened_mean + law).T
+    drawn_inducing = random.normal(from_inducing, drawn.shape, drawn.dtype) @ posterior.scale_tril.T
+    wanted = (posterior.whitened_mean + drawn_inducing).T
     return solve_triangular(features.tril, wanted - whitened, lower=True, trans=1).T
 
 

@@ -19,68 +19,79 @@ from ..kernels import AbstractKernel
 from ..kernels._parameters import valid
 from ..ssm import MarkovGP
 from ._arguments import check_kernel, checked_jitter, real_array
-from ._inputs import Grid
-from ._structure import all_points, as_points, covariance
-from ._time_inputs import Times
+from ._inputs import all_points, as_points, covariance, Grid, Times
+
+
+class MeanOfTime(eqx.Module):
+    """The prior mean as a function of a time, where it is one of a point `(1,)`."""
+
+    mean: Any
+
+    def __call__(self, time: jax.Array) -> jax.Array:
+        mean = jnp.asarray(self.mean(time[None]))
+        return mean.reshape(()) if mean.size == 1 else mean
 
 
 class GP(eqx.Module):
     r"""$f \sim GP(m, k)$ and observations $y = f(x) + \epsilon$.
 
-    `prior(x)` is the joint law of the observations at `x`, a NumPyro distribution whose covariance
-    keeps the structure that the kernel has there: in a model,
-    `numpyro.sample("y", GP(kernel, noise=0.1)(x), obs=y)` is the marginal likelihood. Where
+    `prior(x)` is the joint distribution of the observations at `x`, a NumPyro distribution whose
+    covariance keeps the structure that the kernel has at these points: in a model,
+    `numpyro.sample("y", GP(kernel, noise_var=0.1)(x), obs=y)` is the marginal likelihood. Where
     lengthscales or variances that are known only at run time are negative, its density is NaN.
 
     Args:
         kernel: the covariance function.
         mean: a number, or a function from a point `(d,)` to one; an Equinox module keeps its
             parameters trainable.
-        noise: variance of $\epsilon$, in squared units of `y`: a scalar, one for each observation,
-            shape `(n,)`, or an operator tagged `ops.psd` for correlated noise. 0 says that the
-            function itself is observed. `minimise` learns a scalar, and leaves the others, which
-            are known, as they are.
+        noise_var: variance of $\epsilon$, in squared units of `y`: a scalar, one for each
+            observation, shape `(n,)`, or an operator tagged `ops.psd` for correlated noise. 0 says
+            that the function itself is observed. `minimise` learns a scalar, and leaves the others,
+            which are known, as they are.
 
     Raises:
-        ValueError: `noise` is known and negative or NaN, or has more than one axis; `kernel` is no
-            covariance function, or `mean` neither a number nor a function.
+        ValueError: `noise_var` is known and negative or NaN, or has more than one axis; `kernel` is
+            no covariance function, or `mean` neither a number nor a function.
     """
 
     kernel: AbstractKernel
     mean: Any
     # One variance for each observation, or their covariance, comes from whoever measured them.
-    noise: Any = constrained_field(
+    noise_var: Any = constrained_field(
         constraints.nonnegative,
-        known=lambda noise: not isinstance(noise, jax.Array) or noise.ndim > 0,
+        known=lambda noise_var: not isinstance(noise_var, jax.Array) or noise_var.ndim > 0,
     )
 
     def __init__(
         self,
         kernel: AbstractKernel,
         mean: Any | Callable[[jax.Array], jax.Array] = 0.0,
-        noise: Any = 0.0,
+        *,
+        noise_var: Any = 0.0,
     ):
         check_kernel(kernel)
         self.kernel = kernel
         self.mean = mean if callable(mean) else _known_mean(mean)
-        if not isinstance(noise, ops.AbstractOperator):
-            noise = real_array("noise", noise)
-            if jnp.ndim(noise) > 1:
-                raise ValueError(f"noise must be a scalar or (n,), got shape {jnp.shape(noise)}")
-            if not isinstance(noise, jax.core.Tracer):
-                refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative: {noise}")
-            noise = jnp.asarray(noise, _floating(noise))
-        self.noise = noise
+        if not isinstance(noise_var, ops.AbstractOperator):
+            noise_var = real_array("noise_var", noise_var)
+            if jnp.ndim(noise_var) > 1:
+                got = jnp.shape(noise_var)
+                raise ValueError(f"noise_var must be a scalar or (n,), got shape {got}")
+            if not isinstance(noise_var, jax.core.Tracer):
+                text = f"noise_var must not be negative: {noise_var}"
+                refuse_where(noise_var, lambda v: ~(v >= 0), text)
+            noise_var = jnp.asarray(noise_var, _floating(noise_var))
+        self.noise_var = noise_var
 
     def __call__(self, x: Any, mask: Any = None, **solver: Any) -> StructuredNormal | MarkovGP:
-        """The joint law of the observations at `x`.
+        """The joint distribution of the observations at `x`.
 
         Args:
-            x: points, shape `(n, d)` or `(n,)`, a `Grid`, or `Times`, whose law is an
+            x: points, shape `(n, d)` or `(n,)`, a `Grid`, or `Times`, where it is an
                 `ssm.MarkovGP` with densities in linear time.
             mask: on a grid, which cells are observed, booleans of its shape, known when traced;
-                the law is then of those cells only, in the order of the grid. At times, which
-                values are observed; the others may be anything.
+                the distribution is then of those cells only, in the order of the grid. At times,
+                which values are observed; the others may be anything.
             solver: with a mask, options of `ops.Masked` such as `solver="cg"`.
 
         Raises:
@@ -102,35 +113,35 @@ class GP(eqx.Module):
         return StructuredNormal(loc[masked.observed], masked)
 
     def in_time(self, x: Times, mask: Any = None) -> MarkovGP:
-        """The joint law of the observations at times, by a state space; see `__call__`."""
-        if not isinstance(self.noise, jax.Array):
-            raise ValueError("at Times the noise must be a scalar or (n,), not an operator")
+        """The joint distribution of the observations at times, by a state space."""
+        if not isinstance(self.noise_var, jax.Array):
+            raise ValueError("at Times noise_var must be a scalar or (n,), not an operator")
         return MarkovGP(
             self.kernel,
             x.times,
-            self.noise,
-            self.mean_at(x),
-            mask,
+            MeanOfTime(self.mean) if callable(self.mean) else self.mean,
+            noise_var=self.noise_var,
+            mask=mask,
             backend=x.backend,
             harmonics=x.harmonics,
         )
 
     def latent(self, x: Any, jitter: float | None = None) -> StructuredNormal:
-        """The joint law of the function's values at `x`, without noise.
+        """The joint distribution of the function's values at `x`, without noise.
 
         Covariances of smooth functions are singular to rounding and have no density. So a jitter is
-        there from the start, which keeps the density smooth in all parameters: a site of it can be
+        added from the start, which keeps the density smooth in all parameters: a site of it can be
         sampled by NUTS, together with those. Draws have it too.
 
         Args:
             x: as for `__call__`.
             jitter: added to the diagonal, relative to the mean variance of the prior; by default
-                1e-6 in float64 and 1e-4 in float32. With 0 the law is exact; its density is NaN
+                1e-6 in float64 and 1e-4 in float32. With 0 it is exact; its density is NaN
                 where the covariance is singular to rounding.
 
         Returns:
-            A law whose `covariance` reports what was added, as its `jitter`, or, on a `Grid`, as
-            its `noise.scale`.
+            A distribution whose `covariance` reports what was added, as its `jitter`, or, on a
+            `Grid`, as its `noise.scale`.
 
         Raises:
             ValueError: `x` is wrong, see `__call__`, or `jitter` is negative.
@@ -151,12 +162,12 @@ class GP(eqx.Module):
         if not callable(self.mean):
             size = x.size if isinstance(x, Grid) else len(x)
             return jnp.full(size, self.mean, _dtype(x))
-        found, size = jax.vmap(self.mean)(all_points(x)), x.size if isinstance(x, Grid) else len(x)
-        if found.shape not in ((size,), (size, 1)):
+        mean, size = jax.vmap(self.mean)(all_points(x)), x.size if isinstance(x, Grid) else len(x)
+        if mean.shape not in ((size,), (size, 1)):
             raise ValueError(
-                f"mean must be a function from a point to one number, this gives {found.shape[1:]}"
+                f"mean must be a function from a point to one number, this gives {mean.shape[1:]}"
             )
-        return found.reshape(-1).astype(_dtype(x))
+        return mean.reshape(-1).astype(_dtype(x))
 
     def covariance(self, x: Any) -> ops.AbstractOperator:
         """The prior covariance of the function at `x`: `ops.Kron` on a grid, else `ops.Dense`."""
@@ -173,19 +184,20 @@ class GP(eqx.Module):
             ValueError: the noise is of another number of observations.
         """
         size = x.size if isinstance(x, Grid) else len(x)
-        if isinstance(self.noise, ops.AbstractOperator):
-            if self.noise.shape != (size, size):
-                raise ValueError(f"noise is {self.noise.shape} and there are {size} observations")
-            return self.noise
-        noise = valid(self.noise).astype(_dtype(x))
-        if noise.ndim == 0:
-            return ops.ScaledIdentity(noise, size)
-        if noise.shape != (size,):
+        if isinstance(self.noise_var, ops.AbstractOperator):
+            if self.noise_var.shape != (size, size):
+                got = self.noise_var.shape
+                raise ValueError(f"noise_var is {got} and there are {size} observations")
+            return self.noise_var
+        noise_var = valid(self.noise_var).astype(_dtype(x))
+        if noise_var.ndim == 0:
+            return ops.ScaledIdentity(noise_var, size)
+        if noise_var.shape != (size,):
             raise ValueError(
-                f"noise must be a scalar or have shape ({size},), one for each observation, got "
-                f"{noise.shape}"
+                f"noise_var must be a scalar or have shape ({size},), one for each observation, "
+                f"got {noise_var.shape}"
             )
-        return ops.Diag(noise, ops.psd)
+        return ops.Diag(noise_var, ops.psd)
 
 
 def observations(prior: GP, x: Any, y: Any) -> tuple[Any, jax.Array]:

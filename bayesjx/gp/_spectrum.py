@@ -85,8 +85,8 @@ def _(
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
     which, weights = _components(order, valid(kernel.weights), num)
-    spread = jnp.sqrt(2 * kernel.rates[which])
-    draw = spread * random.normal(draw, (num,), parameter_dtype(kernel))
+    scale = jnp.sqrt(2 * kernel.rates[which])
+    draw = scale * random.normal(draw, (num,), parameter_dtype(kernel))
     return (2 * jnp.pi * valid(kernel.frequencies)[which] + draw)[:, None], weights
 
 
@@ -246,7 +246,7 @@ def _even(kernel: Any, num: int) -> jax.Array:
 
 
 def _student(key: jax.Array, num: int, dim: int, degrees: int, dtype: Any) -> jax.Array:
-    """Draws of the multivariate t law, shape `(num, dim)`."""
+    """Draws of the multivariate Student t distribution, shape `(num, dim)`."""
     normal, square = random.split(key)
     squares = jnp.sum(random.normal(square, (num, degrees), dtype) ** 2, axis=1, keepdims=True)
     return random.normal(normal, (num, dim), dtype) * math.sqrt(degrees) / jnp.sqrt(squares)

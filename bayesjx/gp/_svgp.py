@@ -13,20 +13,21 @@ import numpy as np
 
 from .. import ops
 from .._core import checked_finite, refuse_where, trained
-from ..distributions._likelihood import expectation, Gaussian, in_support, Likelihood
 from ..kernels import AbstractKernel
 from ..kernels._kernel import points as as_points
+from ..likelihoods import expectation, Gaussian, held, in_support, Likelihood
 from ._arguments import checked_jitter, integer
-from ._inducing_features import inducing_features
+from ._collapsed import SparsePosterior
+from ._inducing import inducing_features
+from ._inputs import all_points
 from ._inverse_factor import inverse_factor, product, written_out
-from ._predictive import held
 from ._process import check_prior, GP
-from ._sparse_posterior import SparsePosterior
-from ._structure import all_points
 
 
 class WhitenedNormal(eqx.Module):
-    r"""$v \sim N(m, R R^\top)$, a law of whitened inducing variables, standard normal a priori.
+    r"""Normal distribution of whitened inducing variables, $v \sim N(m, R R^\top)$.
+
+    A priori they are standard normal.
 
     Attributes:
         mean: $m$, shape `(m,)`, or `(l, m)` for `l` latent functions.
@@ -39,11 +40,11 @@ class WhitenedNormal(eqx.Module):
     def through(self, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
         r"""Mean and variance of $\phi^\top v$, shape `(n,)` or `(n, l)`, for features `(m, n)`."""
         root = written_out(jnp.tril(self.scale_tril).mT)
-        spread = jnp.sum(product(root, phi) ** 2, axis=-2)
-        return (self.mean @ phi).T, spread.T
+        variance = jnp.sum(product(root, phi) ** 2, axis=-2)
+        return (self.mean @ phi).T, variance.T
 
     def divergence(self) -> jax.Array:
-        """The Kullback-Leibler divergence from the standard normal law, scalar."""
+        """The Kullback-Leibler divergence from the standard normal, scalar."""
         tril = jnp.tril(self.scale_tril)
         logdet = 2 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(tril, axis1=-2, axis2=-1))))
         return 0.5 * (jnp.sum(tril**2) + jnp.sum(self.mean**2) - self.mean.size - logdet)
@@ -67,7 +68,7 @@ class AbstractSVGP(eqx.Module):
     """A process approximated through independent blocks of whitened inducing variables."""
 
     prior: eqx.AbstractVar[GP]
-    points: eqx.AbstractVar[jax.Array]
+    inducing_points: eqx.AbstractVar[jax.Array]
     likelihood: eqx.AbstractVar[Likelihood | None]
     tight: eqx.AbstractVar[bool]
     blocks: eqx.AbstractVar[tuple[WhitenedNormal, ...]]
@@ -90,7 +91,7 @@ class AbstractSVGP(eqx.Module):
     @property
     def observed(self) -> Likelihood:
         """The likelihood: that of the prior's noise if none was given."""
-        return Gaussian(self.prior.noise) if self.likelihood is None else self.likelihood
+        return Gaussian(self.prior.noise_var) if self.likelihood is None else self.likelihood
 
     def elbo(
         self, x: Any, y: Any, num_data: int | None = None, *, key: jax.Array | None = None
@@ -101,7 +102,7 @@ class AbstractSVGP(eqx.Module):
 
         Args:
             x: inputs, shape `(b, d)` or `(b,)`.
-            y: observations, shape `(b,)`, or `(b, ...)` for laws of vectors.
+            y: observations, shape `(b,)`, or `(b, ...)` for distributions of vectors.
             num_data: $N$, of which these are drawn; by default these are all.
             key: for likelihoods of three and more latents.
 
@@ -125,9 +126,9 @@ class AbstractSVGP(eqx.Module):
         self, at: Projection, y: jax.Array, weight: Any, key: jax.Array | None = None
     ) -> jax.Array:
         """The bound from what `project` and `batch` gave, scalar."""
-        mean, spread = total(self.contributions(at))
+        mean, variance = total(self.contributions(at))
         divergence = jnp.stack([block.divergence() for block in self.blocks])
-        term = self.data_term(at, y, mean, spread, key)
+        term = self.data_term(at, y, mean, variance, key)
         return weight * jnp.sum(term) - jnp.sum(divergence)
 
     def contributions(self, at: Projection) -> list[tuple[jax.Array, jax.Array]]:
@@ -136,7 +137,7 @@ class AbstractSVGP(eqx.Module):
         return [block.through(phi) for block, phi in pairs]
 
     def data_term(
-        self, at: Projection, y: jax.Array, mean: Any, spread: Any, key: Any = None
+        self, at: Projection, y: jax.Array, mean: Any, variance: Any, key: Any = None
     ) -> jax.Array:
         """Expected log densities where the blocks bring mean and variance, shape `(n,)`."""
         prior_mean, residual = at.mean, at.residual
@@ -144,24 +145,25 @@ class AbstractSVGP(eqx.Module):
             prior_mean, residual = prior_mean[:, None], residual[:, None]
         mean = prior_mean + mean
         if not self.tight:
-            return expectation(self.observed, y, mean, residual + spread, key)
+            return expectation(self.observed, y, mean, residual + variance, key)
         # What the inducing variables leave costs log(1 + d / σ²) / 2 instead of d / (2 σ²).
         noise = _noise(self.observed).astype(mean.dtype)
-        term = expectation(self.observed, y, mean, spread)
+        term = expectation(self.observed, y, mean, variance)
         return term - 0.5 * jnp.log1p(residual / noise)
 
     def batch(self, x: Any, y: Any, num_data: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Inputs and responses, checked, and what the sum over them is multiplied with."""
         x = as_points("x", x)
-        guard = jnp.ones((), self.points.dtype)
+        guard = jnp.ones((), self.inducing_points.dtype)
         if isinstance(x, jax.core.Tracer):  # as in `in_support`
             bad = ~jnp.all(jnp.isfinite(x))
             guard = eqx.error_if(guard, bad, "x holds NaN or infinite values")
         else:
             checked_finite("x", x)
-        x = x.astype(self.points.dtype)
-        if x.shape[1] != self.points.shape[1]:
-            raise ValueError(f"x has {x.shape[1]} coordinates, the points {self.points.shape[1]}")
+        x = x.astype(self.inducing_points.dtype)
+        if x.shape[1] != self.inducing_points.shape[1]:
+            d = self.inducing_points.shape[1]
+            raise ValueError(f"x has {x.shape[1]} coordinates, the inducing points {d}")
         if jnp.ndim(y) == 0 or jnp.shape(y)[0] != len(x):
             raise ValueError(f"y must have shape ({len(x)},) or ({len(x)}, ...); {jnp.shape(y)}")
         latents = self.blocks[0].mean.shape[:-1]
@@ -179,7 +181,7 @@ class AbstractSVGP(eqx.Module):
         return x, y, guard * (num_data / len(x))
 
     def with_blocks(self, blocks: tuple[WhitenedNormal, ...]) -> Any:
-        """The same with other laws of the inducing variables."""
+        """The same with other distributions of the inducing variables."""
         return eqx.tree_at(lambda svgp: svgp.blocks, self, blocks)
 
     def trained(self, state: Any) -> Any:
@@ -196,12 +198,13 @@ class SVGP(AbstractSVGP):
     256 points, 128 with 128 orthogonal ones (`DecoupledSVGP`) take less time.
 
     Args:
-        prior: the process. Without a likelihood, its `noise` is that of the observations.
-        points: inducing points, shape `(m, d)` or `(m,)`.
-        likelihood: from the function to a NumPyro distribution, see `expected_log_prob`.
+        prior: the process. Without a likelihood, its `noise_var` is that of the observations.
+        likelihood: from the function to a NumPyro distribution, see
+            `likelihoods.expected_log_prob`.
+        inducing_points: shape `(m, d)` or `(m,)`.
         num_latents: independent functions with this prior that the likelihood has of each
             observation, as trailing axis of its argument; 1 means no such axis.
-        q: law of the whitened inducing variables; by default that of the prior.
+        q: distribution of the whitened inducing variables; by default that of the prior.
         tight: use the tightened bound, with normal noise only: never below the other one, with
             the same optimum of `q`.
         jitter: see `inducing_features`.
@@ -217,8 +220,8 @@ class SVGP(AbstractSVGP):
     """
 
     prior: GP
-    points: jax.Array
     likelihood: Likelihood | None
+    inducing_points: jax.Array
     blocks: tuple[WhitenedNormal, ...]
     tight: bool = eqx.field(static=True)
     jitter: float | None = eqx.field(static=True)
@@ -226,9 +229,9 @@ class SVGP(AbstractSVGP):
     def __init__(
         self,
         prior: GP,
-        points: Any,
         likelihood: Likelihood | None = None,
         *,
+        inducing_points: Any,
         num_latents: int = 1,
         q: WhitenedNormal | None = None,
         tight: bool = False,
@@ -236,27 +239,29 @@ class SVGP(AbstractSVGP):
     ):
         check_observed(prior, likelihood, tight)
         self.prior, self.likelihood = prior, likelihood
-        self.points = all_points(points, "points")
-        self.jitter = None if jitter is None else checked_jitter(jitter, self.points.dtype)
-        self.blocks = (start(q, "q", len(self.points), num_latents, self.points.dtype),)
+        self.inducing_points = all_points(inducing_points, "inducing_points")
+        self.jitter = None if jitter is None else checked_jitter(jitter, self.inducing_points.dtype)
+        self.blocks = (
+            start(q, "q", len(self.inducing_points), num_latents, self.inducing_points.dtype),
+        )
         self.tight = tight
 
     @property
     def q(self) -> WhitenedNormal:
-        """The law of the whitened inducing variables."""
+        """The distribution of the whitened inducing variables."""
         return self.blocks[0]
 
     def project(self, x: jax.Array) -> Projection:
         """The prior's part at points `(n, d)`."""
         kernel = self.prior.kernel
-        added = first_jitter(kernel, self.points, self.jitter)
-        whiten = inverse_factor(kernel.gram(self.points) + added)[0]
-        phi = product(whiten, kernel.gram(self.points, x))
+        added = first_jitter(kernel, self.inducing_points, self.jitter)
+        whiten = inverse_factor(kernel.gram(self.inducing_points) + added)[0]
+        phi = product(whiten, kernel.gram(self.inducing_points, x))
         residual = jnp.maximum(kernel.diag(x) - jnp.sum(phi**2, axis=0), 0)
         return Projection(mean_at(self.prior, x), (phi,), residual)
 
     def posterior(self, latent: int | None = None) -> SparsePosterior:
-        features = inducing_features(self.prior.kernel, self.points, self.jitter)
+        features = inducing_features(self.prior.kernel, self.inducing_points, self.jitter)
         q = of_latent(self.q, latent)
         tril = jnp.tril(q.scale_tril)
         count = num_latents(self.q)
@@ -272,24 +277,24 @@ def mean_at(prior: GP, x: jax.Array) -> jax.Array:
 
 def total(contributions: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
     """Mean and variance that all blocks bring together."""
-    mean, spread = contributions[0]
-    for more_mean, more_spread in contributions[1:]:
-        mean, spread = mean + more_mean, spread + more_spread
-    return mean, spread
+    mean, variance = contributions[0]
+    for more_mean, more_variance in contributions[1:]:
+        mean, variance = mean + more_mean, variance + more_variance
+    return mean, variance
 
 
 def first_jitter(kernel: AbstractKernel, points: jax.Array, jitter: float | None) -> jax.Array:
     """What `inducing_features` adds to the covariance of the points, a scalar multiple of I."""
-    if jitter is None:
-        jitter = 1e-6 if points.dtype == jnp.float64 else 1e-4
-    added = jitter * jax.lax.stop_gradient(jnp.mean(kernel.diag(points)))
+    added = checked_jitter(jitter, points.dtype) * jax.lax.stop_gradient(
+        jnp.mean(kernel.diag(points))
+    )
     return added * jnp.eye(len(points), dtype=points.dtype)
 
 
 def start(
     q: WhitenedNormal | None, name: str, m: int, num_latents: int, dtype: Any
 ) -> WhitenedNormal:
-    """The law that was given, checked, or that of the prior."""
+    """The distribution that was given, checked, or that of the prior."""
     integer("num_latents", num_latents, 1)
     lead = () if num_latents == 1 else (num_latents,)
     if q is None:
@@ -305,12 +310,12 @@ def start(
 
 
 def num_latents(q: WhitenedNormal) -> int:
-    """How many functions the law is of."""
+    """How many functions the distribution is of."""
     return 1 if q.mean.ndim == 1 else len(q.mean)
 
 
 def of_latent(q: WhitenedNormal, latent: int | None) -> WhitenedNormal:
-    """The law of one latent function."""
+    """The distribution of one latent function."""
     if q.mean.ndim == 1:
         if latent not in (None, 0):
             raise ValueError(f"posterior: there is one latent function, latent={latent} is not")
@@ -329,7 +334,7 @@ def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
         ValueError: they do not.
     """
     check_prior(prior)
-    noise = prior.noise
+    noise = prior.noise_var
     if likelihood is not None:
         if not callable(likelihood):
             raise ValueError(
@@ -342,10 +347,10 @@ def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
             raise ValueError("tight: the tightened bound is known for normal noise only")
         return
     if isinstance(noise, ops.AbstractOperator) or noise.ndim:
-        raise ValueError("the noise of the prior must be a scalar, as minibatches are drawn")
+        raise ValueError("noise_var of the prior must be a scalar, as minibatches are drawn")
     if not isinstance(noise, jax.core.Tracer):
         refuse_where(
-            noise, lambda v: ~(v > 0), "the noise of the prior must be positive, or pass likelihood"
+            noise, lambda v: ~(v > 0), "noise_var of the prior must be positive, or pass likelihood"
         )
 
 
@@ -354,4 +359,4 @@ def _known(value: Any, bad: Any) -> bool:
 
 
 def _noise(likelihood: Any) -> jax.Array:
-    return likelihood.noise
+    return likelihood.noise_var

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -12,26 +12,58 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import Algorithm, refuse_where
-from ..distributions._likelihood import in_support, Likelihood, log_predictive_prob
+from ..likelihoods import AbstractPosterior, held, in_support, Likelihood, predictive
 from . import _site_updates as updates
-from ._inputs import count, law_of, numbers, positive, share
-from ._markov_gp import MarkovGP
+from ._backend import Plan
+from ._inputs import count, evaluated, numbers, positive, share
 from ._posterior import MarkovPosterior
 from ._site_updates import Chain, method_of, Parameters, SitesInfo, SitesState
 from ._sites import make_problem, Problem
+from ._spaces import AbstractStateSpace
 
 ALLOWED = (0, 1, 0.5, -1)  # values, one of which most likelihoods allow
 
 
+@runtime_checkable
+class MarkovPrior(Protocol):
+    """What is asked of a `MarkovGP` here."""
+
+    space: AbstractStateSpace
+    before: jax.Array
+    steps: jax.Array
+    loc: jax.Array
+    mean_function: Any
+    observed: jax.Array
+    order: Any
+    readout: Any
+    origin: float
+    backend: str
+    noisy: bool
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """That of the observations."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """How a series of this length is filtered."""
+        ...
+
+    def as_given(self, array: jax.Array) -> jax.Array:
+        """An array in the order of time, in the order of the observations."""
+        ...
+
+
 def site_updates(
-    prior: MarkovGP,
+    prior: MarkovPrior,
     y: Any,
     likelihood: Likelihood,
     method: str = "vi",
     *,
     rate: float = 0.7,
     power: float = 1.0,
-    residual: Any = 0.0,
+    residual_var: Any = 0.0,
 ) -> Algorithm:
     """Conjugate-computation VI, power EP or posterior linearisation as `(init, step)`.
 
@@ -39,7 +71,7 @@ def site_updates(
     `SitesState`; `step(None, state)` the next one and a `SitesInfo`. Arguments and errors are those
     of `approximate`.
     """
-    chain, problem = _checked(prior, y, likelihood, method, residual, rate=rate, power=power)
+    chain, problem = _checked(prior, y, likelihood, method, residual_var, rate=rate, power=power)
 
     def step(key: Any, state: SitesState) -> tuple[SitesState, SitesInfo]:
         return updates.step(method, chain, problem, power, rate, state)
@@ -48,27 +80,28 @@ def site_updates(
 
 
 def approximate(
-    prior: MarkovGP,
+    prior: MarkovPrior,
     y: Any,
     likelihood: Likelihood,
     method: str = "vi",
     *,
     rate: float = 0.7,
     power: float = 1.0,
-    residual: Any = 0.0,
+    residual_var: Any = 0.0,
     max_steps: int = 100,
-    tolerance: float | None = None,
+    atol: float | None = None,
 ) -> MarkovApproximation:
-    r"""The law of a process of time given observations with any likelihood, in $O(n)$ a step.
+    r"""The approximate posterior of a process of time with any likelihood, in $O(n)$ a step.
 
     The likelihood of each observation is replaced by a normal factor; three methods say which.
 
-    - `"vi"`, conjugate-computation variational inference: the normal law that maximises the
-      evidence lower bound, which its `log_evidence` is.
+    - `"vi"`, conjugate-computation variational inference: the normal distribution that maximises
+      the evidence lower bound, which its `log_evidence` is.
     - `"ep"`, power expectation propagation: most accurate as a rule, above all with `power=0.5`
       where likelihoods are not log-concave; its `log_evidence` is an estimate, of either sign.
     - `"pl"`, posterior linearisation: only needs mean and variance of the observations; so a
-      Student-t likelihood is to it a normal one. Its `log_evidence` is the lower bound there.
+      Student-t likelihood is to it a normal one. Its `log_evidence` is the lower bound for these
+      factors.
 
     In a NumPyro model it integrates the function out:
     `numpyro.factor("evidence", approximate(MarkovGP(kernel, times), y, likelihood).log_evidence())`
@@ -80,7 +113,7 @@ def approximate(
     equal and whose likelihoods do the same, with other data inside perhaps, share one program.
 
     Args:
-        prior: the process at the times of the observations, without noise; several outputs too.
+        prior: a `MarkovGP` at the times of the observations, without noise; several outputs too.
         y: observations, of its event shape; where its mask says that nothing was observed they may
             be anything.
         likelihood: from values of the function to a NumPyro distribution, elementwise, such as
@@ -91,16 +124,16 @@ def approximate(
         rate: how far a step goes from the old sites to the new ones, in (0, 1]. 1 is fastest where
             the likelihood is log-concave, and may go round in circles where it is not.
         power: of "ep", in (0, 1].
-        residual: variance that the function has besides the process, at each observation alone: a
-            scalar or of the shape of `y`; what inducing places leave, for example.
+        residual_var: variance that the function has besides the process, at each observation alone:
+            a scalar or of the shape of `y`; what inducing points leave, for example.
         max_steps: at most.
-        tolerance: it has converged once means change by less than this in standard deviations, and
+        atol: it has converged once means change by less than this in standard deviations, and
             log variances too; by default 1e-8, or 1e-4 in single precision.
 
     Returns:
         The posterior, which says whether it has converged; if not, its evidence is NaN. It has
-        not where a site could not be updated, as where its cavity is no normal law, or where a
-        likelihood is narrower than 3e-8 of what it is multiplied with.
+        not where a site could not be updated, as where its cavity is no normal distribution, or
+        where a likelihood is narrower than 3e-8 of what it is multiplied with.
 
     Raises:
         ValueError: a wrong shape, a prior with noise, `y` outside of the support, an unknown
@@ -113,23 +146,26 @@ def approximate(
         inference with PSD guarantees", JMLR 24; Chang, Wilkinson, Khan and Solin (2020), "Fast
         variational learning in state-space Gaussian process models", MLSP.
     """
-    chain, problem = _checked(prior, y, likelihood, method, residual, rate=rate, power=power)
+    chain, problem = _checked(prior, y, likelihood, method, residual_var, rate=rate, power=power)
     count("max_steps", max_steps)
-    if tolerance is None:
-        tolerance = 1e-8 if chain.steps.dtype == jnp.float64 else 1e-4
-    positive("tolerance", tolerance)
+    if atol is None:
+        atol = 1e-8 if chain.steps.dtype == jnp.float64 else 1e-4
+    positive("atol", atol)
     parameters = Parameters(chain, problem)
     # All that parameters enter by, also inside the likelihood, is held fixed in the search.
     fixed = jax.lax.stop_gradient(parameters)
     state = updates.begin(fixed.chain)
-    state, taken, done = updates.search(method, *fixed, power, rate, state, max_steps, tolerance)
+    state, num_steps, converged = updates.search(
+        method, *fixed, power, rate, state, max_steps, atol
+    )
     return MarkovApproximation(
         parameters,
         jax.lax.stop_gradient(state),
-        taken,
-        done,
-        likelihood,
+        num_steps,
+        converged,
+        held(likelihood),
         prior.loc,
+        prior.mean_function,
         prior.origin,
         prior.backend,
         method,
@@ -138,19 +174,20 @@ def approximate(
     )
 
 
-class MarkovApproximation(eqx.Module):
-    """The normal law of a process given observations with some likelihood.
+class MarkovApproximation(AbstractPosterior):
+    """The normal approximation of the posterior of a process with some likelihood.
 
     All that it answers has the derivatives of the whole, in parameters of prior and likelihood,
-    the sites' motion included, to any order.
+    the sites' motion included, to any order. `x` stands for times as in `MarkovPosterior`.
 
     Attributes:
         parameters: the process at its observations, and these with their likelihood.
-        found: sites and moments, without derivatives.
-        steps: updates made, scalar.
+        solution: sites and moments, without derivatives.
+        num_steps: updates made, scalar.
         converged: whether they have converged, boolean scalar; not if a site could not be updated.
-        likelihood: as it was given.
-        loc: prior mean of the function.
+        likelihood: of the observations.
+        loc: prior mean of the function at the observations.
+        mean_function: see `MarkovPosterior`.
         origin: what the times are counted from.
         backend: see `MarkovGP`.
         method: "vi", "ep" or "pl".
@@ -159,11 +196,12 @@ class MarkovApproximation(eqx.Module):
     """
 
     parameters: Parameters
-    found: SitesState
-    steps: jax.Array
+    solution: SitesState
+    num_steps: jax.Array
     converged: jax.Array
-    likelihood: Likelihood
+    likelihood: Any
     loc: jax.Array
+    mean_function: Any
     origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)
     method: str = eqx.field(static=True)
@@ -172,8 +210,11 @@ class MarkovApproximation(eqx.Module):
 
     @property
     def state(self) -> SitesState:
-        """Sites and moments at the observations, in the order in which these were given."""
-        return updates.fixed_point(self.parameters, self.found, **self._options)
+        """Sites and moments at the observations, in the order in which these were given.
+
+        Moments are of the function less its prior mean.
+        """
+        return updates.fixed_point(self.parameters, self.solution, **self._options)
 
     @property
     def posterior(self) -> MarkovPosterior:
@@ -183,6 +224,8 @@ class MarkovApproximation(eqx.Module):
             chain.space,
             chain.series(self.state.sites),
             self.loc,
+            self.mean_function,
+            None,
             chain.order,
             chain.readout,
             self.origin,
@@ -201,53 +244,61 @@ class MarkovApproximation(eqx.Module):
         if self.method == "pl":  # whose bound is not stationary in the sites
             total = updates.energy(self.parameters, self.state, self.method, self.power)
         else:
-            total = updates.evidence(self.parameters, self.found, **self._options)
+            total = updates.evidence(self.parameters, self.solution, **self._options)
         return jnp.where(self.converged, total, jnp.nan)
 
-    def moments(self, times: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of the function, without the prior mean; see `MarkovPosterior`."""
-        return self.posterior.moments(times, term)
+    def moments(self, x: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance of the function at each time; see `MarkovPosterior.moments`."""
+        return self.posterior.moments(x, term)
 
-    def marginal(self, times: Any = None, term: int | None = None) -> dist.Normal:
-        """The law of the function at each time; see `MarkovPosterior`."""
-        return self.posterior.marginal(times, term)
+    def mean(self, x: Any = None) -> jax.Array:
+        """Means of the function, shape `(m,)`."""
+        return self.moments(x)[0]
 
-    def sample(self, key: jax.Array, times: Any = None, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Joint draws of the function; see `MarkovPosterior`. NaN where a site curves upward."""
-        return self.posterior.sample(key, times, shape)
+    def covariance(self, x: Any = None) -> jax.Array:
+        """Covariances of the function; see `MarkovPosterior.covariance`."""
+        return self.posterior.covariance(x)
 
-    def log_predictive_prob(
-        self, times: Any, y: Any, mean: Any = 0.0, likelihood: Likelihood | None = None
-    ) -> jax.Array:
-        """The log density of new observations, each by itself, shape `(m,)`.
+    def predict(self, x: Any = None, *, likelihood: Likelihood | None = None) -> dist.Distribution:
+        """The predictive distribution of a new observation at each time, batch shape `(m,)`.
 
         Args:
-            times: shape `(m,)`.
-            y: observations, `(m,)`, or `(m, p)` of several outputs, which are returned flat.
-            mean: prior mean of the process there, a scalar or of that shape.
-            likelihood: of these observations, if it is another one, as where it carries data of
-                the observations that were approximated; of flat values too.
+            x: times, shape `(m,)`; by default those of the observations.
+            likelihood: of these observations, if it is another one, as where that of the data
+                carries data of the observations.
 
         Raises:
-            ValueError: shapes that disagree, `y` outside of the support.
+            ValueError: wrong times, a likelihood that holds data of each observation.
         """
-        centre, variance = self.posterior.moments(times)
-        if np.shape(numbers("y", y)) != centre.shape:
-            raise ValueError(f"y must have shape {centre.shape}, got {np.shape(y)}")
-        if np.shape(mean) not in ((), centre.shape):
-            raise ValueError(f"mean must be a scalar or {centre.shape}, got {np.shape(mean)}")
-        f = jnp.broadcast_to(mean + centre, centre.shape).reshape(-1)
-        likelihood = self.likelihood if likelihood is None else likelihood
-        law_of(likelihood, f)
-        return log_predictive_prob(likelihood, jnp.asarray(y).reshape(-1), f, variance.reshape(-1))
+        return predictive(self.likelihood if likelihood is None else likelihood, *self.moments(x))
+
+    def sample(
+        self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
+    ) -> jax.Array:
+        """Joint draws of the function; see `MarkovPosterior.sample`. NaN where a site is convex."""
+        return self.posterior.sample(key, x, sample_shape)
+
+
+def check_prior(prior: Any) -> None:
+    """Refuse a prior to which no likelihood can be added.
+
+    Raises:
+        ValueError: it is no `MarkovGP`, has noise, or holds slopes.
+    """
+    if not isinstance(prior, MarkovPrior):
+        raise ValueError(f"prior must be a MarkovGP, got {type(prior).__name__}")
+    if prior.noisy:
+        raise ValueError("the prior must have no noise, which is for the likelihood to say")
+    if prior.readout is not None and prior.readout.ndim == 3:
+        raise ValueError("prior: likelihoods are of values of the function, not of slopes")
 
 
 def _checked(
-    prior: MarkovGP,
+    prior: MarkovPrior,
     y: Any,
     likelihood: Likelihood,
     method: str,
-    residual: Any,
+    residual_var: Any,
     *,
     rate: Any,
     power: Any,
@@ -256,45 +307,42 @@ def _checked(
     method_of(method)
     share("rate", rate)
     share("power", power)
-    if not isinstance(prior, MarkovGP):
-        raise ValueError(f"prior must be a MarkovGP, got {type(prior).__name__}")
-    if prior.noisy:
-        raise ValueError("the prior must have no noise, which is for the likelihood to say")
-    if prior.readout is not None and prior.readout.ndim == 3:
-        raise ValueError("prior: likelihoods are of values of the function, not of slopes")
+    check_prior(prior)
     if prior.backend in ("square-root", "steady"):
         raise ValueError(f"approximate: backend {prior.backend!r} has no sites, take another one")
     shape, loc = prior.event_shape, prior.loc.reshape(-1)
     if np.shape(numbers("y", y)) != shape:
         raise ValueError(f"y must have shape {shape}, got {np.shape(y)}")
-    if np.shape(numbers("residual", residual)) not in ((), shape):
-        got = np.shape(residual)
-        raise ValueError(f"residual must be a scalar or have shape {shape}, got {got}")
-    if not isinstance(residual, jax.core.Tracer):
-        refuse_where(residual, lambda v: ~(v >= 0), "residual must not be negative or NaN")
-    seen = prior.as_given(prior.seen).reshape(-1)
+    if np.shape(numbers("residual_var", residual_var)) not in ((), shape):
+        got = np.shape(residual_var)
+        raise ValueError(f"residual_var must be a scalar or have shape {shape}, got {got}")
+    if not isinstance(residual_var, jax.core.Tracer):
+        text = "residual_var must not be negative or NaN"
+        refuse_where(residual_var, lambda v: ~(v >= 0), text)
+    observed = prior.as_given(prior.observed).reshape(-1)
     flat = jnp.asarray(y).reshape(-1)
-    flat = jnp.where(seen > 0, flat, _allowed(law_of(likelihood, loc), flat, seen))
+    flat = jnp.where(observed > 0, flat, _allowed(evaluated(likelihood, loc), flat, observed))
     checked, guard = in_support(likelihood, flat, loc, jnp.ones((), loc.dtype))
-    left = jnp.broadcast_to(jnp.asarray(residual, loc.dtype), shape).reshape(-1)
+    residual = jnp.broadcast_to(jnp.asarray(residual_var, loc.dtype), shape).reshape(-1)
     chain = Chain(
         prior.space,
         prior.before,
         prior.steps,
-        prior.seen,
+        prior.observed,
         prior.order,
         prior.readout,
         prior.plan,
     )
-    problem = make_problem(likelihood, checked, guard * seen, loc, left, method == "pl")
+    problem = make_problem(likelihood, checked, guard * observed, loc, residual, method == "pl")
     return chain, problem
 
 
-def _allowed(law: Any, y: jax.Array, seen: jax.Array) -> jax.Array:
+def _allowed(distribution: Any, y: jax.Array, observed: jax.Array) -> jax.Array:
     """Something that the likelihood allows, for where nothing was observed."""
-    found = y[jnp.argmax(seen)]
+    chosen = y[jnp.argmax(observed)]
     for value in reversed(ALLOWED):
-        if isinstance(law, dist.Distribution) and value == y.dtype.type(value):
-            there = jnp.asarray(value, y.dtype)
-            found = jnp.where(law.support(jnp.broadcast_to(there, y.shape)), there, found)
-    return found
+        if isinstance(distribution, dist.Distribution) and value == y.dtype.type(value):
+            candidate = jnp.asarray(value, y.dtype)
+            inside = distribution.support(jnp.broadcast_to(candidate, y.shape))
+            chosen = jnp.where(inside, candidate, chosen)
+    return chosen

@@ -78,11 +78,11 @@ def kernel(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a kernel, got {type(value).__name__}")
 
 
-def law_of(likelihood: Any, f: jax.Array) -> Any:
+def evaluated(likelihood: Any, f: jax.Array) -> Any:
     """What a likelihood makes of values of the function.
 
     Raises:
-        ValueError: it is no function, or fails there.
+        ValueError: it is no function, or fails for these.
     """
     if not callable(likelihood) or isinstance(likelihood, dist.Distribution):
         raise ValueError(

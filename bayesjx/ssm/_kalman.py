@@ -122,7 +122,7 @@ def _states(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     if options["backend"] == "steady":
         raise ValueError('backend="steady" is for densities alone, take another one')
-    prior = MarkovGP(space, times, options.pop("noise_var"), mask=mask, **options)
+    prior = MarkovGP(space, times, mask=mask, **options)
     if np.shape(numbers("y", y)) != prior.event_shape:
         raise ValueError(f"y must have shape {prior.event_shape}, got {np.shape(y)}")
     prior.refuse_gaps(y)

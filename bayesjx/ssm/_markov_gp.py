@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,13 @@ from numpyro.distributions import constraints, Distribution
 
 from .._core import refuse_where
 from ..kernels import AbstractKernel
+from ..likelihoods import Gaussian, held, Likelihood
 from . import _process as process, _steady_state as steady_state, _unrolled as unrolled
+from ._approximate import approximate, check_prior
 from ._backend import is_brief, Plan, plan
 from ._inputs import draws as draws_of, numbers
 from ._posterior import MarkovPosterior
+from ._prior_mean import mean_slopes_at, means_at
 from ._process import Series
 from ._spaces import AbstractStateSpace, check_noise, SumSpace
 from ._state_space import HARMONICS, state_space
@@ -31,11 +35,11 @@ UNMASKED = (
 class MarkovGP(Distribution):
     r"""Noisy observations of $f \sim GP(m, k)$ at some times, in linear time.
 
-    In a model, `numpyro.sample("y", MarkovGP(kernel, times, noise), obs=y)` is the marginal
-    likelihood, equal to that of the dense normal law; value and gradient come from a Kalman filter
-    and its adjoint smoother. Times may be irregular and may coincide. The density is NaN where
-    parameters that are known only at run time are negative, and where something was observed before
-    the process begins, as before the origin of `Wiener`.
+    In a model, `numpyro.sample("y", MarkovGP(kernel, times, noise_var=v), obs=y)` is the marginal
+    likelihood, equal to that of the dense normal distribution; value and gradient come from a
+    Kalman filter and its adjoint smoother. Times may be irregular and may coincide. The density is
+    NaN where parameters that are known only at run time are negative, and where something was
+    observed before the process begins, as before the origin of `Wiener`.
 
     With `mixing` there are several outputs, $f_j = \sum_q W_{jq} g_q$ of independent processes
     $g_q$, a linear model of coregionalisation.
@@ -45,19 +49,21 @@ class MarkovGP(Distribution):
             space. With `mixing`, a sequence of `q` of them.
         times: shape `(n,)`. If they are not in order they are sorted inside, with a warning;
             under `jit` as arguments they must be in order.
-        noise: variance of the observations about the function, not their standard deviation, not
-            negative, scalar or `(n,)`; of several outputs also `(p,)` or `(n, p)`.
-        mean: of the process, of such a shape.
+        mean: of the process: a number, or of several outputs `(p,)`; a function from a time, a
+            scalar, to such (an Equinox module keeps its parameters trainable); or an array of the
+            shape of the data, whose posterior then has no mean at other times.
+        noise_var: variance of the observations about the function, not their standard deviation,
+            not negative, scalar or `(n,)`; of several outputs also `(p,)` or `(n, p)`.
         mask: booleans `(n,)`, or `(n, p)`, which values are observed; others may be anything, NaN
             too. By default all. Where nothing at all is observed the log density is 0.
         mixing: the matrix $W$, shape `(p, q)`.
         slopes: booleans `(n,)`, which observations are of the derivative of the function, of one
-            output; by default none. `mean` and `noise` of those are the derivative's.
+            output; by default none. An array `mean`, and `noise_var`, are the derivative's there.
         backend: "sequential", one step after another; "chunked", parts side by side;
             "associative", a scan that takes a logarithmic number of steps, for accelerators;
             "square-root", which carries roots of covariances; "steady", for equally spaced times,
-            which holds the filter's gain once it has settled (its error is that of the gain after
-            512 observations; NaN if that has not settled by then, and conditioning is exact);
+            which takes the steady-state gain (its error is that of the gain after 512 observations;
+            NaN if that has not settled by then, and conditioning is exact);
             "auto" chooses by the size, the machine and `configure_cpu`.
         harmonics: of `Periodic` kernels, see `state_space`.
 
@@ -76,17 +82,28 @@ class MarkovGP(Distribution):
     """
 
     has_rsample = True
-    pytree_data_fields = ("space", "before", "steps", "noise", "loc", "seen", "order", "readout")
+    pytree_data_fields = (
+        "space",
+        "before",
+        "steps",
+        "noise_var",
+        "new_noise_var",
+        "loc",
+        "mean_function",
+        "observed",
+        "order",
+        "readout",
+    )
     pytree_aux_fields = ("origin", "backend", "noisy", "complete")
 
     def __init__(
         self,
         kernel: Any,
         times: Any,
-        noise: Any = 0.0,
-        mean: Any = 0.0,
-        mask: Any = None,
+        mean: Any | Callable[[jax.Array], jax.Array] = 0.0,
         *,
+        noise_var: Any = 0.0,
+        mask: Any = None,
         mixing: Any = None,
         slopes: Any = None,
         backend: str = "auto",
@@ -104,31 +121,53 @@ class MarkovGP(Distribution):
                 f"mixing must be finite: {mixing}",
             )
             self.readout = mixed(self.space, jnp.asarray(mixing, dtype))
+        of_slope = None
         if slopes is not None:
             if mixing is not None:
                 raise ValueError("slopes are for one output, without mixing")
-            chosen = self.in_order(_seen(slopes, (n,), dtype, "slopes")) > 0
+            of_slope = _observed(slopes, (n,), dtype, "slopes") > 0
             rows = rows_of(self.space, dtype)
-            self.readout = jnp.where(chosen[:, None, None], rows[1], rows[0])
+            self.readout = jnp.where(self.in_order(of_slope)[:, None, None], rows[1], rows[0])
         if isinstance(kernel, AbstractStateSpace):
             check_noise(self.space, self.before, self.steps)
         shape = (n,) if mixing is None else (n, len(mixing))
-        numbers("noise", noise)
-        _refuse_known(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
-        self.noisy = _is_traced(noise) or bool(np.any(np.asarray(noise) > 0))
-        known = self.in_order(_each("noise", noise, shape, dtype))
+        numbers("noise_var", noise_var)
+        text = f"noise_var must not be negative or NaN: {noise_var}"
+        _refuse_known(noise_var, lambda v: ~(v >= 0), text)
+        self.noisy = _is_traced(noise_var) or bool(np.any(np.asarray(noise_var) > 0))
         # A negative one could pass for less noise.
-        self.noise = jnp.where(known >= 0, known, jnp.nan) if _is_traced(noise) else known
-        _refuse_known(numbers("mean", mean), lambda m: ~np.isfinite(m), f"mean holds NaN: {mean}")
-        self.loc = _each("mean", mean, shape, dtype)
-        self.seen = self.in_order(_seen(mask, shape, dtype))
+        known = _nonnegative(_each("noise_var", noise_var, shape, dtype), noise_var)
+        self.noise_var = self.in_order(known)
+        same = np.shape(noise_var) in ((), shape[1:])
+        self.new_noise_var = (
+            _nonnegative(jnp.asarray(noise_var, dtype), noise_var) if same else None
+        )
+        self.mean_function, self.loc = self._means(mean, times, of_slope, shape, dtype)
+        self.observed = self.in_order(_observed(mask, shape, dtype))
         self.complete = mask is None
         self.backend = backend
         super().__init__((), shape, validate_args=False)
         if self.plan.steady:
             if self.readout is not None:
                 raise ValueError('backend="steady" is for one output, without slopes')
-            steady_state.check(self.space, times, noise, mask)
+            steady_state.check(self.space, times, noise_var, mask)
+
+    def _means(
+        self, mean: Any, times: Any, of_slope: Any, shape: tuple[int, ...], dtype: Any
+    ) -> tuple[Any, jax.Array]:
+        """The mean as a function of time, or None, and at the observations."""
+        if not callable(mean):
+            _refuse_known(numbers("mean", mean), lambda m: ~np.isfinite(m), f"mean is NaN: {mean}")
+            constant = np.shape(mean) in ((), shape[1:])
+            values = _each("mean", mean, shape, dtype)
+            if of_slope is not None and constant:
+                values = jnp.where(of_slope, 0.0, values)
+            return jnp.asarray(mean, dtype) if constant else None, values
+        at = jnp.asarray(times, dtype)
+        values = means_at(held(mean), at, shape[1:], dtype)
+        if of_slope is not None:
+            values = jnp.where(of_slope, mean_slopes_at(held(mean), at, dtype), values)
+        return held(mean), values
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> Any:
@@ -145,8 +184,8 @@ class MarkovGP(Distribution):
             self.plan, self.space, self.series(y), self.readout
         )
         flat = jnp.asarray(value).reshape(-1, *event)
-        found = one(flat[0]) if len(flat) == 1 else jax.vmap(one)(flat)
-        return jnp.reshape(found, shape[: len(shape) - len(event)])
+        totals = one(flat[0]) if len(flat) == 1 else jax.vmap(one)(flat)
+        return jnp.reshape(totals, shape[: len(shape) - len(event)])
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         draws_of(key, "sample_shape", sample_shape)
@@ -156,12 +195,13 @@ class MarkovGP(Distribution):
         ).reshape(*sample_shape, *self.event_shape)
         draws = jax.random.normal(in_noise, path.shape, path.dtype)
         path = self.where_defined(path)
-        return self.loc + self.as_given(path + jnp.sqrt(self.noise) * draws)
+        return self.loc + self.as_given(path + jnp.sqrt(self.noise_var) * draws)
 
     def where_defined(self, array: jax.Array) -> jax.Array:
         """An array of the shape of the data, in the order of time, NaN where no process is."""
-        there = self.space.defined(self.before + self.steps)
-        return jnp.where(_beside(there, self.event_shape), array, jnp.nan)
+        defined = self.space.defined(self.before + self.steps)
+        defined = defined if len(self.event_shape) == 1 else defined[:, None]
+        return jnp.where(defined, array, jnp.nan)
 
     @property
     def plan(self) -> Plan:
@@ -182,38 +222,76 @@ class MarkovGP(Distribution):
         rows = jnp.broadcast_to(rows, (n, *rows.shape[-2:]))
         prior = jnp.einsum("npi,nij,npj->np", rows, marginal, rows)
         prior = self.where_defined(prior.reshape(self.event_shape))
-        return self.as_given(prior + self.noise)
+        return self.as_given(prior + self.noise_var)
 
-    def condition(self, value: Any) -> MarkovPosterior:
-        """The law of the function given observations.
+    def condition(
+        self, y: Any, likelihood: Likelihood | None = None, *, mask: Any = None, **options: Any
+    ) -> Any:
+        """The posterior of the function given observations.
 
         Args:
-            value: what was observed, shape `(n,)` or `(n, p)`.
+            y: what was observed, shape `(n,)` or `(n, p)`.
+            likelihood: from values of the function to a NumPyro distribution, of a prior without
+                noise; by default, and with `likelihoods.Gaussian`, the posterior is exact.
+            mask: which of them are observed, besides the mask that the distribution has.
+            options: with a likelihood that is not normal, those of `approximate`.
+
+        Returns:
+            A `MarkovPosterior`, or, with a likelihood that is not normal, a `MarkovApproximation`.
 
         Raises:
-            ValueError: a wrong shape, or NaN that no mask hides.
+            ValueError: a wrong shape, NaN that no mask hides, a likelihood beside noise, options
+                without a likelihood that needs them.
             RuntimeError: under `jit`, NaN that no mask hides.
         """
-        if np.shape(numbers("value", value)) != self.event_shape:
-            shape = np.shape(value)
-            raise ValueError(f"condition: value must have shape {self.event_shape}, got {shape}")
-        seen = self.as_given(self.seen)
-        hidden = jnp.where(seen > 0, jnp.asarray(value, self.steps.dtype), 0.0)
+        prior = self if mask is None else self.masked(mask)
+        if likelihood is not None:
+            check_prior(prior)
+            if not isinstance(likelihood, Gaussian):
+                return approximate(prior, y, likelihood, **options)
+            prior = prior.replaced_noise(likelihood.noise_var)
+        if options:
+            raise ValueError(f"condition: {', '.join(options)} is for a likelihood, approximated")
+        return prior._conditioned(y)
+
+    def _conditioned(self, y: Any) -> MarkovPosterior:
+        if np.shape(numbers("y", y)) != self.event_shape:
+            raise ValueError(f"y must have shape {self.event_shape}, got {np.shape(y)}")
+        observed = self.as_given(self.observed)
+        hidden = jnp.where(observed > 0, jnp.asarray(y, self.steps.dtype), 0.0)
         refuse_where(
             hidden,
             lambda v: ~np.isfinite(v) if isinstance(v, np.ndarray) else ~jnp.isfinite(v),
             UNMASKED,
         )
-        series = self.series(hidden)
         return MarkovPosterior(
-            self.space, series, self.loc, self.order, self.readout, self.origin, self.backend
+            self.space,
+            self.series(hidden),
+            self.loc,
+            self.mean_function,
+            self.new_noise_var,
+            self.order,
+            self.readout,
+            self.origin,
+            self.backend,
         )
+
+    def masked(self, mask: Any) -> MarkovGP:
+        """The same with fewer observations."""
+        more = self.in_order(_observed(mask, self.event_shape, self.steps.dtype))
+        return replaced(self, observed=self.observed * more, complete=False)
+
+    def replaced_noise(self, noise_var: jax.Array) -> MarkovGP:
+        """The same with other noise, a scalar."""
+        noise_var = jnp.asarray(noise_var, self.steps.dtype)
+        whole = jnp.broadcast_to(noise_var, self.event_shape)
+        return replaced(self, noise_var=whole, new_noise_var=noise_var, noisy=True)
 
     def refuse_gaps(self, value: Any) -> None:
         """Refuse known observations that are not finite, where no mask says that some are missing.
 
         Raises:
-            ValueError: there are such.
+            ValueError: some are not finite.
         """
         if self.complete:
             _refuse_known(value, lambda v: ~np.isfinite(v), UNMASKED)
@@ -222,8 +300,8 @@ class MarkovGP(Distribution):
         """Observations less their mean, in the order of time."""
         centred = self.in_order(jnp.asarray(value, self.steps.dtype) - self.loc)
         # Missing ones may be NaN, which must not get into any product.
-        centred = jnp.where(self.seen > 0, self.where_defined(centred), 0.0)
-        return Series(self.before, self.steps, centred, self.noise, self.seen)
+        centred = jnp.where(self.observed > 0, self.where_defined(centred), 0.0)
+        return Series(self.before, self.steps, centred, self.noise_var, self.observed)
 
     def in_order(self, array: jax.Array) -> jax.Array:
         """An array of the shape of the data, in the order of time."""
@@ -235,6 +313,14 @@ class MarkovGP(Distribution):
 
     def _taken(self, array: jax.Array, order: jax.Array) -> jax.Array:
         return jnp.take(array, order, axis=-1 if process.outputs(self.readout) is None else -2)
+
+
+def replaced(distribution: Any, **fields: Any) -> Any:
+    """A copy with other fields."""
+    other = copy.copy(distribution)
+    for name, value in fields.items():
+        setattr(other, name, value)
+    return other
 
 
 def _space(kernel: Any, mixing: Any, harmonics: int) -> AbstractStateSpace:
@@ -262,9 +348,9 @@ def _is_traced(value: Any) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def _beside(there: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """What is known of each time, for each output of it."""
-    return there if len(shape) == 1 else there[:, None]
+def _nonnegative(array: jax.Array, given: Any) -> jax.Array:
+    """NaN where a value that is known at run time only is negative."""
+    return jnp.where(array >= 0, array, jnp.nan) if _is_traced(given) else array
 
 
 def mixed(space: Any, mixing: jax.Array) -> jax.Array:
@@ -275,9 +361,8 @@ def mixed(space: Any, mixing: jax.Array) -> jax.Array:
 
 def rows_of(space: AbstractStateSpace, dtype: Any) -> jax.Array:
     """What reads the function and its derivative, `(2, 1, d)`."""
-    return jnp.stack(
-        [unrolled.stacked(row, (), dtype)[None] for row in (space.readout, space.slope)]
-    )
+    rows = (space.readout, space.slope)
+    return jnp.stack([unrolled.stacked(row, (), dtype)[None] for row in rows])
 
 
 def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
@@ -290,7 +375,7 @@ def _each(name: str, value: Any, shape: tuple[int, ...], dtype: Any) -> jax.Arra
     return jnp.broadcast_to(value[:, None] if by_time else value, shape)
 
 
-def _seen(mask: Any, shape: tuple[int, ...], dtype: Any, name: str = "mask") -> jax.Array:
+def _observed(mask: Any, shape: tuple[int, ...], dtype: Any, name: str = "mask") -> jax.Array:
     if mask is None:
         return jnp.ones(shape, dtype)
     dtype_given = mask.dtype if hasattr(mask, "dtype") else np.asarray(mask).dtype

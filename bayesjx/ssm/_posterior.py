@@ -1,4 +1,4 @@
-"""The law of a process of time given observations."""
+"""The posterior of a process of time given observations with normal noise."""
 
 from __future__ import annotations
 
@@ -12,24 +12,30 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import refuse_where
+from ..likelihoods import AbstractPosterior
 from . import _process as process, _unrolled as unrolled
 from ._backend import is_brief, Plan, plan
 from ._inputs import draws as draws_of, numbers
+from ._prior_covariance import prior_covariance
+from ._prior_mean import mean_slopes_at, means_at
 from ._process import Series
 from ._spaces import AbstractStateSpace, SumSpace
 
 
-class MarkovPosterior(eqx.Module):
-    """A process of time given observations; made by `MarkovGP.condition`.
+class MarkovPosterior(AbstractPosterior):
+    """The posterior of a process of time given observations; made by `MarkovGP.condition`.
 
-    Times asked for are merged with those of the data and filtered and smoothed in one go, in
-    $O(n + m)$; they may lie before, between and after the data, in any order.
+    `x` stands for times `(m,)`, before, between and after the data, in any order; None for those of
+    the observations. They are merged with those of the data and filtered and smoothed in one go, in
+    $O(n + m)$. Of several outputs, `(m,)` below becomes `(m, p)`.
 
     Attributes:
-        space: law of the state.
+        space: the state space.
         series: the observations, less their mean, in the order of time.
         loc: prior mean of the observations, in the order in which they were given.
-        order: the permutations between the two, or None.
+        mean_function: prior mean at other times, a number or a function; None if it is not known.
+        new_noise_var: variance of the noise of new observations; None if it is not known.
+        order: the permutations between the two orders, or None.
         readout: of several outputs, `(p, d)`; of slopes among values, `(n, 1, d)`; else None.
         origin: what the times of space and series are counted from.
         backend: see `MarkovGP`.
@@ -38,6 +44,8 @@ class MarkovPosterior(eqx.Module):
     space: AbstractStateSpace
     series: Series
     loc: jax.Array
+    mean_function: Any
+    new_noise_var: Any
     order: Any
     readout: Any
     origin: float = eqx.field(static=True)
@@ -49,87 +57,122 @@ class MarkovPosterior(eqx.Module):
         return process.log_density(way, self.space, self.series, self.readout)
 
     def moments(
-        self, times: Any = None, term: int | None = None, slope: bool = False
+        self, x: Any = None, term: int | None = None, slope: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance of the function, without the prior mean.
+        """Mean and variance of the function at each time, shape `(m,)` both.
 
         Args:
-            times: shape `(m,)`; by default those of the observations.
-            term: of a sum of kernels, or of the kernels that are mixed, which one, from 0; by
-                default the sum of all, or all outputs.
+            x: times, shape `(m,)`; by default those of the observations.
+            term: of a sum of kernels, or of the kernels that are mixed, which one, from 0, without
+                the prior mean; by default the sum of all, or all outputs.
             slope: of its derivative, and not of the function itself.
 
-        Returns:
-            Shape `(m,)` both; of several outputs `(m, p)`.
-
         Raises:
-            ValueError: wrong times, a term that the kernel does not have, no derivative.
+            ValueError: wrong times, a term that the kernel does not have, no derivative, a prior
+                mean that is not known at other times.
         """
-        mean, variance = self.combinations(self._rows(term, slope), times)
-        several = process.outputs(self.readout) is not None and term is None
-        return (mean, variance) if several else (mean[:, 0], variance[:, 0])
+        mean, variance = self.combinations(self._rows(term, slope), x)
+        if term is not None or process.outputs(self.readout) is None:
+            mean, variance = mean[:, 0], variance[:, 0]
+        return (mean if term is not None else self._prior_mean(x, slope) + mean), variance
 
-    def combinations(self, rows: Any, times: Any = None) -> tuple[jax.Array, jax.Array]:
+    def mean(self, x: Any = None) -> jax.Array:
+        """Means of the function, shape `(m,)`."""
+        return self.moments(x)[0]
+
+    def covariance(self, x: Any = None) -> jax.Array:
+        """Covariances of the function between the times, shape `(m, m)`, in $O(n m)$.
+
+        Of `p` outputs, shape `(m p, m p)`, output after output at each time.
+        """
+        rows = jnp.asarray(self._rows(None), self.series.step.dtype)
+        total = self.covariance_of(rows, x)
+        size = total.shape[0] * total.shape[1]
+        return total.reshape(size, size)
+
+    def covariance_of(self, rows: jax.Array, x: Any = None) -> jax.Array:
+        """Covariances of combinations `(q, d)` of the states, shape `(m, q, m, q)`.
+
+        Each column is minus what the posterior mean would be, had the prior covariance with that
+        column been observed, plus the prior covariance.
+        """
+        series, space = self.series, self.space
+        data = series.time + series.step
+        new = data if self.order is None else data[self.order[1]]
+        new = new if x is None else self._since_origin(x)
+        readout = (
+            jnp.asarray(self._rows(None), rows.dtype) if self.readout is None else self.readout
+        )
+        readout = readout if readout.ndim == 3 else readout[None]
+        prior = prior_covariance(space, new, new, rows[None], rows[None])
+        cross = prior_covariance(space, data, new, readout, rows[None])
+        cross = jnp.moveaxis(cross.reshape(*cross.shape[:2], -1), -1, 0)
+        cross = cross.reshape(-1, *series.y.shape)
+        explained = self._answers(cross, rows, x).reshape(len(new), len(rows), *prior.shape[:2])
+        explained = 0.5 * (explained + explained.transpose(2, 3, 0, 1))
+        defined = space.defined(new)
+        both = (defined[:, None] & defined)[:, None, :, None]
+        return jnp.where(both, prior - explained, jnp.nan)
+
+    def combinations(self, rows: Any, x: Any = None) -> tuple[jax.Array, jax.Array]:
         """Means and variances of combinations `(q, d)` of the states, shape `(m, q)` both."""
         size = self.space.size
         if np.ndim(rows) != 2 or np.shape(rows)[1] != size:
             raise ValueError(f"rows must have shape (q, {size}), got {np.shape(rows)}")
-        series, readout, places = self._at(times)
+        series, readout, positions = self._at(x)
         mean, variance, _ = self._smoothed(series, rows, readout)
-        there = self.space.defined(series.time + series.step)[:, None]
-        mean = jnp.where(there, mean, jnp.nan)
-        variance = jnp.where(there, jnp.maximum(variance, 0), jnp.nan)
-        return (mean, variance) if places is None else (mean[places], variance[places])
+        defined = self.space.defined(series.time + series.step)[:, None]
+        mean = jnp.where(defined, mean, jnp.nan)
+        variance = jnp.where(defined, jnp.maximum(variance, 0), jnp.nan)
+        return (mean, variance) if positions is None else (mean[positions], variance[positions])
 
-    def marginal(self, times: Any = None, term: int | None = None) -> dist.Normal:
-        """The law of the function at each time, a normal of the shape of `moments`."""
-        mean, variance = self.moments(times, term)
-        return dist.Normal(mean, jnp.sqrt(variance))
-
-    def predict(self, times: Any, noise: Any, mean: Any = 0.0) -> dist.Normal:
-        """The law of a new observation with normal noise, a normal of shape `(m,)` or `(m, p)`.
+    def predict(self, x: Any = None, *, noise_var: Any = None) -> dist.Normal:
+        """The predictive distribution of a new observation, a normal of shape `(m,)`.
 
         Args:
-            times: shape `(m,)`.
-            noise: its variance about the function, not its standard deviation, a scalar or of that
-                shape.
-            mean: prior mean of the process there, a scalar or of that shape.
+            x: times, shape `(m,)`; by default those of the observations.
+            noise_var: variance of its noise, a scalar or of that shape; by default that of the
+                observations, where it is the same for all.
 
         Raises:
-            ValueError: wrong times or shapes, negative noise, a posterior by `approximate`, whose
-                likelihood says what is observed.
+            ValueError: wrong times or shapes, negative noise, noise that differs between
+                observations and is not given, a posterior of sites, whose likelihood says what is
+                observed.
         """
-        self._refuse_sites("predict", "log_predictive_prob of the approximation")
-        centre, variance = self.moments(times)
-        for name, value in (("noise", noise), ("mean", mean)):
-            if np.shape(numbers(name, value)) not in ((), centre.shape):
-                raise ValueError(
-                    f"{name} must be a scalar or have shape {centre.shape}, got {np.shape(value)}"
-                )
-        if not isinstance(noise, jax.core.Tracer):
-            refuse_where(noise, lambda v: ~(v >= 0), f"noise must not be negative or NaN: {noise}")
-        return dist.Normal(mean + centre, jnp.sqrt(variance + noise))
+        self._refuse_sites("predict", "predict of the approximation")
+        mean, variance = self.moments(x)
+        if noise_var is None:
+            noise_var = self.new_noise_var
+        if noise_var is None:
+            raise ValueError(
+                "predict: noise_var differs between observations, so that of new ones must be given"
+            )
+        if np.shape(numbers("noise_var", noise_var)) not in ((), mean.shape[1:], mean.shape):
+            got = np.shape(noise_var)
+            raise ValueError(f"noise_var must be a scalar or have shape {mean.shape}, got {got}")
+        if not isinstance(noise_var, jax.core.Tracer):
+            text = f"noise_var must not be negative or NaN: {noise_var}"
+            refuse_where(noise_var, lambda v: ~(v >= 0), text)
+        return dist.Normal(mean, jnp.sqrt(variance + noise_var))
 
     def leave_one_out(self) -> dist.Normal:
-        r"""The law of each observation given all others, a normal of the shape of the data.
+        r"""Each observation given all others, a normal of the shape of the data.
 
-        From the smoother, without refitting: with $u$ and $D$ the weight and the precision of an
-        observation, mean $y - u / D$ and variance $1 / D$. Where nothing was observed it is what
-        `predict` would say.
+        From the smoother, without refitting: with $u = (K + R)^{-1} (y - m)$ and $D$ the diagonal
+        of $(K + R)^{-1}$, mean $y - u / D$ and variance $1 / D$. Where nothing was observed it is
+        what `predict` would say.
 
         Raises:
-            ValueError: a posterior by `approximate`, whose observations are not normal.
+            ValueError: a posterior of sites, whose observations are not normal.
         """
         self._refuse_sites("leave_one_out", "a likelihood that is normal, in MarkovGP")
-        mean, variance, (weight, precision) = self._smoothed(
-            self.series, self._rows(None), self.readout
-        )
+        mean, variance, smoothed = self._smoothed(self.series, self._rows(None), self.readout)
         shape = self.series.y.shape
         mean, variance = mean.reshape(shape), variance.reshape(shape)
-        seen = self.series.observed > 0
-        spread = 1 / jnp.where(seen, precision, 1.0)
-        mean = jnp.where(seen, self.series.y - weight * spread, mean)
-        variance = jnp.where(seen, spread, variance + self.series.noise_var)
+        observed = self.series.observed > 0
+        around = 1 / jnp.where(observed, smoothed.precision, 1.0)
+        mean = jnp.where(observed, self.series.y - smoothed.error * around, mean)
+        variance = jnp.where(observed, around, variance + self.series.noise_var)
         if self.order is not None:
             mean, variance = mean[self.order[1]], variance[self.order[1]]
         return dist.Normal(self.loc + mean, jnp.sqrt(variance))
@@ -139,60 +182,70 @@ class MarkovPosterior(eqx.Module):
         times = self.origin + self.series.time + self.series.step
         return times if self.order is None else times[self.order[1]]
 
-    def means_given(self, values: jax.Array, times: Any) -> jax.Array:
-        """The posterior mean, had the observations less their mean been others.
+    def sample(
+        self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
+    ) -> jax.Array:
+        """Joint draws of the function, shape `(*sample_shape, m)`.
 
-        Args:
-            values: shape `(k, n)`, or `(k, n, p)`.
-            times: shape `(m,)`.
-
-        Returns:
-            Shape `(k, m)`, or `(k, m, p)`.
-        """
-
-        self._refuse_sites("means_given", "a likelihood that is normal, in MarkovGP")
-
-        wanted = self.series.y.shape
-        if np.shape(values)[1:] != wanted:
-            inside = ", ".join(map(str, wanted))
-            raise ValueError(f"values must have shape (k, {inside}), got {np.shape(values)}")
-
-        def one(y: jax.Array) -> jax.Array:
-            y = y if self.order is None else y[self.order[0]]
-            series = self.series._replace(y=self.series.observed * y)
-            other = eqx.tree_at(lambda post: post.series, self, series)
-            return other.moments(times)[0]
-
-        return jax.vmap(one)(values)
-
-    def sample(self, key: jax.Array, times: Any = None, shape: tuple[int, ...] = ()) -> jax.Array:
-        """Joint draws of the function, without the prior mean, shape `(*shape, m)`.
-
-        A draw of the prior, moved by what its own noisy observations say about it (Matheron): the
-        covariances of the smoother serve all draws.
+        Matheron's rule: a draw of the prior, moved by what its own noisy observations say about it;
+        the covariances of the smoother serve all draws.
 
         Args:
             key: random key.
-            times: shape `(m,)`; by default those of the observations.
-            shape: of the sample.
+            x: times, shape `(m,)`; by default those of the observations.
+            sample_shape: of the draws.
         """
-        draws_of(key, "shape", shape)
-        series, readout, places = self._at(times)
+        draws_of(key, "sample_shape", sample_shape)
+        prior_mean = self._prior_mean(x)
+        series, readout, positions = self._at(x)
         if series.site_precision is not None:
             series = _as_observations(series)
         in_path, in_noise = jax.random.split(key)
         rows = self._rows(None)
-        path, drawn = self._drawn(in_path, series, readout, shape)
+        path, drawn = self._drawn(in_path, series, readout, sample_shape)
         draws = jax.random.normal(in_noise, drawn.shape, drawn.dtype)
         drawn = drawn + jnp.sqrt(series.noise_var) * draws
         difference = jnp.where(series.observed > 0, series.y - drawn, 0.0)
         difference = difference.reshape(-1, *series.y.shape)
         moved = jax.vmap(lambda y: self._smoothed(series._replace(y=y), rows, readout)[0])
-        found = path + moved(difference).reshape(path.shape)
-        there = self.space.defined(series.time + series.step)
-        there = there if process.outputs(self.readout) is None else there[:, None]
-        found = jnp.where(there, found, jnp.nan)
-        return jnp.take(found, places, axis=len(shape)) if places is not None else found
+        paths = path + moved(difference).reshape(path.shape)
+        defined = self.space.defined(series.time + series.step)
+        defined = defined if process.outputs(self.readout) is None else defined[:, None]
+        paths = jnp.where(defined, paths, jnp.nan)
+        if positions is not None:
+            paths = jnp.take(paths, positions, axis=len(sample_shape))
+        return prior_mean + paths
+
+    def _prior_mean(self, x: Any, slope: bool = False) -> jax.Array:
+        """At times, or at those of the observations."""
+        dtype, outputs = self.series.step.dtype, self.loc.shape[1:]
+        if x is None and not slope and (self.readout is None or self.readout.ndim == 2):
+            return self.loc
+        if self.mean_function is None:
+            raise ValueError(
+                "the prior mean is known at the observations only: give mean as a number or as a "
+                "function of time"
+            )
+        times = jnp.asarray(self.observed_times() if x is None else x, dtype)
+        if slope:
+            return mean_slopes_at(self.mean_function, times, dtype)
+        return means_at(self.mean_function, times, outputs, dtype)
+
+    def _answers(self, values: jax.Array, rows: Any, x: Any) -> jax.Array:
+        """Posterior means `(m, q, k)`, had the observations less their mean been `(k, n, ...)`.
+
+        In the order of time.
+        """
+        values = jnp.where(self.series.observed > 0, values, 0.0)
+        if self.series.site_precision is not None:
+            values = values * self.series.site_precision
+
+        def one(y: jax.Array) -> jax.Array:
+            series = self.series._replace(y=y)
+            other = eqx.tree_at(lambda post: post.series, self, series)
+            return other.combinations(rows, x)[0]
+
+        return jnp.moveaxis(jax.vmap(one)(values), 0, -1)
 
     def _refuse_sites(self, name: str, instead: str) -> None:
         if self.series.site_precision is not None:
@@ -215,7 +268,7 @@ class MarkovPosterior(eqx.Module):
         return paths[..., 0], paths[..., 1]
 
     def _smoothed(self, series: Series, wanted: Any, readout: Any) -> Any:
-        # What has settled is only the evidence; states are smoothed exactly.
+        # The steady-state gain is for the evidence; states are smoothed exactly.
         backend = "auto" if self.backend == "steady" else self.backend
         way = self._plan(len(series.step), backend)
         return process.smooth(way, self.space, series, wanted, readout)
@@ -241,26 +294,21 @@ class MarkovPosterior(eqx.Module):
             raise ValueError(f"term must be one of the {len(spaces)} of the kernel, got {term}")
         return [[h if i == term else 0 for i, one in enumerate(spaces) for h in one.readout]]
 
-    def _at(self, times: Any) -> tuple[Series, Any, Any]:
-        """Series and readout with empty places at other times, and where what is asked for is."""
-        if times is None:
+    def _at(self, x: Any) -> tuple[Series, Any, Any]:
+        """Series and readout with nothing observed at other times, and the positions of these."""
+        if x is None:
             return self.series, self.readout, None if self.order is None else self.order[1]
-        series, order, places = self._merged(times)
+        series, order, positions = self._merged(x)
         readout = self.readout
         if readout is not None and readout.ndim == 3:
             new = jnp.zeros((len(order) - len(readout), *readout.shape[1:]), readout.dtype)
             readout = jnp.concatenate([readout, new])[order]
-        return series, readout, places
+        return series, readout, positions
 
-    def _merged(self, times: Any) -> tuple[Series, jax.Array, jax.Array]:
-        """The series with empty places at other times, its order, and where those are."""
+    def _merged(self, x: Any) -> tuple[Series, jax.Array, jax.Array]:
+        """The series with other times, its order, and the positions of those."""
         old = self.series.time + self.series.step
-        if np.ndim(times) != 1 or np.size(times) == 0:
-            raise ValueError(f"times must have shape (m,), not empty; got {np.shape(times)}")
-        if not isinstance(numbers("times", times), jax.core.Tracer):
-            times = np.asarray(times, np.float64)
-            refuse_where(times, lambda t: ~np.isfinite(t), "times hold NaN or infinite values")
-        new = jnp.asarray(times - self.origin, old.dtype)
+        new = self._since_origin(x)
         every = jnp.concatenate([old, new])
         order = jnp.argsort(every, stable=True)
         rank = jnp.zeros(len(every), order.dtype).at[order].set(jnp.arange(len(every)))
@@ -270,9 +318,19 @@ class MarkovPosterior(eqx.Module):
         merged = [a if a is None else jnp.concatenate([a, none])[order] for a in self.series[2:]]
         return Series(before, at - before, *merged), order, rank[len(old) :]
 
+    def _since_origin(self, x: Any) -> jax.Array:
+        """Times less the origin; those that are known are subtracted in double precision."""
+        if np.ndim(x) != 1 or np.size(x) == 0:
+            raise ValueError(f"x must be times of shape (m,), not empty; got {np.shape(x)}")
+        if not isinstance(numbers("x", x), jax.core.Tracer):
+            x = np.asarray(x, np.float64)
+            refuse_where(x, lambda t: ~np.isfinite(t), "x holds NaN or infinite values")
+        return jnp.asarray(x - self.origin, self.series.step.dtype)
+
 
 def _as_observations(series: Series) -> Series:
-    """Factors as observations with noise, which is NaN where a factor curves upward."""
-    scale, seen = series.site_precision, series.observed * (series.site_precision != 0)
-    safe = jnp.where(scale > 0, scale, jnp.where(seen > 0, jnp.nan, 1.0))
-    return Series(series.time, series.step, seen * series.y / safe, 1 / safe, seen)
+    """Factors as observations with noise, which is NaN where a factor is convex."""
+    precision = series.site_precision
+    observed = series.observed * (precision != 0)
+    safe = jnp.where(precision > 0, precision, jnp.where(observed > 0, jnp.nan, 1.0))
+    return Series(series.time, series.step, observed * series.y / safe, 1 / safe, observed)

@@ -1,4 +1,4 @@
-"""Updates of all sites at once, their fixed point, and how it moves with parameters."""
+"""Updates of all sites at once, their fixed point, and its derivatives in parameters."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Chain(eqx.Module):
     """A process of time at its observations.
 
     Attributes:
-        space: law of the state.
+        space: the state space.
         before: see `_times.Times`.
         steps: see `_times.Times`.
-        seen: 1 where something was observed, in the order of time.
+        observed: 1 where something was observed, in the order of time.
         order: see `_times.Times`.
         readout: of several outputs, else None.
         plan: how it is filtered.
@@ -69,7 +69,7 @@ class Chain(eqx.Module):
     space: AbstractStateSpace
     before: jax.Array
     steps: jax.Array
-    seen: jax.Array
+    observed: jax.Array
     order: Any
     readout: Any
     plan: Plan = eqx.field(static=True)
@@ -80,13 +80,13 @@ class Chain(eqx.Module):
             array if self.order is None else array[self.order[0]] for array in sites
         )
         nothing = jnp.zeros_like(linear)
-        return Series(self.before, self.steps, linear, nothing, self.seen, precision)
+        return Series(self.before, self.steps, linear, nothing, self.observed, precision)
 
     def moments(self, sites: Sites) -> tuple[jax.Array, jax.Array]:
         """Means and variances of the function under these sites, of their shape."""
         rows = [self.space.readout] if self.readout is None else self.readout
-        found = process.smooth(self.plan, self.space, self.series(sites), rows, self.readout)
-        arrays = (array.reshape(self.seen.shape) for array in found[:2])
+        made = process.smooth(self.plan, self.space, self.series(sites), rows, self.readout)
+        arrays = (array.reshape(self.observed.shape) for array in made[:2])
         mean, variance = (a if self.order is None else a[self.order[1]] for a in arrays)
         return mean, variance
 
@@ -112,16 +112,16 @@ _METHODS = {
 @jax.jit
 def begin(chain: Chain) -> SitesState:
     """Flat sites."""
-    zero = jnp.zeros(chain.seen.shape, chain.steps.dtype)
+    zero = jnp.zeros(chain.observed.shape, chain.steps.dtype)
     sites = Sites(zero, zero)
     return SitesState(sites, *chain.moments(sites))
 
 
 def updated(method: str, chain: Chain, problem: Problem, power: Any, state: SitesState) -> Any:
-    """What sites follow from moments, and which could be found."""
+    """What sites follow from moments, and which could be updated."""
     flat = jax.tree.map(lambda array: array.reshape(-1), state)
-    new, found = method_of(method).update(power, problem, *flat)
-    return jax.tree.map(lambda array: array.reshape(chain.seen.shape), (new, found))
+    new, done = method_of(method).update(power, problem, *flat)
+    return jax.tree.map(lambda array: array.reshape(chain.observed.shape), (new, done))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -129,13 +129,13 @@ def step(
     method: str, chain: Chain, problem: Problem, power: Any, rate: Any, state: SitesState
 ) -> tuple[SitesState, SitesInfo]:
     """One update of all sites, a part of the way."""
-    wanted, found = updated(method, chain, problem, power, state)
+    wanted, done = updated(method, chain, problem, power, state)
     new = jax.tree.map(lambda a, b: b + rate * (a - b), wanted, state.sites)
 
-    # Sites that curve upward can leave no normal law; then they are flat for once.
+    # Convex sites can leave no normal distribution; then they are flat for once.
     def attempt(carry: Any) -> Any:
         sites, (_, _, tries) = carry[0].sites, carry
-        flat = site.without_upward(sites, state.mean)
+        flat = site.without_convex(sites, state.mean)
         sites = jax.tree.map(lambda a, b: jnp.where(tries > 0, b, a), sites, flat)
         after = SitesState(sites, *chain.moments(sites))
         return after, jnp.all(after.variance > 0), tries + 1
@@ -149,7 +149,7 @@ def step(
     moved = jnp.abs(after.mean - state.mean) / jnp.sqrt(state.variance)
     grown = jnp.abs(jnp.log(after.variance / state.variance))
     change = jnp.max(jnp.maximum(moved, grown))
-    return after, SitesInfo(jnp.where(proper & jnp.all(found), change, jnp.inf))
+    return after, SitesInfo(jnp.where(proper & jnp.all(done), change, jnp.inf))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -160,14 +160,14 @@ def search(
     power: Any,
     rate: Any,
     state: SitesState,
-    steps: Any,
-    tolerance: Any,
+    max_steps: Any,
+    atol: Any,
 ) -> tuple[SitesState, jax.Array, jax.Array]:
     """Updates until nothing changes: the state, the number of updates, whether it has converged."""
 
     def goes_on(carry: Any) -> jax.Array:
         _, change, count = carry
-        return (count < steps) & ~(change < tolerance)
+        return (count < max_steps) & ~(change < atol)
 
     def next_one(carry: Any) -> Any:
         state, info = step(method, chain, problem, power, rate, carry[0])
@@ -175,7 +175,7 @@ def search(
 
     first = state, jnp.asarray(jnp.inf, chain.steps.dtype), jnp.zeros((), int)
     state, change, count = jax.lax.while_loop(goes_on, next_one, first)
-    return state, count, change < tolerance
+    return state, count, change < atol
 
 
 class Parameters(NamedTuple):

@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import traced, TracedFunction
-from ..distributions._likelihood import AbstractLikelihood, Likelihood, log_likelihood
-from ..distributions._quadrature import adaptive_nodes
+from ..likelihoods import AbstractLikelihood, adaptive_nodes, Likelihood, log_likelihood
 
 NODES = 32  # of Gauss-Hermite quadrature for moments of observations
 
@@ -25,7 +24,7 @@ class Sites(NamedTuple):
 
     Attributes:
         linear: $\lambda_1$.
-        precision: $\lambda_2$; negative where the likelihood curves upward.
+        precision: $\lambda_2$; negative where the likelihood is convex.
     """
 
     linear: jax.Array
@@ -37,9 +36,9 @@ class Problem(NamedTuple):
 
     Attributes:
         y: `(n,)`, something allowed where nothing was observed.
-        seen: 1 where something was observed, else 0.
+        observed: 1 where something was observed, else 0.
         loc: prior mean of the function.
-        residual: variance of what the function has besides the process.
+        residual_var: variance of what the function has besides the process.
         log_prob: from values of the function `(n,)` and `y` to log densities `(n,)`.
         expected: from `y`, means and variances of the function to expected log densities, where
             these have a closed form.
@@ -48,40 +47,43 @@ class Problem(NamedTuple):
     """
 
     y: jax.Array
-    seen: jax.Array
+    observed: jax.Array
     loc: jax.Array
-    residual: jax.Array
+    residual_var: jax.Array
     log_prob: TracedFunction
     expected: TracedFunction | None
     moments: TracedFunction | None
 
 
 def make_problem(
-    likelihood: Likelihood, y: Any, seen: Any, loc: Any, residual: Any, with_moments: bool
+    likelihood: Likelihood, y: Any, observed: Any, loc: Any, residual_var: Any, with_moments: bool
 ) -> Problem:
     """The problem, with the likelihood as functions that have been traced."""
 
     def moments(f: jax.Array) -> Any:
-        law = likelihood(f)
+        distribution = likelihood(f)
         for name in ("mean", "variance"):
-            if not _has(law, name):
+            if not _has(distribution, name):
                 raise ValueError(
                     f'method "pl" needs mean and variance of the likelihood, and the {name} of '
-                    f"{type(law).__name__} is not known"
+                    f"{type(distribution).__name__} is not known"
                 )
-        return tuple(jnp.broadcast_to(a, f.shape).astype(f.dtype) for a in (law.mean, law.variance))
+        return tuple(
+            jnp.broadcast_to(a, f.shape).astype(f.dtype)
+            for a in (distribution.mean, distribution.variance)
+        )
 
     log_prob = traced(lambda f, y: log_likelihood(likelihood, f, y), loc, y)
     expected = None
     if isinstance(likelihood, AbstractLikelihood):
         expected = traced(likelihood.expected_log_prob, y, loc, loc)
     which = traced(moments, loc) if with_moments else None
-    return Problem(y, seen, loc, residual, log_prob, expected, which)
+    return Problem(y, observed, loc, residual_var, log_prob, expected, which)
 
 
-def _has(law: Any, name: str) -> bool:
+def _has(distribution: Any, name: str) -> bool:
     try:
-        return getattr(law, name) is not None
+        return getattr(distribution, name) is not None
     except NotImplementedError:
         return False
 
@@ -107,7 +109,7 @@ def power_ep(
 ) -> tuple[Sites, jax.Array]:
     """Where a cavity times a power of the site has the moments that it has with the likelihood.
 
-    A site whose cavity is not a normal law stays as it is.
+    A site whose cavity is not a normal distribution stays as it is.
 
     Returns:
         The sites, and which of them have been replaced, or need not be.
@@ -116,27 +118,27 @@ def power_ep(
         Minka (2004), "Power EP"; Wilkinson, Chang, Riis Andersen and Solin (2020), "State space
         expectation propagation", ICML.
     """
-    inside, centre, spread = cavity(power, sites, mean, variance)
-    x, log_prob, log_weights = _tilted(problem, centre, spread, power, mean)
+    inside, centre, cavity_var = cavity(power, sites, mean, variance)
+    x, log_prob, log_weights = _tilted(problem, centre, cavity_var, power, mean)
     weights = jax.nn.softmax(power * log_prob + log_weights, axis=0)
     # With a residual the nodes are of the function, and the process is regressed on it.
-    total = spread + problem.residual
+    total = cavity_var + problem.residual_var
     first = jnp.sum(weights * x, axis=0)
     second = jnp.sum(weights * (x - first) ** 2, axis=0)
-    tilted = centre + spread / jnp.sqrt(total) * first
-    around = spread * (problem.residual + spread * second) / total
-    linear, precision = tilted / around - centre / spread, 1 / around - 1 / spread
+    tilted = centre + cavity_var / jnp.sqrt(total) * first
+    tilted_var = cavity_var * (problem.residual_var + cavity_var * second) / total
+    linear, precision = tilted / tilted_var - centre / cavity_var, 1 / tilted_var - 1 / cavity_var
     new = Sites(linear / power, precision / power)
-    found = inside & jnp.isfinite(new.linear) & jnp.isfinite(new.precision)
-    seen = problem.seen > 0
-    kept = jax.tree.map(lambda a, b: jnp.where(found & seen, a, b), new, sites)
-    return kept, found | ~seen
+    updated = inside & jnp.isfinite(new.linear) & jnp.isfinite(new.precision)
+    observed = problem.observed > 0
+    kept = jax.tree.map(lambda a, b: jnp.where(updated & observed, a, b), new, sites)
+    return kept, updated | ~observed
 
 
 def linearised(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
 ) -> tuple[Sites, jax.Array]:
-    """The likelihood as a normal law of a line through the function, fitted to its moments.
+    """The likelihood as a normal distribution about a line in the function, fitted to its moments.
 
     References:
         García-Fernández, Tronarp and Särkkä (2019), "Gaussian process classification using
@@ -145,40 +147,40 @@ def linearised(
     expected, slope, noise = regression(problem, mean, variance)
     precision = slope**2 / noise
     linear = slope * (problem.y - expected) / noise + precision * mean
-    seen = problem.seen > 0
-    sites = Sites(jnp.where(seen, linear, 0.0), jnp.where(seen, precision, 0.0))
+    observed = problem.observed > 0
+    sites = Sites(jnp.where(observed, linear, 0.0), jnp.where(observed, precision, 0.0))
     return sites, jnp.ones_like(mean, bool)
 
 
 def regression(problem: Problem, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
     """Mean and slope of the observation in the process, and the variance about that line."""
-    places, weights = _hermite(mean)
-    total = variance + problem.residual
+    nodes, weights = _hermite(mean)
+    total = variance + problem.residual_var
     scale = jnp.sqrt(total)
-    f = problem.loc + mean + scale * places[:, None]
+    f = problem.loc + mean + scale * nodes[:, None]
     if problem.moments is None:
         raise ValueError("posterior linearisation needs moments of the likelihood")
     means, variances = jax.vmap(problem.moments)(f)
     expected = weights @ means
-    slope = (weights * places) @ means / scale
+    slope = (weights * nodes) @ means / scale
     # Sums of what is positive, so that small ones keep their digits.
-    off_line = means - expected - slope * scale * places[:, None]
+    off_line = means - expected - slope * scale * nodes[:, None]
     noise = weights @ variances + weights @ off_line**2
-    return expected, slope, noise + slope**2 * problem.residual  # which counts as noise
+    return expected, slope, noise + slope**2 * problem.residual_var  # which counts as noise
 
 
-def without_upward(sites: Sites, mean: Any) -> Sites:
-    """Sites that curve upward as straight ones with the same slope at the mean."""
+def without_convex(sites: Sites, mean: Any) -> Sites:
+    """Convex sites as straight ones with the same slope at the mean."""
     flat = jnp.maximum(sites.precision, 0)
     return Sites(sites.linear + (flat - sites.precision) * mean, flat)
 
 
 def cavity(power: Any, sites: Sites, mean: Any, variance: Any) -> tuple[Any, Any, Any]:
-    """The marginal without a power of its site: whether it is a law, its mean and variance."""
+    """The marginal without a power of its site: whether it is proper, its mean and variance."""
     precision = 1 / variance - power * sites.precision
     inside = precision > 0
-    spread = 1 / jnp.where(inside, precision, 1 / variance)
-    return inside, spread * (mean / variance - power * sites.linear), spread
+    cavity_var = 1 / jnp.where(inside, precision, 1 / variance)
+    return inside, cavity_var * (mean / variance - power * sites.linear), cavity_var
 
 
 def log_partition(
@@ -186,8 +188,8 @@ def log_partition(
 ) -> jax.Array:
     """The log of the expected likelihood, to that power, of each observation."""
     _, log_prob, log_weights = _tilted(problem, mean, variance, power, start)
-    found = jax.nn.logsumexp(power * log_prob + log_weights, axis=0)
-    return jnp.where(problem.seen > 0, found, 0.0)
+    total = jax.nn.logsumexp(power * log_prob + log_weights, axis=0)
+    return jnp.where(problem.observed > 0, total, 0.0)
 
 
 def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> jax.Array:
@@ -202,40 +204,40 @@ def variational_energy(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
 ) -> jax.Array:
     """What the evidence lower bound has besides the log integral of prior and sites, scalar."""
-    found = _expected(problem, mean, variance)
+    expected = _expected(problem, mean, variance)
     in_sites = sites.linear * mean - 0.5 * sites.precision * (mean**2 + variance)
-    return jnp.sum(jnp.where(problem.seen > 0, found - in_sites, 0.0))
+    return jnp.sum(jnp.where(problem.observed > 0, expected - in_sites, 0.0))
 
 
 def ep_energy(power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
     """The same of power EP's approximation of the evidence."""
-    _, centre, spread = cavity(power, sites, mean, variance)
-    found = log_partition(problem, centre, spread, power, mean)
-    gap = found - log_mean(sites, centre, spread, power)
-    return jnp.sum(jnp.where(problem.seen > 0, gap, 0.0)) / power
+    _, centre, cavity_var = cavity(power, sites, mean, variance)
+    partition = log_partition(problem, centre, cavity_var, power, mean)
+    gap = partition - log_mean(sites, centre, cavity_var, power)
+    return jnp.sum(jnp.where(problem.observed > 0, gap, 0.0)) / power
 
 
 def _expected(problem: Problem, mean: Any, variance: Any) -> jax.Array:
     """Expected log densities, 0 where nothing was observed."""
     if problem.expected is not None:
-        total = variance + problem.residual
-        found = problem.expected(problem.y, problem.loc + mean, total)
+        total = variance + problem.residual_var
+        expected = problem.expected(problem.y, problem.loc + mean, total)
     else:
         _, log_prob, log_weights = _tilted(problem, mean, variance, 1.0, mean, whole=True)
-        found = jnp.sum(jnp.exp(log_weights) * log_prob, axis=0)
-    return jnp.where(problem.seen > 0, found, 0.0)
+        expected = jnp.sum(jnp.exp(log_weights) * log_prob, axis=0)
+    return jnp.where(problem.observed > 0, expected, 0.0)
 
 
 def _tilted(
     problem: Problem, mean: Any, variance: Any, power: Any, start: Any, whole: bool = False
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Standardised nodes where the function has its mass given an observation, see `_quadrature`.
+    """Standardised quadrature nodes where the function has its mass given an observation.
 
     Returns:
         Nodes, the log density of the observation there, and log weights, `(q, n)` each.
     """
     fixed = jax.lax.stop_gradient(problem)
-    centre, total = problem.loc + mean, variance + problem.residual
+    centre, total = problem.loc + mean, variance + problem.residual_var
     begin = None if start is None else problem.loc + start
     x, log_weights = adaptive_nodes(
         lambda f: fixed.log_prob(f, fixed.y), centre, total, power, begin, whole
@@ -245,5 +247,5 @@ def _tilted(
 
 
 def _hermite(like: jax.Array) -> tuple[jax.Array, jax.Array]:
-    places, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    return jnp.asarray(places, like.dtype), jnp.asarray(weights / weights.sum(), like.dtype)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    return jnp.asarray(nodes, like.dtype), jnp.asarray(weights / weights.sum(), like.dtype)

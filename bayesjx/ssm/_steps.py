@@ -183,7 +183,7 @@ def log_factors(observations: Observations, determinants: jax.Array, lanes: int)
     """What the log densities of a series have besides their exponents, summed but for lanes."""
     axes = tuple(range(determinants.ndim - lanes))
     if observations.site_precision is not None:
-        # Of factors that curve upward only the product over time is sure to be positive.
+        # Of convex factors only the product over time is sure to be positive.
         return -0.5 * jnp.sum(jnp.log(jnp.abs(determinants)), axis=axes)
     constant = LOG_2PI * jnp.sum(observations.observed, axis=axes)
     return -0.5 * jnp.sum(jnp.log(determinants), axis=axes) - 0.5 * constant

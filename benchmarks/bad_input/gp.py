@@ -23,7 +23,7 @@ def _x(*shape: int) -> np.ndarray:
 
 
 def _prior(noise: Any = 0.1, kernel: Any = None) -> gp.GP:
-    return gp.GP(kernels.RBF() if kernel is None else kernel, noise=noise)
+    return gp.GP(kernels.RBF() if kernel is None else kernel, noise_var=noise)
 
 
 def _posterior() -> Any:
@@ -35,29 +35,29 @@ def _grid() -> gp.Grid:
 
 
 def _on_grid() -> gp.GP:
-    return gp.GP(kernels.RBF(jnp.ones(2)), noise=0.1)
+    return gp.GP(kernels.RBF(jnp.ones(2)), noise_var=0.1)
 
 
 def _grid_posterior(mask: Any = None, **solver: Any) -> Any:
-    return gp.condition(_on_grid(), _grid(), _x(3, 5), mask, **solver)
+    return gp.condition(_on_grid(), _grid(), _x(3, 5), mask=mask, **solver)
 
 
 def _svgp(**options: Any) -> gp.SVGP:
-    return gp.SVGP(_prior(), _x(M), **options)
+    return gp.SVGP(_prior(), inducing_points=_x(M), **options)
 
 
 def _counts() -> Any:
-    return gp.SVGP(gp.GP(kernels.RBF()), _x(M), lambda f: dist.Poisson(jnp.exp(f)))
+    return gp.SVGP(gp.GP(kernels.RBF()), lambda f: dist.Poisson(jnp.exp(f)), inducing_points=_x(M))
 
 
 def _two() -> Any:
     likelihood = lambda f: dist.Normal(f[..., 0], jnp.exp(f[..., 1]))  # noqa: E731
-    return gp.SVGP(gp.GP(kernels.RBF()), _x(M), likelihood, num_latents=2)
+    return gp.SVGP(gp.GP(kernels.RBF()), likelihood, inducing_points=_x(M), num_latents=2)
 
 
 def _kron() -> gp.KronVariational:
     prior = gp.GP(kernels.RBF(jnp.ones(2)))
-    return gp.KronVariational(prior, _grid(), lambda f: dist.Poisson(jnp.exp(f)))
+    return gp.KronVariational(prior, lambda f: dist.Poisson(jnp.exp(f)), _grid())
 
 
 def _key() -> jax.Array:
@@ -81,10 +81,10 @@ CASES: tuple[Case, ...] = (
     # The process
     Case("gp.GP", "kernel", lambda: gp.GP(_wrong("rbf")), "covariance function|AbstractKernel"),
     Case("gp.GP", "kernel", lambda: gp.GP(_wrong(kernels.RBF)), "RBF\\(\\)|instance"),
-    Case("gp.GP", "noise", lambda: _prior(-0.1), "negative"),
-    Case("gp.GP", "noise", lambda: _prior(NAN), "negative|NaN"),
-    Case("gp.GP", "noise", lambda: _prior(np.ones((3, 3))), "scalar or \\(n,\\)"),
-    Case("gp.GP", "noise", lambda: _prior("loud"), "number|scalar"),
+    Case("gp.GP", "noise_var", lambda: _prior(-0.1), "negative"),
+    Case("gp.GP", "noise_var", lambda: _prior(NAN), "negative|NaN"),
+    Case("gp.GP", "noise_var", lambda: _prior(np.ones((3, 3))), "scalar or \\(n,\\)"),
+    Case("gp.GP", "noise_var", lambda: _prior("loud"), "number|scalar"),
     Case("gp.GP", "mean", lambda: gp.GP(kernels.RBF(), mean=np.zeros(3)), "number|function"),
     Case("gp.GP", "mean", lambda: gp.GP(kernels.RBF(), mean=NAN), "finite|NaN"),
     Case(
@@ -100,7 +100,7 @@ CASES: tuple[Case, ...] = (
     Case("gp.GP.__call__", "x", lambda: _prior()(None), "\\(n, d\\)|array"),
     Case("gp.GP.__call__", "x", lambda: _prior()(["a", "b"]), "number|array"),
     Case("gp.GP.__call__", "x", lambda: _prior()(_x() + 1j), "real|complex"),
-    Case("gp.GP.__call__", "noise", lambda: _prior(np.ones(3))(_x()), "\\(7,\\)"),
+    Case("gp.GP.__call__", "noise_var", lambda: _prior(np.ones(3))(_x()), "\\(7,\\)"),
     Case("gp.GP.__call__", "mask", lambda: _prior()(_x(), np.ones(N, bool)), "Grid"),
     Case("gp.GP.__call__", "solver", lambda: _prior()(_x(), solver="cg"), "grid with a mask"),
     Case("gp.GP.__call__", "mask", lambda: _on_grid()(_grid(), np.ones(4, bool)), "\\(3, 5\\)"),
@@ -135,28 +135,84 @@ CASES: tuple[Case, ...] = (
     ),
     Case("gp.condition", "x", lambda: gp.condition(_prior(), _nan(), _x()), "NaN"),
     Case("gp.condition", "prior", lambda: gp.condition(_wrong(kernels.RBF()), _x(), _x()), "gp.GP"),
-    Case("gp.condition", "mask", lambda: gp.condition(_prior(), _x(), _x(), _x() > 9), "false"),
-    Case("gp.condition", "mask", lambda: gp.condition(_prior(), _x(), _x(), np.ones(N)), "boolean"),
-    Case("gp.condition", "mask", lambda: gp.condition(_prior(), _x(), _x(), [True]), "\\(7,\\)"),
+    Case(
+        "gp.condition", "mask", lambda: gp.condition(_prior(), _x(), _x(), mask=_x() > 9), "false"
+    ),
+    Case(
+        "gp.condition",
+        "mask",
+        lambda: gp.condition(_prior(), _x(), _x(), mask=np.ones(N)),
+        "boolean",
+    ),
+    Case(
+        "gp.condition", "mask", lambda: gp.condition(_prior(), _x(), _x(), mask=[True]), "\\(7,\\)"
+    ),
     Case("gp.condition", "solver", lambda: gp.condition(_prior(), _x(), _x(), solver="cg"), "Grid"),
-    Case("gp.condition", "noise", lambda: gp.condition(_prior(np.ones(3)), _x(), _x()), "\\(7,\\)"),
+    Case(
+        "gp.condition",
+        "noise_var",
+        lambda: gp.condition(_prior(np.ones(3)), _x(), _x()),
+        "\\(7,\\)",
+    ),
     Case("gp.condition", "mask", lambda: _grid_posterior(solver="cg"), "mask"),
     Case(
         "gp.condition", "solver", lambda: _grid_posterior(np.ones((3, 5), bool), solver="lu"), "cg"
     ),
     Case("gp.condition", "tolerance", lambda: _grid_posterior(_x(3, 5) < 9, tolerance=1.0), "rtol"),
+    Case(
+        "gp.condition",
+        "likelihood",
+        lambda: gp.condition(_prior(0.0), _x(), _x(), dist.Poisson(1.0)),
+        "function",
+    ),
+    Case(
+        "gp.condition",
+        "likelihood",
+        lambda: gp.condition(_prior(0.0), _x(), _x(), _wrong(_x() > 0)),
+        "function",
+    ),
+    Case(
+        "gp.condition",
+        "noise",
+        lambda: gp.condition(_prior(), _x(), _x(), lambda f: dist.Normal(f, 1.0)),
+        "would not be used",
+    ),
+    Case(
+        "gp.ExactPosterior.log_predictive_prob",
+        "y",
+        lambda: _posterior().log_predictive_prob(_x(4, 2), _x(3)),
+        "\\(4,\\)",
+    ),
+    Case(
+        "gp.ExactPosterior.log_predictive_prob",
+        "y",
+        lambda: _posterior().log_predictive_prob(_x(N, 2), _nan()),
+        "support",
+    ),
+    Case(
+        "gp.SparsePosterior.log_predictive_prob",
+        "y",
+        lambda: _counts().posterior().log_predictive_prob(_x(2), np.array([1, -1])),
+        "support",
+    ),
+    Case(
+        "gp.SparsePosterior.log_evidence",
+        "y",
+        lambda: _counts().posterior().log_evidence(),
+        "elbo\\(x, y\\)",
+    ),
     Case("gp.ExactPosterior.mean", "x", lambda: _posterior().mean(_x(4, 3)), "dimension"),
     Case("gp.ExactPosterior.moments", "x", lambda: _posterior().moments(_nan()), "NaN"),
     Case("gp.ExactPosterior.sample", "key", lambda: _posterior().sample(3, _x(4, 2)), "PRNG key"),
     Case(
         "gp.ExactPosterior.sample",
-        "shape",
+        "sample_shape",
         lambda: _posterior().sample(_key(), _x(4, 2), (-1,)),
         "at least 0",
     ),
     Case(
         "gp.ExactPosterior.predict",
-        "noise",
+        "noise_var",
         lambda: gp.condition(_prior(np.ones(N)), _x(), _x()).predict(_x()),
         "variance\\(x\\)",
     ),
@@ -176,14 +232,19 @@ CASES: tuple[Case, ...] = (
         "coordinates|axes",
     ),
     # Draws as functions, and features
-    Case("gp.pathwise", "num", lambda: _posterior().pathwise(_key(), 0), "positive"),
-    Case("gp.pathwise", "num", lambda: _posterior().pathwise(_key(), 2.5), "integer"),
-    Case("gp.pathwise", "features", lambda: _posterior().pathwise(_key(), 2, 1), "at least 2"),
+    Case("gp.pathwise", "num_samples", lambda: _posterior().pathwise(_key(), 0), "positive"),
+    Case("gp.pathwise", "num_samples", lambda: _posterior().pathwise(_key(), 2.5), "integer"),
+    Case(
+        "gp.pathwise",
+        "num_features",
+        lambda: _posterior().pathwise(_key(), 2, num_features=1),
+        "at least 2",
+    ),
     Case("gp.pathwise", "key", lambda: _posterior().pathwise(0, 2), "PRNG key"),
     Case("gp.pathwise", "posterior", lambda: gp.pathwise(_key(), _wrong(_prior()), 2), "posterior"),
     Case(
         "gp.fourier_features",
-        "num",
+        "num_features",
         lambda: gp.fourier_features(_key(), kernels.RBF(), 1, 1),
         "at least 2",
     ),
@@ -197,7 +258,7 @@ CASES: tuple[Case, ...] = (
         "gp.fourier_features",
         "kernel",
         lambda: gp.fourier_features(_key(), kernels.White(), 8, 1),
-        "noise",
+        "noise_var",
     ),
     Case(
         "gp.FourierFeatures",
@@ -218,7 +279,7 @@ CASES: tuple[Case, ...] = (
     Case("gp.kmeans_points", "key", lambda: gp.kmeans_points(_wrong(1), _x(), 2), "PRNG key"),
     Case(
         "gp.inducing_features",
-        "points",
+        "inducing_points",
         lambda: gp.inducing_features(kernels.RBF(), _nan()),
         "NaN",
     ),
@@ -228,46 +289,102 @@ CASES: tuple[Case, ...] = (
         lambda: gp.inducing_features(kernels.RBF(), _x(), -1.0),
         "0 or more",
     ),
-    Case("gp.sgpr", "points", lambda: gp.sgpr(_prior(), _x(9), _x()), "more than 7 data"),
-    Case("gp.sgpr", "points", lambda: gp.sgpr(_prior(), _x(M, 2), _x()), "dimension"),
-    Case("gp.sgpr", "blocks", lambda: gp.sgpr(_prior(), _x(M), _x(), blocks=9), "1, ..., 7"),
     Case(
-        "gp.sgpr", "blocks", lambda: gp.sgpr(_prior(), _x(M), _x(), blocks=_wrong(2.5)), "integer"
+        "gp.sgpr",
+        "inducing_points",
+        lambda: gp.sgpr(_prior(), _x(), inducing_points=_x(9)),
+        "more than 7 data",
+    ),
+    Case(
+        "gp.sgpr",
+        "inducing_points",
+        lambda: gp.sgpr(_prior(), _x(), inducing_points=_x(M, 2)),
+        "dimension",
     ),
     Case(
         "gp.sgpr",
         "blocks",
-        lambda: gp.sgpr(_prior(), _x(M), _x(), blocks=2, tight=False),
+        lambda: gp.sgpr(_prior(), _x(), inducing_points=_x(M), blocks=9),
+        "1, ..., 7",
+    ),
+    Case(
+        "gp.sgpr",
+        "blocks",
+        lambda: gp.sgpr(_prior(), _x(), inducing_points=_x(M), blocks=_wrong(2.5)),
+        "integer",
+    ),
+    Case(
+        "gp.sgpr",
+        "blocks",
+        lambda: gp.sgpr(_prior(), _x(), inducing_points=_x(M), blocks=2, tight=False),
         "tight",
     ),
-    Case("gp.sgpr", "noise", lambda: gp.sgpr(_prior(0.0), _x(M), _x()), "positive"),
-    Case("gp.fitc", "x", lambda: gp.fitc(_prior(), _x(M), _nan()), "NaN"),
-    Case("gp.fitc", "noise", lambda: gp.fitc(_prior(np.ones(3)), _x(M), _x()), "\\(7,\\)"),
-    Case("gp.power_ep", "alpha", lambda: gp.power_ep(_prior(), _x(M), _x(), 1.5), "0 to 1"),
-    Case("gp.power_ep", "alpha", lambda: gp.power_ep(_prior(), _x(M), _x(), _x(2)), "scalar"),
+    Case(
+        "gp.sgpr",
+        "noise_var",
+        lambda: gp.sgpr(_prior(0.0), _x(), inducing_points=_x(M)),
+        "positive",
+    ),
+    Case("gp.fitc", "x", lambda: gp.fitc(_prior(), _nan(), inducing_points=_x(M)), "NaN"),
+    Case(
+        "gp.fitc",
+        "noise_var",
+        lambda: gp.fitc(_prior(np.ones(3)), _x(), inducing_points=_x(M)),
+        "\\(7,\\)",
+    ),
+    Case(
+        "gp.power_ep",
+        "alpha",
+        lambda: gp.power_ep(_prior(), _x(), inducing_points=_x(M), alpha=1.5),
+        "0 to 1",
+    ),
+    Case(
+        "gp.power_ep",
+        "alpha",
+        lambda: gp.power_ep(_prior(), _x(), inducing_points=_x(M), alpha=_x(2)),
+        "scalar",
+    ),
     Case(
         "gp.sparse_posterior",
         "y",
-        lambda: gp.sparse_posterior(_prior(), _x(M), _x(), _x(4)),
+        lambda: gp.sparse_posterior(_prior(), _x(), _x(4), inducing_points=_x(M)),
         "\\(7,\\)",
     ),
     Case(
         "gp.sparse_posterior",
         "alpha",
-        lambda: gp.sparse_posterior(_prior(), _x(M), _x(), _x(), alpha=-1.0),
+        lambda: gp.sparse_posterior(_prior(), _x(), _x(), inducing_points=_x(M), alpha=-1.0),
         "0 to 1",
     ),
     # Stochastic variational processes
     Case("gp.SVGP", "num_latents", lambda: _svgp(num_latents=0), "at least 1"),
     Case("gp.SVGP", "num_latents", lambda: _svgp(num_latents=1.5), "integer"),
     Case(
-        "gp.SVGP", "tight", lambda: gp.SVGP(_prior(0.0), _x(M), dist.Poisson, tight=True), "normal"
+        "gp.SVGP",
+        "tight",
+        lambda: gp.SVGP(_prior(0.0), dist.Poisson, inducing_points=_x(M), tight=True),
+        "normal",
     ),
-    Case("gp.SVGP", "noise", lambda: gp.SVGP(_prior(), _x(M), dist.Poisson), "not be used"),
-    Case("gp.SVGP", "noise", lambda: gp.SVGP(_prior(np.ones(N)), _x(M)), "scalar"),
-    Case("gp.SVGP", "points", lambda: gp.SVGP(_prior(), np.array([0.0, NAN])), "NaN"),
     Case(
-        "gp.SVGP", "likelihood", lambda: gp.SVGP(_prior(0.0), _x(M), _wrong("poisson")), "function"
+        "gp.SVGP",
+        "noise_var",
+        lambda: gp.SVGP(_prior(), dist.Poisson, inducing_points=_x(M)),
+        "not be used",
+    ),
+    Case(
+        "gp.SVGP", "noise_var", lambda: gp.SVGP(_prior(np.ones(N)), inducing_points=_x(M)), "scalar"
+    ),
+    Case(
+        "gp.SVGP",
+        "inducing_points",
+        lambda: gp.SVGP(_prior(), inducing_points=np.array([0.0, NAN])),
+        "NaN",
+    ),
+    Case(
+        "gp.SVGP",
+        "likelihood",
+        lambda: gp.SVGP(_prior(0.0), _wrong("poisson"), inducing_points=_x(M)),
+        "function",
     ),
     Case(
         "gp.SVGP",
@@ -287,8 +404,8 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "gp.DecoupledSVGP",
-        "points",
-        lambda: gp.DecoupledSVGP(_prior(), _x(M), _x(M, 2)),
+        "inducing_points",
+        lambda: gp.DecoupledSVGP(_prior(), inducing_points=_x(M), orthogonal_points=_x(M, 2)),
         "coordinates",
     ),
     Case(
@@ -317,7 +434,7 @@ CASES: tuple[Case, ...] = (
     ),
     # Grids, variationally
     Case("gp.KronVariational", "Grid", lambda: _kron_on(_x()), "needed"),
-    Case("gp.KronVariational", "noise", lambda: _kron_on(_grid(), _on_grid()), "not be used"),
+    Case("gp.KronVariational", "noise_var", lambda: _kron_on(_grid(), _on_grid()), "not be used"),
     Case("gp.KronVariational.elbo", "cells", lambda: _kron().elbo([15], [1]), "0, ..., 14"),
     Case("gp.KronVariational.elbo", "cells", lambda: _kron().elbo([1.0], [1]), "integers"),
     Case("gp.KronVariational.elbo", "y", lambda: _kron().elbo([1, 2], [1]), "shape"),
@@ -392,4 +509,4 @@ def _sum() -> kernels.AbstractKernel:
 
 def _kron_on(grid: Any, prior: Any = None) -> gp.KronVariational:
     prior = gp.GP(kernels.RBF(jnp.ones(2))) if prior is None else prior
-    return gp.KronVariational(prior, grid, lambda f: dist.Poisson(jnp.exp(f)))
+    return gp.KronVariational(prior, lambda f: dist.Poisson(jnp.exp(f)), grid)

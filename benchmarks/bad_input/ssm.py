@@ -21,7 +21,7 @@ N = 5
 TIMES = np.arange(N) / 2
 Y = np.sin(TIMES)
 COUNTS = np.array([1, 0, 3, 2, 1])
-PLACES = np.array([[0.0, 0.3], [1.0, 0.1], [0.4, 0.9]])
+LOCATIONS = np.array([[0.0, 0.3], [1.0, 0.1], [0.4, 0.9]])
 FIELD = np.outer(Y, [1.0, 0.5, -0.5])
 MIXING = np.array([[1.0, 0.3], [-0.5, 0.8], [0.2, -1.1]])
 KERNEL = kernels.Matern32(1.0)
@@ -29,13 +29,13 @@ PAIR = (kernels.Matern32(1.0), kernels.Matern12(2.0))
 NAN = np.where(np.arange(N) == 2, np.nan, Y)
 
 
-def _law(**changed: Any) -> Any:
-    given: dict[str, Any] = {"kernel": KERNEL, "times": TIMES, "noise": 0.1, **changed}
-    return ssm.MarkovGP(given.pop("kernel"), given.pop("times"), given.pop("noise"), **given)
+def _process(**changed: Any) -> Any:
+    given: dict[str, Any] = {"kernel": KERNEL, "times": TIMES, "noise_var": 0.1, **changed}
+    return ssm.MarkovGP(given.pop("kernel"), given.pop("times"), **given)
 
 
 def _posterior() -> Any:
-    return _law().condition(Y)
+    return _process().condition(Y)
 
 
 def _poisson(f: jax.Array) -> dist.Poisson:
@@ -55,12 +55,12 @@ def _updates(**changed: Any) -> Any:
 
 def _field(**changed: Any) -> Any:
     given: dict[str, Any] = {"space_kernel": kernels.RBF(1.0), "time_kernel": KERNEL}
-    given |= {"places": PLACES, "times": TIMES, "noise": 0.1, **changed}
+    given |= {"locations": LOCATIONS, "times": TIMES, "noise_var": 0.1, **changed}
     return ssm.SpaceTimeGP(**given)
 
 
 def _traced_times(times: Any) -> Any:
-    return eqx.filter_jit(lambda t: _law(times=t).log_prob(Y))(jnp.asarray(times))
+    return eqx.filter_jit(lambda t: _process(times=t).log_prob(Y))(jnp.asarray(times))
 
 
 def _case(function: str, argument: str, expected: str, call: Callable[[], object]) -> Case:
@@ -72,74 +72,98 @@ def _case(function: str, argument: str, expected: str, call: Callable[[], object
     return Case(f"ssm.{function}", argument, quietly, expected)
 
 
-_PROCESS = (
-    ("kernel", "kernel or a state space", lambda: _law(kernel="matern")),
-    ("kernel", "sequence of q kernels", lambda: _law(kernel=KERNEL, mixing=MIXING)),
-    ("kernel", "sequence of q kernels", lambda: _law(kernel=PAIR, mixing=MIXING.T)),
-    ("kernel", "kernel or a state space", lambda: _law(kernel=list(PAIR))),
-    ("times", r"shape \(n,\)", lambda: _law(times=TIMES[:, None])),
-    ("times", r"shape \(n,\)", lambda: _law(times=1.0)),
-    ("times", "empty", lambda: _law(times=np.zeros(0))),
-    ("times", "NaN or infinite", lambda: _law(times=NAN)),
-    ("times", "NaN or infinite", lambda: _law(times=np.array([0.0, 1.0, np.inf]))),
-    ("times", "real numbers", lambda: _law(times=np.arange("2020", "2025", dtype="datetime64[Y]"))),
-    ("times", "real numbers", lambda: _law(times=np.array(["a", "b"]))),
-    ("times", "real numbers", lambda: _law(times=TIMES + 1j)),
-    ("times", "exact to", lambda: _law(times=np.float32(1e7) + np.arange(9, dtype=np.float32))),
+_PROCESSES = (
+    ("kernel", "kernel or a state space", lambda: _process(kernel="matern")),
+    ("kernel", "sequence of q kernels", lambda: _process(kernel=KERNEL, mixing=MIXING)),
+    ("kernel", "sequence of q kernels", lambda: _process(kernel=PAIR, mixing=MIXING.T)),
+    ("kernel", "kernel or a state space", lambda: _process(kernel=list(PAIR))),
+    ("times", r"shape \(n,\)", lambda: _process(times=TIMES[:, None])),
+    ("times", r"shape \(n,\)", lambda: _process(times=1.0)),
+    ("times", "empty", lambda: _process(times=np.zeros(0))),
+    ("times", "NaN or infinite", lambda: _process(times=NAN)),
+    ("times", "NaN or infinite", lambda: _process(times=np.array([0.0, 1.0, np.inf]))),
+    (
+        "times",
+        "real numbers",
+        lambda: _process(times=np.arange("2020", "2025", dtype="datetime64[Y]")),
+    ),
+    ("times", "real numbers", lambda: _process(times=np.array(["a", "b"]))),
+    ("times", "real numbers", lambda: _process(times=TIMES + 1j)),
+    ("times", "exact to", lambda: _process(times=np.float32(1e7) + np.arange(9, dtype=np.float32))),
     ("times", "in order", lambda: _traced_times(TIMES[::-1].copy())),
     ("times", "finite", lambda: _traced_times(NAN)),
-    ("noise", "not be negative", lambda: _law(noise=-0.1)),
-    ("noise", "not be negative or NaN", lambda: _law(noise=np.nan)),
-    ("noise", "scalar or have shape", lambda: _law(noise=np.ones(3))),
-    ("noise", "scalar or have shape", lambda: _law(noise=np.eye(N))),
-    ("noise", "a number", lambda: _law(noise="small")),
-    ("noise", "a number", lambda: _law(noise=None)),
-    ("mean", "scalar or have shape", lambda: _law(mean=np.ones(3))),
-    ("mean", "a number", lambda: _law(mean=lambda t: t)),
-    ("mean", "NaN", lambda: _law(mean=np.nan)),
-    ("mask", "booleans of shape", lambda: _law(mask=np.ones(N))),
-    ("mask", "booleans of shape", lambda: _law(mask=np.ones(3, bool))),
-    ("mask", "booleans of shape", lambda: _law(mask=[1, 0, 1, 1, 1])),
-    ("mixing", "finite", lambda: _law(kernel=PAIR, mixing=MIXING * np.nan)),
-    ("mixing", r"shape \(p, q\)", lambda: _law(kernel=PAIR, mixing=MIXING[0])),
-    ("slopes", "booleans of shape", lambda: _law(slopes=np.ones(3, bool))),
-    ("slopes", "one output", lambda: _law(kernel=PAIR, mixing=MIXING, slopes=TIMES > 1)),
-    ("Matern12", "no derivative", lambda: _law(kernel=PAIR[1], slopes=TIMES > 1)),
-    ("backend", "must be one of", lambda: _law(backend="fast")),
-    ("backend", "equally spaced", lambda: _law(backend="steady", times=TIMES**2)),
-    ("backend", "without missing", lambda: _law(backend="steady", mask=TIMES > 1)),
-    ("harmonics", "positive integer", lambda: _law(harmonics=0)),
-    ("harmonics", "positive integer", lambda: _law(kernel=kernels.Periodic(2.0), harmonics=2.5)),
+    ("noise_var", "not be negative", lambda: _process(noise_var=-0.1)),
+    ("noise_var", "not be negative or NaN", lambda: _process(noise_var=np.nan)),
+    ("noise_var", "scalar or have shape", lambda: _process(noise_var=np.ones(3))),
+    ("noise_var", "scalar or have shape", lambda: _process(noise_var=np.eye(N))),
+    ("noise_var", "a number", lambda: _process(noise_var="small")),
+    ("noise_var", "a number", lambda: _process(noise_var=None)),
+    ("mean", "scalar or have shape", lambda: _process(mean=np.ones(3))),
+    ("mean", "to a number", lambda: _process(mean=lambda t: jnp.ones(2))),
+    ("mean", "NaN", lambda: _process(mean=np.nan)),
+    ("mask", "booleans of shape", lambda: _process(mask=np.ones(N))),
+    ("mask", "booleans of shape", lambda: _process(mask=np.ones(3, bool))),
+    ("mask", "booleans of shape", lambda: _process(mask=[1, 0, 1, 1, 1])),
+    ("mixing", "finite", lambda: _process(kernel=PAIR, mixing=MIXING * np.nan)),
+    ("mixing", r"shape \(p, q\)", lambda: _process(kernel=PAIR, mixing=MIXING[0])),
+    ("slopes", "booleans of shape", lambda: _process(slopes=np.ones(3, bool))),
+    ("slopes", "one output", lambda: _process(kernel=PAIR, mixing=MIXING, slopes=TIMES > 1)),
+    ("Matern12", "no derivative", lambda: _process(kernel=PAIR[1], slopes=TIMES > 1)),
+    ("backend", "must be one of", lambda: _process(backend="fast")),
+    ("backend", "equally spaced", lambda: _process(backend="steady", times=TIMES**2)),
+    ("backend", "without missing", lambda: _process(backend="steady", mask=TIMES > 1)),
+    ("harmonics", "positive integer", lambda: _process(harmonics=0)),
+    (
+        "harmonics",
+        "positive integer",
+        lambda: _process(kernel=kernels.Periodic(2.0), harmonics=2.5),
+    ),
 )
 _VALUES = (
-    ("value", r"shape \(..., 5\)", lambda: _law().log_prob(Y[1:])),
-    ("value", r"shape \(..., 5\)", lambda: _law().log_prob(1.0)),
-    ("value", "pass mask=", lambda: _law().log_prob(NAN)),
-    ("value", "numbers", lambda: _law().log_prob("y")),
-    ("value", "numbers", lambda: _law().log_prob(Y + 1j)),
+    ("value", r"shape \(..., 5\)", lambda: _process().log_prob(Y[1:])),
+    ("value", r"shape \(..., 5\)", lambda: _process().log_prob(1.0)),
+    ("value", "pass mask=", lambda: _process().log_prob(NAN)),
+    ("value", "numbers", lambda: _process().log_prob("y")),
+    ("value", "numbers", lambda: _process().log_prob(Y + 1j)),
 )
 _CONDITION = (
-    ("value", "must have shape", lambda: _law().condition(Y[:, None])),
-    ("value", "pass mask=", lambda: _law().condition(NAN)),
-    ("value", "numbers", lambda: _law().condition(None)),
+    ("y", "must have shape", lambda: _process().condition(Y[:, None])),
+    ("value", "pass mask=", lambda: _process().condition(NAN)),
+    ("y", "numbers", lambda: _process().condition(None)),
 )
 _SAMPLE = (
-    ("key", "one PRNG key", lambda: _law().sample(0)),
-    ("key", "one PRNG key", lambda: _law().sample(None)),
-    ("sample_shape", "tuple", lambda: _law().sample(jax.random.key(0), 3)),
+    ("key", "one PRNG key", lambda: _process().sample(0)),
+    ("key", "one PRNG key", lambda: _process().sample(None)),
+    ("sample_shape", "tuple", lambda: _process().sample(jax.random.key(0), 3)),
 )
 _POSTERIOR = (
-    ("moments", "times", r"shape \(m,\)", lambda: _posterior().moments(TIMES[:, None])),
-    ("moments", "times", "not empty", lambda: _posterior().moments(np.zeros(0))),
-    ("moments", "times", "NaN", lambda: _posterior().moments(NAN)),
-    ("moments", "times", "real numbers", lambda: _posterior().moments(np.array(["a"]))),
+    ("moments", "x", r"shape \(m,\)", lambda: _posterior().moments(TIMES[:, None])),
+    ("moments", "x", "not empty", lambda: _posterior().moments(np.zeros(0))),
+    ("moments", "x", "NaN", lambda: _posterior().moments(NAN)),
+    ("moments", "x", "real numbers", lambda: _posterior().moments(np.array(["a"]))),
     ("moments", "term", "one of the 1", lambda: _posterior().moments(term=1)),
     ("moments", "term", "one of the 1", lambda: _posterior().moments(term=-1)),
     ("moments", "term", "integer", lambda: _posterior().moments(term=0.5)),
-    ("predict", "noise", "not be negative", lambda: _posterior().predict(TIMES, -1.0)),
-    ("predict", "noise", "scalar or have shape", lambda: _posterior().predict(TIMES, np.ones(3))),
-    ("predict", "mean", "scalar or have shape", lambda: _posterior().predict(TIMES, 1.0, Y[1:])),
-    ("predict", "predict", "approximation", lambda: _approximate().posterior.predict(TIMES, 0.1)),
+    (
+        "predict",
+        "noise_var",
+        "not be negative",
+        lambda: _posterior().predict(TIMES, noise_var=-1.0),
+    ),
+    (
+        "predict",
+        "noise_var",
+        "scalar or have shape",
+        lambda: _posterior().predict(TIMES, noise_var=np.ones(3)),
+    ),
+    (
+        "predict",
+        "noise_var",
+        "must be given",
+        lambda: _process(noise_var=np.ones(N)).condition(Y).predict(TIMES),
+    ),
+    ("mean", "mean", "number or as a function", lambda: _process(mean=Y).condition(Y).mean(TIMES)),
+    ("predict", "predict", "approximation", lambda: _approximate().posterior.predict(TIMES)),
     (
         "leave_one_out",
         "leave_one_out",
@@ -147,14 +171,8 @@ _POSTERIOR = (
         lambda: _approximate().posterior.leave_one_out(),
     ),
     ("sample", "key", "one PRNG key", lambda: _posterior().sample(0, TIMES)),
-    ("sample", "shape", "tuple", lambda: _posterior().sample(jax.random.key(0), TIMES, 3)),
-    ("sample", "times", "not empty", lambda: _posterior().sample(jax.random.key(0), [])),
-    (
-        "means_given",
-        "values",
-        r"\(k, 5\)",
-        lambda: _posterior().means_given(jnp.zeros((2, 3)), TIMES),
-    ),
+    ("sample", "sample_shape", "tuple", lambda: _posterior().sample(jax.random.key(0), TIMES, 3)),
+    ("sample", "x", "not empty", lambda: _posterior().sample(jax.random.key(0), [])),
     (
         "combinations",
         "rows",
@@ -164,9 +182,9 @@ _POSTERIOR = (
 )
 _APPROXIMATE = (
     ("prior", "MarkovGP", lambda: _approximate(prior=KERNEL)),
-    ("prior", "no noise", lambda: _approximate(prior=_law())),
-    ("prior", "slopes", lambda: _approximate(prior=_law(noise=0.0, slopes=TIMES > 1))),
-    ("backend", "no sites", lambda: _approximate(prior=_law(noise=0.0, backend="steady"))),
+    ("prior", "no noise", lambda: _approximate(prior=_process())),
+    ("prior", "slopes", lambda: _approximate(prior=_process(noise_var=0.0, slopes=TIMES > 1))),
+    ("backend", "no sites", lambda: _approximate(prior=_process(noise_var=0.0, backend="steady"))),
     ("y", "must have shape", lambda: _approximate(y=COUNTS[1:])),
     ("y", "outside of the support", lambda: _approximate(y=-COUNTS)),
     ("y", "outside of the support", lambda: _approximate(y=COUNTS + 0.5)),
@@ -177,12 +195,12 @@ _APPROXIMATE = (
     ("likelihood", "function", lambda: _approximate(likelihood="poisson")),
     (
         "likelihood",
-        "one law for each",
+        "one for each",
         lambda: _approximate(likelihood=lambda f: dist.Poisson(jnp.exp(f[1:]))),
     ),
     (
         "likelihood",
-        "one law for each",
+        "one for each",
         lambda: _approximate(likelihood=lambda f: dist.Poisson(jnp.exp(f)).to_event(1)),
     ),
     (
@@ -204,18 +222,17 @@ _APPROXIMATE = (
     ("rate", r"in \(0, 1\]", lambda: _approximate(rate="fast")),
     ("power", r"in \(0, 1\]", lambda: _approximate(method="ep", power=2.0)),
     ("power", r"in \(0, 1\]", lambda: _approximate(method="ep", power=np.nan)),
-    ("residual", "not be negative", lambda: _approximate(residual=-0.1)),
-    ("residual", "scalar or have shape", lambda: _approximate(residual=np.ones(3))),
+    ("residual_var", "not be negative", lambda: _approximate(residual_var=-0.1)),
+    ("residual_var", "scalar or have shape", lambda: _approximate(residual_var=np.ones(3))),
     ("max_steps", "positive integer", lambda: _approximate(max_steps=0)),
     ("max_steps", "positive integer", lambda: _approximate(max_steps=2.5)),
-    ("tolerance", "positive", lambda: _approximate(tolerance=-1.0)),
-    ("tolerance", "positive", lambda: _approximate(tolerance="small")),
+    ("atol", "positive", lambda: _approximate(atol=-1.0)),
+    ("atol", "positive", lambda: _approximate(atol="small")),
 )
 _PREDICTIVE = (
-    ("times", "not empty", lambda: _approximate().log_predictive_prob([], [])),
+    ("x", "not empty", lambda: _approximate().log_predictive_prob([], [])),
     ("y", "must have shape", lambda: _approximate().log_predictive_prob(TIMES, COUNTS[1:])),
     ("y", "outside of the support", lambda: _approximate().log_predictive_prob(TIMES, -COUNTS)),
-    ("mean", "scalar or", lambda: _approximate().log_predictive_prob(TIMES, COUNTS, Y[1:])),
 )
 _SITES = (
     ("method", "one of", lambda: _updates(method="newton")),
@@ -226,22 +243,30 @@ _FIELDS = (
     ("space_kernel", "kernel", lambda: _field(space_kernel=1.0)),
     ("kernel", "kernel or a state space", lambda: _field(time_kernel=None)),
     ("RBF", "no state space", lambda: _field(time_kernel=kernels.RBF(1.0))),
-    ("places", "NaN or infinite", lambda: _field(places=PLACES * np.nan)),
-    ("places", r"shape \(n, d\)", lambda: _field(places=PLACES[None])),
-    ("places", "empty", lambda: _field(places=PLACES[:0])),
+    ("locations", "NaN or infinite", lambda: _field(locations=LOCATIONS * np.nan)),
+    ("locations", r"shape \(n, d\)", lambda: _field(locations=LOCATIONS[None])),
+    ("locations", "empty", lambda: _field(locations=LOCATIONS[:0])),
     ("times", "empty", lambda: _field(times=TIMES[:0])),
-    ("noise", "not be negative", lambda: _field(noise=-1.0)),
-    ("noise", "scalar or have shape", lambda: _field(noise=np.ones(4))),
+    ("noise_var", "not be negative", lambda: _field(noise_var=-1.0)),
+    ("noise_var", "scalar or have shape", lambda: _field(noise_var=np.ones(4))),
     ("mask", "booleans of shape", lambda: _field(mask=np.ones((3, N), bool))),
-    ("inducing", "same dimension", lambda: _field(inducing=PLACES[:2, :1])),
-    ("inducing", "NaN or infinite", lambda: _field(inducing=PLACES * np.nan)),
+    ("inducing_points", "same dimension", lambda: _field(inducing_points=LOCATIONS[:2, :1])),
+    ("inducing_points", "NaN or infinite", lambda: _field(inducing_points=LOCATIONS * np.nan)),
     ("value", "must have shape", lambda: _field().log_prob(FIELD.T)),
     ("value", "pass mask=", lambda: _field().log_prob(FIELD * np.nan)),
-    ("value", "must have shape", lambda: _field().condition(FIELD.T)),
-    ("inducing", "draws need", lambda: _field(inducing=PLACES[:2]).sample(jax.random.key(0))),
+    ("y", "must have shape", lambda: _field().condition(FIELD.T)),
+    (
+        "inducing_points",
+        "draws need",
+        lambda: _field(inducing_points=LOCATIONS[:2]).sample(jax.random.key(0)),
+    ),
     ("sample_shape", "tuple", lambda: _field().sample(jax.random.key(0), 3)),
-    ("places", "same dimension", lambda: _field().condition(FIELD).moments(TIMES, PLACES[:, :1])),
-    ("times", "not empty", lambda: _field().condition(FIELD).moments([], PLACES)),
+    (
+        "locations",
+        "same dimension",
+        lambda: _field().condition(FIELD).moments((TIMES, LOCATIONS[:, :1])),
+    ),
+    ("x", "not empty", lambda: _field().condition(FIELD).moments(([], LOCATIONS))),
 )
 _SPACES = (
     ("RBF", "Matern72 is the smoothest", lambda: ssm.state_space(kernels.RBF(1.0))),
@@ -255,7 +280,7 @@ _SPACES = (
 )
 
 CASES: tuple[Case, ...] = (
-    *(_case("MarkovGP", name, text, call) for name, text, call in _PROCESS),
+    *(_case("MarkovGP", name, text, call) for name, text, call in _PROCESSES),
     *(_case("MarkovGP.log_prob", name, text, call) for name, text, call in _VALUES),
     *(_case("MarkovGP.condition", name, text, call) for name, text, call in _CONDITION),
     *(_case("MarkovGP.sample", name, text, call) for name, text, call in _SAMPLE),

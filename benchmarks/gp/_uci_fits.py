@@ -35,7 +35,7 @@ def start(columns: int) -> Any:
 
     from bayesjx import gp, kernels
 
-    return gp.GP(kernels.RBF(jnp.full(columns, columns**0.5)), noise=0.1)
+    return gp.GP(kernels.RBF(jnp.full(columns, columns**0.5)), noise_var=0.1)
 
 
 def exact(split: Any, steps: int, rows: int) -> Fit:
@@ -46,7 +46,7 @@ def exact(split: Any, steps: int, rows: int) -> Fit:
     x, y = _some(split, rows)
     found = gp.minimise(_evidence, start(x.shape[1]), x, y, max_steps=steps)
     law = gp.condition(found.params, x, y).predict(split.test_x)
-    noise = float(found.params.noise) ** 0.5
+    noise = float(found.params.noise_var) ** 0.5
     return _fit(split, law, -float(found.objective), noise, begin, found.params)
 
 
@@ -57,13 +57,15 @@ def _evidence(prior: Any, x: Any, y: Any) -> Any:
 def _tightened(params: Any, x: Any, y: Any) -> Any:
     from bayesjx import gp
 
-    return -gp.sgpr(*params, x).log_prob(y) / len(y)
+    prior, points = params
+    return -gp.sgpr(prior, x, inducing_points=points).log_prob(y) / len(y)
 
 
 def _titsias(params: Any, x: Any, y: Any) -> Any:
     from bayesjx import gp
 
-    return -gp.sgpr(*params, x, tight=False).log_prob(y) / len(y)
+    prior, points = params
+    return -gp.sgpr(prior, x, inducing_points=points, tight=False).log_prob(y) / len(y)
 
 
 def collapsed(split: Any, points: Any, steps: int, tight: bool) -> Fit:
@@ -77,8 +79,11 @@ def collapsed(split: Any, points: Any, steps: int, tight: bool) -> Fit:
     # Functions with a name of their own: folds of one size share what is compiled.
     objective = _tightened if tight else _titsias
     found = gp.minimise(objective, params, split.train_x, split.train_y, max_steps=steps)
-    posterior = eqx.filter_jit(gp.sparse_posterior)(*found.params, split.train_x, split.train_y)
-    noise = float(found.params[0].noise) ** 0.5
+    prior, moved = found.params
+    posterior = eqx.filter_jit(gp.sparse_posterior)(
+        prior, split.train_x, split.train_y, inducing_points=moved
+    )
+    noise = float(prior.noise_var) ** 0.5
     law = posterior.predict(split.test_x)
     return _fit(split, law, -float(found.objective), noise, begin, found.params)
 
@@ -96,9 +101,9 @@ def stochastic(split: Any, points: Any, orthogonal: Any, epochs: int, least: int
     begin = time.perf_counter()
     n, prior = len(split.train_y), start(points.shape[1])
     if orthogonal is None:
-        svgp: Any = gp.SVGP(prior, points)
+        svgp: Any = gp.SVGP(prior, inducing_points=points)
     else:
-        svgp = gp.DecoupledSVGP(prior, points, orthogonal)
+        svgp = gp.DecoupledSVGP(prior, inducing_points=points, orthogonal_points=orthogonal)
     size = min(SVGP_BATCH, n)
     num_steps = max(least, epochs * n // size)
     rate = optax.cosine_decay_schedule(1e-2, num_steps, alpha=0.01)
@@ -113,7 +118,7 @@ def stochastic(split: Any, points: Any, orthogonal: Any, epochs: int, least: int
     svgp = svgp.trained(result.state)
     law = svgp.posterior().predict(split.test_x)
     bound = float(_whole_bound(eqx.filter_jit(_part), svgp, x, y)) / n
-    return _fit(split, law, bound, float(svgp.prior.noise) ** 0.5, begin, svgp)
+    return _fit(split, law, bound, float(svgp.prior.noise_var) ** 0.5, begin, svgp)
 
 
 def _part(svgp: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -176,7 +181,7 @@ def ordered(fit: Fit, split: Any, rows: int) -> bool:
     @jax.jit
     def bounds(prior: Any, points: Any, x: Any, y: Any) -> list[Any]:
         kinds: tuple[dict[str, Any], ...] = ({"blocks": 10}, {}, {"tight": False})
-        sparse = [gp.sgpr(prior, points, x, **kind).log_prob(y) for kind in kinds]
+        sparse = [gp.sgpr(prior, x, inducing_points=points, **kind).log_prob(y) for kind in kinds]
         return [prior(x).log_prob(y), *sparse]
 
     found = [float(value) for value in bounds(prior, points, x, y)]

@@ -107,7 +107,7 @@ def _ours(x: Any, y: Any) -> Any:
 
     def evidence(theta: Any) -> Any:
         t = jnp.exp(theta)
-        return -gp.GP(kernels.RBF(t[:D], t[D]), noise=t[D + 1])(x).log_prob(y)
+        return -gp.GP(kernels.RBF(t[:D], t[D]), noise_var=t[D + 1])(x).log_prob(y)
 
     return jax.jit(jax.value_and_grad(evidence))
 

@@ -122,7 +122,7 @@ def _sparse(
     x, y = points[seen], y[seen]
     chosen = rng.choice(len(x), 10_000, replace=False)
     inducing = gp.kmeans_points(jax.random.key(0), x[chosen], INDUCING)
-    svgp = gp.SVGP(prior, inducing)
+    svgp = gp.SVGP(prior, inducing_points=inducing)
     algorithm = gp.svgp_natgrad(svgp, None, 0.1, num_data=len(x))
 
     def batches(step: int) -> tuple[Any, Any]:
@@ -181,7 +181,7 @@ def _prior() -> Any:
 
     first = kernels.Matern52(jnp.asarray(0.3), jnp.asarray(1.0)).on(0)
     others = [kernels.Matern52(jnp.asarray(0.3)).on(d) for d in (1, 2)]
-    return gp.GP(first * others[0] * others[1], noise=jnp.asarray(0.2))
+    return gp.GP(first * others[0] * others[1], noise_var=jnp.asarray(0.2))
 
 
 def _truth(axis: Any) -> Any:

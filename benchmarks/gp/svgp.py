@@ -42,8 +42,10 @@ def _run(quick: bool, report: Report) -> dict[str, Any]:
     m, batch = (QUICK_POINTS, QUICK_BATCH) if quick else (POINTS, BATCH)
     x, y, source = _data()
     prior, points = _prior(x.shape[1]), jnp.asarray(x[:m])
-    whole = gp.SVGP(prior, points)
-    halves = gp.DecoupledSVGP(prior, points[: m // 2], points[m // 2 :])
+    whole = gp.SVGP(prior, inducing_points=points)
+    halves = gp.DecoupledSVGP(
+        prior, inducing_points=points[: m // 2], orthogonal_points=points[m // 2 :]
+    )
     adam = optax.adam(RATE)
     report.note(
         f"{source}; {len(x)} rows, {m} inducing points that start at the first rows, minibatches "
@@ -97,7 +99,7 @@ def _prior(num_columns: int) -> Any:
 
     from bayesjx import gp, kernels
 
-    return gp.GP(kernels.RBF(jnp.full(num_columns, num_columns**0.5)), noise=0.1)
+    return gp.GP(kernels.RBF(jnp.full(num_columns, num_columns**0.5)), noise_var=0.1)
 
 
 def _peer_process(points: Any, q: Any = None, jitter: float = 1e-6) -> Any:
@@ -148,7 +150,9 @@ def _peer(candidates: dict[str, Any], points: Any, rows: Any, num_data: int) -> 
         draw[0, 0] * len(points) ** 0.5, jnp.tril(draw[1]) + 0.5 * jnp.eye(len(points))
     )
     # GPJax adds its jitter to the variance of the function too; a small one hides that.
-    ours = gp.SVGP(_prior(points.shape[1]), points, q=q, jitter=1e-10).elbo(*rows, num_data)
+    ours = gp.SVGP(_prior(points.shape[1]), inducing_points=points, q=q, jitter=1e-10).elbo(
+        *rows, num_data
+    )
     theirs = bound(_peer_process(points, q, 1e-10), *rows)
     return {"value": float(abs(ours - theirs) / abs(theirs))}
 

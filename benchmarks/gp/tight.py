@@ -58,7 +58,7 @@ def _run(quick: bool, data: Any, report: Report) -> dict[str, Any]:
         fit = _fit(options, points, train_x, train_y, steps)
         seconds = time.perf_counter() - started
         found[name] = _scores(fit.params, train_x, train_y, test_x, test_y)
-        noise = float(fit.params[0].noise) ** 0.5
+        noise = float(fit.params[0].noise_var) ** 0.5
         cells = [-float(fit.objective), *found[name], noise, int(fit.steps), seconds]
         rows.append([name, *cells])
         if name == "tightened":
@@ -84,14 +84,15 @@ def _start(num_columns: int) -> Any:
 
     from bayesjx import gp, kernels
 
-    return gp.GP(kernels.RBF(jnp.full(num_columns, num_columns**0.5)), noise=0.1)
+    return gp.GP(kernels.RBF(jnp.full(num_columns, num_columns**0.5)), noise_var=0.1)
 
 
 def _fit(options: Mapping[str, Any], points: Any, x: Any, y: Any, steps: int) -> Any:
     from bayesjx import gp
 
     def objective(params: Any, x: Any, y: Any) -> Any:
-        return -gp.sgpr(*params, x, **options).log_prob(y) / len(y)
+        prior, points = params
+        return -gp.sgpr(prior, x, inducing_points=points, **options).log_prob(y) / len(y)
 
     params = (_start(x.shape[1]), points)
     return gp.minimise(objective, params, x, y, max_steps=steps, tolerance=1e-8)
@@ -102,7 +103,8 @@ def _scores(params: Any, train_x: Any, train_y: Any, x: Any, y: Any) -> tuple[fl
 
     from bayesjx import gp
 
-    posterior = eqx.filter_jit(gp.sparse_posterior)(*params, train_x, train_y)
+    prior, points = params
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, train_x, train_y, inducing_points=points)
     return _errors(posterior.predict(x), y)
 
 
@@ -120,7 +122,11 @@ def _ordered(params: Any, x: Any, y: Any) -> bool:
 
     @jax.jit
     def bounds(params: Any, x: Any, y: Any) -> list[Any]:
-        return [gp.sgpr(*params, x, **options).log_prob(y) for options in _bounds().values()]
+        prior, points = params
+        return [
+            gp.sgpr(prior, x, inducing_points=points, **options).log_prob(y)
+            for options in _bounds().values()
+        ]
 
     titsias, tight, blocks = bounds(params, x, y)
     return bool(blocks >= tight >= titsias)
@@ -143,7 +149,7 @@ def _exact(train_x: Any, train_y: Any, x: Any, y: Any, steps: int) -> list[Any]:
     posterior = exact_posterior(fit.params, train_x, train_y)
     evidence = float(posterior.log_evidence()) / len(train_x)
     scores = _errors(posterior.predict(x), y)
-    noise = float(fit.params.noise) ** 0.5
+    noise = float(fit.params.noise_var) ** 0.5
     return [evidence, *scores, noise, int(fit.steps), time.perf_counter() - started]
 
 

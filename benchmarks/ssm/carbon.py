@@ -210,8 +210,10 @@ def _bayesjx(years: Any, y: Any, mask: Any, harmonics: int) -> Any:
             * kernels.Periodic(t["smoothness"], 1.0, t["season"] ** 2)
             + kernels.Matern32(t["rough_years"], t["rough"] ** 2)
         )
-        law = ssm.MarkovGP(kernel, years, t["noise"] ** 2, mask=mask, harmonics=harmonics)
-        return law.log_prob(y)
+        series = ssm.MarkovGP(
+            kernel, years, noise_var=t["noise"] ** 2, mask=mask, harmonics=harmonics
+        )
+        return series.log_prob(y)
 
     return density
 

@@ -50,12 +50,14 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         lengths = (QUICK_WARMUP, QUICK_DRAWS) if quick else (WARMUP, DRAWS)
         mean, sd, effective = _long_run(times, y, likelihood, *lengths)
         for method, (kind, power) in METHODS.items():
-            found = approximated(times, y, likelihood, kind, power)
-            centre, spread = found.state.mean, np.sqrt(found.state.variance)
+            posterior = approximated(times, y, likelihood, kind, power)
+            centre, width = posterior.state.mean, np.sqrt(posterior.state.variance)
             off = np.abs(centre - mean) / sd - WITHIN / np.sqrt(effective)
-            wide = np.abs(spread / sd - 1) - WITHIN / np.sqrt(2 * effective)
+            wide = np.abs(width / sd - 1) - WITHIN / np.sqrt(2 * effective)
             pair = [max(float(np.max(a)), 0.0) for a in (off, wide)]
-            rows.append([name, method, *pair, float(found.log_evidence()), int(found.steps)])
+            rows.append(
+                [name, method, *pair, float(posterior.log_evidence()), int(posterior.num_steps)]
+            )
             if kind == "pl" and name == "Student-t" or power != 1.0:
                 continue
             for what, value in zip(("mean", "sd"), pair, strict=True):
@@ -99,9 +101,9 @@ def approximated(times: Any, y: Any, likelihood: Any, method: str, power: float)
     from bayesjx import ssm
 
     prior = ssm.MarkovGP(kernel(), times)
-    found = ssm.approximate(prior, y, likelihood, method, power=power, max_steps=300)
-    assert found.converged
-    return found
+    posterior = ssm.approximate(prior, y, likelihood, method, power=power, max_steps=300)
+    assert posterior.converged
+    return posterior
 
 
 def _long_run(times: Any, y: Any, likelihood: Any, warmup: int, draws: int) -> tuple[Any, Any, Any]:
@@ -150,8 +152,8 @@ def _times(n: int, report: Report) -> None:
         prior = ssm.MarkovGP(kernel(), times)
 
         def solve(y: Any, prior: Any = prior, kind: str = kind, power: float = power) -> Any:
-            found = ssm.approximate(prior, y, likelihood, kind, power=power, tolerance=1e-6)
-            return found.steps, found.log_evidence()
+            posterior = ssm.approximate(prior, y, likelihood, kind, power=power, atol=1e-6)
+            return posterior.num_steps, posterior.log_evidence()
 
         compiled = jax.jit(solve)
         steps, _ = jax.block_until_ready(compiled(y))
@@ -160,7 +162,7 @@ def _times(n: int, report: Report) -> None:
             jax.block_until_ready(compiled(y))
         rows.append([method, int(steps), 1e3 * (time.perf_counter() - begin) / 5, "yes"])
     points = jnp.asarray(times[::3])
-    svgp = gp.SVGP(gp.GP(kernel()), points, likelihood)
+    svgp = gp.SVGP(gp.GP(kernel()), likelihood, inducing_points=points)
     algorithm = gp.svgp_natgrad(svgp, None, 0.5, num_data=n)
     x, data = jnp.asarray(times), jnp.asarray(y)
     step = jax.jit(lambda state: algorithm.step(jax.random.key(0), state, x, data))

@@ -49,7 +49,7 @@ def _bayesjx(order: str, times: np.ndarray, y: np.ndarray) -> Callable[[jax.Arra
     kind = getattr(kernels, f"Matern{order}")
 
     def density(theta: jax.Array) -> jax.Array:
-        return ssm.MarkovGP(kind(theta[0], theta[1]), times, theta[2]).log_prob(y)
+        return ssm.MarkovGP(kind(theta[0], theta[1]), times, noise_var=theta[2]).log_prob(y)
 
     return density
 

@@ -35,7 +35,8 @@ def _bayesjx(order: str) -> Any:
     kind = getattr(kernels, f"Matern{order}")
 
     def density(times: Any, y: Any, lengthscale: Any) -> Any:
-        return ssm.MarkovGP(kind(lengthscale), times, NOISE, backend="sequential").log_prob(y)
+        series = ssm.MarkovGP(kind(lengthscale), times, noise_var=NOISE, backend="sequential")
+        return series.log_prob(y)
 
     return density
 

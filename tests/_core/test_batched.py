@@ -140,9 +140,11 @@ def test_no_batched_lapack_call_is_compiled_under_vmap():
     def evidence(t):
         grid = gp.Grid(x, x[:9])
         kernel = kernels.RBF(t[0]).on(0) * kernels.RBF(t[1]).on(1)
-        dense = gp.GP(kernels.Matern32(t[0]), noise=t[1])(x).log_prob(y)
-        sparse = gp.sgpr(gp.GP(kernels.Matern32(t[0]), noise=t[1]), x[:10], x).log_prob(y)
-        return dense + sparse + gp.GP(kernel, noise=t[2])(grid).log_prob(jnp.ones(180))
+        dense = gp.GP(kernels.Matern32(t[0]), noise_var=t[1])(x).log_prob(y)
+        sparse = gp.sgpr(
+            gp.GP(kernels.Matern32(t[0]), noise_var=t[1]), x, inducing_points=x[:10]
+        ).log_prob(y)
+        return dense + sparse + gp.GP(kernel, noise_var=t[2])(grid).log_prob(jnp.ones(180))
 
     chains = jax.jit(jax.vmap(jax.value_and_grad(evidence)))
     compiled = chains.lower(jnp.full((37, 3), 0.5)).compile().as_text()

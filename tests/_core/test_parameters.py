@@ -14,7 +14,7 @@ from bayesjx._core import checked_finite, constrained_field, from_real, refuse_w
 def module():
     net = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
     kernel = 0.5 * kernels.RBF(jnp.array([0.7, 1.3])).transform(net) + kernels.Linear(2.0, -1.0)
-    return {"prior": gp.GP(kernel, mean=-0.3, noise=0.2), "others": (jnp.array([-1.0, 2.0]), 3)}
+    return {"prior": gp.GP(kernel, mean=-0.3, noise_var=0.2), "others": (jnp.array([-1.0, 2.0]), 3)}
 
 
 def test_positive_fields_become_logarithms_and_nothing_else_does():
@@ -25,7 +25,7 @@ def test_positive_fields_become_logarithms_and_nothing_else_does():
     np.testing.assert_allclose(scaled.kernel.kernel.lengthscale, np.log([0.7, 1.3]))
     np.testing.assert_allclose(linear.variance, np.log(2.0))
     np.testing.assert_allclose(linear.centre, -1.0)
-    np.testing.assert_allclose(real["prior"].noise, np.log(0.2))
+    np.testing.assert_allclose(real["prior"].noise_var, np.log(0.2))
     np.testing.assert_allclose(real["prior"].mean, -0.3)
     np.testing.assert_array_equal(real["others"][0], [-1.0, 2.0])
     weights = [t["prior"].kernel.terms[0].kernel.function.layers[0].weight for t in (tree, real)]
@@ -36,7 +36,7 @@ def test_positive_fields_become_logarithms_and_nothing_else_does():
 
 
 def test_the_change_of_variables_is_differentiable_and_jitted():
-    prior = gp.GP(kernels.Matern52(0.5), noise=0.1)
+    prior = gp.GP(kernels.Matern52(0.5), noise_var=0.1)
     x, y = jnp.linspace(0, 1, 5), jnp.array([0.3, 0.1, -0.4, 0.2, 0.9])
     arrays, static = eqx.partition(to_real(prior), eqx.is_array)
 
@@ -47,9 +47,9 @@ def test_the_change_of_variables_is_differentiable_and_jitted():
     step = 1e-6
 
     def moved(sign):
-        return loss(eqx.tree_at(lambda p: p.noise, arrays, arrays.noise + sign * step))
+        return loss(eqx.tree_at(lambda p: p.noise_var, arrays, arrays.noise_var + sign * step))
 
-    np.testing.assert_allclose(gradient.noise, (moved(1) - moved(-1)) / (2 * step), rtol=1e-6)
+    np.testing.assert_allclose(gradient.noise_var, (moved(1) - moved(-1)) / (2 * step), rtol=1e-6)
 
 
 TRIANGLE = np.tril(np.random.default_rng(0).normal(size=(3, 3)), -1) + np.diag([0.5, 1.5, 2.5])

@@ -13,7 +13,7 @@ from numpyro.distributions import kl_divergence
 from numpyro.distributions.batch_util import promote_batch_shape, vmap_over
 from numpyro.distributions.constraints import is_dependent
 
-from bayesjx import distributions as ours, ops
+from bayesjx import distributions as ours, likelihoods, ops
 
 N = 5
 RNG = np.random.default_rng(7)
@@ -51,6 +51,9 @@ LAWS = {
     "one-hot": lambda t: ours.OneHotCategorical(logits=t * jnp.asarray(LOCS)),
     "flag": lambda t: ours.BernoulliLogits(t * LOC),
     "normal": lambda t: ours.Normal(t * LOC, t),
+    "predictive": lambda t: likelihoods.Predictive(
+        likelihoods.PoissonExp(), t * LOC, t * jnp.ones(N)
+    ),
 }  # fmt: skip
 NAMES = pytest.mark.parametrize("name", LAWS)
 VECTORS = pytest.mark.parametrize("name", ["dense covariance", "precision", "batch of means",

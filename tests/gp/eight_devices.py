@@ -17,7 +17,7 @@ KEY = jax.random.key(0)
 x = np.random.default_rng(0).normal(size=(N, 2))
 y = np.sin(2 * x[:, 0])
 kernel = kernels.RBF(jnp.array([1.0, 1.5]))
-observed, hidden = gp.GP(kernel, noise=0.1), gp.GP(kernel)
+observed, hidden = gp.GP(kernel, noise_var=0.1), gp.GP(kernel)
 
 
 def label(f):
@@ -25,9 +25,17 @@ def label(f):
 
 
 CASES = {
-    "adam": (gp.SVGP(observed, x[:7]), gp.svgp_adam, y),
-    "natgrad": (gp.SVGP(hidden, x[:7], label), gp.svgp_natgrad, (y > 0).astype(float)),
-    "decoupled": (gp.DecoupledSVGP(observed, x[:7], x[7:12]), gp.svgp_natgrad, y),
+    "adam": (gp.SVGP(observed, inducing_points=x[:7]), gp.svgp_adam, y),
+    "natgrad": (
+        gp.SVGP(hidden, label, inducing_points=x[:7]),
+        gp.svgp_natgrad,
+        (y > 0).astype(float),
+    ),
+    "decoupled": (
+        gp.DecoupledSVGP(observed, inducing_points=x[:7], orthogonal_points=x[7:12]),
+        gp.svgp_natgrad,
+        y,
+    ),
 }
 
 mesh = Mesh(np.array(jax.devices()), ("data",))

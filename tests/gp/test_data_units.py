@@ -24,7 +24,7 @@ KERNELS = {
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_density_is_that_of_standardised_data(name):
-    prior = gp.GP(KERNELS[name], mean=0.2, noise=0.4)
+    prior = gp.GP(KERNELS[name], mean=0.2, noise_var=0.4)
 
     @jax.jit
     def both(x, y):
@@ -39,8 +39,10 @@ def test_density_is_that_of_standardised_data(name):
 
 def test_what_is_known_and_shared_stays():
     noise = ops.Diag(np.full(N, 2.0), ops.psd)
-    raw = gp.in_units_of(gp.GP(kernels.RBF(2.0), mean=lambda point: point[0], noise=noise), X, Y)
-    assert eqx.tree_equal(raw.noise, noise) and callable(raw.mean)
+    raw = gp.in_units_of(
+        gp.GP(kernels.RBF(2.0), mean=lambda point: point[0], noise_var=noise), X, Y
+    )
+    assert eqx.tree_equal(raw.noise_var, noise) and callable(raw.mean)
     shared = 2 * np.sqrt(X[:, 0].std() * X[:, 1].std())
     np.testing.assert_allclose(raw.kernel.lengthscale, shared, rtol=1e-12)
     still = np.column_stack([X[:, 0], np.ones(N)])

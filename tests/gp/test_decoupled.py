@@ -21,7 +21,7 @@ POINTS, ORTHOGONAL = X[:M] + 0.1, X[M : M + M2] - 0.1
 
 def make_prior(dtype=jnp.float64, noise=0.1):
     kernel = kernels.RBF(jnp.asarray([1.0, 1.5], dtype), jnp.asarray(1.3, dtype))
-    return gp.GP(kernel, jnp.asarray(0.2, dtype), jnp.asarray(noise, dtype))
+    return gp.GP(kernel, jnp.asarray(0.2, dtype), noise_var=jnp.asarray(noise, dtype))
 
 
 def some_law(m, seed, dtype=jnp.float64):
@@ -33,9 +33,9 @@ def some_law(m, seed, dtype=jnp.float64):
 def make(dtype=jnp.float64, likelihood=None, q_orthogonal=None, **options):
     return gp.DecoupledSVGP(
         make_prior(dtype, 0.1 if likelihood is None else 0.0),
-        jnp.asarray(POINTS, dtype),
-        jnp.asarray(ORTHOGONAL, dtype),
         likelihood,
+        inducing_points=jnp.asarray(POINTS, dtype),
+        orthogonal_points=jnp.asarray(ORTHOGONAL, dtype),
         q=some_law(M, 1, dtype),
         q_orthogonal=q_orthogonal or some_law(M2, 2, dtype),
         **options,
@@ -71,7 +71,11 @@ def test_it_is_the_process_of_both_sets_with_a_block_diagonal_covariance(dtype, 
         jnp.concatenate([law.mean for law in laws]),
         jax.scipy.linalg.block_diag(*[law.scale_tril for law in laws]),
     )
-    both = gp.SVGP(svgp.prior, jnp.concatenate([svgp.points, svgp.orthogonal]), q=joint)
+    both = gp.SVGP(
+        svgp.prior,
+        inducing_points=jnp.concatenate([svgp.inducing_points, svgp.orthogonal_points]),
+        q=joint,
+    )
 
     @jax.jit
     def compare(svgp, both, x):
@@ -98,7 +102,10 @@ def test_what_both_sets_leave_is_the_residual_of_their_union():
 def test_without_knowledge_of_the_second_set_it_is_the_process_of_the_first():
     """The whole law, not only the bound: the second block of features drops out."""
     prior_law = gp.WhitenedNormal(jnp.zeros(M2), jnp.eye(M2))
-    svgp, single = make(q_orthogonal=prior_law), gp.SVGP(make_prior(), POINTS, q=some_law(M, 1))
+    svgp, single = (
+        make(q_orthogonal=prior_law),
+        gp.SVGP(make_prior(), inducing_points=POINTS, q=some_law(M, 1)),
+    )
     np.testing.assert_allclose(elbo(svgp, X, Y), elbo(single, X, Y), rtol=1e-10)
     moments = eqx.filter_jit(lambda svgp: svgp.posterior().moments(X))
     pairs = zip(moments(svgp), moments(single), strict=True)
@@ -114,7 +121,9 @@ def test_its_optimum_lies_between_those_of_one_set_and_of_both(tight):
     prior, both = make_prior(), np.concatenate([POINTS, ORTHOGONAL])
     # The tightened bounds pay for what the union leaves, whatever the laws, so only those of the
     # same sort are ordered.
-    collapsed = jax.jit(lambda points: gp.sgpr(prior, points, X, tight=tight).log_prob(Y))
+    collapsed = jax.jit(
+        lambda points: gp.sgpr(prior, X, inducing_points=points, tight=tight).log_prob(Y)
+    )
     one, two = collapsed(POINTS), collapsed(both)
     assert one + 0.01 < elbo(best, X, Y) < two - 1e-4
     assert two < jax.jit(lambda y: prior(X).log_prob(y))(Y)
@@ -146,7 +155,7 @@ def test_adam_trains_both_sets(dtype):
     end = elbo(trained, *data)
     assert end > elbo(svgp, *data) + 5
     assert end.dtype == dtype
-    assert np.all(trained.orthogonal != svgp.orthogonal)
+    assert np.all(trained.orthogonal_points != svgp.orthogonal_points)
 
 
 def test_derivatives_are_finite_differences():
@@ -161,9 +170,11 @@ def test_derivatives_are_finite_differences():
 @pytest.mark.errors
 def test_bad_points_are_named():
     prior = make_prior()
-    with pytest.raises(ValueError, match="2 coordinates and orthogonal ones 3"):
-        gp.DecoupledSVGP(prior, POINTS, np.ones((3, 3)))
+    with pytest.raises(ValueError, match="2 coordinates and orthogonal_points 3"):
+        gp.DecoupledSVGP(prior, inducing_points=POINTS, orthogonal_points=np.ones((3, 3)))
     with pytest.raises(ValueError, match="empty"):
-        gp.DecoupledSVGP(prior, POINTS, np.ones((0, 2)))
+        gp.DecoupledSVGP(prior, inducing_points=POINTS, orthogonal_points=np.ones((0, 2)))
     with pytest.raises(ValueError, match="q_orthogonal must have a mean of shape"):
-        gp.DecoupledSVGP(prior, POINTS, ORTHOGONAL, q_orthogonal=some_law(M, 1))
+        gp.DecoupledSVGP(
+            prior, inducing_points=POINTS, orthogonal_points=ORTHOGONAL, q_orthogonal=some_law(M, 1)
+        )

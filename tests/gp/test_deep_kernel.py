@@ -22,7 +22,7 @@ def test_a_deep_kernel_learns_a_jump():
         def loss(prior, x, y):
             return -prior(x).log_prob(y)
 
-        found = gp.minimise(loss, gp.GP(kernel, noise=0.05), x, y, max_steps=60)
+        found = gp.minimise(loss, gp.GP(kernel, noise_var=0.05), x, y, max_steps=60)
         mean = eqx.filter_jit(lambda prior: gp.condition(prior, x, y).mean(new))
         error = mean(found.params) - truth
         return found, float(jnp.sqrt(jnp.mean(error**2)))

@@ -170,7 +170,9 @@ def test_bad_input_is_named():
         gp.fourier_features(key, kernels.Polynomial(), 10, 1)
     with pytest.raises(ValueError, match="this one has a factor ArcCosine"):
         gp.fourier_features(key, kernels.RBF() * kernels.ArcCosine().on(0), 10, 1)
-    with pytest.raises(ValueError, match="num must be at least 2 and dim at least 1, got 1 and 3"):
+    with pytest.raises(
+        ValueError, match="num_features must be at least 2 and dim at least 1, got 1 and 3"
+    ):
         gp.fourier_features(key, kernels.RBF(), 1, 3)
     with pytest.raises(ValueError, match="2 components needs at least 4 features"):
         gp.fourier_features(key, kernels.SpectralMixture(WEIGHTS, RATES, FREQUENCIES), 2, 1)

@@ -16,7 +16,7 @@ from scipy.stats import multivariate_normal
 from bayesjx import gp, kernels, ops
 from bayesjx.gp._exact import exact_posterior
 from bayesjx.gp._grid_posterior import symmetric_root
-from bayesjx.gp._structure import cross_covariance
+from bayesjx.gp._inputs import cross_covariance
 
 RNG = np.random.default_rng(0)
 AXES = (np.linspace(0, 1, 4), RNG.normal(size=(3, 2)), np.linspace(-1, 1, 5))
@@ -49,7 +49,7 @@ def make(p):
     """A product over the axes; `p` holds lengthscales, a variance and the noise."""
     kernel = kernels.RBF(p[0], p[3]).on(0) * kernels.Matern32(p[1]).on([1, 2])
     kernel = kernel * kernels.Periodic(p[2], 1.7).on(3)
-    return gp.GP(kernel, mean=lambda x: jnp.sin(x[0]) + x[3], noise=p[4])
+    return gp.GP(kernel, mean=lambda x: jnp.sin(x[0]) + x[3], noise_var=p[4])
 
 
 P = np.array([0.5, 1.3, 0.9, 1.7, 0.2])
@@ -152,7 +152,11 @@ def assert_answers_close(found, wanted, dtype, **tol):
             np.testing.assert_allclose(f, w, **tol, err_msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
+SINGLE = "few missing", "iterations"
+POSTERIORS = [(case, jnp.float64) for case in CASES] + [(case, jnp.float32) for case in SINGLE]
+
+
+@pytest.mark.parametrize("case, dtype", POSTERIORS)
 def test_posterior_is_the_dense_one(case, dtype):
     evidence = case != "iterations"
 
@@ -215,7 +219,7 @@ def test_kronecker_noise_is_the_dense_one(mask):
 
     @jax.jit
     def run(noise, y):
-        posterior = gp.grid_posterior(gp.GP(make(P).kernel, noise=noise), g, y, mask)
+        posterior = gp.grid_posterior(gp.GP(make(P).kernel, noise_var=noise), g, y, mask)
         law = posterior.mean(TEST_POINTS), posterior.variance(TEST_POINTS)
         if mask is not None:
             return *law, None
@@ -238,7 +242,7 @@ def test_kronecker_noise_is_the_dense_one(mask):
 
 def test_a_noise_for_every_cell_is_the_dense_one():
     noise = RNG.uniform(0.1, 2.0, N)
-    prior = gp.GP(make(P).kernel, noise=noise)
+    prior = gp.GP(make(P).kernel, noise_var=noise)
     test = grid(axes=TEST_AXES)
 
     @jax.jit
@@ -288,19 +292,10 @@ def test_draws_have_the_exact_law(case, where):
     assert_moments(draws.reshape(-1, test.size), dense.mean(where), dense.covariance(where))
 
 
-def test_draws_at_points_have_the_exact_law():
-    def sample(y):
-        posterior = by_structure(jnp.asarray(P), y, "half missing")
-        return posterior.sample(jax.random.key(3), TEST_POINTS, (4000,))
-
-    draws, dense = jax.jit(sample)(jnp.asarray(Y)), Dense(Y, cells_of("half missing"))
-    assert_moments(draws, dense.mean("points"), dense.covariance("points"))
-
-
 def test_draws_of_a_smooth_process_need_no_jitter():
     """Its covariance is singular to rounding; draws stay within its range."""
     g = gp.Grid(np.linspace(0, 1, 40), np.linspace(0, 1, 30))
-    prior = gp.GP(kernels.RBF(0.5), noise=1e-4)
+    prior = gp.GP(kernels.RBF(0.5), noise_var=1e-4)
     posterior = gp.grid_posterior(prior, g, np.zeros(g.size))
     draw = posterior.sample(jax.random.key(0), g)
     assert posterior.jitter == 0
@@ -375,7 +370,7 @@ def test_memory_stays_far_below_the_dense_matrix():
     mask[::2000] = False
 
     def run(length, y, key):
-        prior = gp.GP(kernels.RBF(length), noise=0.1)
+        prior = gp.GP(kernels.RBF(length), noise_var=0.1)
         posterior = gp.grid_posterior(prior, g, y, mask)
         draws = posterior.sample(key, g, (2,))
         return posterior.moments(g), draws, posterior.moments(axis.reshape(20, 3))
@@ -434,7 +429,7 @@ def test_nuts_over_hyper_parameters_is_quadrature(masked):
     def model():
         z = numpyro.sample("z", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
         theta = jnp.exp(CENTRE + z)
-        prior = gp.GP(kernels.RBF(theta[:2]), noise=theta[2])
+        prior = gp.GP(kernels.RBF(theta[:2]), noise_var=theta[2])
         law = prior(g, mask) if masked else prior(g)
         numpyro.sample("y", law, obs=data)
 
@@ -479,11 +474,11 @@ def test_bad_problems_are_named():
     with pytest.raises(ValueError, match="must be a Grid"):
         gp.grid_posterior(prior, g.points(), Y)
     with pytest.raises(ValueError, match="no product of kernels"):
-        gp.grid_posterior(gp.GP(kernels.Matern32(1.0), noise=0.1), g, Y)
+        gp.grid_posterior(gp.GP(kernels.Matern32(1.0), noise_var=0.1), g, Y)
     with pytest.raises(ValueError, match="for grids with a mask"):
         gp.grid_posterior(prior, g, Y, solver="cg")
     with pytest.raises(Exception, match="singular or holds NaN"):
-        gp.grid_posterior(gp.GP(kernels.Constant(1.0), noise=0.0), g, Y)
+        gp.grid_posterior(gp.GP(kernels.Constant(1.0), noise_var=0.0), g, Y)
     with pytest.raises(ValueError, match="4 coordinates"):
         gp.grid_posterior(prior, g, Y).mean(np.zeros((3, 2)))
     with pytest.raises(ValueError, match="grids of the same axes"):

@@ -56,10 +56,10 @@ def test_greedy_points_of_repeated_inputs_are_distinct_and_finite():
 
 def test_greedy_points_serve_the_bound():
     y = jnp.sin(X[:, 0])
-    prior = gp.GP(KERNEL, noise=0.1)
+    prior = gp.GP(KERNEL, noise_var=0.1)
     found = gp.greedy_points(KERNEL, X, 20)
     exact = prior(X).log_prob(y)
-    gap = exact - gp.sgpr(prior, found.points, X, tight=False).log_prob(y)
+    gap = exact - gp.sgpr(prior, X, inducing_points=found.points, tight=False).log_prob(y)
     # Titsias's gap is at most the trace of what is left, times (1 + |y|² / noise) / (2 noise).
     assert 0 < gap <= found.remaining.sum() / 0.2 * (1 + y @ y / 0.1)
     assert gap < 0.5

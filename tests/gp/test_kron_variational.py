@@ -14,7 +14,7 @@ from numpyro.diagnostics import effective_sample_size
 from numpyro.infer import MCMC, NUTS
 
 import bayesjx
-from bayesjx import gp, kernels
+from bayesjx import gp, kernels, likelihoods
 
 RNG = np.random.default_rng(2)
 AXES = (np.linspace(0, 1, 4), np.linspace(0, 1, 3), np.linspace(-1, 1, 2))
@@ -30,7 +30,7 @@ def make(dtype=jnp.float64, likelihood=None, seed=3):
     """A law with means and factors at random, and where it is used."""
     grid = gp.Grid(*(jnp.asarray(axis, dtype) for axis in AXES))
     prior = gp.GP(kernels.RBF(jnp.asarray(ELL, dtype), 0.7), mean=jnp.asarray(1.5, dtype))
-    q = gp.KronVariational(prior, grid, likelihood or gp.PoissonExp())
+    q = gp.KronVariational(prior, likelihood or likelihoods.PoissonExp(), grid)
     rng = np.random.default_rng(seed)
     mean = jnp.asarray(rng.normal(size=N), dtype)
     factors = [rng.uniform(-0.5, 0.5, (n, n)) + np.eye(n) for n in grid.shape]
@@ -75,7 +75,7 @@ def test_divergence_and_moments_are_the_dense_ones():
 
 def test_divergence_of_the_prior_is_zero():
     grid = make().grid
-    q = gp.KronVariational(gp.GP(kernels.RBF(0.5)), grid, gp.PoissonExp())
+    q = gp.KronVariational(gp.GP(kernels.RBF(0.5)), likelihoods.PoissonExp(), grid)
     assert q.divergence() == 0
     np.testing.assert_allclose(q.posterior().variance(grid), 1, rtol=1e-9)
     assert float(make().divergence()) > 0
@@ -158,7 +158,7 @@ def best():
     start = make()
     grid = start.grid
     cells, y = gp.observed_cells(grid, COUNTS, MASK)
-    q = gp.KronVariational(start.prior, grid, gp.PoissonExp())
+    q = gp.KronVariational(start.prior, likelihoods.PoissonExp(), grid)
     return gp.minimise(lambda q: -q.elbo(cells, y), q, trainable=law_only)
 
 
@@ -168,7 +168,7 @@ def test_optimum_is_near_laplace_and_below_the_evidence():
 
     @jax.jit
     def both(q):
-        peer = gp.laplace(q.prior, q.grid, COUNTS, gp.PoissonExp(), MASK)
+        peer = gp.laplace(q.prior, likelihoods.PoissonExp(), q.grid, COUNTS, MASK)
         return q.posterior().moments(q.grid), peer.moments(q.grid), peer.log_evidence()
 
     (mean, variance), (peer_mean, peer_variance), evidence = both(found.params)
@@ -180,7 +180,7 @@ def test_optimum_is_near_laplace_and_below_the_evidence():
 
 
 def test_fit_of_batches_gets_there():
-    start = gp.KronVariational(make().prior, make().grid, gp.PoissonExp())
+    start = gp.KronVariational(make().prior, likelihoods.PoissonExp(), make().grid)
     cells, y = gp.observed_cells(start.grid, COUNTS, MASK)
     algorithm = gp.kron_vi(start, optax.adam(2e-2), num_data=len(cells), trainable=law_only)
     keys = np.random.default_rng(0)
@@ -197,7 +197,7 @@ def test_fit_of_batches_gets_there():
 
 
 def test_hyper_parameters_are_trained_and_the_grid_is_not():
-    start = gp.KronVariational(make().prior, make().grid, gp.PoissonExp())
+    start = gp.KronVariational(make().prior, likelihoods.PoissonExp(), make().grid)
     cells, y = gp.observed_cells(start.grid, COUNTS, MASK)
     algorithm = gp.kron_vi(start, optax.adam(2e-2))
     state = algorithm.init()
@@ -209,7 +209,7 @@ def test_hyper_parameters_are_trained_and_the_grid_is_not():
     q = start.trained(state)
     assert values[-1] > values[0] and np.all(np.isfinite(values))
     assert not np.allclose(q.prior.kernel.lengthscale, start.prior.kernel.lengthscale)
-    assert q.prior.noise == 0
+    assert q.prior.noise_var == 0
     jax.tree.map(np.testing.assert_array_equal, q.grid, start.grid)
 
 
@@ -255,11 +255,11 @@ def test_bad_problems_are_named():
     q = make()
     cells, y = gp.observed_cells(q.grid, COUNTS, MASK)
     with pytest.raises(ValueError, match="a Grid is needed"):
-        gp.KronVariational(q.prior, TEST, gp.PoissonExp())
+        gp.KronVariational(q.prior, likelihoods.PoissonExp(), TEST)
     with pytest.raises(ValueError, match="no product of kernels"):
-        gp.KronVariational(gp.GP(kernels.Matern32(1.0)), q.grid, gp.PoissonExp())
+        gp.KronVariational(gp.GP(kernels.Matern32(1.0)), likelihoods.PoissonExp(), q.grid)
     with pytest.raises(ValueError, match="noise of the prior"):
-        gp.KronVariational(gp.GP(kernels.RBF(1.0), noise=0.1), q.grid, gp.PoissonExp())
+        gp.KronVariational(gp.GP(kernels.RBF(1.0), noise_var=0.1), likelihoods.PoissonExp(), q.grid)
     with pytest.raises(ValueError, match="integers of shape"):
         q.elbo(MASK, COUNTS)
     with pytest.raises(ValueError, match="cells must be in 0, ..., 23"):
@@ -268,7 +268,7 @@ def test_bad_problems_are_named():
         q.elbo(cells, y, 3)
     with pytest.raises(ValueError, match="outside of the support"):
         q.elbo(cells, -1.0 - y)
-    with pytest.raises(ValueError, match="one law for each"):
+    with pytest.raises(ValueError, match="one for each"):
         q.elbo(cells, y[:-1])
     with pytest.raises(ValueError, match="y must have the grid's shape"):
         gp.observed_cells(q.grid, COUNTS[:-1])

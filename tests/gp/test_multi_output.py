@@ -34,13 +34,13 @@ def cast(tree, dtype):
 
 def test_icm_on_a_grid_is_a_kronecker_product(dtype, tol):
     kernel = cast(gp.icm(RBF, FACTOR, OWN), dtype)
-    law = eqx.filter_jit(lambda prior: prior(grid(dtype)))(gp.GP(kernel, noise=0.1))
+    law = eqx.filter_jit(lambda prior: prior(grid(dtype)))(gp.GP(kernel, noise_var=0.1))
     assert isinstance(law.covariance, ops.KronPlusNoise)
     want = np.kron(RBF.gram(X), B) + 0.1 * np.eye(N * P)
     found = eqx.filter_jit(lambda prior, y: prior(grid(dtype)).log_prob(y))
     tol = tol | {"rtol": 1e-4 if dtype == jnp.float32 else 1e-9}
     np.testing.assert_allclose(law.covariance.as_matrix(), want, **tol)
-    value = found(gp.GP(kernel, noise=0.1), Y.ravel().astype(dtype))
+    value = found(gp.GP(kernel, noise_var=0.1), Y.ravel().astype(dtype))
     np.testing.assert_allclose(value, dense_log_prob(want, Y), **tol)
     points = gp.icm(RBF, FACTOR, OWN).gram(grid().points())
     np.testing.assert_allclose(points, np.kron(RBF.gram(X), B), rtol=1e-9, atol=1e-12)
@@ -52,17 +52,17 @@ def test_independent_outputs_are_independent_processes():
 
     @jax.jit
     def together(x, y):
-        prior = gp.GP(kernel, noise=0.1)
+        prior = gp.GP(kernel, noise_var=0.1)
         posterior = gp.condition(prior, x, y)
         return prior(x).log_prob(y), posterior.moments(gp.at_output(X + 0.05, 1))
 
     def alone(x, y):
-        return gp.GP(RBF, noise=0.1)(x).log_prob(y)
+        return gp.GP(RBF, noise_var=0.1)(x).log_prob(y)
 
     value, moments = together(x, y)
     apart = sum(alone(x, y) for x, y in zip(RAGGED, RESPONSES, strict=True))
     np.testing.assert_allclose(value, apart, rtol=1e-10)
-    one = gp.condition(gp.GP(RBF, noise=0.1), RAGGED[1], RESPONSES[1]).moments(X + 0.05)
+    one = gp.condition(gp.GP(RBF, noise_var=0.1), RAGGED[1], RESPONSES[1]).moments(X + 0.05)
     np.testing.assert_allclose(moments[0], one[0], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(moments[1], one[1], rtol=1e-8, atol=1e-12)
 
@@ -75,7 +75,7 @@ def test_ragged_data_are_the_observed_part_of_the_grid():
     assert x.shape == (observed.sum(), 2) and y.shape == (observed.sum(),)
     full = np.kron(RBF.gram(X), B) + 0.1 * np.eye(N * P)
     cells = np.concatenate([i * P + p for p, i in enumerate(index)])
-    prior = gp.GP(gp.icm(RBF, FACTOR, OWN), noise=0.1)
+    prior = gp.GP(gp.icm(RBF, FACTOR, OWN), noise_var=0.1)
     want = dense_log_prob(full[np.ix_(cells, cells)], y)
     np.testing.assert_allclose(prior(x).log_prob(y), want, rtol=1e-10)
 
@@ -97,7 +97,7 @@ def test_two_terms_on_a_grid_keep_their_structure():
     def value_and_grad(factor, ell):
         def value(factor, ell):
             kernel = gp.icm(kernels.RBF(ell, 1.3), factor, OWN)
-            return gp.GP(kernel, noise=second)(grid()).log_prob(Y.ravel())
+            return gp.GP(kernel, noise_var=second)(grid()).log_prob(Y.ravel())
 
         return jax.value_and_grad(value, (0, 1))(factor, ell)
 
@@ -111,7 +111,7 @@ def test_two_terms_on_a_grid_keep_their_structure():
         return jax.value_and_grad(value, (0, 1))(factor, ell)
 
     kernel = gp.icm(RBF, FACTOR, OWN)
-    covariance = gp.GP(kernel, noise=second).observed_covariance(grid())
+    covariance = gp.GP(kernel, noise_var=second).observed_covariance(grid())
     assert isinstance(covariance, ops.KronPlusNoise)
     found, want = value_and_grad(FACTOR, 0.8), dense(FACTOR, 0.8)
     np.testing.assert_allclose(found[0], want[0], rtol=1e-9)
@@ -126,13 +126,13 @@ def test_noise_of_each_output():
     np.testing.assert_allclose(own, np.repeat(np.asarray(noise), [7, 3, 5]))
     kernel = gp.icm(RBF, FACTOR, OWN)
     want = dense_log_prob(kernel.gram(x) + jnp.diag(own), y)
-    found = jax.jit(lambda v: gp.GP(kernel, noise=gp.output_noise(v, x))(x).log_prob(y))(noise)
+    found = jax.jit(lambda v: gp.GP(kernel, noise_var=gp.output_noise(v, x))(x).log_prob(y))(noise)
     np.testing.assert_allclose(found, want, rtol=1e-9)
 
     on_grid = gp.output_noise(noise, grid())
     np.testing.assert_allclose(on_grid.as_matrix(), np.diag(np.tile(np.asarray(noise), N)))
     total = np.kron(RBF.gram(X), B) + on_grid.as_matrix()
-    found = gp.GP(kernel, noise=on_grid)(grid()).log_prob(Y.ravel())
+    found = gp.GP(kernel, noise_var=on_grid)(grid()).log_prob(Y.ravel())
     np.testing.assert_allclose(found, dense_log_prob(total, Y), rtol=1e-9)
 
 
@@ -141,7 +141,7 @@ def test_gradients_and_vmap_on_ragged_data():
 
     @jax.jit
     def value(factor, own, y):
-        return gp.GP(gp.icm(RBF, factor, own), noise=0.1)(x).log_prob(y)
+        return gp.GP(gp.icm(RBF, factor, own), noise_var=0.1)(x).log_prob(y)
 
     gradient = jax.jit(jax.grad(value, (0, 1)))(FACTOR, OWN, y)
     step, along = 1e-6, (jnp.cos(FACTOR), jnp.sin(OWN))

@@ -26,7 +26,7 @@ def test_draws_at_noise_free_data_are_the_data(noise, dtype):
     x = jnp.linspace(0, 4, 31, dtype=dtype)  # close enough for a posterior of rounding alone
     y, scaled = jnp.sin(2 * x), []
     for scale in (1.0, 2.0**20):
-        prior = gp.GP(scale**2 * kernels.RBF(jnp.asarray(1.0, dtype)), noise=noise * scale**2)
+        prior = gp.GP(scale**2 * kernels.RBF(jnp.asarray(1.0, dtype)), noise_var=noise * scale**2)
         posterior = gp.condition(prior, x, scale * y)
         law = posterior(x)
         jitter = (posterior.jitter + law.covariance.jitter) / scale**2
@@ -48,7 +48,7 @@ def test_noise_free_grids_are_interpolated():
     np.testing.assert_allclose(posterior.mean(GRID), CELLS, atol=atol)
     np.testing.assert_allclose(posterior.sample(KEY, GRID), CELLS, atol=atol)
     np.testing.assert_allclose(posterior.sample(KEY, GRID.points()[:7]), CELLS[:7], atol=atol)
-    assert gp.condition(gp.GP(process.kernel, noise=0.1), GRID, CELLS).jitter == 0
+    assert gp.condition(gp.GP(process.kernel, noise_var=0.1), GRID, CELLS).jitter == 0
 
 
 def test_the_rest_of_a_singular_normal_can_be_drawn():

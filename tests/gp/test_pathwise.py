@@ -39,7 +39,7 @@ def check_moments(draws, mean, covariance):
 @eqx.filter_jit
 def drawn(key, posterior, new, features):
     """Draws, and mean and covariance of what they are drawn from, as one program."""
-    draws = gp.pathwise(key, posterior, DRAWS, features=features)(new)
+    draws = gp.pathwise(key, posterior, DRAWS, num_features=features)(new)
     return draws, posterior.mean(new), posterior.covariance(new)
 
 
@@ -53,7 +53,7 @@ def line(point):
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("name", FINITE)
 def test_draws_have_the_law_of_the_exact_posterior(name, noise):
-    posterior = condition(gp.GP(FINITE[name], 0.7, NOISES[noise]), X, Y)
+    posterior = condition(gp.GP(FINITE[name], 0.7, noise_var=NOISES[noise]), X, Y)
     draws, *moments = drawn(jax.random.key(3), posterior, NEW, 600)
     assert draws.shape == (DRAWS, M)
     check_moments(draws, *moments)
@@ -64,12 +64,12 @@ def test_draws_have_the_law_of_the_exact_posterior(name, noise):
 )
 def test_draws_of_other_kernels_have_the_law_that_their_features_give(kernel):
     """Without the error of the prior's features, which all draws of one call share."""
-    prior = gp.GP(kernel, line, 0.05)
+    prior = gp.GP(kernel, line, noise_var=0.05)
     posterior = condition(prior, X, Y)
 
     @eqx.filter_jit
     def run(key, posterior):
-        samples = gp.pathwise(key, posterior, DRAWS, features=2000)
+        samples = gp.pathwise(key, posterior, DRAWS, num_features=2000)
         phi = samples.features(jnp.concatenate([NEW, X]))
         return samples(NEW), posterior.mean(NEW), posterior.covariance(NEW), phi
 
@@ -88,7 +88,7 @@ def test_draws_interpolate_where_there_is_no_noise(dtype):
     kernel = kernels.Matern32(jnp.asarray(0.5, dtype), jnp.asarray(1.3, dtype))
     posterior = condition(gp.GP(kernel), x, y)
     key = jax.random.key(5)
-    found = jax.jit(lambda p, x: gp.pathwise(key, p, 3, features=100)(x))(posterior, x)
+    found = jax.jit(lambda p, x: gp.pathwise(key, p, 3, num_features=100)(x))(posterior, x)
     assert found.dtype == dtype
     np.testing.assert_allclose(
         found, jnp.broadcast_to(y, (3, y.size)), atol=1e-3 if dtype == jnp.float32 else 1e-10
@@ -110,16 +110,16 @@ def test_jitter_of_the_factor_is_noise_of_the_draws():
 @pytest.mark.parametrize("name", FINITE)
 def test_draws_have_the_law_of_the_sparse_posterior(name):
     points = jnp.linspace(0.0, 3.0, 4)
-    prior = gp.GP(FINITE[name], line, 0.1)
-    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y)
+    prior = gp.GP(FINITE[name], line, noise_var=0.1)
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points)
     samples = eqx.filter_eval_shape(gp.pathwise, jax.random.key(7), posterior, DRAWS, 600)
     assert samples.updates.shape == (DRAWS, 4)
     check_moments(*drawn(jax.random.key(7), posterior, NEW, 600))
 
 
 def test_a_large_jitter_of_inducing_points_is_noise_of_the_draws():
-    prior, points = gp.GP(FINITE["periodic"], noise=0.1), jnp.linspace(0.0, 3.0, 4)
-    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, points, X, Y, jitter=0.2)
+    prior, points = gp.GP(FINITE["periodic"], noise_var=0.1), jnp.linspace(0.0, 3.0, 4)
+    posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points, jitter=0.2)
     check_moments(*drawn(jax.random.key(8), posterior, NEW, 600))
 
 
@@ -137,11 +137,11 @@ def test_draws_have_the_law_of_the_posterior_on_a_grid(case):
     @eqx.filter_jit
     def run(prior, y, key):
         posterior = grid_posterior(prior, grid, y, None if mask.all() else mask)
-        samples = gp.pathwise(key, posterior, DRAWS, features=64)
+        samples = gp.pathwise(key, posterior, DRAWS, num_features=64)
         law = posterior.mean(new), posterior.covariance(new)
         return (samples(new), *law), (samples(test), samples(test.points()))
 
-    found, on_grid = run(gp.GP(kernel, 0.3, noise), y, jax.random.key(21))
+    found, on_grid = run(gp.GP(kernel, 0.3, noise_var=noise), y, jax.random.key(21))
     check_moments(*found)
     np.testing.assert_allclose(*on_grid, rtol=1e-9, atol=1e-10)
 
@@ -150,14 +150,14 @@ def test_draws_of_several_outputs():
     factor, own = jnp.array([[1.0], [0.7]]), jnp.array([0.1, 0.3])
     kernel = gp.icm(FINITE["waves"], factor, own)
     x, y = gp.stack_outputs([X, X[1:4]], [Y, Y[1:4]])
-    posterior = condition(gp.GP(kernel, noise=0.1), x, y)
+    posterior = condition(gp.GP(kernel, noise_var=0.1), x, y)
     check_moments(*drawn(jax.random.key(9), posterior, gp.at_output(NEW, 1), 600))
 
 
 def test_draws_are_functions():
     """Points one by one, derivatives in points, and the same key again."""
-    posterior = gp.condition(gp.GP(kernels.RBF(0.8), line, 0.05), X, Y)
-    samples = gp.pathwise(jax.random.key(10), posterior, 3, features=64)
+    posterior = gp.condition(gp.GP(kernels.RBF(0.8), line, noise_var=0.05), X, Y)
+    samples = gp.pathwise(jax.random.key(10), posterior, 3, num_features=64)
     values = eqx.filter_jit(samples)(NEW)
     one_by_one = jax.vmap(lambda point: samples(point[None])[:, 0], out_axes=1)(NEW)
     np.testing.assert_allclose(one_by_one, values, rtol=1e-9, atol=1e-11)
@@ -165,14 +165,14 @@ def test_draws_are_functions():
     step = 1e-6
     rise = (samples(NEW[2:3] + step) - samples(NEW[2:3] - step))[:, 0] / (2 * step)
     np.testing.assert_allclose(slopes, rise, rtol=1e-6)
-    again = jax.jit(lambda key: gp.pathwise(key, posterior, 3, features=64)(NEW))
+    again = jax.jit(lambda key: gp.pathwise(key, posterior, 3, num_features=64)(NEW))
     np.testing.assert_allclose(again(jax.random.key(10)), values, rtol=1e-9, atol=1e-11)
 
 
 def test_gradients_in_the_parameters():
     def total(ell, noise):
-        posterior = gp.condition(gp.GP(kernels.RBF(ell), noise=noise), X, Y)
-        return jnp.sum(jnp.sin(gp.pathwise(jax.random.key(11), posterior, 3, 64)(NEW)))
+        posterior = gp.condition(gp.GP(kernels.RBF(ell), noise_var=noise), X, Y)
+        return jnp.sum(jnp.sin(gp.pathwise(jax.random.key(11), posterior, 3, num_features=64)(NEW)))
 
     total = jax.jit(total)
     found = jax.jit(jax.grad(total, (0, 1)))(0.8, 0.1)
@@ -182,20 +182,20 @@ def test_gradients_in_the_parameters():
 
 
 def test_more_centres_than_are_evaluated_at_a_time(monkeypatch):
-    posterior = gp.condition(gp.GP(kernels.RBF(0.8), noise=0.1), X, Y)
-    want = gp.pathwise(jax.random.key(12), posterior, 3, 64).updates
+    posterior = gp.condition(gp.GP(kernels.RBF(0.8), noise_var=0.1), X, Y)
+    want = gp.pathwise(jax.random.key(12), posterior, 3, num_features=64).updates
     monkeypatch.setattr("bayesjx.gp._pathwise.CHUNK", 3)
-    found = gp.pathwise(jax.random.key(12), posterior, 3, 64).updates
+    found = gp.pathwise(jax.random.key(12), posterior, 3, num_features=64).updates
     np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.errors
 def test_bad_input_is_named():
-    posterior = gp.condition(gp.GP(kernels.RBF(), noise=0.1), X, Y)
-    with pytest.raises(ValueError, match="num must be positive, got 0"):
+    posterior = gp.condition(gp.GP(kernels.RBF(), noise_var=0.1), X, Y)
+    with pytest.raises(ValueError, match="num_samples must be positive, got 0"):
         gp.pathwise(jax.random.key(0), posterior, 0)
-    with pytest.raises(ValueError, match="num must be at least 2"):
-        gp.pathwise(jax.random.key(0), posterior, 1, features=1)
-    white = gp.condition(gp.GP(kernels.RBF() + kernels.White(), noise=0.1), X, Y)
+    with pytest.raises(ValueError, match="num_features must be at least 2"):
+        gp.pathwise(jax.random.key(0), posterior, 1, num_features=1)
+    white = gp.condition(gp.GP(kernels.RBF() + kernels.White(), noise_var=0.1), X, Y)
     with pytest.raises(ValueError, match="add its variance to the noise"):
         gp.pathwise(jax.random.key(0), white, 1)

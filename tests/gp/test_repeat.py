@@ -22,7 +22,7 @@ jax.monitoring.register_event_duration_secs_listener(
     lambda event, _, **__: COMPILED.append(event) if event.endswith("compile_duration") else None
 )
 
-PRIOR = gp.GP(kernels.RBF(1.0), noise=0.1)
+PRIOR = gp.GP(kernels.RBF(1.0), noise_var=0.1)
 GRID = gp.Grid(np.arange(3.0), np.arange(2.0))
 SEEN = np.array([[True, True], [False, True], [True, True]])
 
@@ -35,12 +35,12 @@ def data(i):
 def exact(i):
     posterior = gp.condition(PRIOR, *data(i))
     key = jax.random.key(i)
-    return posterior.sample(key, data(i)[0]), posterior.pathwise(key, 2, 6).updates
+    return posterior.sample(key, data(i)[0]), posterior.pathwise(key, 2, num_features=6).updates
 
 
 def masked(i):
-    prior = gp.GP(kernels.RBF(jnp.ones(2)), noise=0.1)
-    posterior = gp.condition(prior, GRID, np.random.default_rng(i).normal(size=(3, 2)), SEEN)
+    prior = gp.GP(kernels.RBF(jnp.ones(2)), noise_var=0.1)
+    posterior = gp.condition(prior, GRID, np.random.default_rng(i).normal(size=(3, 2)), mask=SEEN)
     return posterior.moments(GRID)
 
 
@@ -49,12 +49,12 @@ def laplace(i):
     exposure = 1.3 + i
     prior = gp.GP(kernels.RBF(1.0))
     return gp.laplace(
-        prior, data(i)[0], np.arange(N), lambda f: dist.Poisson(exposure * jnp.exp(f))
+        prior, lambda f: dist.Poisson(exposure * jnp.exp(f)), data(i)[0], np.arange(N)
     )
 
 
 def sparse(i):
-    svgp = gp.SVGP(PRIOR, np.arange(3.0))
+    svgp = gp.SVGP(PRIOR, inducing_points=np.arange(3.0))
     return svgp.elbo(*data(i)), svgp.posterior().mean(data(i)[0])
 
 
@@ -79,14 +79,14 @@ def poisson(f):
 
 def trained_sparse(i):
     """Of a prior and points that are made anew, with other values."""
-    svgp = gp.SVGP(gp.GP(kernels.RBF(1.0 + i)), np.arange(3.0) + 0.1 * i, poisson)
+    svgp = gp.SVGP(gp.GP(kernels.RBF(1.0 + i)), poisson, inducing_points=np.arange(3.0) + 0.1 * i)
     ends = []
     for make, options in ((gp.svgp_adam, ()), (gp.svgp_natgrad, (0.1,))):
         algorithm = make(svgp, optax.adam(0.01), *options, num_data=N)
         data = data_of_counts(i)
         result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=data)
         ends.append(svgp.trained(result.state))
-    assert ends[0].prior.noise == 0 and ends[0].prior.kernel.variance != 1
+    assert ends[0].prior.noise_var == 0 and ends[0].prior.kernel.variance != 1
     return eqx.filter(ends, eqx.is_array)
 
 
@@ -95,7 +95,7 @@ def data_of_counts(i):
 
 
 def trained_on_grid(i):
-    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + i)), GRID, poisson)
+    q = gp.KronVariational(gp.GP(kernels.RBF(jnp.ones(2) + i)), poisson, GRID)
     algorithm = gp.kron_vi(q, optax.adam(0.01))
     cells, y = np.arange(6), np.random.default_rng(i).poisson(2.0, 6)
     result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), 3, data=(cells, y))
@@ -122,7 +122,7 @@ def test_laplace_sees_what_its_likelihood_reads_now():
     prior, x, y = gp.GP(kernels.RBF(1.0)), data(0)[0], np.arange(N)
     for value in (0.0, 1.0):
         shift["is"] = value
-        found = gp.laplace(prior, x, y, likelihood)
+        found = gp.laplace(prior, likelihood, x, y)
         weight = np.exp(found.mode + value)
         np.testing.assert_allclose(found.curvature.half**2, weight, rtol=1e-10)
         np.testing.assert_allclose(kernels.RBF(1.0).gram(x) @ (y - weight), found.mode, atol=1e-8)
@@ -157,8 +157,8 @@ def test_an_objective_in_single_precision():
         def __call__(self, prior):
             return -prior(jnp.arange(3, dtype=jnp.float32)).log_prob(self.y)
 
-    prior = gp.GP(kernels.RBF(jnp.float32(1.0)), noise=jnp.float32(0.1))
+    prior = gp.GP(kernels.RBF(jnp.float32(1.0)), noise_var=jnp.float32(0.1))
     loss = Loss(jnp.ones(3, jnp.float32))
     found = gp.minimise(loss, prior, max_steps=2)
-    assert found.params.noise.dtype == found.objective.dtype == jnp.float32
+    assert found.params.noise_var.dtype == found.objective.dtype == jnp.float32
     np.testing.assert_allclose(found.objective, loss(found.params), rtol=1e-4)

@@ -19,7 +19,7 @@ def test_of_a_mode_and_of_eigenvalues():
         lengthscale, rise = at
         kernel = kernels.Matern52(lengthscale).on(0) * kernels.RBF(1.0).on(1)
         likelihood = lambda f: dist.Poisson(jnp.exp(f + rise))  # noqa: E731
-        found = gp.laplace(gp.GP(kernel), gp.Grid(X, Z), COUNTS, likelihood)
+        found = gp.laplace(gp.GP(kernel), likelihood, gp.Grid(X, Z), COUNTS)
         axes = kernels.Matern52(lengthscale).gram(X), kernels.RBF(rise + 1).gram(Z)
         full = ops.Kron(*axes, tags=ops.psd) + ops.ScaledIdentity(0.1)
         estimate = ops.Masked(full, missing, solver="cg", logdet="scaled").logdet()

@@ -11,7 +11,7 @@ from numpyro import distributions as dist
 from scipy.stats import multivariate_normal
 
 import bayesjx
-from bayesjx import gp, kernels
+from bayesjx import gp, kernels, likelihoods
 
 N, M, D = 12, 5, 2
 KEY = jax.random.key(0)
@@ -22,7 +22,7 @@ LABELS = (Y > 0).astype(int)
 
 def make_prior(dtype=jnp.float64, noise=0.1):
     kernel = kernels.RBF(jnp.asarray([1.0, 1.5], dtype), jnp.asarray(1.3, dtype))
-    return gp.GP(kernel, jnp.asarray(0.2, dtype), jnp.asarray(noise, dtype))
+    return gp.GP(kernel, jnp.asarray(0.2, dtype), noise_var=jnp.asarray(noise, dtype))
 
 
 def some_law(m=M, dtype=jnp.float64, lead=(), seed=1):
@@ -34,7 +34,7 @@ def some_law(m=M, dtype=jnp.float64, lead=(), seed=1):
 def make(dtype=jnp.float64, likelihood=None, **options):
     prior = make_prior(dtype, 0.1 if likelihood is None else 0.0)
     points = jnp.asarray(X[:M] + 0.1, dtype)
-    return gp.SVGP(prior, points, likelihood, q=some_law(dtype=dtype), **options)
+    return gp.SVGP(prior, likelihood, inducing_points=points, q=some_law(dtype=dtype), **options)
 
 
 def bernoulli(f):
@@ -76,7 +76,7 @@ def test_the_bound_is_its_formula(dtype, tol, tight):
     svgp = make(dtype, tight=tight)
     found = elbo(svgp, jnp.asarray(X, dtype), Y)
     assert found.dtype == dtype
-    q, points = jax.tree.map(np.asarray, some_law()), np.asarray(svgp.points, float)
+    q, points = jax.tree.map(np.asarray, some_law()), np.asarray(svgp.inducing_points, float)
     jitter = (1e-4 if dtype == jnp.float32 else 1e-6) * 1.3
     inside = gram(points, points) + jitter * np.eye(M)
     phi = np.linalg.solve(np.linalg.cholesky(inside), gram(points, X))
@@ -96,7 +96,7 @@ def test_quadrature_gives_the_bound_of_normal_noise():
     svgp = make(likelihood=lambda f: dist.Normal(f, noise**0.5))
     want = make().elbo(X, Y)
     np.testing.assert_allclose(elbo(svgp, X, Y), want, rtol=1e-10)
-    given = make(likelihood=gp.Gaussian(noise))
+    given = make(likelihood=likelihoods.Gaussian(noise))
     np.testing.assert_allclose(elbo(given, X, Y), want, rtol=1e-12)
 
 
@@ -104,20 +104,26 @@ def test_quadrature_gives_the_bound_of_normal_noise():
 def test_one_natural_step_finds_the_collapsed_optimum(tight):
     svgp = make(tight=tight)
     best = optimum(svgp)
-    collapsed = jax.jit(gp.sparse_posterior)(make_prior(), svgp.points, X, Y)
+    collapsed = jax.jit(gp.sparse_posterior)(
+        make_prior(), X, Y, inducing_points=svgp.inducing_points
+    )
     np.testing.assert_allclose(best.q.mean, collapsed.whitened_mean, rtol=1e-7, atol=1e-9)
     tril = np.tril(best.q.scale_tril)
     want = collapsed.scale_tril @ collapsed.scale_tril.T
     np.testing.assert_allclose(tril @ tril.T, want, atol=1e-9)
-    collapsed_bound = jax.jit(lambda p, z: gp.sgpr(p, z, X, tight=tight).log_prob(Y))
+    collapsed_bound = jax.jit(
+        lambda p, z: gp.sgpr(p, X, inducing_points=z, tight=tight).log_prob(Y)
+    )
     found, loose = elbo(best, X, Y), elbo(optimum(make()), X, Y)
-    np.testing.assert_allclose(found, collapsed_bound(make_prior(), svgp.points), rtol=1e-9)
+    np.testing.assert_allclose(
+        found, collapsed_bound(make_prior(), svgp.inducing_points), rtol=1e-9
+    )
     assert elbo(svgp, X, Y) < found < evidence(make_prior(), X, Y)
     assert (found > loose) == tight
 
 
 def test_all_data_as_points_give_the_evidence():
-    svgp = optimum(gp.SVGP(make_prior(), X, jitter=1e-10))
+    svgp = optimum(gp.SVGP(make_prior(), inducing_points=X, jitter=1e-10))
     np.testing.assert_allclose(elbo(svgp, X, Y), evidence(make_prior(), X, Y), rtol=1e-6)
     exact = jax.jit(gp.condition)(make_prior(), X, Y)
     at = X[:3] + 0.3
@@ -132,7 +138,7 @@ def test_the_bound_of_minibatches_is_unbiased():
     assert bounds.std() > 0.1
 
 
-LIKELIHOODS = {"normal": None, "Bernoulli": bernoulli, "Poisson": gp.PoissonExp()}
+LIKELIHOODS = {"normal": None, "Bernoulli": bernoulli, "Poisson": likelihoods.PoissonExp()}
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS.values(), ids=LIKELIHOODS)
@@ -141,8 +147,8 @@ def test_derivatives_are_finite_differences(likelihood):
     y = Y if likelihood is None else LABELS
     arrays, rest = eqx.partition(svgp, eqx.is_inexact_array)
     if likelihood is not None:
-        arrays = eqx.tree_at(lambda s: s.prior.noise, arrays, None)
-        rest = eqx.tree_at(lambda s: s.prior.noise, rest, 0.0, is_leaf=lambda v: v is None)
+        arrays = eqx.tree_at(lambda s: s.prior.noise_var, arrays, None)
+        rest = eqx.tree_at(lambda s: s.prior.noise_var, rest, 0.0, is_leaf=lambda v: v is None)
 
     def value(arrays):
         return eqx.combine(arrays, rest).elbo(X, y, 3 * N)
@@ -152,8 +158,8 @@ def test_derivatives_are_finite_differences(likelihood):
 
 def test_second_derivatives_by_forward_and_reverse_agree():
     def value(lengthscale, points):
-        prior = gp.GP(kernels.RBF(lengthscale), noise=0.1)
-        return gp.SVGP(prior, points, q=some_law()).elbo(X, Y)
+        prior = gp.GP(kernels.RBF(lengthscale), noise_var=0.1)
+        return gp.SVGP(prior, inducing_points=points, q=some_law()).elbo(X, Y)
 
     args = (jnp.asarray([1.0, 1.5]), jnp.asarray(X[:M] + 0.1))
     check_grads(jax.jit(value), args, order=2, modes=["fwd", "rev"], rtol=1e-3, atol=1e-3)
@@ -172,7 +178,9 @@ def test_vmap_over_kernels_is_a_loop():
     scales = jnp.asarray([[1.0, 1.5], [0.5, 2.0]])
 
     def bound(scale):
-        return gp.SVGP(gp.GP(kernels.RBF(scale), noise=0.1), X[:M], q=some_law()).elbo(X, Y)
+        return gp.SVGP(
+            gp.GP(kernels.RBF(scale), noise_var=0.1), inducing_points=X[:M], q=some_law()
+        ).elbo(X, Y)
 
     found = jax.jit(jax.vmap(jax.value_and_grad(bound)))(scales)
     one = jax.jit(jax.value_and_grad(bound))
@@ -186,12 +194,14 @@ def test_large_sets_are_whitened_by_halves():
     points = np.random.default_rng(2).normal(size=(75, D))
     x = jnp.asarray(np.concatenate([points, X]) + 0.1)
     y = jnp.sin(x[:, 0])
-    svgp = gp.SVGP(gp.GP(kernels.Matern12(0.5), noise=0.1), points, q=some_law(75))
+    svgp = gp.SVGP(
+        gp.GP(kernels.Matern12(0.5), noise_var=0.1), inducing_points=points, q=some_law(75)
+    )
 
     def through_solves(svgp):
         posterior = svgp.posterior()
         mean, variance = posterior.moments(x)
-        value = jnp.sum(gp.expected_log_prob(svgp.observed, y, mean, variance))
+        value = jnp.sum(likelihoods.expected_log_prob(svgp.observed, y, mean, variance))
         return value, (posterior.features(x), svgp.project(x).features[0])
 
     @jax.jit
@@ -201,7 +211,7 @@ def test_large_sets_are_whitened_by_halves():
 
     slopes, features = both(svgp)
     np.testing.assert_allclose(*features, atol=1e-10)
-    for name in ("prior", "points"):
+    for name in ("prior", "inducing_points"):
         pair = [jax.tree.leaves(getattr(slope, name)) for slope in slopes]
         for want, found in zip(*pair, strict=True):
             np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-8)
@@ -209,8 +219,8 @@ def test_large_sets_are_whitened_by_halves():
 
 def test_coinciding_points_get_a_jitter():
     points = np.concatenate([X[:3], X[:3]])
-    svgp = gp.SVGP(make_prior(), points, jitter=0.0)
-    single = elbo(optimum(gp.SVGP(make_prior(), X[:3], jitter=0.0)), X, Y)
+    svgp = gp.SVGP(make_prior(), inducing_points=points, jitter=0.0)
+    single = elbo(optimum(gp.SVGP(make_prior(), inducing_points=X[:3], jitter=0.0)), X, Y)
     value, gradient = eqx.filter_jit(eqx.filter_value_and_grad(elbo))(optimum(svgp), X, Y)
     np.testing.assert_allclose(value, single, atol=1e-3)
     assert np.all(np.isfinite(gradient.prior.kernel.lengthscale))
@@ -223,7 +233,7 @@ def test_a_tiny_classification_is_the_integral_over_a_grid():
     """With all inputs as points nothing but normality is approximated."""
     x, y = np.array([-1.0, 0.2, 0.9]), np.array([0, 1, 1])
     prior = gp.GP(kernels.RBF(1.0, 1.0))
-    svgp = gp.SVGP(prior, x, bernoulli, jitter=1e-10)
+    svgp = gp.SVGP(prior, bernoulli, inducing_points=x, jitter=1e-10)
     algorithm = gp.svgp_natgrad(svgp, None, 0.5, num_data=3)
     result = bayesjx.fit(KEY, algorithm, algorithm.init(), 100, data=(x[:, None], y))
     q = svgp.trained(result.state)
@@ -257,8 +267,8 @@ def test_several_latents_are_separate_processes():
 
     prior, points = make_prior(noise=0.0), X[:M]
     y = np.stack([Y, np.cos(Y)], axis=1)
-    svgp = gp.SVGP(prior, points, coupled, num_latents=2, q=some_law(lead=(2,)))
-    single = gp.SVGP(make_prior(), points)
+    svgp = gp.SVGP(prior, coupled, inducing_points=points, num_latents=2, q=some_law(lead=(2,)))
+    single = gp.SVGP(make_prior(), inducing_points=points)
     laws = [gp.WhitenedNormal(svgp.q.mean[i], svgp.q.scale_tril[i]) for i in range(2)]
     want = sum(elbo(single.with_blocks((law,)), X, y[:, i]) for i, law in enumerate(laws))
     np.testing.assert_allclose(elbo(svgp, X, y), want, rtol=1e-9)
@@ -266,14 +276,17 @@ def test_several_latents_are_separate_processes():
     algorithm = gp.svgp_natgrad(svgp, None, 1.0, num_data=N)
     best = svgp.trained(jax.jit(algorithm.step)(KEY, algorithm.init(), X, y)[0])
     for i in range(2):
-        collapsed = jax.jit(gp.sparse_posterior)(make_prior(), points, X, y[:, i])
+        collapsed = jax.jit(gp.sparse_posterior)(make_prior(), X, y[:, i], inducing_points=points)
         pair = moments(best.posterior(latent=i), X), moments(collapsed, X)
         np.testing.assert_allclose(*pair, atol=1e-6)
 
 
 def test_softmax_trains_with_draws():
     svgp = gp.SVGP(
-        make_prior(noise=0.0), X[:M], lambda f: dist.Categorical(logits=f), num_latents=3
+        make_prior(noise=0.0),
+        lambda f: dist.Categorical(logits=f),
+        inducing_points=X[:M],
+        num_latents=3,
     )
     labels = np.digitize(Y, [-0.5, 0.5])
     algorithm = gp.svgp_natgrad(svgp, optax.adam(1e-2), 0.1, num_data=N)
@@ -348,8 +361,8 @@ def test_training_climbs_the_bound(name, dtype):
     start = elbo(svgp, *data)
     assert elbo(trained, *data) > start + 5
     np.testing.assert_allclose(result.info.objective[0], start, rtol=1e-5)
-    assert trained.prior.noise > 0 and trained.prior.noise != svgp.prior.noise
-    assert np.all(trained.points != svgp.points)
+    assert trained.prior.noise_var > 0 and trained.prior.noise_var != svgp.prior.noise_var
+    assert np.all(trained.inducing_points != svgp.inducing_points)
 
 
 def test_what_is_trained_can_be_chosen():
@@ -359,8 +372,8 @@ def test_what_is_trained_can_be_chosen():
     )
     trained = svgp.trained(jax.jit(algorithm.step)(KEY, algorithm.init(), X, Y)[0])
     assert np.all(trained.prior.kernel.lengthscale != svgp.prior.kernel.lengthscale)
-    np.testing.assert_array_equal(trained.points, svgp.points)
-    np.testing.assert_allclose(trained.prior.noise, svgp.prior.noise)
+    np.testing.assert_array_equal(trained.inducing_points, svgp.inducing_points)
+    np.testing.assert_allclose(trained.prior.noise_var, svgp.prior.noise_var)
 
 
 def test_a_schedule_sets_the_length_of_the_step():
@@ -408,7 +421,7 @@ def test_bad_data_are_named():
         svgp.elbo(np.where(X > 0, X, np.nan), LABELS)
     with pytest.raises(ValueError, match="y must have shape"):
         svgp.elbo(X, LABELS[:-1])
-    with pytest.raises(ValueError, match="3 coordinates, the points 2"):
+    with pytest.raises(ValueError, match="3 coordinates, the inducing points 2"):
         svgp.elbo(np.ones((N, 3)), LABELS)
     with pytest.raises(ValueError, match="num_data is 3, less than the 12"):
         svgp.elbo(X, LABELS, 3)
@@ -419,24 +432,24 @@ def test_bad_data_are_named():
 @pytest.mark.errors
 def test_bad_options_are_named():
     prior = make_prior()
-    with pytest.raises(ValueError, match="noise of the prior must be positive"):
-        gp.SVGP(make_prior(noise=0.0), X)
+    with pytest.raises(ValueError, match="noise_var of the prior must be positive"):
+        gp.SVGP(make_prior(noise=0.0), inducing_points=X)
     with pytest.raises(ValueError, match="noise of the prior would not be used"):
-        gp.SVGP(prior, X, bernoulli)
+        gp.SVGP(prior, bernoulli, inducing_points=X)
     with pytest.raises(ValueError, match="must be a scalar"):
-        gp.SVGP(gp.GP(prior.kernel, noise=np.ones(N)), X)
+        gp.SVGP(gp.GP(prior.kernel, noise_var=np.ones(N)), inducing_points=X)
     with pytest.raises(ValueError, match="normal noise only"):
-        gp.SVGP(make_prior(noise=0.0), X, bernoulli, tight=True)
+        gp.SVGP(make_prior(noise=0.0), bernoulli, inducing_points=X, tight=True)
     with pytest.raises(ValueError, match="NaN"):
-        gp.SVGP(prior, X * np.nan)
+        gp.SVGP(prior, inducing_points=X * np.nan)
     with pytest.raises(ValueError, match="q must have a mean of shape"):
-        gp.SVGP(prior, X, q=some_law())
+        gp.SVGP(prior, inducing_points=X, q=some_law())
     with pytest.raises(ValueError, match="num_latents"):
-        gp.SVGP(prior, X, num_latents=0)
+        gp.SVGP(prior, inducing_points=X, num_latents=0)
     with pytest.raises(ValueError, match="one latent function"):
-        gp.SVGP(prior, X).posterior(1)
+        gp.SVGP(prior, inducing_points=X).posterior(1)
     with pytest.raises(ValueError, match="one of 2 functions"):
-        gp.SVGP(prior, X, num_latents=2).posterior()
+        gp.SVGP(prior, inducing_points=X, num_latents=2).posterior()
     for gamma in (0.0, 1.5):
         with pytest.raises(ValueError, match="gamma"):
             gp.svgp_natgrad(make(), None, gamma, num_data=N)
@@ -446,7 +459,7 @@ def test_bad_options_are_named():
 
 @pytest.mark.errors
 def test_a_failing_fit_says_what_went_wrong():
-    svgp = make(likelihood=gp.PoissonExp())
+    svgp = make(likelihood=likelihoods.PoissonExp())
     counts = LABELS.copy()
     algorithm = gp.svgp_adam(svgp, optax.sgd(1e6), num_data=N)
     with pytest.raises(bayesjx.NonFiniteError, match=r"not finite|Cholesky"):

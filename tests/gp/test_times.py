@@ -17,7 +17,7 @@ NEW = np.array([-0.5, 1.3, 6.0])
 
 def prior(lengthscale=0.7):
     kernel = kernels.Matern52(lengthscale, 1.2) + kernels.Matern12(2.0) * kernels.Cosine(0.9)
-    return gp.GP(kernel, mean=lambda point: 0.1 * point[0], noise=0.05)
+    return gp.GP(kernel, mean=lambda point: 0.1 * point[0], noise_var=0.05)
 
 
 def test_density_and_gradient():
@@ -31,8 +31,8 @@ def test_density_and_gradient():
 
 def test_posterior_is_that_of_points():
     holes = np.where(MASK, Y, np.nan)
-    ours = gp.condition(prior(), gp.Times(TIMES), holes, MASK)
-    theirs = gp.condition(prior(), jnp.asarray(TIMES), holes, MASK)
+    ours = gp.condition(prior(), gp.Times(TIMES), holes, mask=MASK)
+    theirs = gp.condition(prior(), jnp.asarray(TIMES), holes, mask=MASK)
     assert isinstance(ours, gp.TimesPosterior)
     for x in (NEW, gp.Times(NEW), NEW[:, None]):
         points = NEW if isinstance(x, gp.Times) else x
@@ -59,12 +59,12 @@ def test_bad_times_are_named():
     with pytest.raises(ValueError, match="Times: shape"):
         gp.Times(np.ones((3, 1)))
     with pytest.raises(ValueError, match="no state space"):
-        gp.GP(kernels.RBF(1.0), noise=0.1)(gp.Times(TIMES))
+        gp.GP(kernels.RBF(1.0), noise_var=0.1)(gp.Times(TIMES))
     with pytest.raises(ValueError, match="not an operator"):
-        gp.GP(kernels.Matern32(1.0), noise=ops.ScaledIdentity(0.1, N))(gp.Times(TIMES))
+        gp.GP(kernels.Matern32(1.0), noise_var=ops.ScaledIdentity(0.1, N))(gp.Times(TIMES))
     with pytest.raises(ValueError, match="are for a grid with a mask"):
         prior()(gp.Times(TIMES), solver="cg")
     with pytest.raises(ValueError, match="mask must hold booleans"):
-        gp.condition(prior(), gp.Times(TIMES), Y, np.ones(3, bool))
+        gp.condition(prior(), gp.Times(TIMES), Y, mask=np.ones(3, bool))
     with pytest.raises(ValueError, match="NaN"):
         gp.condition(prior(), gp.Times(TIMES), np.where(MASK, Y, np.nan))

@@ -154,9 +154,9 @@ def test_two_negative_parameters_do_not_cancel_and_negative_noise_has_no_density
             kernels.RBF(sign).transform(jnp.sin).on(0),
             kernels.Coregion(jnp.ones((3, 1)), sign * jnp.ones(3)).transform(jnp.floor),
         )
-        exact = [gp.GP(kernel, noise=noise)(X).log_prob(y) for kernel in kinds]
-        points = gp.sgpr(gp.GP(kinds[0], noise=noise), X[:2], X).log_prob(y)
-        each = gp.GP(kinds[0], noise=jnp.full(3, 1.0).at[1].set(noise))(X).log_prob(y)
+        exact = [gp.GP(kernel, noise_var=noise)(X).log_prob(y) for kernel in kinds]
+        points = gp.sgpr(gp.GP(kinds[0], noise_var=noise), X, inducing_points=X[:2]).log_prob(y)
+        each = gp.GP(kinds[0], noise_var=jnp.full(3, 1.0).at[1].set(noise))(X).log_prob(y)
         return jnp.stack([*exact, points, each])
 
     assert np.isnan(densities(-1.0, 0.1)).all()

@@ -82,8 +82,8 @@ def test_white_noise_is_a_function_that_is_new_at_every_point():
     def found(x, y):
         copy, two = x + 0, jnp.stack([x, x], 1)
         matrices = white.gram(x), white.gram(x, copy), white.on(0).gram(two), white.gram(two[:, :1])
-        posterior = gp.condition(gp.GP(white, noise=0.01), x, y)
-        return matrices, posterior.moments(x), gp.GP(white, noise=0.01)(x).log_prob(y)
+        posterior = gp.condition(gp.GP(white, noise_var=0.01), x, y)
+        return matrices, posterior.moments(x), gp.GP(white, noise_var=0.01)(x).log_prob(y)
 
     matrices, (mean, variance), evidence = found(REPEATED, SEEN)
     equal = (REPEATED[:, None] == REPEATED).astype(float)
@@ -99,12 +99,14 @@ def test_white_noise_is_a_function_that_is_new_at_every_point():
 
 @pytest.mark.parametrize("options", [{}, {"tight": False}, {"blocks": 2}], ids=str)
 def test_bounds_with_white_noise_are_below_the_evidence(options):
-    prior = gp.GP(kernels.RBF(1.0, 0.01) + kernels.White(1.0), noise=0.01)
+    prior = gp.GP(kernels.RBF(1.0, 0.01) + kernels.White(1.0), noise_var=0.01)
     evidence = float(prior(REPEATED).log_prob(SEEN))
 
     @jax.jit
     def bound(points):
-        return gp.sgpr(prior, points, REPEATED, jitter=1e-12, **options).log_prob(SEEN)
+        return gp.sgpr(prior, REPEATED, inducing_points=points, jitter=1e-12, **options).log_prob(
+            SEEN
+        )
 
     assert bound(np.array([0.0, 0.4, 1.0])) < evidence - 1e-3
     np.testing.assert_allclose(bound(np.unique(REPEATED)), evidence, rtol=1e-6)

@@ -7,8 +7,8 @@ MUTANTS = [
     Mutant(
         "penalty of power expectation propagation at any power",
         "gp/_collapsed.py",
-        "-0.5 * (1 - alpha) * penalty",
-        "-0.5 * penalty",
+        "return (1 - alpha) * jnp.sum(each)",
+        "return jnp.sum(each)",
         "tests/gp/test_collapsed.py -k objectives_are_their",
     ),
     Mutant(
@@ -49,9 +49,9 @@ MUTANTS = [
     Mutant(
         "trace term of the heteroscedastic bound",
         "gp/_heteroscedastic.py",
-        "- 0.25 * jnp.sum(law.variance) - divergence",
-        "- 0.5 * jnp.sum(law.variance) - divergence",
-        "tests/gp/test_heteroscedastic.py -k bound_is_its_definition",
+        "return 0.25 * jnp.sum(noise.variance) + divergence",
+        "return 0.5 * jnp.sum(noise.variance) + divergence",
+        "tests/gp/test_posteriors.py -k varies",
     ),
     Mutant(
         "Matheron's rule without the noise of the draws",
@@ -66,5 +66,19 @@ MUTANTS = [
         "jnp.concatenate([draw, -draw])",
         "jnp.concatenate([draw, draw])",
         "tests/gp/test_fourier.py -k inner_products",
+    ),
+    Mutant(
+        "new observations without their noise",
+        "gp/_posterior.py",
+        "jnp.sqrt(variance + noise.astype(mean.dtype))",
+        "jnp.sqrt(variance)",
+        "tests/gp/test_posteriors.py -k 'grid and float64 and not gaps'",
+    ),
+    Mutant(
+        "the prior mean forgotten in a variational posterior on a grid",
+        "gp/_kron_variational.py",
+        "return self.prior.mean_at(checked_points(x)) + self._rows(x).mv(self.whitened_mean)",
+        "return self._rows(x).mv(self.whitened_mean)",
+        "tests/gp/test_posteriors.py -k Kronecker",
     ),
 ]

@@ -19,6 +19,27 @@ MUTANTS = [
         "tests/_core/test_datatree.py -k chains_by_number",
     ),
     Mutant(
+        "all chains move by one key",
+        "interop/_blackjax.py",
+        "jax.vmap(one)(jax.random.split(key, num_chains), state)",
+        "jax.vmap(one, (None, 0))(key, state)",
+        "tests/interop/test_blackjax.py -k moments",
+    ),
+    Mutant(
+        "statistics of the first step of a block",
+        "interop/_blackjax.py",
+        "rows = slice(thin - 1, None, thin)",
+        "rows = slice(0, None, thin)",
+        "tests/interop/test_blackjax.py -k labels",
+    ),
+    Mutant(
+        "the mean log density of a chain is a sum",
+        "interop/_blackjax.py",
+        "jnp.mean(log_density)",
+        "jnp.sum(log_density)",
+        "tests/interop/test_blackjax.py -k labels",
+    ),
+    Mutant(
         "bfloat16 is handed on as it is",
         "_core/_datatree.py",
         "return x.astype(np.float32) if x.dtype == jnp.bfloat16 else x",

@@ -68,6 +68,20 @@ MUTANTS = [
         "tests/kernels/test_coregion.py -k is_its_matrix",
     ),
     Mutant(
+        "a negative offset of a polynomial passes",
+        "kernels/_linear.py",
+        "    offset: jax.Array = constrained_field(constraints.nonnegative)",
+        "    offset: jax.Array",
+        "tests/kernels/test_invalid.py -k every_parameter",
+    ),
+    Mutant(
+        "a kernel with a broken constraint is finite",
+        "kernels/_parameters.py",
+        "return nan_unless_valid(kernel, kernel.variance).astype(dtype)",
+        "return kernel.variance.astype(dtype)",
+        "tests/kernels/test_invalid.py -k covariances",
+    ),
+    Mutant(
         "variances of a spectral mixture in another precision",
         "kernels/_spectral.py",
         "jnp.sum(nan_unless_valid(self, self.weights)).astype(x.dtype)",

@@ -3,7 +3,7 @@
 from mutant import Mutant
 
 PACKAGE = "likelihoods"
-TESTS = "tests/gp/test_likelihood.py"
+TESTS = "tests/likelihoods/test_likelihood.py"
 MUTANTS = [
     Mutant(
         "variance forgotten in an expected log density",
@@ -21,16 +21,16 @@ MUTANTS = [
     ),
     Mutant(
         "Gauss-Hermite nodes of the other weight function",
-        "likelihoods/_likelihood.py",
-        "[np.sqrt(2) * places]",
-        "[places]",
+        "likelihoods/_quadrature.py",
+        "np.meshgrid(*[nodes] * dim",
+        "np.meshgrid(*[nodes / np.sqrt(2)] * dim",
         f"{TESTS} -k 'quadrature_is or two_latents'",
     ),
     Mutant(
         "a predictive density without the function's own variance",
         "likelihoods/_likelihood.py",
-        "dist.Normal(mean, jnp.sqrt(variance + noise)).log_prob(y)",
-        "dist.Normal(mean, jnp.sqrt(noise)).log_prob(y)",
+        "dist.Normal(mean, jnp.sqrt(variance + noise_var)).log_prob(y)",
+        "dist.Normal(mean, jnp.sqrt(noise_var)).log_prob(y)",
         f"{TESTS} -k wider_by",
     ),
     Mutant(
@@ -38,13 +38,20 @@ MUTANTS = [
         "likelihoods/_quadrature.py",
         "log_weights = jnp.log(step) + jnp.log(jnp.cosh(u)) - 0.5",
         "log_weights = jnp.log(step) - 0.5",
-        "tests/distributions/test_quadrature.py",
+        "tests/likelihoods/test_quadrature.py",
     ),
     Mutant(
         "variance in place of the standard deviation at the nodes",
         "likelihoods/_predictive.py",
-        "jnp.sqrt(variance)[:, None] * jnp.asarray(places, mean.dtype)\n    probs",
-        "variance[:, None] * jnp.asarray(places, mean.dtype)\n    probs",
-        "tests/gp/test_predictive.py -k predict_is_of",
+        "f = self.loc + jnp.sqrt(self.latent_var) * nodes",
+        "f = self.loc + self.latent_var * nodes",
+        "tests/likelihoods/test_predictive.py -k 'counts'",
+    ),
+    Mutant(
+        "classes exchanged in a predictive distribution",
+        "likelihoods/_predictive.py",
+        "BernoulliLogits(log_probs[1] - log_probs[0])",
+        "BernoulliLogits(log_probs[0] - log_probs[1])",
+        "tests/likelihoods/test_predictive.py -k classes",
     ),
 ]

@@ -7,7 +7,7 @@ import numpyro
 import pytest
 from numpyro import distributions as dist
 
-from bayesjx import gp, kernels, ssm
+from bayesjx import kernels, likelihoods, ssm
 from bayesjx.ssm import _process, _sites
 from bayesjx.ssm._backend import Plan
 
@@ -18,7 +18,7 @@ LIKELIHOODS = {
     "poisson": lambda f: dist.Poisson(jnp.exp(f)),
     "student": lambda f: dist.StudentT(4.0, f, 0.3, validate_args=False),
 }
-PLACES, WEIGHTS = np.polynomial.hermite_e.hermegauss(90)
+NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(90)
 WEIGHTS = WEIGHTS / WEIGHTS.sum()
 
 
@@ -38,7 +38,7 @@ def problem(name, n=N):
     return times, np.where(mask, y, np.nan if name == "student" else -5), mask
 
 
-def found(name, method, **options):
+def approximated(name, method, **options):
     times, y, mask = problem(name)
     prior = ssm.MarkovGP(KERNEL, times, mean=0.2, mask=mask)
     result = ssm.approximate(prior, y, LIKELIHOODS[name], method, **options)
@@ -57,13 +57,13 @@ def dense(result, times, mask):
 
 def expectations(log_likelihood, y, mean, variance):
     """Of the log likelihood, by a rule of many more nodes than the library's."""
-    f = 0.2 + mean + np.sqrt(variance) * PLACES[:, None]
+    f = 0.2 + mean + np.sqrt(variance) * NODES[:, None]
     return WEIGHTS @ np.asarray(log_likelihood(jnp.asarray(f)).log_prob(y))
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_variational_sites_maximise_the_bound(name):
-    result, times, y, mask = found(name, "vi", tolerance=1e-10, max_steps=300)
+    result, times, y, mask = approximated(name, "vi", atol=1e-10, max_steps=300)
     mean, cov, prior, linear, precision = dense(result, times, mask)
     np.testing.assert_allclose(result.state.mean[mask], mean, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(result.state.variance[mask], np.diag(cov), rtol=1e-8)
@@ -75,7 +75,7 @@ def test_variational_sites_maximise_the_bound(name):
         trace = jnp.sum(-precision * variance)  # of the inverse prior times cov, less n
         alpha = linear - precision * mean  # the inverse prior times the mean
         divergence = 0.5 * (trace + mean @ alpha + jnp.linalg.slogdet(inside)[1])
-        f = 0.2 + mean + jnp.sqrt(variance) * PLACES[:, None]
+        f = 0.2 + mean + jnp.sqrt(variance) * NODES[:, None]
         return jnp.sum(WEIGHTS @ LIKELIHOODS[name](f).log_prob(y)) - divergence
 
     value, slopes = jax.value_and_grad(bound, (0, 1))(jnp.asarray(linear), jnp.asarray(precision))
@@ -91,14 +91,14 @@ def test_variational_sites_maximise_the_bound(name):
 @pytest.mark.parametrize("power", [1.0, 0.5])
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_sites_of_ep_match_moments(name, power):
-    result, times, y, mask = found(name, "ep", power=power, tolerance=1e-10, max_steps=300)
+    result, times, y, mask = approximated(name, "ep", power=power, atol=1e-10, max_steps=300)
     mean, cov, prior, linear, precision = dense(result, times, mask)
     variance = np.diag(cov)
-    spread = 1 / (1 / variance - power * precision)
-    centre = spread * (mean / variance - power * linear)
-    f = centre + np.sqrt(spread) * np.linspace(-12, 12, 4001)[:, None]
+    cavity = 1 / (1 / variance - power * precision)
+    centre = cavity * (mean / variance - power * linear)
+    f = centre + np.sqrt(cavity) * np.linspace(-12, 12, 4001)[:, None]
     log_prob = np.asarray(LIKELIHOODS[name](jnp.asarray(0.2 + f)).log_prob(y))
-    density = np.exp(power * log_prob - 0.5 * (f - centre) ** 2 / spread)
+    density = np.exp(power * log_prob - 0.5 * (f - centre) ** 2 / cavity)
     partition = np.trapezoid(density, f, axis=0)
     tilted = np.trapezoid(density * f, f, axis=0) / partition
     around = np.trapezoid(density * (f - tilted) ** 2, f, axis=0) / partition
@@ -108,27 +108,28 @@ def test_sites_of_ep_match_moments(name, power):
     if power == 1.0 and name != "student":
         # Rasmussen and Williams (2006), equation 3.65.
         noise, target = 1 / precision, linear / precision
-        log_partition = np.log(partition / np.sqrt(2 * np.pi * spread))
+        log_partition = np.log(partition / np.sqrt(2 * np.pi * cavity))
         total = dist.MultivariateNormal(jnp.zeros(len(y)), prior + np.diag(noise)).log_prob(target)
-        total += np.sum(log_partition + 0.5 * np.log(2 * np.pi * (spread + noise)))
-        total += np.sum(0.5 * (centre - target) ** 2 / (spread + noise))
+        total += np.sum(log_partition + 0.5 * np.log(2 * np.pi * (cavity + noise)))
+        total += np.sum(0.5 * (centre - target) ** 2 / (cavity + noise))
         np.testing.assert_allclose(result.log_evidence(), total, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "poisson"])
 def test_sites_of_posterior_linearisation_are_regressions(name):
-    result, times, y, mask = found(name, "pl", tolerance=1e-10)
+    result, times, y, mask = approximated(name, "pl", atol=1e-10)
     mean, cov, _, linear, precision = dense(result, times, mask)
     variance = np.diag(cov)
-    f = mean + np.sqrt(variance) * PLACES[:, None]
-    law = LIKELIHOODS[name](jnp.asarray(0.2 + f))
-    expected = WEIGHTS @ law.mean
-    slope = WEIGHTS @ (law.mean * (f - mean)) / variance
-    noise = WEIGHTS @ law.variance + WEIGHTS @ (law.mean - expected) ** 2 - slope**2 * variance
+    f = mean + np.sqrt(variance) * NODES[:, None]
+    observed = LIKELIHOODS[name](jnp.asarray(0.2 + f))
+    expected = WEIGHTS @ observed.mean
+    slope = WEIGHTS @ (observed.mean * (f - mean)) / variance
+    noise = WEIGHTS @ observed.variance + WEIGHTS @ (observed.mean - expected) ** 2
+    noise = noise - slope**2 * variance
     np.testing.assert_allclose(precision, slope**2 / noise, rtol=1e-6)
     offset = y - expected + slope * mean
     np.testing.assert_allclose(linear, slope * offset / noise, rtol=1e-6, atol=1e-7)
-    best, _, _, _ = found(name, "vi")
+    best, _, _, _ = approximated(name, "vi")
     assert result.log_evidence() < best.log_evidence()
 
 
@@ -136,16 +137,19 @@ def test_sites_of_posterior_linearisation_are_regressions(name):
 def test_normal_noise_is_exact_in_a_step(method, power):
     times, y, mask = problem("student")
     prior = ssm.MarkovGP(KERNEL, times, mean=0.2, mask=mask)
-    result = ssm.approximate(prior, y, gp.Gaussian(0.3), method, rate=1.0, power=power)
-    exact = ssm.MarkovGP(KERNEL, times, 0.3, 0.2, mask)
-    assert result.converged and result.steps <= 3
+    result = ssm.approximate(prior, y, likelihoods.Gaussian(0.3), method, rate=1.0, power=power)
+    exact = ssm.MarkovGP(KERNEL, times, 0.2, noise_var=0.3, mask=mask)
+    assert result.converged and result.num_steps <= 3
     np.testing.assert_allclose(result.log_evidence(), exact.log_prob(y), rtol=1e-9)
-    new = np.array([-1.0, 2.2, 9.0])
-    for ours, theirs in zip(result.moments(new), exact.condition(y).moments(new), strict=True):
+    new, want = np.array([-1.0, 2.2, 9.0]), exact.condition(y)
+    for ours, theirs in zip(result.moments(new), want.moments(new), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
-    want = dist.Normal(0.2 + exact.condition(y).moments(new)[0], 1.0)
-    got = result.marginal(new)
-    np.testing.assert_allclose(got.mean + 0.2, want.mean, rtol=1e-9)
+    np.testing.assert_allclose(result.covariance(new), want.covariance(new), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(result.predict(new).mean, want.predict(new).mean, rtol=1e-9)
+    np.testing.assert_allclose(result.predict(new).variance, want.predict(new).variance, rtol=1e-9)
+    future = np.array([0.1, 0.2, -0.3])
+    got, right = (post.log_predictive_prob(new, future) for post in (result, want))
+    np.testing.assert_allclose(got, right, rtol=1e-9)
 
 
 @pytest.mark.parametrize("method", ["vi", "ep"])
@@ -154,9 +158,9 @@ def test_derivatives_of_the_evidence_are_those_of_the_whole(method):
     times, y, mask = problem("student")
 
     def evidence(lengthscale, scale, mean):
-        law = lambda f: dist.StudentT(4.0, f, scale, validate_args=False)  # noqa: E731
+        student = lambda f: dist.StudentT(4.0, f, scale, validate_args=False)  # noqa: E731
         prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 1.7), times, mean=mean, mask=mask)
-        result = ssm.approximate(prior, y, law, method, tolerance=1e-11, max_steps=400)
+        result = ssm.approximate(prior, y, student, method, atol=1e-11, max_steps=400)
         return result.log_evidence()
 
     at = (0.8, 0.3, 0.2)
@@ -172,7 +176,7 @@ def test_derivatives_of_the_evidence_are_those_of_the_whole(method):
     [(False, 1, False), (False, 8, True), (True, 8, False), (True, 1, True)],
     ids=["written_out-1", "written_out-8-precise", "arrays-8", "arrays-1-precise"],
 )
-def test_sites_that_curve_upward_are_dense(arrays, lanes, precise):
+def test_convex_sites_are_dense(arrays, lanes, precise):
     times, _, _ = problem("student")
     rng = np.random.default_rng(2)
     linear, precision = rng.normal(size=N), rng.uniform(-0.4, 3, N)
@@ -203,7 +207,7 @@ def test_several_outputs_of_counts(getkey):
     pair = (kernels.Matern32(0.8), kernels.Matern12(1.5))
     y = np.random.default_rng(0).poisson(1.5, (20, 2))
     prior = ssm.MarkovGP(pair, times, mixing=mixing)
-    result = ssm.approximate(prior, y, LIKELIHOODS["poisson"], tolerance=1e-10)
+    result = ssm.approximate(prior, y, LIKELIHOODS["poisson"], atol=1e-10)
     blocks = [kernel.gram(jnp.asarray(times)) for kernel in pair]
     cov = sum(
         jnp.einsum("st,i,j->sitj", block, mixing[:, q], mixing[:, q])
@@ -216,11 +220,13 @@ def test_several_outputs_of_counts(getkey):
     np.testing.assert_allclose(precision, rate, rtol=1e-6)  # closed form for Poisson counts
     draws = result.sample(getkey(), np.array([1.1, 5.0]), (4000,))
     mean, variance = result.moments(np.array([1.1, 5.0]))
+    left = result.covariance(np.array([1.1, 5.0]))
+    np.testing.assert_allclose(np.diag(left), variance.reshape(-1), rtol=1e-9)
     assert np.max(np.abs(draws.mean(0) - mean) / np.sqrt(variance / 4000)) < 4.5
     density = result.log_predictive_prob(np.array([1.1, 5.0]), np.array([[1, 2], [0, 3]]))
-    f = mean.reshape(-1) + np.sqrt(variance.reshape(-1)) * PLACES[:, None]
+    f = mean.reshape(-1) + np.sqrt(variance.reshape(-1)) * NODES[:, None]
     inside = np.exp(LIKELIHOODS["poisson"](jnp.asarray(f)).log_prob(np.array([1, 2, 0, 3])))
-    np.testing.assert_allclose(density, np.log(WEIGHTS @ inside), rtol=1e-4)  # 20 nodes
+    np.testing.assert_allclose(density.reshape(-1), np.log(WEIGHTS @ inside), rtol=1e-4)
 
 
 def test_steps_by_hand_and_in_single_precision():
@@ -276,7 +282,7 @@ def test_bad_input_of_approximations_is_named():
     times, y, mask = problem("poisson")
     prior, poisson = ssm.MarkovGP(KERNEL, times, mask=mask), LIKELIHOODS["poisson"]
     with pytest.raises(ValueError, match="prior must have no noise"):
-        ssm.approximate(ssm.MarkovGP(KERNEL, times, 0.1), y, poisson)
+        ssm.approximate(ssm.MarkovGP(KERNEL, times, noise_var=0.1), y, poisson)
     with pytest.raises(ValueError, match="outside of the support"):
         ssm.approximate(ssm.MarkovGP(KERNEL, times), y, poisson)
     with pytest.raises(ValueError, match="y must have shape"):
@@ -295,7 +301,23 @@ def test_bad_input_of_approximations_is_named():
 
 def test_flat_sites_keep_their_slope():
     sites = _sites.Sites(jnp.array([1.0, 2.0]), jnp.array([-0.5, 0.7]))
-    flat = _sites.without_upward(sites, jnp.array([2.0, 3.0]))
+    flat = _sites.without_convex(sites, jnp.array([2.0, 3.0]))
     np.testing.assert_allclose(flat.precision, [0.0, 0.7])
     slopes = [s.linear - s.precision * jnp.array([2.0, 3.0]) for s in (sites, flat)]
     np.testing.assert_allclose(*slopes)
+
+
+def test_classes_are_predicted_as_classes():
+    """The likelihood says what a new observation is; `condition` with it approximates."""
+    times, y, mask = problem("bernoulli")
+    prior = ssm.MarkovGP(KERNEL, times, 0.2, mask=mask)
+    post = prior.condition(y, LIKELIHOODS["bernoulli"], method="ep")
+    whole, _, _, _ = approximated("bernoulli", "ep")
+    np.testing.assert_allclose(post.log_evidence(), whole.log_evidence(), rtol=1e-9)
+    new = np.array([-1.0, 2.2, 9.0])
+    mean, variance = post.moments(new)
+    predicted = post.predict(new)
+    assert isinstance(predicted, dist.BernoulliLogits)
+    f = mean + np.sqrt(variance) * NODES[:, None]
+    np.testing.assert_allclose(predicted.mean, WEIGHTS @ (1 / (1 + np.exp(-f))), rtol=1e-6)
+    np.testing.assert_allclose(np.diag(post.covariance(new)), variance, rtol=1e-9)

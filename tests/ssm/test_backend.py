@@ -39,33 +39,34 @@ def test_brief_processes_are_filtered_one_step_after_another_for_values(monkeypa
         kernels.Matern12(1.0) + 2.0 * kernels.Matern12(3.0),
     ]
     long = [kernels.SHO(2.0, 3.0), kernels.Matern52(1.0), kernels.Linear() + kernels.Constant()]
-    assert all(ssm.MarkovGP(kernel, times, 0.1).plan.brief for kernel in brief)
-    assert not any(ssm.MarkovGP(kernel, times, 0.1).plan.brief for kernel in long)
-    assert not ssm.MarkovGP(kernels.Matern32(1.0), times, 0.1, backend="chunked").plan.brief
-    assert not ssm.MarkovGP(kernels.Matern32(1.0), np.float32(times), 0.1).plan.brief
+    assert all(ssm.MarkovGP(kernel, times, noise_var=0.1).plan.brief for kernel in brief)
+    assert not any(ssm.MarkovGP(kernel, times, noise_var=0.1).plan.brief for kernel in long)
+    assert not ssm.MarkovGP(
+        kernels.Matern32(1.0), times, noise_var=0.1, backend="chunked"
+    ).plan.brief
+    assert not ssm.MarkovGP(kernels.Matern32(1.0), np.float32(times), noise_var=0.1).plan.brief
 
     def density(lengthscale, noise, y, backend="auto"):
-        return ssm.MarkovGP(kernels.Matern32(lengthscale), times, noise, backend=backend).log_prob(
-            y
-        )
+        kernel = kernels.Matern32(lengthscale)
+        return ssm.MarkovGP(kernel, times, noise_var=noise, backend=backend).log_prob(y)
 
     lengthscales = np.array([0.5, 1.0, 3.0])
     want = [jax.jit(density, static_argnums=3)(a, 0.1, y, "chunked") for a in lengthscales]
-    for found in (
+    for answer in (
         [jax.jit(density)(a, 0.1, y) for a in lengthscales],
         jax.jit(jax.vmap(density, (0, None, None)))(lengthscales, 0.1, y),
         jax.jit(jax.vmap(density))(lengthscales, np.full(3, 0.1), np.stack([y] * 3)),
     ):
-        np.testing.assert_allclose(found, want, rtol=1e-12)
+        np.testing.assert_allclose(answer, want, rtol=1e-12)
 
 
-def test_slow_loops_are_said(monkeypatch):
+def test_slow_loops_warn(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     kernel, times = kernels.Matern32(1.0), np.arange(100.0)
     with pytest.warns(UserWarning, match="configure_cpu.. before the first computation"):
-        ssm.MarkovGP(kernel, times, 0.1, backend="sequential")
+        ssm.MarkovGP(kernel, times, noise_var=0.1, backend="sequential")
     monkeypatch.setenv("XLA_FLAGS", FUSED)
-    ssm.MarkovGP(kernel, times, 0.1, backend="sequential")
+    ssm.MarkovGP(kernel, times, noise_var=0.1, backend="sequential")
 
 
 SCRIPT = """
@@ -82,9 +83,9 @@ bayesjx.configure_cpu()
 assert os.environ["XLA_FLAGS"] == once
 assert jax.config.jax_num_cpu_devices == devices
 times = np.arange(200.0)
-law = bayesjx.ssm.MarkovGP(bayesjx.kernels.Matern52(3.0), times, 0.1)
-assert law.plan.lanes == 1
-print(once, float(law.log_prob(np.sin(times))))
+prior = bayesjx.ssm.MarkovGP(bayesjx.kernels.Matern52(3.0), times, noise_var=0.1)
+assert prior.plan.lanes == 1
+print(once, float(prior.log_prob(np.sin(times))))
 try:
     bayesjx.configure_cpu()
 except RuntimeError as error:
@@ -107,9 +108,11 @@ def test_the_option_is_added_before_jax_starts_and_refused_later(flags):
             "--xla_backend_extra_options=xla_cpu_a=1,xla_cpu_small_while_loop_byte_threshold=100000",
         ]
         return
-    found, refused = done.stdout.splitlines()
-    assert found.split()[0] == FUSED
+    printed, refused = done.stdout.splitlines()
+    assert printed.split()[0] == FUSED
     assert "must be called before the first computation" in refused
     times = np.arange(200.0)
-    law = ssm.MarkovGP(kernels.Matern52(3.0), times, 0.1, backend="chunked")
-    assert float(found.split()[1]) == pytest.approx(float(law.log_prob(np.sin(times))), rel=1e-5)
+    prior = ssm.MarkovGP(kernels.Matern52(3.0), times, noise_var=0.1, backend="chunked")
+    assert float(printed.split()[1]) == pytest.approx(
+        float(prior.log_prob(np.sin(times))), rel=1e-5
+    )

@@ -1,4 +1,4 @@
-"""Observed and predicted derivatives are those of the dense normal law."""
+"""Observed and predicted derivatives are those of the dense normal distribution."""
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def test_density_gradient_and_posterior_are_dense(name):
     kernel = KERNELS[name]
 
     def ours(kernel):
-        return ssm.MarkovGP(kernel, TIMES, 0.1, slopes=SLOPES).log_prob(Y)
+        return ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).log_prob(Y)
 
     def theirs(kernel):
         total = cov(kernel, TIMES, SLOPES, TIMES, SLOPES) + 0.1 * jnp.eye(N)
@@ -55,7 +55,7 @@ def test_density_gradient_and_posterior_are_dense(name):
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for slope, expected in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-4)
-    post = ssm.MarkovGP(kernel, TIMES, 0.1, slopes=SLOPES).condition(Y)
+    post = ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).condition(Y)
     data = cov(kernel, TIMES, SLOPES, TIMES, SLOPES) + 0.1 * np.eye(N)
     for slope in (False, True):
         of = np.full(3, slope)
@@ -69,13 +69,13 @@ def test_density_gradient_and_posterior_are_dense(name):
 
 def test_draws_and_leave_one_out(getkey):
     kernel, few = KERNELS["matern52"], slice(None, None, 8)
-    law = ssm.MarkovGP(kernel, TIMES[few], 0.1, slopes=SLOPES[few])
-    draws = law.sample(getkey(), (40_000,))
+    prior = ssm.MarkovGP(kernel, TIMES[few], noise_var=0.1, slopes=SLOPES[few])
+    draws = prior.sample(getkey(), (40_000,))
     want = cov(kernel, TIMES[few], SLOPES[few], TIMES[few], SLOPES[few]) + 0.1 * np.eye(5)
     error = np.sqrt((np.outer(np.diag(want), np.diag(want)) + want**2) / len(draws))
     assert np.max(np.abs(np.cov(draws, rowvar=False) - want) / error) < 5
-    np.testing.assert_allclose(law.variance, np.diag(want), rtol=1e-5)
-    post = law.condition(Y[few])
+    np.testing.assert_allclose(prior.variance, np.diag(want), rtol=1e-5)
+    post = prior.condition(Y[few])
     paths = post.sample(getkey(), NEW, (20_000,))
     mean, variance = post.moments(NEW)
     assert np.max(np.abs(paths.mean(0) - mean) / np.sqrt(variance / len(paths))) < 4.5
@@ -90,27 +90,44 @@ def test_draws_and_leave_one_out(getkey):
 @pytest.mark.parametrize("backend", ["chunked", "associative", "square-root"])
 def test_back_ends_orders_and_single_precision_agree(backend):
     kernel, at = KERNELS["matern52"], RNG.permutation(N)
-    want = ssm.MarkovGP(kernel, TIMES, 0.1, slopes=SLOPES, backend="sequential").log_prob(Y)
+    want = ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES, backend="sequential").log_prob(
+        Y
+    )
     with pytest.warns(UserWarning, match="not in order"):
-        law = ssm.MarkovGP(kernel, TIMES[at], 0.1, slopes=SLOPES[at], backend=backend)
-    np.testing.assert_allclose(law.log_prob(Y[at]), want, rtol=1e-10)
+        prior = ssm.MarkovGP(kernel, TIMES[at], noise_var=0.1, slopes=SLOPES[at], backend=backend)
+    np.testing.assert_allclose(prior.log_prob(Y[at]), want, rtol=1e-10)
     single = jax.tree.map(jnp.float32, kernel)
-    law = ssm.MarkovGP(single, np.float32(TIMES), 0.1, slopes=SLOPES, backend=backend)
-    found = law.log_prob(jnp.float32(Y))
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, want, rtol=1e-4)
+    options = {"noise_var": 0.1, "slopes": SLOPES, "backend": backend}
+    value = ssm.MarkovGP(single, np.float32(TIMES), **options).log_prob(jnp.float32(Y))
+    assert value.dtype == jnp.float32
+    np.testing.assert_allclose(value, want, rtol=1e-4)
 
 
 def test_slopes_that_do_not_exist_are_named():
     with pytest.raises(ValueError, match="Matern12 has no derivative"):
-        ssm.MarkovGP(kernels.Matern12(), TIMES, 0.1, slopes=SLOPES)
+        ssm.MarkovGP(kernels.Matern12(), TIMES, slopes=SLOPES)
     with pytest.raises(ValueError, match="Wiener has no derivative"):
-        ssm.MarkovGP(kernels.Wiener(), TIMES, 0.1, slopes=SLOPES)
+        ssm.MarkovGP(kernels.Wiener(), TIMES, slopes=SLOPES)
     with pytest.raises(ValueError, match="slopes must hold booleans"):
-        ssm.MarkovGP(kernels.Matern32(), TIMES, 0.1, slopes=SLOPES[1:])
+        ssm.MarkovGP(kernels.Matern32(), TIMES, slopes=SLOPES[1:])
     with pytest.raises(ValueError, match="without mixing"):
         pair = (kernels.Matern32(), kernels.Matern32())
-        ssm.MarkovGP(pair, TIMES, 0.1, slopes=SLOPES, mixing=np.eye(2))
-    law = ssm.MarkovGP(kernels.Matern32(), TIMES, slopes=SLOPES)
+        ssm.MarkovGP(pair, TIMES, slopes=SLOPES, mixing=np.eye(2))
+    prior = ssm.MarkovGP(kernels.Matern32(), TIMES, slopes=SLOPES)
     with pytest.raises(ValueError, match="not of slopes"):
-        ssm.approximate(law, Y, lambda f: dist.Normal(f, 1.0))
+        ssm.approximate(prior, Y, lambda f: dist.Normal(f, 1.0))
+
+
+def test_the_prior_mean_has_a_derivative():
+    """A function as mean is one of values and slopes; a constant has none."""
+    kernel, mean = KERNELS["matern52"], lambda t: 0.3 * t**2
+    shift = np.where(SLOPES, 0.6 * TIMES, 0.3 * TIMES**2)
+    prior = ssm.MarkovGP(kernel, TIMES, mean, noise_var=0.1, slopes=SLOPES)
+    plain = ssm.MarkovGP(kernel, TIMES, 0.0, noise_var=0.1, slopes=SLOPES).condition(Y)
+    np.testing.assert_allclose(prior.mean, shift, rtol=1e-12)
+    post = prior.condition(Y + shift)
+    for slope, added in ((False, 0.3 * NEW**2), (True, 0.6 * NEW)):
+        want = plain.moments(NEW, slope=slope)[0] + added
+        np.testing.assert_allclose(post.moments(NEW, slope=slope)[0], want, rtol=1e-10)
+    constant = ssm.MarkovGP(kernel, TIMES, 2.0, slopes=SLOPES)
+    np.testing.assert_array_equal(constant.mean, np.where(SLOPES, 0.0, 2.0))

@@ -7,7 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesjx.vi._hierarchy import advice
-from bayesjx.vi._many_dimensions import curved
+from bayesjx.vi._many_dimensions import dense_at, krylov_at
 from bayesjx.vi._moves import look, moved_draws
 from bayesjx.vi._normal_mixture import DenseNormal, KrylovNormal
 from bayesjx.vi._unconstrained import unconstrained
@@ -35,7 +35,7 @@ TRIL = np.linalg.cholesky(COVARIANCE)
 
 
 def test_products_with_the_hessian_give_the_covariance_and_its_queries():
-    normal = curved(jax.random.key(0), TARGET, jnp.asarray(MEAN))
+    normal = krylov_at(jax.random.key(0), TARGET, jnp.asarray(MEAN)[None])
     scaled = np.asarray(normal.times_covariance(jnp.diag(1 / SD))) / SD
     np.testing.assert_allclose(scaled, COVARIANCE / SD / SD[:, None], atol=1e-6)
     np.testing.assert_allclose(normal.sd, SD, rtol=1e-6)
@@ -44,34 +44,37 @@ def test_products_with_the_hessian_give_the_covariance_and_its_queries():
     points = jnp.asarray(MEAN + RNG.normal(size=(3, D)) @ TRIL.T)
     np.testing.assert_allclose(normal.log_prob(points), dense.log_prob(points), rtol=1e-5)
     np.testing.assert_allclose(dense.times_covariance(points), points @ COVARIANCE, rtol=1e-9)
-    for each in (normal, dense):
-        other = each.with_moments(2 * each.loc, 3 * each.sd)
-        np.testing.assert_allclose(other.times_covariance(points), 9 * points @ COVARIANCE, 1e-5)
-        np.testing.assert_allclose(other.loc, 2 * MEAN)
+    draws = jnp.concatenate([points, 2 * MEAN - points])
+    refitted = dense_at(jax.random.key(1), TARGET, draws)
+    np.testing.assert_allclose(refitted.loc, MEAN, rtol=1e-9)
+    np.testing.assert_allclose(refitted.tril / SD[:, None], TRIL / SD[:, None], atol=1e-7)
 
 
 def test_a_subspace_that_is_complete_ends_the_iteration():
     scale = 10.0 ** RNG.uniform(-3, 3, size=D)
-    normal = curved(jax.random.key(0), lambda z: -0.5 * jnp.sum((z / scale) ** 2), jnp.zeros(D))
+    normal = krylov_at(
+        jax.random.key(0), lambda z: -0.5 * jnp.sum((z / scale) ** 2), jnp.zeros((1, D))
+    )
     assert isinstance(normal, KrylovNormal)
-    np.testing.assert_allclose(normal.sd, scale, rtol=1e-9)
+    np.testing.assert_allclose(normal.sd, scale, rtol=1e-4)
     want = dist.Normal(0.0, scale).log_prob(scale).sum()
-    np.testing.assert_allclose(normal.log_prob(jnp.asarray(scale)[None])[0], want, rtol=1e-9)
+    np.testing.assert_allclose(normal.log_prob(jnp.asarray(scale)[None])[0], want, rtol=1e-4)
 
 
 def test_transitions_tell_right_moments_from_wrong_ones_and_mend_them():
     right = DenseNormal(jnp.asarray(MEAN), jnp.asarray(TRIL))
-    moved, change, after = look(jax.random.key(0), TARGET, right)
+    moved, change = look(jax.random.key(0), TARGET, right)
     assert change.reliable and change.mean < 0.05 and change.sd < 0.05 and moved.accepted > 0.8
     wrong = DenseNormal(jnp.asarray(MEAN + 0.4 * SD), jnp.asarray(0.7 * TRIL))
-    moved, change, after = look(jax.random.key(1), TARGET, wrong)
+    moved, change = look(jax.random.key(1), TARGET, wrong)
     assert not change.reliable and change.mean > 0.3 and change.sd > 0.2
-    np.testing.assert_allclose((after.loc - MEAN) / SD, 0.0, atol=5 / 500**0.5)
-    np.testing.assert_allclose(after.sd / SD, 1.0, atol=5 / 1000**0.5)
-    draws = moved_draws(jax.random.key(2), TARGET, wrong, moved.step_size, 500)
-    z = np.linalg.solve(TRIL, np.asarray(draws - MEAN).T)
-    assert np.abs(z.mean(axis=1)).max() < 5 / 500**0.5
-    assert np.abs(np.cov(z) - np.eye(D)).max() < 8 / 500**0.5
+    for draws in (
+        moved.draws,
+        moved_draws(jax.random.key(2), TARGET, wrong, moved.step_size, 500),
+    ):
+        z = np.linalg.solve(TRIL, np.asarray(draws - MEAN).T)
+        assert np.abs(z.mean(axis=1)).max() < 5 / 500**0.5
+        assert np.abs(np.cov(z) - np.eye(D)).max() < 8 / 500**0.5
 
 
 def test_sites_drawn_with_a_latent_scale_are_named():

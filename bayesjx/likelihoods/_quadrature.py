@@ -1,7 +1,8 @@
-"""Quadrature nodes where a likelihood times a normal law has its mass."""
+"""Adaptive quadrature nodes for the product of a likelihood and a normal density."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 
 NODES = 61
-REACH = 9.0  # standard deviations, beyond which a normal law has nothing that double precision sees
+REACH = 9.0  # standard deviations, beyond which a normal density is 0 in double precision
 STARTS = (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 SEARCH = 30  # steps at most
 HALVINGS = 28  # of the distance from the mode, 3e-8 standard deviations at the end
 NOTHING = 40.0  # nats below the mode
+
+
+@functools.cache
+def gauss_hermite(num_nodes: int, dim: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Gauss-Hermite nodes of the standard normal distribution, in double precision.
+
+    Args:
+        num_nodes: along each dimension.
+        dim: number of independent variables.
+
+    Returns:
+        Nodes, shape `(num_nodes**dim, dim)`, and their weights, which sum to 1.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    grid = np.meshgrid(*[nodes] * dim, indexing="ij")
+    total = functools.reduce(np.multiply.outer, [weights / weights.sum()] * dim)
+    return np.stack([g.reshape(-1) for g in grid], axis=1), np.reshape(total, -1)
 
 
 def adaptive_nodes(
@@ -28,9 +46,9 @@ def adaptive_nodes(
 ) -> tuple[jax.Array, jax.Array]:
     r"""Nodes and log weights for $E[p(y \mid \mu + \sigma x)^\alpha g(x)]$ with $x \sim N(0, 1)$.
 
-    Placed around the mode of the product of normal law and likelihood, at the scale at which that
+    Placed around the mode of the product of normal density and likelihood, at the scale at which it
     falls off: equal steps of $u$ in $x = \hat x + \tau \sinh u$, so that a likelihood much
-    narrower than the normal law is seen as well as what lies at the scale of the latter. The
+    narrower than the normal density is seen as well as what lies at the scale of the latter. The
     trapezoidal rule in $u$ converges exponentially for analytic likelihoods. Nodes have no
     derivatives; weights are NaN where the product is narrower than 3e-8 standard deviations.
 
@@ -55,13 +73,13 @@ def adaptive_nodes(
     scale = jnp.sqrt(jnp.maximum(variance, jnp.finfo(variance.dtype).tiny))
 
     def product(x: jax.Array) -> jax.Array:
-        found = power * log_prob(mean + scale * x).astype(mean.dtype) - 0.5 * x**2
-        return jnp.where(jnp.isnan(found), -jnp.inf, found)
+        value = power * log_prob(mean + scale * x).astype(mean.dtype) - 0.5 * x**2
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    places = [jnp.full_like(mean, x) for x in STARTS]
+    starts = [jnp.full_like(mean, x) for x in STARTS]
     if start is not None:
-        places.append((jax.lax.stop_gradient(start) - mean) / scale)
-    mode, top = _mode(product, jnp.stack(places))
+        starts.append((jax.lax.stop_gradient(start) - mean) / scale)
+    mode, top = _mode(product, jnp.stack(starts))
     far = jnp.abs(mode) + REACH
     radii = far * jnp.exp2(-jnp.arange(HALVINGS, dtype=mean.dtype))[:, None]
     sides = [_width(top - jax.vmap(product)(mode + sign * radii), radii) for sign in (-1, 1)]
@@ -83,7 +101,7 @@ def adaptive_nodes(
 def _mode(
     product: Callable[[jax.Array], jax.Array], starts: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The best of the starts, moved uphill by damped Newton steps; and the value there."""
+    """The best of the starts, moved uphill by damped Newton steps, and the value at it."""
     values = jax.vmap(product)(starts)
     best = jnp.argmax(values, axis=0)[None]
     x, top = (jnp.take_along_axis(a, best, axis=0)[0] for a in (starts, values))
@@ -95,16 +113,16 @@ def _mode(
 
     def step(carry: Any) -> Any:
         x, top, damping, _, count = carry
-        g, bend = jax.jvp(slope, (x,), (jnp.ones_like(x),))
-        # The normal law alone bends by -1; where the likelihood curves upward, that is taken.
-        full = g / jnp.where(bend < -1, -bend, 1.0)
+        g, curvature = jax.jvp(slope, (x,), (jnp.ones_like(x),))
+        # That of the normal density alone is -1, which is taken where the likelihood curves upward.
+        full = g / jnp.where(curvature < -1, -curvature, 1.0)
         full = jnp.where(jnp.isfinite(full), full, 0.0)
         new = x + full / (1 + damping)
         value = product(new)
         better = value > top
         # Rejected steps shrink fast, accepted ones grow again.
         damping = jnp.where(better, damping / 8, jnp.maximum(8 * damping, 3.0))
-        width = jax.lax.rsqrt(jnp.maximum(-bend, 1.0))
+        width = jax.lax.rsqrt(jnp.maximum(-curvature, 1.0))
         moving = jnp.any((jnp.abs(full) > 0.05 * width) & jnp.isfinite(top))
         x, top = jnp.where(better, new, x), jnp.where(better, value, top)
         return x, top, damping, moving, count + 1

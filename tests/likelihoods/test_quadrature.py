@@ -7,11 +7,10 @@ import pytest
 from numpyro import distributions as dist
 from scipy.special import logsumexp
 
-from bayesjx.distributions._likelihood import log_predictive_prob
-from bayesjx.distributions._quadrature import adaptive_nodes
+from bayesjx.likelihoods import adaptive_nodes, log_predictive_prob
 
 MEAN, VARIANCE = np.array([0.0, 0.3, -2.0, 1.0, 0.0]), np.array([2.0, 1e-4, 9.0, 0.5, 25.0])
-# From values of the function to a law, and observations; the last ones far from the normal law.
+# From values of the function to a distribution, and observations; the last ones far from its mass.
 CASES = {
     "normal": (lambda f: dist.Normal(f, 0.01), np.array([1.0, 0.31, 5.0, 1.0, 40.0]), 1e-7),
     "narrower": (lambda f: dist.Normal(f, 1e-3), np.array([1.0, 0.31, 5.0, 1.0, 40.0]), 1e-5),

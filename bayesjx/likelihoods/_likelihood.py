@@ -1,9 +1,8 @@
-"""Expected log densities of observations whose parameters are functions drawn from a normal law."""
+"""Likelihoods of latent functions, and their expectations under normal distributions."""
 
 from __future__ import annotations
 
 import abc
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +15,14 @@ from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
 from .._core import check_key, constrained_field, refuse_where, traced, TracedFunction
-from ._quadrature import adaptive_nodes
-from ._repair import repaired
+from ..distributions import repaired
+from ._quadrature import adaptive_nodes, gauss_hermite
 
 NODES = {1: 20, 2: 10}  # of Gauss-Hermite quadrature along each latent, by their number
 
 
 class AbstractLikelihood(eqx.Module):
-    """A likelihood whose expected log density has a closed form.
+    """Abstract base class of likelihoods whose expected log density has a closed form.
 
     Any other function from `f` to a NumPyro distribution is a likelihood too; its expectation is
     then taken by quadrature.
@@ -31,46 +30,47 @@ class AbstractLikelihood(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, f: jax.Array) -> dist.Distribution:
-        """The law of observations where the function is `f`."""
+        """The distribution of observations where the function is `f`."""
 
     @abc.abstractmethod
     def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        """The mean of its log density over `f` with these moments, all of shape `(n,)`."""
+        """Expected log density where `f` is normal with these moments, all of shape `(n,)`."""
 
 
 class Gaussian(AbstractLikelihood):
     """Observations of the function with normal noise.
 
     Args:
-        noise: variance, positive, scalar.
+        noise_var: variance of the noise, positive, scalar.
 
     Raises:
-        ValueError: `noise` is not a scalar, or known and not positive.
+        ValueError: `noise_var` is not a scalar, or known and not positive.
     """
 
-    noise: jax.Array = constrained_field(constraints.positive)
+    noise_var: jax.Array = constrained_field(constraints.positive)
 
-    def __init__(self, noise: Any):
-        if not isinstance(noise, (int, float, np.generic, np.ndarray, jax.Array)):
-            raise ValueError(f"noise must be a number, got {noise!r}")
-        if jnp.ndim(noise) != 0:
-            raise ValueError(f"noise must be a scalar, got shape {jnp.shape(noise)}")
-        if not isinstance(noise, jax.core.Tracer):
-            refuse_where(noise, lambda v: ~(v > 0), f"noise must be positive, got {noise}")
-        exact = jnp.issubdtype(jnp.result_type(noise), jnp.inexact)
-        self.noise = jnp.asarray(noise) if exact else jnp.asarray(noise, float)
+    def __init__(self, noise_var: Any):
+        if not isinstance(noise_var, (int, float, np.generic, np.ndarray, jax.Array)):
+            raise ValueError(f"noise_var must be a number, got {noise_var!r}")
+        if jnp.ndim(noise_var) != 0:
+            raise ValueError(f"noise_var must be a scalar, got shape {jnp.shape(noise_var)}")
+        if not isinstance(noise_var, jax.core.Tracer):
+            text = f"noise_var must be positive, got {noise_var}"
+            refuse_where(noise_var, lambda v: ~(v > 0), text)
+        exact = jnp.issubdtype(jnp.result_type(noise_var), jnp.inexact)
+        self.noise_var = jnp.asarray(noise_var) if exact else jnp.asarray(noise_var, float)
 
     def __call__(self, f: jax.Array) -> dist.Normal:
-        return dist.Normal(f, jnp.sqrt(self.noise.astype(f.dtype)))
+        return dist.Normal(f, jnp.sqrt(self.noise_var.astype(f.dtype)))
 
     def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
-        noise = self.noise.astype(mean.dtype)
+        noise_var = self.noise_var.astype(mean.dtype)
         square = (y - mean) ** 2 + variance
-        return -0.5 * (square / noise + jnp.log(2 * jnp.pi * noise))
+        return -0.5 * (square / noise_var + jnp.log(2 * jnp.pi * noise_var))
 
 
 class PoissonExp(AbstractLikelihood):
-    """Counts whose rate is the exponential of the function."""
+    """Poisson counts whose rate is the exponential of the function."""
 
     def __call__(self, f: jax.Array) -> dist.Poisson:
         return dist.Poisson(jnp.exp(f))
@@ -95,7 +95,7 @@ def expected_log_prob(
 ) -> jax.Array:
     r"""$E_{f \sim N(\mu, v)}[\log p(y \mid f)]$ of each observation.
 
-    In closed form for `gp.Gaussian` and `gp.PoissonExp`. For any other function it is Gauss-Hermite
+    In closed form for `Gaussian` and `PoissonExp`. For any other function it is Gauss-Hermite
     quadrature, 20 nodes of one latent function and 10 x 10 of two; of more it is the mean over
     random draws, whose derivatives are unbiased too.
 
@@ -104,7 +104,7 @@ def expected_log_prob(
             `lambda f: dist.Bernoulli(logits=f)`; an Equinox module keeps its parameters trainable.
             `f` has the shape of `mean` after further leading axes, so that several latents are
             `f[..., 0]` and `f[..., 1]`, or all of them in `dist.Categorical(logits=f)`.
-        y: observations, shape `(n,)`, or `(n, ...)` for laws of vectors.
+        y: observations, shape `(n,)`, or `(n, ...)` for distributions of vectors.
         mean: of the function, shape `(n,)`, or `(n, l)` for several independent latents.
         variance: of the same shape, not negative.
         key: for three and more latents.
@@ -115,8 +115,8 @@ def expected_log_prob(
 
     Raises:
         ValueError: shapes that disagree; moments that are not floating-point numbers; a mean that
-            is not finite, a variance that is negative or not finite, or `y` outside of the law's
-            support, where they are known; three latents without a key, or no draws.
+            is not finite, a variance that is negative or not finite, or `y` outside of the support,
+            where they are known; three latents without a key, or no draws.
         TypeError: the likelihood does not return a NumPyro distribution.
         RuntimeError: under `jit`, such values.
 
@@ -164,21 +164,33 @@ def log_predictive_prob(
 ) -> jax.Array:
     r"""$\log E_{f \sim N(\mu, v)}[p(y \mid f)]$ of each observation: its log predictive density.
 
-    Exact for `gp.Gaussian`. Of one latent function it is quadrature with nodes where likelihood and
-    normal law have their mass together, however narrow one of them is; of more it is that of
-    `expected_log_prob`, whose arguments and errors it shares. Shape `(n,)`.
+    Exact for `Gaussian`. Of one latent function it is quadrature with nodes where likelihood and
+    normal distribution have their mass together, however narrow one of them is; of more it is that
+    of `expected_log_prob`, whose arguments and errors it shares. Shape `(n,)`.
     """
     y, mean, variance, guard = _checked("log_predictive_prob", likelihood, y, mean, variance)
     _check_draws("log_predictive_prob", mean, key, num_samples)
+    return guard * log_expectation(likelihood, y, mean, variance, key, num_samples)
+
+
+def log_expectation(
+    likelihood: Likelihood,
+    y: jax.Array,
+    mean: jax.Array,
+    variance: jax.Array,
+    key: jax.Array | None = None,
+    num_samples: int = 256,
+) -> jax.Array:
+    """`log_predictive_prob` of arguments that have been checked."""
     if isinstance(likelihood, Gaussian):
-        noise = likelihood.noise.astype(mean.dtype)
-        return guard * dist.Normal(mean, jnp.sqrt(variance + noise)).log_prob(y)
+        noise_var = likelihood.noise_var.astype(mean.dtype)
+        return dist.Normal(mean, jnp.sqrt(variance + noise_var)).log_prob(y)
     if mean.ndim == 1:
         density = traced(lambda f, y: log_likelihood(likelihood, f, y), mean, y)
-        return guard * _log_expected(density, y, mean, variance)
+        return _log_expected(density, y, mean, variance)
     f, weights = _nodes(mean, variance, key, num_samples)
     log_prob = log_likelihood(likelihood, f, y)
-    return guard * jax.nn.logsumexp(log_prob, axis=0, b=weights[:, None])
+    return jax.nn.logsumexp(log_prob, axis=0, b=weights[:, None])
 
 
 @jax.jit
@@ -203,23 +215,14 @@ def _nodes(
     scale = _scale(variance)
     latents = 1 if mean.ndim == 1 else mean.shape[1]
     if latents in NODES:
-        places, weights = _hermite(latents)
-        places = jnp.asarray(places, mean.dtype)
-        places = places[:, :1] if mean.ndim == 1 else places[:, None, :]
-        return mean + scale * places, jnp.asarray(weights, mean.dtype)
+        nodes, weights = gauss_hermite(NODES[latents], latents)
+        nodes = jnp.asarray(nodes, mean.dtype)
+        nodes = nodes[:, :1] if mean.ndim == 1 else nodes[:, None, :]
+        return mean + scale * nodes, jnp.asarray(weights, mean.dtype)
     if key is None:
         raise ValueError(f"expected_log_prob: {latents} latents need a key, as draws are taken")
     noise = jax.random.normal(key, (num_samples, *mean.shape), mean.dtype)
     return mean + scale * noise, jnp.full(num_samples, 1 / num_samples, mean.dtype)
-
-
-@functools.cache
-def _hermite(latents: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes `(q, latents)` and weights `(q,)` of the standard normal law."""
-    places, weights = np.polynomial.hermite.hermgauss(NODES[latents])
-    grid = np.meshgrid(*[np.sqrt(2) * places] * latents, indexing="ij")
-    total = functools.reduce(np.multiply.outer, [weights / np.sqrt(np.pi)] * latents)
-    return np.stack([g.reshape(-1) for g in grid], axis=1), np.reshape(total, -1)
 
 
 def _checked(
@@ -265,14 +268,14 @@ def _check_draws(name: str, mean: jax.Array, key: Any, num_samples: Any) -> None
 def in_support(
     likelihood: Likelihood, y: Any, mean: jax.Array, guard: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The observations, if the law of the likelihood where the function is `mean` allows them.
+    """The observations, if the likelihood allows them where the function is `mean`.
 
     Args:
         likelihood: from the function to a distribution.
         y: observations.
         mean: values of the function, `(n,)` or `(n, l)`.
         guard: a scalar, which a check that can only be made at run time is tied to. Were it tied to
-            the observations, all of them would move to one device when they are spread over many.
+            the observations, all of them would move to one device when they are sharded over many.
 
     Returns:
         observations, those that are floating-point of the type of `mean`, and the guard.
@@ -287,27 +290,37 @@ def in_support(
             "the likelihood must be a function from values of the latent function to a NumPyro "
             f"distribution, such as lambda f: dist.Bernoulli(logits=f); got {likelihood!r:.80}"
         )
-    law = likelihood(mean)
-    if not isinstance(law, dist.Distribution):
+    observed = likelihood(mean)
+    if not isinstance(observed, dist.Distribution):
         raise TypeError(
-            f"the likelihood must return a NumPyro distribution, got {type(law).__name__}"
+            f"the likelihood must return a NumPyro distribution, got {type(observed).__name__}"
         )
-    wanted = (len(mean), *law.event_shape)
-    if law.batch_shape != wanted[:1] or jnp.shape(y) != wanted:
+    wanted = (len(mean), *observed.event_shape)
+    if observed.batch_shape != wanted[:1] or jnp.shape(y) != wanted:
         raise ValueError(
-            f"the likelihood makes laws of shape {law.batch_shape} of values of shape "
-            f"{law.event_shape} from a function of shape {mean.shape}, and y has shape "
-            f"{jnp.shape(y)}; one law for each of the {len(mean)} observations is needed"
+            f"the likelihood makes distributions of shape {observed.batch_shape} of values of "
+            f"shape {observed.event_shape} from a function of shape {mean.shape}, and y has shape "
+            f"{jnp.shape(y)}; one for each of the {len(mean)} observations is needed"
         )
-    message = f"y holds values outside of the support of {type(law).__name__}, {law.support}"
+    return inside(observed, y, mean.dtype, guard)
+
+
+def inside(observed: Any, y: Any, dtype: Any, guard: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Observations of that type, if they are in the support of a distribution, and the guard.
+
+    Raises:
+        ValueError: a value that is known to be outside; under `jit` a `RuntimeError` when it runs.
+    """
+    name = type(observed).__name__
+    message = f"y holds values outside of the support of {name}, {observed.support}"
     if not isinstance(y, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
-            inside = law.support(np.asarray(y))
-        if not isinstance(inside, jax.core.Tracer):  # as the bounds of a support may be
-            if not np.all(inside):
+            allowed = observed.support(np.asarray(y))
+        if not isinstance(allowed, jax.core.Tracer):  # as the bounds of a support may be
+            if not np.all(allowed):
                 raise ValueError(message)
-            return _as_type(y, mean.dtype), guard
-    return _as_type(y, mean.dtype), eqx.error_if(guard, ~jnp.all(law.support(y)), message)
+            return _as_type(y, dtype), guard
+    return _as_type(y, dtype), eqx.error_if(guard, ~jnp.all(observed.support(y)), message)
 
 
 def _as_type(y: Any, dtype: Any) -> jax.Array:
