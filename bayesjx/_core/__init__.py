@@ -48,7 +48,6 @@ from bayesjx._core._identity import (
 )
 from bayesjx._core._l_bfgs import Descent as Descent, l_bfgs as l_bfgs
 from bayesjx._core._numerics import (
-    gauss_hermite as gauss_hermite,
     nan_if_negative as nan_if_negative,
     safe_sqrt as safe_sqrt,
 )

@@ -1,4 +1,4 @@
-"""Quadrature, and functions with values or derivatives that are safe at the edge of a domain."""
+"""Functions whose values or derivatives are safe at the edge of their domain."""
 
 from __future__ import annotations
 
@@ -6,24 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-
-def gauss_hermite(num_nodes: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    r"""Nodes and weights of Gauss-Hermite quadrature for the standard normal distribution.
-
-    $E[g(x)] \approx \sum_i w_i g(x_i)$ for $x \sim N(0, 1)$, exact for polynomials up to degree
-    $2k - 1$. The weights sum to one.
-
-    Args:
-        num_nodes: $k$, at least 1.
-        dtype: of the result.
-
-    Returns:
-        Nodes in ascending order and weights, shape `(num_nodes,)` each.
-    """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
-    return np.asarray(nodes, dtype), np.asarray(weights / np.sum(weights), dtype)
 
 
 def nan_if_negative(value: Any) -> jax.Array:

@@ -332,6 +332,3 @@ def _as_kernel(other: Any) -> AbstractKernel:
 
 def _terms(kernel: AbstractKernel, kind: Any) -> tuple[AbstractKernel, ...]:
     return kernel.terms if isinstance(kernel, kind) else (kernel,)
-
-
-points = real_points

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import nan_if_negative, nan_unless_valid
+from .._core import nan_unless_valid
 
 
 def real_points(name: str, x: Any) -> Float[Array, "n d"]:
@@ -145,8 +145,3 @@ def _one(name: str, value: jax.Array) -> jax.Array:
     if value.ndim:
         raise ValueError(f"{name} must be a scalar, got shape {value.shape}")
     return value
-
-
-amplitude = valid_variance
-points = real_points
-valid = nan_if_negative

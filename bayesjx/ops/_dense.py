@@ -188,6 +188,3 @@ def _finite(tril: jax.Array, matrix: jax.Array, what: str) -> jax.Array:
         f"{what}: the matrix is not positive definite; add a multiple of the identity",
         on_error=on_failure(),
     )
-
-
-left_of = residual_covariance

@@ -161,7 +161,3 @@ def scatter_rows(
     """A zero matrix of `size` rows with those of `x` at distinct, sorted positions."""
     full = jnp.zeros((size, x.shape[1]), x.dtype)
     return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)
-
-
-checked = converged_value
-scatter = scatter_rows

@@ -208,7 +208,3 @@ def explained_variance(
 def _explained(operator: AbstractOperator, observed: Any, rows: jax.Array) -> jax.Array:
     rows = rows[observed]
     return jnp.sum(rows * operator._solve(rows), axis=0)
-
-
-by_rows = map_rows
-explained_by_rows = explained_variance

@@ -244,6 +244,3 @@ def refuse_tags(owner: str, tags: frozenset[object], bad: set[object], count: in
             f"{owner}: tags must hold for the whole matrix, and {set(tags & bad)} does not if it "
             "holds for every factor; leave it out"
         )
-
-
-outer = outer_grid

@@ -70,8 +70,8 @@ MUTANTS = [
     Mutant(
         "a negative offset of a polynomial passes",
         "kernels/_linear.py",
-        "    offset: jax.Array = constrained_field(constraints.nonnegative)",
-        "    offset: jax.Array",
+        '    offset: Float[Array, ""] = constrained_field(constraints.nonnegative)',
+        '    offset: Float[Array, ""]',
         "tests/kernels/test_invalid.py -k every_parameter",
     ),
     Mutant(
