@@ -67,7 +67,10 @@ when, level = (year - 1920) / 50, (volume - volume.mean()) / volume.std()
 start = gp.GP(kernels.Matern32(lengthscale=0.3), noise_var=0.5)
 best = gp.minimise(evidence, start, when, level)
 posterior = gp.condition(best.params, when, level)
-print(f"log evidence {-best.objective:.2f} after {best.steps} steps, jitter {posterior.jitter:.0e}")
+print(
+    f"log evidence {-best.objective:.2f} after {best.num_steps} steps, "
+    f"jitter {posterior.jitter:.0e}"
+)
 print(
     f"lengthscale {50 * best.params.kernel.lengthscale:.0f} years, variance "
     f"{best.params.kernel.variance:.2f}, noise {best.params.noise_var:.2f}"

@@ -274,7 +274,7 @@ bound = gp.minimise(
     max_steps=8 if FAST else 150,
 )
 variational, variance = bound.params.cell_moments()
-print(f"bound {-bound.objective:.0f}, {bound.steps} steps, {time.perf_counter() - begin:.0f} s")
+print(f"bound {-bound.objective:.0f}, {bound.num_steps} steps, {time.perf_counter() - begin:.0f} s")
 
 # %%
 dark, scale = ~alive, draws.std(axis=0)

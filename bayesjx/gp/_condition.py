@@ -36,7 +36,8 @@ def condition(
         y: observations, shape `(n,)`, or of the grid's shape.
         likelihood: from the function to a NumPyro distribution of the observations, such as
             `lambda f: dist.Bernoulli(logits=f)`; by default, and with `likelihoods.Gaussian`, the
-            posterior is exact.
+            posterior is exact. With parameters that are traced it should be an Equinox module, as a
+            posterior that leaves the compiled program takes its likelihood along.
         mask: which observations there are, booleans of the shape of `y`, known when traced; where
             it is false `y` may hold NaN.
         options: without a likelihood, on a grid with a mask, those of `ops.Masked` such as

@@ -27,7 +27,7 @@ from .._core import (
 )
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
-WINDOW = 10  # steps whose decrease together is compared with the tolerance
+WINDOW = 10  # steps whose decrease together is compared with `rtol`
 
 
 class Minimum(NamedTuple):
@@ -35,18 +35,18 @@ class Minimum(NamedTuple):
 
     Attributes:
         params: the parameters, of the structure that it was given.
-        objective: its value there, scalar.
-        steps: of L-BFGS, integer.
-        converged: whether the gradient or the decrease fell below the tolerance.
-        gradient: the largest element of the gradient there, on the scale that was optimised.
+        objective: its value at them, scalar.
+        num_steps: of L-BFGS, integer.
+        converged: whether the gradient or the decrease fell below `rtol`.
+        gradient: the largest element of the gradient, on the scale that was optimised.
         decrease: of the objective in the last ten steps.
-        ends: the objective where each start ended, shape `(restarts,)`. Ends
+        ends: the objective at the end of each start, shape `(restarts,)`. Ends
             apart say that there are several minima, of which more starts may find a better one.
     """
 
     params: Any
     objective: jax.Array
-    steps: jax.Array
+    num_steps: jax.Array
     converged: jax.Array
     gradient: jax.Array
     decrease: jax.Array
@@ -66,14 +66,14 @@ class Minimum(NamedTuple):
     @property
     def _of_the_best(self) -> str:
         if self.converged:
-            return f"converged in {self.steps} steps"
+            return f"converged in {self.num_steps} steps"
         if not jnp.isfinite(self.gradient):
             return (
-                f"stopped after {self.steps} steps, as the gradient is NaN or infinite: start "
+                f"stopped after {self.num_steps} steps, as the gradient is NaN or infinite: start "
                 "elsewhere, add noise, or compute in float64"
             )
         return (
-            f"not converged in {self.steps} steps: the objective still fell by "
+            f"not converged in {self.num_steps} steps: the objective still fell by "
             f"{float(self.decrease):.2g} in the last {WINDOW}, and the largest element of the "
             f"gradient is {float(self.gradient):.2g}. Go on from its params with more max_steps; "
             "standardise inputs and responses; start at gp.in_units_of(prior, x, y); try restarts"
@@ -86,9 +86,9 @@ def minimise(
     *data: Any,
     trainable: Callable[[Any], Any] | None = None,
     max_steps: int = 500,
-    tolerance: float = 1e-6,
+    rtol: float = 1e-6,
     restarts: int = 1,
-    spread: float = 1.0,
+    restart_scale: float = 1.0,
     key: jax.Array | None = None,
     side_by_side: bool | None = None,
 ) -> Minimum:
@@ -109,14 +109,14 @@ def minimise(
         trainable: chooses what changes, `trainable(params)` a node of `params`, such as
             `lambda p: p.kernel`, or a list of nodes; what is known changes if it is chosen.
         max_steps: of each start.
-        tolerance: ends where the largest element of the gradient is below it times
+        rtol: ends where the largest element of the gradient is below it times
             `1 + abs(objective)`, or ten steps together have lowered the objective by less than a
             hundredth of that: for log evidences, by far less than what tells two models apart.
         restarts: how many starts; the first is at `params`, the others have normal steps added,
             and the best end is returned, with the objective at all of them. Points and weights
             start anew too, so that restarts are for objectives of few parameters, or with
             `trainable`.
-        spread: standard deviation of those steps, on the scale that is optimised.
+        restart_scale: standard deviation of those steps, on the scale that is optimised.
         key: for `restarts > 1`.
         side_by_side: whether the starts run at once, by `jax.vmap`, with the memory of all of them;
             by default on accelerators. On CPUs one after another is as fast, as each ends when it
@@ -136,7 +136,7 @@ def minimise(
         Liu and Nocedal (1989), "On the limited memory BFGS method for large scale optimization";
         run by Optax, with its zoom line search.
     """
-    _check_options(max_steps, tolerance, restarts, spread, key)
+    _check_options(max_steps, rtol, restarts, restart_scale, key)
     if side_by_side is not None and not isinstance(side_by_side, bool):
         raise ValueError(f"minimise: side_by_side must be a bool or None, got {side_by_side!r}")
     if not callable(objective):
@@ -147,16 +147,16 @@ def minimise(
     free = jax.tree.map(lambda x: jnp.asarray(x, x.dtype), free)
     starts = [free]
     if key is not None:
-        starts += [_moved(random.fold_in(key, i), free, spread) for i in range(1, restarts)]
+        starts += [_moved(random.fold_in(key, i), free, restart_scale) for i in range(1, restarts)]
 
     def value(free: Any, arrays: Any) -> jax.Array:
         fixed, data = eqx.combine(arrays, static)
         return _value(objective, eqx.combine(from_real(free), fixed), data)
 
     same = traced(value, free, arrays, source=objective)
-    # Rules of derivatives are traced there, and not where a density asks for NaN.
+    # Rules of derivatives are traced here, and not where a density asks for NaN.
     with failures_are_nan():
-        ends = _ends(same, starts, arrays, (max_steps, tolerance), side_by_side)
+        ends = _ends(same, starts, arrays, (max_steps, rtol), side_by_side)
     index = jnp.argmin(jnp.nan_to_num(ends.objective, nan=jnp.inf))
     best = jax.tree.map(lambda x: x[index], ends)
     lost = ~jnp.isfinite(best.objective)
@@ -216,13 +216,13 @@ def _from_all(
 
 
 def _l_bfgs(
-    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, tolerance: float
+    objective: TracedFunction, start: Any, arrays: Any, max_steps: int, rtol: float
 ) -> Minimum:
     def value(free: Any) -> jax.Array:
         return objective(free, arrays)
 
     def converged(state: Descent) -> jax.Array:
-        size = tolerance * (1 + jnp.abs(state.value))
+        size = rtol * (1 + jnp.abs(state.value))
         return (state.slope < size) | (state.values[0] - state.value <= 0.01 * size)
 
     last = l_bfgs(value, start, converged, max_steps=max_steps, memory=MEMORY, window=WINDOW)
@@ -233,13 +233,13 @@ def _l_bfgs(
     )  # fmt: skip
 
 
-def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, key: Any) -> None:
+def _check_options(max_steps: Any, rtol: Any, restarts: Any, restart_scale: Any, key: Any) -> None:
     for name, count, least in (("max_steps", max_steps, 0), ("restarts", restarts, 1)):
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
             raise ValueError(
                 f"minimise: {name} must be an integer of at least {least}, got {count!r}"
             )
-    for name, number in (("tolerance", tolerance), ("spread", spread)):
+    for name, number in (("rtol", rtol), ("restart_scale", restart_scale)):
         if not isinstance(number, (int, float, np.number)) or not 0 <= number < np.inf:
             raise ValueError(f"minimise: {name} must be a number from 0 on, got {number!r}")
     if restarts > 1:
@@ -248,10 +248,11 @@ def _check_options(max_steps: Any, tolerance: Any, restarts: Any, spread: Any, k
         check_key(key)
 
 
-def _moved(key: jax.Array, tree: Any, spread: float) -> Any:
+def _moved(key: jax.Array, tree: Any, restart_scale: float) -> Any:
     leaves, structure = jax.tree.flatten(tree)
     keys = random.split(key, len(leaves))
     moved = [
-        x + spread * random.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
+        x + restart_scale * random.normal(k, x.shape, x.dtype)
+        for k, x in zip(keys, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, moved)

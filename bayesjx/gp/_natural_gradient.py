@@ -158,9 +158,9 @@ def _natural_loss(
     at = now.project(x)  # once, for both steps
     held, held_at = jax.lax.stop_gradient((eqx.filter(now, eqx.is_array), at))
     held = eqx.combine(held, now)
-    before, blocks, laws = _natural_step(held, held_at, y, weight, natural.normals, length, key)
+    before, blocks, normals = _natural_step(held, held_at, y, weight, natural.normals, length, key)
     value = now.with_blocks(blocks).bound(at, y, weight, key)
-    return -value, before, NaturalState(blocks, laws, natural.count + 1)
+    return -value, before, NaturalState(blocks, normals, natural.count + 1)
 
 
 def _natural_step(
@@ -222,10 +222,10 @@ def _diagnosis(svgp: AbstractSVGP) -> Callable[..., str]:
         at = now.project(x)
         if not all(bool(jnp.all(jnp.isfinite(phi))) for phi in at.features):
             return "the covariance of the inducing points has no Cholesky factor even with jitter"
-        mean, spread = total(now.contributions(at))
-        if not bool(jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(spread))):
+        mean, variance = total(now.contributions(at))
+        if not bool(jnp.all(jnp.isfinite(mean)) & jnp.all(jnp.isfinite(variance))):
             return "the distribution of the inducing variables is not finite; take shorter steps"
-        term = now.data_term(at, y, mean, spread, key)
+        term = now.data_term(at, y, mean, variance, key)
         bad = ~jnp.isfinite(term)
         if bool(jnp.any(bad)):
             return (

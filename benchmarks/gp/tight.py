@@ -59,7 +59,7 @@ def _run(quick: bool, data: Any, report: Report) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         found[name] = _scores(fit.params, train_x, train_y, test_x, test_y)
         noise = float(fit.params[0].noise_var) ** 0.5
-        cells = [-float(fit.objective), *found[name], noise, int(fit.steps), seconds]
+        cells = [-float(fit.objective), *found[name], noise, int(fit.num_steps), seconds]
         rows.append([name, *cells])
         if name == "tightened":
             ordered = _ordered(fit.params, train_x, train_y)
@@ -95,7 +95,7 @@ def _fit(options: Mapping[str, Any], points: Any, x: Any, y: Any, steps: int) ->
         return -gp.sgpr(prior, x, inducing_points=points, **options).log_prob(y) / len(y)
 
     params = (_start(x.shape[1]), points)
-    return gp.minimise(objective, params, x, y, max_steps=steps, tolerance=1e-8)
+    return gp.minimise(objective, params, x, y, max_steps=steps, rtol=1e-8)
 
 
 def _scores(params: Any, train_x: Any, train_y: Any, x: Any, y: Any) -> tuple[float, float]:
@@ -145,12 +145,12 @@ def _exact(train_x: Any, train_y: Any, x: Any, y: Any, steps: int) -> list[Any]:
         return -prior(x).log_prob(y) / len(y)
 
     data = train_x[some], train_y[some]
-    fit = gp.minimise(objective, _start(x.shape[1]), *data, max_steps=steps, tolerance=1e-8)
+    fit = gp.minimise(objective, _start(x.shape[1]), *data, max_steps=steps, rtol=1e-8)
     posterior = exact_posterior(fit.params, train_x, train_y)
     evidence = float(posterior.log_evidence()) / len(train_x)
     scores = _errors(posterior.predict(x), y)
     noise = float(fit.params.noise_var) ** 0.5
-    return [evidence, *scores, noise, int(fit.steps), time.perf_counter() - started]
+    return [evidence, *scores, noise, int(fit.num_steps), time.perf_counter() - started]
 
 
 def _near_together(x: Any, parts: int) -> Any:

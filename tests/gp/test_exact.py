@@ -200,7 +200,7 @@ def test_nuts_finds_the_posterior_of_an_independent_density():
 def test_minimise_under_jit_and_its_restarts():
     """The same ends as outside, one after another and at once; NaN at every start is an error."""
     objective = lambda p, x, y: -p(x).log_prob(y)  # noqa: E731
-    options = {"restarts": 3, "key": jax.random.key(0), "spread": 0.3}
+    options = {"restarts": 3, "key": jax.random.key(0), "restart_scale": 0.3}
     want = gp.minimise(objective, prior(0.5), X, Y, **options)
 
     @jax.jit
@@ -235,11 +235,13 @@ def test_minimise_reaches_the_maximum_and_keeps_what_is_fixed():
     some = gp.minimise(objective, prior(0.5), X, Y, trainable=lambda p: p.noise_var)
     np.testing.assert_array_equal(some.params.kernel.lengthscale, [0.7, 1.3])
     assert some.params.noise_var != 0.5 and some.objective > found.objective
-    again = gp.minimise(objective, prior(0.5), X, Y, restarts=3, key=jax.random.key(0), spread=0.3)
+    again = gp.minimise(
+        objective, prior(0.5), X, Y, restarts=3, key=jax.random.key(0), restart_scale=0.3
+    )
     assert again.objective <= found.objective + 1e-6
     assert again.ends.shape == (3,) and again.objective == again.ends.min()
     assert found.ends == found.objective
-    options = {"restarts": 3, "key": jax.random.key(0), "spread": 0.3, "side_by_side": True}
+    options = {"restarts": 3, "key": jax.random.key(0), "restart_scale": 0.3, "side_by_side": True}
     beside = gp.minimise(objective, prior(0.5), X, Y, **options)
     np.testing.assert_allclose(beside.ends, again.ends, rtol=1e-6)
     assert beside.converged and beside.params.noise_var.shape == ()

@@ -112,7 +112,9 @@ def test_draws_have_the_law_of_the_sparse_posterior(name):
     points = jnp.linspace(0.0, 3.0, 4)
     prior = gp.GP(FINITE[name], line, noise_var=0.1)
     posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points)
-    samples = eqx.filter_eval_shape(gp.pathwise, jax.random.key(7), posterior, DRAWS, 600)
+    samples = eqx.filter_eval_shape(
+        gp.pathwise, jax.random.key(7), posterior, DRAWS, num_features=600
+    )
     assert samples.updates.shape == (DRAWS, 4)
     check_moments(*drawn(jax.random.key(7), posterior, NEW, 600))
 

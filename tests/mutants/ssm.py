@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "missing cells cost as much as observed ones",
         "ssm/_space_time.py",
-        "0.5 * jnp.sum(law.seen * self.time_variance()",
-        "0.5 * jnp.sum(self.time_variance()",
+        "0.5 * jnp.sum(inside.observed * left / noise_var)",
+        "0.5 * jnp.sum(left / noise_var)",
         "tests/ssm/test_space_time.py",
     ),
     Mutant(
@@ -53,5 +53,40 @@ MUTANTS = [
         "change = jax.lax.custom_linear_solve(lacking, direct, solve, solve)",
         "change = direct",
         "tests/ssm/test_site_updates.py -k derivatives_of_any_order",
+    ),
+    Mutant(
+        "sign of the Kalman update of a covariance",
+        "ssm/_steps.py",
+        "cov = alg.add_rank_one(state.cov, cross, -step.precision)",
+        "cov = alg.add_rank_one(state.cov, cross, step.precision)",
+        "tests/ssm/test_kalman.py -k states_are_dense",
+    ),
+    Mutant(
+        "Joseph's form without the noise",
+        "ssm/_steps.py",
+        "cov = alg.add_rank_one(cov, cross, step.noise_precision)",
+        "cov = cov",
+        "tests/ssm/test_arrays.py tests/ssm/test_markov_gp.py -k 'f32 or single or precise'",
+    ),
+    Mutant(
+        "missing observations enter the density",
+        "ssm/_steps.py",
+        "precision = now.observed / total",
+        "precision = 1 / total",
+        "tests/ssm/test_kalman.py -k states_are_dense",
+    ),
+    Mutant(
+        "filter elements combined without the first one's density",
+        "ssm/_steps.py",
+        "log_density = first.log_density + log_density",
+        "log_density = log_density",
+        "tests/ssm/test_kalman.py -k states_are_dense",
+    ),
+    Mutant(
+        "constant of a density for missing observations too",
+        "ssm/_steps.py",
+        "constant = LOG_2PI * jnp.sum(observations.observed, axis=axes)",
+        "constant = LOG_2PI * jnp.sum(jnp.ones_like(observations.observed), axis=axes)",
+        "tests/ssm/test_kalman.py -k states_are_dense",
     ),
 ]

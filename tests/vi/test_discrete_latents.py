@@ -9,12 +9,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from jax._src.test_util import count_jit_compilation_cache_miss
 from numpyro.contrib.control_flow import scan
 from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 from bayesjx import vi
-from bayesjx.vi._summed_out import log_density_of
+from bayesjx.vi._posterior._summed_out import log_density_of
 
 RNG = np.random.default_rng(3)
 Y = RNG.normal(size=(2, 3))
@@ -59,6 +60,9 @@ def test_draws_are_those_of_quadrature_times_enumeration():
     weights = np.exp(joint - logsumexp(joint))
     fit = vi.fit_posterior(jax.random.key(0), plated, jnp.asarray(Y))
     assert fit.reliable and abs(fit.log_evidence - log_evidence) < 0.05
+    with count_jit_compilation_cache_miss() as count:
+        other = vi.fit_posterior(jax.random.key(0), plated, jnp.asarray(Y + 0.1))
+    assert count() == 0 and other.log_evidence != fit.log_evidence
     draws = fit.sample(jax.random.key(1), 4000)
     a = np.asarray(draws["a"])
     mean = weights.sum(axis=0) @ grid
