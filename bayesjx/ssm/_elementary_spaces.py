@@ -17,7 +17,7 @@ import numpy as np
 
 from ..kernels import damped_waves
 from . import _unrolled as alg
-from ._spaces import AbstractStateSpace, AbstractStationarySpace
+from ._spaces import AbstractElementarySpace, AbstractStateSpace
 from ._unrolled import Matrix
 
 # Correlations of the scaled states of Matérn processes of each order, by the Lyapunov equation.
@@ -31,7 +31,7 @@ GAMMA_TERMS = 18
 NODES = 10  # of Gauss-Legendre rules over short steps
 
 
-class MaternSpace(AbstractStationarySpace):
+class MaternSpace(AbstractElementarySpace):
     r"""A Matérn process of order $p + 1/2$: $(d/dt + \lambda)^{p+1} f$ is white noise.
 
     References:
@@ -77,7 +77,7 @@ class MaternSpace(AbstractStationarySpace):
         return alg.symmetric([[entry(i, j) for j in range(i + 1)] for i in range(d)])
 
 
-class WaveSpace(AbstractStationarySpace):
+class WaveSpace(AbstractElementarySpace):
     """A wave of unknown amplitude and phase: a vector that turns at a known frequency."""
 
     frequency: jax.Array
@@ -103,7 +103,7 @@ class WaveSpace(AbstractStationarySpace):
         return alg.zeros(2)
 
 
-class OscillatorSpace(AbstractStationarySpace):
+class OscillatorSpace(AbstractElementarySpace):
     """A damped oscillator driven by white noise: value, and velocity over frequency."""
 
     frequency: jax.Array
@@ -150,7 +150,7 @@ class OscillatorSpace(AbstractStationarySpace):
         return alg.symmetric(rows)
 
 
-class ConstantSpace(AbstractStationarySpace):
+class ConstantSpace(AbstractElementarySpace):
     """A constant."""
 
     variance: jax.Array

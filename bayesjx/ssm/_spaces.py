@@ -78,8 +78,8 @@ class AbstractStateSpace(eqx.Module):
         """Independent processes whose sum this is, in the order of their states."""
 
 
-class AbstractStationarySpace(AbstractStateSpace):
-    """Abstract base class of stationary processes that are no sum of others."""
+class AbstractElementarySpace(AbstractStateSpace):
+    """Abstract base class of processes that are no sum, defined at all times, without an origin."""
 
     def since(self, origin: float) -> AbstractStateSpace:
         return self
