@@ -167,7 +167,7 @@ class SpaceTimeGP(Distribution):
         """Draws of the observations; with inducing points not to be had."""
         draws_of(key, "sample_shape", sample_shape)
         if self.residual is not None:
-            raise NotImplementedError("draws need all of the covariance: leave inducing points out")
+            raise NotImplementedError("draws need all of the covariance: leave inducing_points out")
         inside = self.process
         if not self.complete:
             return inside.sample(key, sample_shape)

@@ -35,7 +35,7 @@ MUTANTS = [
     ),
     Mutant(
         "weights of eigenvectors not squared in a variance",
-        "ssm/_space_time.py",
+        "ssm/_space_time_posterior.py",
         "variance @ (weights**2).T",
         "variance @ jnp.abs(weights).T",
         "tests/ssm/test_space_time.py",
@@ -53,6 +53,20 @@ MUTANTS = [
         "change = jax.lax.custom_linear_solve(lacking, direct, solve, solve)",
         "change = direct",
         "tests/ssm/test_site_updates.py -k derivatives_of_any_order",
+    ),
+    Mutant(
+        "filter elements combined without what the second says of the state before",
+        "ssm/_steps.py",
+        "kept = alg.subtract_square(first.matrix, reached)",
+        "kept = first.matrix",
+        "tests/ssm/test_kalman.py -k associative",
+    ),
+    Mutant(
+        "sign of the Kalman gain in the smoother's step back",
+        "ssm/_steps.py",
+        "error = step.scaled - alg.dot(gain, later.gradient)",
+        "error = step.scaled + alg.dot(gain, later.gradient)",
+        "tests/ssm/test_kalman.py -k few",
     ),
     Mutant(
         "sign of the Kalman update of a covariance",
@@ -88,5 +102,19 @@ MUTANTS = [
         "constant = LOG_2PI * jnp.sum(observations.observed, axis=axes)",
         "constant = LOG_2PI * jnp.sum(jnp.ones_like(observations.observed), axis=axes)",
         "tests/ssm/test_kalman.py -k states_are_dense",
+    ),
+    Mutant(
+        "prior covariances with the times exchanged",
+        "ssm/_prior_covariance.py",
+        '"mpi,mnji,nqj->mpnq"',
+        '"mpi,mnij,nqj->mpnq"',
+        "tests/ssm/test_markov_gp.py -k posterior_is_dense",
+    ),
+    Mutant(
+        "answers about the function without its prior mean",
+        "ssm/_posterior.py",
+        "self._prior_mean(x, slope) + mean",
+        "mean",
+        "tests/ssm/test_markov_gp.py -k posterior_is_dense",
     ),
 ]
