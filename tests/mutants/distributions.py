@@ -53,7 +53,7 @@ MUTANTS = [
         "distributions/_nested_normal.py",
         "return noise_log_prob(noise) - jnp.sum(jnp.log(self.scale))",
         "return noise_log_prob(noise) + jnp.sum(jnp.log(self.scale))",
-        "tests/distributions/test_generic.py -k numpyros",
+        "tests/vi/test_families_entropy.py -k 'both_precisions and nested'",
     ),
     Mutant(
         "variance on the subspace counted twice",
