@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import blackjax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpyro.distributions as dist
 import optax
 
 import bayesjx
-from bayesjx import gp, kernels, vi
+from bayesjx import gp, interop, kernels, vi
 
 N, STEPS = 31, 20
 GRID = gp.Grid(np.linspace(0, 1, 5), np.linspace(0, 1, 7))
@@ -28,6 +29,7 @@ def entries() -> dict[str, Callable[[int], Any]]:
         "svgp_natgrad": lambda i: _sparse(i, gp.svgp_natgrad),
         "kron_vi": _grid,
         "gp.minimise": _minimise,
+        "interop.sample": _chains,
         "gp.condition": lambda i: _arrays(gp.condition(_prior(i), *_data(i))),
     }
 
@@ -87,6 +89,19 @@ def _grid(i: int) -> Any:
     data = np.arange(35), _counts(i, 35)
     result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), STEPS, data=data)
     return _arrays(q.trained(result.state))
+
+
+def _log_density(position: jax.Array) -> jax.Array:
+    return jnp.sum(dist.Normal(1.0, 2.0).log_prob(position))
+
+
+_SAMPLER = blackjax.hmc(_log_density, 0.5, np.ones(2), 3)
+
+
+def _chains(i: int) -> Any:
+    start = jnp.full((4, 2), 0.001 * i)
+    found = interop.sample(jax.random.key(i), _SAMPLER, start, 20, num_chains=4, thin=2)
+    return found.draws
 
 
 def _loss(prior: gp.GP, x: Any, y: Any) -> Any:

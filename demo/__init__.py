@@ -5,3 +5,13 @@
 
 Every part is one file with a function `run(study)`; `demo/__main__.py` lists them.
 """
+
+import os
+from importlib.metadata import version
+
+# Most of what a part takes is compilation, and loops written by XLA's older emitters compile in
+# half the time. Newer releases have them no more, and end the process at an option that they do
+# not know.
+_QUICK = "--xla_cpu_use_fusion_emitters=false"
+if version("jaxlib").startswith("0.10.") and _QUICK not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}"

@@ -131,7 +131,7 @@ class Study:
     @classmethod
     def tour(cls) -> Study:
         """The sizes of the tour."""
-        return cls(True, 1000, 200, draws_per_step=4, warmup=250, samples=400)
+        return cls(True, 1000, 200, draws_per_step=4, warmup=200, samples=300)
 
     def select(self, choices: Sequence[Choice]) -> list[Choice]:
         """The choices that this size keeps."""

@@ -107,8 +107,8 @@ def model(params: Any, y: jax.Array) -> None:
     """A separable Gaussian, whose parameters are the latents."""
     p = {name: numpyro.sample(name, dist.Normal(at, 1.0)) for name, at in START.items()}
     covariance = signal(p, y.shape[0], EVERY) + noise(p)
-    law = distributions.StructuredNormal(jnp.zeros(y.size, y.dtype), covariance)
-    numpyro.sample("y", law, obs=y.reshape(-1))
+    distribution = distributions.StructuredNormal(jnp.zeros(y.size, y.dtype), covariance)
+    numpyro.sample("y", distribution, obs=y.reshape(-1))
 
 
 def guide(strategies: Strategies) -> Callable[..., None]:
@@ -116,8 +116,8 @@ def guide(strategies: Strategies) -> Callable[..., None]:
 
     def program(params: Any, y: jax.Array) -> None:
         for name in START:
-            law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-            numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+            distribution = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+            numpyro.sample(name, strategies.get(name, vi.reparam)(distribution))
 
     return program
 

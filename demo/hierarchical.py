@@ -65,8 +65,8 @@ def guide(strategies: Strategies) -> Callable[..., None]:
 
     def program(params: Any, x: jax.Array, y: jax.Array) -> None:
         def sample(name: str) -> Any:
-            law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-            return numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+            distribution = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+            return numpyro.sample(name, strategies.get(name, vi.reparam)(distribution))
 
         effects = numpyro.plate("effect", 2, dim=-1)
         with effects:

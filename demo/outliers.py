@@ -69,8 +69,8 @@ def marginal(params: Any, x: jax.Array, y: jax.Array) -> None:
     which = dist.Categorical(probs=jnp.stack([1 - rate, rate]))
     with numpyro.plate("state", len(y)):
         line = (intercept + slope * x)[:, None]
-        law = dist.Normal(line, noise * jnp.array([1.0, WIDER]))
-        numpyro.sample("y", dist.MixtureSameFamily(which, law), obs=y)
+        distribution = dist.Normal(line, noise * jnp.array([1.0, WIDER]))
+        numpyro.sample("y", dist.MixtureSameFamily(which, distribution), obs=y)
 
 
 def guide(strategies: Strategies) -> Callable[..., None]:
@@ -78,8 +78,8 @@ def guide(strategies: Strategies) -> Callable[..., None]:
 
     def program(params: Any, x: jax.Array, y: jax.Array) -> None:
         def sample(name: str) -> Any:
-            law = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
-            return numpyro.sample(name, strategies.get(name, vi.reparam)(law))
+            distribution = dist.Normal(params[name]["loc"], jnp.exp(params[name]["log_scale"]))
+            return numpyro.sample(name, strategies.get(name, vi.reparam)(distribution))
 
         latents = {name: sample(name) for name in LATENTS}
         residual = y - latents["intercept"] - latents["slope"] * x

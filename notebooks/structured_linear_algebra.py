@@ -214,8 +214,8 @@ PRIORS = {name: dist.LogNormal(jnp.log(value), 1.0) for name, value in START.ite
 def separable(data):
     p = {name: numpyro.sample(name, prior) for name, prior in PRIORS.items()}
     total = signal(p, YEARS[whole]) + ops.ScaledIdentity(p["noise"] ** 2)
-    law = distributions.StructuredNormal(jnp.zeros(data.size), total)
-    numpyro.sample("data", law, obs=data)
+    normal = distributions.StructuredNormal(jnp.zeros(data.size), total)
+    numpyro.sample("data", normal, obs=data)
 
 
 SAMPLES = 50 if FAST else 500
@@ -283,17 +283,17 @@ def chain(p):
 
 
 def smoother(p):
-    """Prior, posterior precision of the states, and the data's pull on them."""
+    """Prior, posterior precision of the states, and the information vector of the data."""
     prior = chain(p)
     seen = jnp.array(use, float)[:, None, None] * READ[:, None] * READ / p["noise"] ** 2
-    pull = (jnp.array(weeks)[:, None] * READ / p["noise"] ** 2).reshape(-1)
-    return prior, ops.BlockTridiag(prior.diagonal + seen, prior.lower), pull
+    information = (jnp.array(weeks)[:, None] * READ / p["noise"] ** 2).reshape(-1)
+    return prior, ops.BlockTridiag(prior.diagonal + seen, prior.lower), information
 
 
 def negative_chain_evidence(log_p):
     p = jax.tree.map(jnp.exp, log_p)
-    prior, after, pull = smoother(p)
-    explained, logdet = after.inv_quad_logdet(pull)
+    prior, after, information = smoother(p)
+    explained, logdet = after.inv_quad_logdet(information)
     squares = (weeks @ weeks) / p["noise"] ** 2
     noise = use.sum() * jnp.log(2 * jnp.pi * p["noise"] ** 2)
     return 0.5 * (noise + squares - explained + logdet - prior.logdet()) / use.sum()
@@ -317,17 +317,17 @@ print({name: f"{float(value):.2g}" for name, value in steps.items()})
 
 @jax.jit
 def smooth(p):
-    _, after, pull = smoother(p)
-    states = after.solve(pull).reshape(-1, 6)
+    _, after, information = smoother(p)
+    states = after.solve(information).reshape(-1, 6)
     variances = jnp.einsum("i,tij,j->t", READ, after.selected_inverse().diagonal, READ)
     return states, jnp.sqrt(variances)
 
 
-states, spread = smooth(steps)
+states, scale = smooth(steps)
 mean = states @ READ
 check = measured & in_gap
 print(f"error at hidden weeks: {rms((mean - carbon)[check]):.2f} ppm")
-covered = np.abs(mean - carbon)[check] < 1.64 * np.hypot(spread, float(steps["noise"]))[check]
+covered = np.abs(mean - carbon)[check] < 1.64 * np.hypot(scale, float(steps["noise"]))[check]
 print(f"{covered.mean():.0%} of them in their 90 % interval")
 
 # %%
@@ -340,8 +340,8 @@ axes[0].legend()
 near = np.abs(date - (1958 + row + 0.5)) < 1.5
 axes[1].fill_between(
     date[near],
-    (mean - 1.64 * spread)[near],
-    (mean + 1.64 * spread)[near],
+    (mean - 1.64 * scale)[near],
+    (mean + 1.64 * scale)[near],
     color=BLUE,
     alpha=0.25,
     linewidth=0,
@@ -362,9 +362,9 @@ axes[1].legend(fontsize=8)
 
 @jax.jit
 def draw_paths(key):
-    _, after, pull = smoother(steps)
-    law = distributions.StructuredNormal(after.solve(pull), precision=after)
-    return law.sample(key, (20,)).reshape(20, -1, 6)
+    _, after, information = smoother(steps)
+    normal = distributions.StructuredNormal(after.solve(information), precision=after)
+    return normal.sample(key, (20,)).reshape(20, -1, 6)
 
 
 growth = 52.1775 * draw_paths(jax.random.key(2))[:, -1, 1]
@@ -382,12 +382,12 @@ photo = load_sample_image("china.jpg").mean(axis=2) / 255
 photo = photo[::3, ::3] if FAST else photo
 height, width = photo.shape
 rng = np.random.default_rng(1)
-there = rng.random(photo.shape) > 0.1
+observed = rng.random(photo.shape) > 0.1
 for i, j in zip(rng.integers(0, height - 12, 8), rng.integers(0, width - 12, 8), strict=True):
-    there[i : i + 12, j : j + 12] = False
+    observed[i : i + 12, j : j + 12] = False
 corner = slice(height // 4, height // 4 + 80), slice(width // 4, width // 4 + 100)
-there[corner] = True
-middle = photo[there].mean()
+observed[corner] = True
+middle = photo[observed].mean()
 window = jnp.array(photo[corner] - middle)
 
 
@@ -402,8 +402,8 @@ def rough(p, shape):
 def pixels(log_p):
     p = jax.tree.map(jnp.exp, log_p)
     total = rough(p, window.shape) + ops.ScaledIdentity(p["noise"] ** 2)
-    law = distributions.StructuredNormal(jnp.zeros(window.size), total)
-    return -law.log_prob(window.reshape(-1)) / window.size
+    normal = distributions.StructuredNormal(jnp.zeros(window.size), total)
+    return -normal.log_prob(window.reshape(-1)) / window.size
 
 
 begin = time.perf_counter()
@@ -427,28 +427,28 @@ begin = time.perf_counter()
 @jax.jit
 def restore(p, data):
     prior = rough(p, photo.shape)
-    lossy = ops.Masked(prior + ops.ScaledIdentity(p["noise"] ** 2), there, rtol=1e-4)
+    lossy = ops.Masked(prior + ops.ScaledIdentity(p["noise"] ** 2), observed, rtol=1e-4)
     solved = lossy.solve_cg(data[:, None])
-    weights = jnp.zeros(photo.size).at[np.flatnonzero(there)].set(solved.value[:, 0])
+    weights = jnp.zeros(photo.size).at[np.flatnonzero(observed)].set(solved.value[:, 0])
     return (prior @ weights).reshape(photo.shape), solved.num_steps[0], solved.converged[0]
 
 
-restored, num_steps, converged = restore(p, jnp.array(photo[there] - middle))
-restored = np.where(there, photo, restored + middle)
+restored, num_steps, converged = restore(p, jnp.array(photo[observed] - middle))
+restored = np.where(observed, photo, restored + middle)
 print(
-    f"{there.sum()} of {photo.size} pixels given: {num_steps} steps, converged {converged}, "
+    f"{observed.sum()} of {photo.size} pixels given: {num_steps} steps, converged {converged}, "
     f"{time.perf_counter() - begin:.0f} s"
 )
 print(
-    f"error at lost pixels: {rms((restored - photo)[~there]):.3f} of a range of 1; "
-    f"of their mean {rms((photo - middle)[~there]):.3f}"
+    f"error at lost pixels: {rms((restored - photo)[~observed]):.3f} of a range of 1; "
+    f"of their mean {rms((photo - middle)[~observed]):.3f}"
 )
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(10.5, 2.7), layout="constrained")
 for panel, picture, title in (
     (axes[0], photo, "Photograph"),
-    (axes[1], np.where(there, photo, np.nan), "Given (lost pixels are orange)"),
+    (axes[1], np.where(observed, photo, np.nan), "Given (lost pixels are orange)"),
     (axes[2], restored, "Restored"),
 ):
     panel.imshow(picture, cmap="gray", vmin=0, vmax=1)
@@ -467,7 +467,7 @@ digits = jnp.array((levels + np.random.default_rng(2).random(levels.shape)) / 17
 centre, rank = digits.mean(axis=0), 10
 
 
-def law_of(q):
+def normal_of(q):
     covariance = ops.LowRankPlusDiag(q["factor"], jnp.exp(q["log_error"]))
     return distributions.StructuredNormal(centre, covariance)
 
@@ -476,14 +476,14 @@ sizes, directions = jnp.linalg.eigh(jnp.cov(digits.T))  # principal components t
 factor = directions[:, -rank:] * jnp.sqrt(sizes[-rank:])
 left_over = digits.var(axis=0) - jnp.sum(factor**2, axis=1)
 start = {"factor": factor, "log_error": jnp.log(jnp.maximum(left_over, 1e-4))}
-q, values = minimise(lambda q: -law_of(q).log_prob(digits).mean(), start, 30 if FAST else 300)
+q, values = minimise(lambda q: -normal_of(q).log_prob(digits).mean(), start, 30 if FAST else 300)
 peer = FactorAnalysis(rank, max_iter=30 if FAST else 300, svd_method="lapack")
 peer.fit(np.asarray(digits))
 print(f"log likelihood of a digit {-values[-1]:.2f}; scikit-learn, by EM: {peer.score(digits):.2f}")
 
 # %%
-law, upper = law_of(q), np.arange(32)
-half = jax.jit(lambda digit: law.condition(upper, digit[upper]))
+normal, upper = normal_of(q), np.arange(32)
+half = jax.jit(lambda digit: normal.condition(upper, digit[upper]))
 completed = jnp.stack([half(digit).mean for digit in digits[:10]])
 kept = half(digits[0]).covariance
 print(type(kept).__name__, kept.shape, "of rank", kept.factor.shape[1])
@@ -516,8 +516,8 @@ def cube(length, noise):
 @jax.jit
 @jax.value_and_grad
 def evidence(length, data):
-    law = distributions.StructuredNormal(jnp.zeros(side**3), cube(length, 0.3))
-    return law.log_prob(data)
+    normal = distributions.StructuredNormal(jnp.zeros(side**3), cube(length, 0.3))
+    return normal.log_prob(data)
 
 
 data = jax.jit(lambda key: cube(12.0, 0.3).sample(key))(jax.random.key(4))

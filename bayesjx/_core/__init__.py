@@ -20,6 +20,7 @@ from bayesjx._core._checkpoint import (
 )
 from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
 from bayesjx._core._cholesky import (
+    default_jitter as default_jitter,
     Factor as Factor,
     needed_jitter as needed_jitter,
     safe_cholesky as safe_cholesky,
@@ -46,6 +47,10 @@ from bayesjx._core._identity import (
     WeakCache as WeakCache,
 )
 from bayesjx._core._l_bfgs import Descent as Descent, l_bfgs as l_bfgs
+from bayesjx._core._numerics import (
+    nan_if_negative as nan_if_negative,
+    safe_sqrt as safe_sqrt,
+)
 from bayesjx._core._parameters import (
     check_known as check_known,
     constrained_field as constrained_field,

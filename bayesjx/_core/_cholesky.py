@@ -27,6 +27,11 @@ class Factor(NamedTuple):
     jitter: jax.Array
 
 
+def default_jitter(dtype: Any) -> float:
+    """The first jitter relative to the mean of the diagonal: 1e-6, or 1e-4 in single precision."""
+    return 1e-6 if dtype == jnp.float64 else 1e-4
+
+
 def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
     """Cholesky factor; where there is none, that of the matrix plus a growing multiple of I.
 
@@ -41,7 +46,7 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
         the factor and the jitter of each matrix. Check `tril` for NaN, or the jitter for its size.
     """
     if jitter is None:
-        jitter = 1e-6 if matrix.dtype == jnp.float64 else 1e-4
+        jitter = default_jitter(matrix.dtype)
     mean = jnp.mean(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
     return _factor(matrix, jitter * mean)
 

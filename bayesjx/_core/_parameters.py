@@ -114,7 +114,7 @@ def learnable(tree: Any, chosen: Callable[[Any], Any] | None = None) -> Any:
         return eqx.tree_at(chosen, nothing, chosen(floats))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
-            f"trainable must return a node of the parameters or a list of them ({error})"
+            f"trainable must return a node of params or a list of them ({error})"
         ) from error
 
 

@@ -14,5 +14,8 @@ from ._repair import (
     Normal as Normal,
     repaired as repaired,
 )
-from ._structured_normal import StructuredNormal as StructuredNormal
+from ._structured_normal import (
+    AbstractStructuredNormal as AbstractStructuredNormal,
+    StructuredNormal as StructuredNormal,
+)
 from ._subspace_normal import SubspaceNormal as SubspaceNormal

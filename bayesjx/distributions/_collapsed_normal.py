@@ -1,4 +1,4 @@
-"""A structured normal whose density carries the correction of a collapsed bound."""
+"""A structured normal distribution with the correction of a collapsed variational bound."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import jax.numpy as jnp
 from numpyro.distributions import constraints
 
 from ..ops import AbstractOperator
-from ._structured_normal import StructuredNormal
+from ._structured_normal import AbstractStructuredNormal
 
 
-class CollapsedNormal(StructuredNormal):
-    r"""Normal law with an approximate covariance, and a number added to its log density.
+class CollapsedNormal(AbstractStructuredNormal):
+    r"""Normal distribution with an approximate covariance and a correction of its log density.
 
     Collapsed variational bounds of Gaussian processes have this form, with a covariance of low rank
     plus a diagonal. `log_prob` is then the bound: as a site of a model with `obs` it stands for the
     marginal likelihood, and where the correction is a bound's, posteriors over hyper-parameters are
-    those of a lower bound. As a law of data it integrates to $e^{\text{correction}}$, not to 1;
-    draws, mean, variance, entropy and `condition` are those of the normal law without correction.
+    those of a lower bound. As a density of data it integrates to $e^{\text{correction}}$, not to 1;
+    draws, mean, variance, entropy and `condition` are those without the correction.
 
     Args:
         loc: mean, shape `(n,)`, of the operator's type.
@@ -30,7 +30,7 @@ class CollapsedNormal(StructuredNormal):
         ValueError: as `StructuredNormal`, or a correction that is not a scalar.
     """
 
-    arg_constraints = {**StructuredNormal.arg_constraints, "correction": constraints.real}
+    arg_constraints = {**AbstractStructuredNormal.arg_constraints, "correction": constraints.real}
     pytree_data_fields = ("correction",)
 
     def __init__(
@@ -48,5 +48,8 @@ class CollapsedNormal(StructuredNormal):
         self.correction = jnp.asarray(correction, jnp.result_type(loc))
         super().__init__(loc, covariance, validate_args=validate_args)
 
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        return self._batched_log_prob(value)
+
     def _log_prob(self, value: jax.Array) -> jax.Array:
-        return super()._log_prob(value) + self.correction
+        return self._normal_log_prob(value) + self.correction

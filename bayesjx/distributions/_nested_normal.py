@@ -47,7 +47,7 @@ class NestedLayout:
 
     @property
     def order(self) -> np.ndarray:
-        """Where each coordinate stands after the groups' blocks are laid end to end."""
+        """Positions of the coordinates in the concatenated blocks of all groups."""
         return np.argsort(np.concatenate([group.index.reshape(-1) for group in self.groups]))
 
 
@@ -58,7 +58,7 @@ def noise_log_prob(noise: jax.Array) -> jax.Array:
 
 
 class NestedNormal(AbstractVectorNormal):
-    r"""Normal law of $m + C u$ with $C$ lower triangular and as sparse as a hierarchy of plates.
+    r"""Normal distribution of $m + C u$ with the sparse lower triangular $C$ of nested plates.
 
     A block $b$ of coordinates is $m_b + L_b u_b + \sum_p B_{bp} u_p$ over its parents $p$, so
     blocks of one plate are independent given the parents. With $n$ blocks of size $k$ below $g$
@@ -70,7 +70,7 @@ class NestedNormal(AbstractVectorNormal):
         lowers: per group, what stands below the diagonals of $L_b$, shape `grid + (k, k)`; other
             entries are ignored.
         links: per group and parent, $B_{bp}$, shape `grid + (k, k_parent)`.
-        layout: which coordinate belongs where.
+        layout: the coordinates of each block.
     """
 
     arg_constraints = {
@@ -112,7 +112,7 @@ class NestedNormal(AbstractVectorNormal):
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         # The noise of an own draw is known; a solve has an error of any size as scales collapse.
         if not intermediates:
-            return super().log_prob(value)
+            return self._batched_log_prob(value)
         return noise_log_prob(intermediates[0]) - jnp.sum(jnp.log(self.scale))
 
     def _sample(self, key: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -20,10 +20,10 @@ from ..ops import (
     Diag,
     LowRankPlusDiag,
     psd,
+    residual_covariance,
     ScaledIdentity,
     Toeplitz,
 )
-from ..ops._dense import left_of
 from ._vector_normal import AbstractVectorNormal, log_two_pi
 
 
@@ -42,26 +42,8 @@ class _PositiveDefiniteOperator(constraints.ParameterFreeConstraint):
 _OPERATOR = _PositiveDefiniteOperator()
 
 
-class StructuredNormal(AbstractVectorNormal):
-    r"""Normal law with a structured operator as covariance or as precision.
-
-    Densities, draws and moments cost what `inv_quad_logdet`, `sample` or `sample_inverse`, and
-    `diag` or `inverse_diag` of the operator cost; nothing of size `(n, n)` is made. A batch of
-    values is solved for as columns, with one factorisation for value and gradient. The density is
-    NaN, which samplers avoid, where a dense covariance is not positive definite in its precision;
-    operators that factorise when they are made raise their error then.
-
-    Args:
-        loc: mean, shape `(n,)`, of the operator's type; leading axes make a batch of distributions
-            with the same covariance, which costs one factorisation.
-        covariance: operator tagged `ops.psd`, shape `(n, n)`.
-        precision: its inverse, given in its place.
-        validate_args: whether values are checked, as elsewhere in NumPyro.
-
-    Raises:
-        ValueError: both or none of `covariance` and `precision` given, not an operator, not tagged
-            as positive semi-definite, or a `loc` of another shape or type.
-    """
+class AbstractStructuredNormal(AbstractVectorNormal):
+    """Abstract base class of normal distributions with an operator as covariance or precision."""
 
     arg_constraints = {
         "loc": constraints.real_vector,
@@ -95,7 +77,7 @@ class StructuredNormal(AbstractVectorNormal):
         return jnp.ndim(self._first_leaf()) - self._first_ndim
 
     def get_args(self) -> dict[str, Any]:
-        """What makes the same distribution again: `loc` and the operator that was given."""
+        """The arguments of the constructor: `loc` and the operator that was given."""
         return {name: x for name, x in super().get_args().items() if x is not None}
 
     def _sample(self, key: Any, shape: tuple[int, ...]) -> jax.Array:
@@ -104,7 +86,7 @@ class StructuredNormal(AbstractVectorNormal):
             return self.loc + self.precision.sample_inverse(key, shape)
         return self.loc + self.covariance.sample(key, shape)  # ty: ignore
 
-    def _log_prob(self, value: jax.Array) -> jax.Array:
+    def _normal_log_prob(self, value: jax.Array) -> jax.Array:
         quad, logdet = quad_logdet(self, value - self.loc)
         return -0.5 * (quad + logdet + self.loc.shape[-1] * log_two_pi(self.loc.dtype))
 
@@ -123,7 +105,7 @@ class StructuredNormal(AbstractVectorNormal):
         return jnp.broadcast_to(dense, (*self.loc.shape[:-1], *dense.shape))
 
     def condition(self, index: Any, value: Any) -> StructuredNormal:
-        r"""The exact law of the other components, in their order, given some of them.
+        r"""The conditional distribution of the other components, in their order, given some.
 
         With a precision $Q$ it has the precision $Q_{rr}$, the rows and columns that remain, and
         with a covariance the Schur complement. Structure is kept where it survives:
@@ -159,40 +141,68 @@ class StructuredNormal(AbstractVectorNormal):
         shift = value - self.loc[given]
         if self.precision is not None:
             remaining = principal(self.precision, rest)
-            pull = jnp.zeros_like(self.loc).at[given].set(shift)
-            pull = self.precision.mv(pull)[rest]
-            return StructuredNormal(self.loc[rest] - remaining.solve(pull), precision=remaining)
-        move, remaining = schur(self.covariance, given, rest, shift)
-        return StructuredNormal(self.loc[rest] + move, covariance=remaining)
+            shifted = jnp.zeros_like(self.loc).at[given].set(shift)
+            product = self.precision.mv(shifted)[rest]
+            return StructuredNormal(self.loc[rest] - remaining.solve(product), precision=remaining)
+        change, remaining = schur(self.covariance, given, rest, shift)
+        return StructuredNormal(self.loc[rest] + change, covariance=remaining)
 
 
-def quad_logdet(law: StructuredNormal, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
+class StructuredNormal(AbstractStructuredNormal):
+    r"""Multivariate normal distribution with a structured operator as covariance or precision.
+
+    Densities, draws and moments cost what `inv_quad_logdet`, `sample` or `sample_inverse`, and
+    `diag` or `inverse_diag` of the operator cost; nothing of size `(n, n)` is made. A batch of
+    values is solved for as columns, with one factorisation for value and gradient. The density is
+    NaN, which samplers avoid, where a dense covariance is not positive definite in its precision;
+    operators that factorise when they are made raise their error then.
+
+    Args:
+        loc: mean, shape `(n,)`, of the operator's type; leading axes make a batch of distributions
+            with the same covariance, which costs one factorisation.
+        covariance: operator tagged `ops.psd`, shape `(n, n)`.
+        precision: its inverse, given in its place.
+        validate_args: whether values are checked, as elsewhere in NumPyro.
+
+    Raises:
+        ValueError: both or none of `covariance` and `precision` given, not an operator, not tagged
+            as positive semi-definite, or a `loc` of another shape or type.
+    """
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        return self._batched_log_prob(value)
+
+    def _log_prob(self, value: jax.Array) -> jax.Array:
+        return self._normal_log_prob(value)
+
+
+def quad_logdet(d: AbstractStructuredNormal, shift: jax.Array) -> tuple[jax.Array, jax.Array]:
     r"""$s^\top \Sigma^{-1} s$ for shifts of shape `(..., n)`, and $\log \det \Sigma$.
 
     NaN where the operator turns out not to be positive definite.
     """
     columns = shift.reshape(-1, shift.shape[-1]).T
     with failures_are_nan():
-        if law.precision is not None:
-            quad = jnp.sum(columns * law.precision.mm(columns), axis=0)
-            logdet = -law.precision._psd_logdet()
+        if d.precision is not None:
+            quad = jnp.sum(columns * d.precision.mm(columns), axis=0)
+            logdet = -d.precision.psd_logdet()
         else:
-            quad, logdet = law.covariance.inv_quad_logdet(columns)  # ty: ignore
+            quad, logdet = d.covariance.inv_quad_logdet(columns)  # ty: ignore
     return quad.reshape(shift.shape[:-1]), logdet
 
 
-def log_determinant(law: StructuredNormal) -> jax.Array:
-    """Of the covariance."""
-    if law.precision is not None:
-        return -law.precision._psd_logdet()
-    return law.covariance._psd_logdet()  # ty: ignore
+def log_determinant(d: AbstractStructuredNormal) -> jax.Array:
+    """The log-determinant of the covariance, scalar."""
+    if d.precision is not None:
+        return -d.precision.psd_logdet()
+    return d.covariance.psd_logdet()  # ty: ignore
 
 
-def dense_covariance(law: StructuredNormal) -> jax.Array:
-    """Shape `(n, n)`."""
-    if law.precision is not None:
-        return law.precision.solve(jnp.eye(law.loc.shape[-1], dtype=law.loc.dtype))
-    return law.covariance.as_matrix()  # ty: ignore
+def dense_covariance(d: AbstractStructuredNormal) -> jax.Array:
+    """The dense covariance, shape `(n, n)`."""
+    if d.precision is not None:
+        return d.precision.solve(jnp.eye(d.loc.shape[-1], dtype=d.loc.dtype))
+    return d.covariance.as_matrix()  # ty: ignore
 
 
 @functools.singledispatch
@@ -257,11 +267,11 @@ def schur(
 ) -> tuple[jax.Array, AbstractOperator]:
     r"""$A_{ro} A_{oo}^{-1} s$ and $A_{rr} - A_{ro} A_{oo}^{-1} A_{or}$ for a covariance $A$."""
     columns = _columns(operator, given)
-    tril = Dense(columns[given], psd)._tril("condition")
+    tril = Dense(columns[given], psd).cholesky("condition")
     half = solve_triangular(tril, columns[rest].T, lower=True)
-    move = half.T @ solve_triangular(tril, shift, lower=True)
+    change = half.T @ solve_triangular(tril, shift, lower=True)
     own = principal.dispatch(AbstractOperator)(operator, rest).as_matrix()
-    return move, left_of(own - half.T @ half, jnp.mean(jnp.diag(own)))
+    return change, residual_covariance(own - half.T @ half, jnp.mean(jnp.diag(own)))
 
 
 @schur.register(Diag)
@@ -277,9 +287,9 @@ def _(
     # U' (D_o + U_o U_o')⁻¹ U leaves the factors with the covariance C⁻¹, C = I + U_o' D_o⁻¹ U_o.
     observed = LowRankPlusDiag(operator.factor[given], operator.diagonal[given])
     factor = operator.factor[rest]
-    move = factor @ (observed.factor.T @ observed.solve(shift))
-    left = solve_triangular(observed._tril(), factor.T, lower=True).T
-    return move, LowRankPlusDiag(left, operator.diagonal[rest])
+    change = factor @ (observed.factor.T @ observed.solve(shift))
+    left = solve_triangular(observed.inner_cholesky(), factor.T, lower=True).T
+    return change, LowRankPlusDiag(left, operator.diagonal[rest])
 
 
 def _columns(operator: AbstractOperator, index: np.ndarray) -> jax.Array:
@@ -290,7 +300,7 @@ def _columns(operator: AbstractOperator, index: np.ndarray) -> jax.Array:
 
 
 def _even(index: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Blocks of `size` that `index` touches and the places in each, if equally many in all."""
+    """Blocks of `size` that `index` touches and the positions in each, if equally many in all."""
     block, counts = np.unique(index // size, return_counts=True)
     if np.unique(counts).size > 1:
         return None
@@ -333,7 +343,7 @@ def _check(loc: Any, covariance: Any, precision: Any) -> None:
             f"StructuredNormal: {name} must be an operator of bayesjx.ops, got "
             f"{type(operator).__name__}; a dense matrix is ops.Dense(matrix, ops.psd)"
         )
-    operator._need_psd(f"StructuredNormal: {name}")
+    operator.require_psd(f"StructuredNormal: {name}")
     if jnp.shape(loc)[-1:] != operator.shape[:1]:
         raise ValueError(
             f"StructuredNormal: loc must have shape {operator.shape[:1]}, got {jnp.shape(loc)}; "

@@ -13,7 +13,7 @@ from ._vector_normal import AbstractVectorNormal
 
 
 class SubspaceNormal(AbstractVectorNormal):
-    r"""Normal law of $m + s \odot (u + Q (L - I) Q^\top u)$ for standard normal $u$.
+    r"""Normal distribution of $m + s \odot (u + Q (L - I) Q^\top u)$ for standard normal $u$.
 
     The covariance is $S (I + Q (L L^\top - I) Q^\top) S$ with $S = \mathrm{diag}(s)$: a diagonal
     changed on the span of $Q$ only, in either direction, which is what quasi-Newton methods know of
@@ -66,6 +66,9 @@ class SubspaceNormal(AbstractVectorNormal):
         return self.loc + self.scale * (
             noise + (inside @ self.inner_tril.T - inside) @ self.basis.T
         )
+
+    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+        return self._batched_log_prob(value)
 
     def _log_prob(self, value: jax.Array) -> jax.Array:
         unit = (value - self.loc) / self.scale

@@ -1,4 +1,4 @@
-"""What normal distributions of one vector share: batches of them, and NumPyro's protocol."""
+"""Abstract base class of multivariate normal distributions: batches and NumPyro's protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpyro.distributions.batch_util import promote_batch_shape
 
 
 class AbstractVectorNormal(Distribution):
-    """Abstract base class of normal distributions of vectors.
+    """Abstract base class of multivariate normal distributions.
 
     Subclasses say what holds for one distribution. `jax.vmap` over functions that return a
     distribution, and NumPyro's `scan`, make leading axes of all its arrays: these are a batch.
@@ -27,11 +27,11 @@ class AbstractVectorNormal(Distribution):
     @property
     @abc.abstractmethod
     def _mapped_ndim(self) -> int:
-        """How many leading axes all arrays have."""
+        """Number of leading axes that all arrays have."""
 
     @abc.abstractmethod
     def _log_prob(self, value: jax.Array) -> jax.Array:
-        """Of values of shape `(..., n)`."""
+        """The log density of values of shape `(..., n)`."""
 
     @abc.abstractmethod
     def _sample(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -53,7 +53,8 @@ class AbstractVectorNormal(Distribution):
             function = jax.vmap(function)
         return function(self, *args)
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+    def _batched_log_prob(self, value: Any) -> jax.Array:
+        """`log_prob` for a batch of distributions, with NumPyro's checks."""
         value, size = jnp.asarray(value), self.loc.shape[-1]
         name = type(self).__name__
         if value.shape[-1:] != (size,):
@@ -87,7 +88,7 @@ class AbstractVectorNormal(Distribution):
         return jnp.moveaxis(function(self, jax.random.split(key, mapped)), front, at)
 
     def _axes(self, start: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Where the axes of the batch stand behind `start` others, and in front of all."""
+        """Positions of the batch axes behind `start` others, and in front of all."""
         return tuple(range(start, start + self._mapped_ndim)), tuple(range(self._mapped_ndim))
 
     def entropy(self) -> jax.Array:

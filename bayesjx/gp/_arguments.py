@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import check_key
+from .._core import check_key, default_jitter
 from ..kernels import AbstractKernel
 
 
@@ -70,7 +70,7 @@ def checked_jitter(jitter: Any, dtype: Any) -> float:
         ValueError: it is negative or no number.
     """
     if jitter is None:
-        return 1e-6 if dtype == jnp.float64 else 1e-4
+        return default_jitter(dtype)
     if not isinstance(jitter, int | float) or not 0 <= jitter < math.inf:
         raise ValueError(f"jitter must be a number, 0 or more, got {jitter!r}")
     return float(jitter)

@@ -193,7 +193,7 @@ def _optimum(
         residual: observations less their mean, shape `(n,)`.
     """
     eye = jnp.eye(len(phi), dtype=phi.dtype)
-    tril = solve_triangular(covariance._tril(), eye, lower=True).T[::-1, ::-1]
+    tril = solve_triangular(covariance.inner_cholesky(), eye, lower=True).T[::-1, ::-1]
     diagonal = covariance.diagonal
     mean = tril @ (tril.T @ (phi @ (residual / diagonal)))
     # Once corrected: in float32 the factor comes from a QR decomposition and deserves it.

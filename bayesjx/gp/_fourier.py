@@ -12,10 +12,8 @@ import jax.numpy as jnp
 from jax import random
 
 from .. import kernels
-from ..kernels import ArcCosine, Coregion
-from ..kernels._distances import safe_sqrt
-from ..kernels._kernel import points
-from ..kernels._parameters import amplitude, check_coordinates, valid
+from .._core import nan_if_negative, safe_sqrt
+from ..kernels import ArcCosine, check_coordinates, Coregion, real_points, valid_variance
 from ._spectrum import (
     check_one_coordinate,
     HARMONICS,
@@ -60,7 +58,7 @@ class Units(eqx.Module):
         fields = kernel._augmented(x) @ self.weights.astype(x.dtype).T
         on = fields > 0
         units = jnp.where(on, fields, 0) ** kernel.order if kernel.order else on.astype(x.dtype)
-        return _root(2 * amplitude(kernel, x.dtype) / len(self.weights)) * units
+        return _root(2 * valid_variance(kernel, x.dtype) / len(self.weights)) * units
 
 
 class Outputs(eqx.Module):
@@ -120,7 +118,7 @@ class Tensor(eqx.Module):
 
 def _root(variance: jax.Array) -> jax.Array:
     """With derivative 0 at 0, and NaN of what is negative."""
-    return safe_sqrt(valid(variance))
+    return safe_sqrt(nan_if_negative(variance))
 
 
 class FourierFeatures(eqx.Module):
@@ -144,7 +142,7 @@ class FourierFeatures(eqx.Module):
         return sum(eqx.filter_eval_shape(part, at_one).shape[1] for part in self.parts)
 
     def __call__(self, x: Any) -> jax.Array:
-        x = points("x", x)
+        x = real_points("x", x)
         if x.shape[1] != self.dim:
             raise ValueError(f"the features are of {self.dim} coordinates, points have {x.shape}")
         return jnp.concatenate([part(x) for part in self.parts], axis=1).astype(x.dtype)
@@ -205,7 +203,7 @@ def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[Any
 @_features.register
 def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
     check_coordinates(kernel, "period", dim)
-    frequency = jnp.broadcast_to(2 * jnp.pi / valid(kernel.period), (dim,))
+    frequency = jnp.broadcast_to(2 * jnp.pi / nan_if_negative(kernel.period), (dim,))
     return (Waves(frequency[None], kernel.variance[None]),)
 
 
@@ -216,7 +214,7 @@ def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[Any
     for name in ("lengthscale", "period"):
         check_coordinates(kernel, name, dim)
     weights = jnp.exp(harmonics(jnp.broadcast_to(kernel.lengthscale, (1,)))[0])
-    period = jnp.broadcast_to(valid(kernel.period), (1,))
+    period = jnp.broadcast_to(nan_if_negative(kernel.period), (1,))
     frequencies = 2 * jnp.pi * jnp.arange(HARMONICS) / period
     return (Waves(frequencies[:, None], kernel.variance * weights),)
 

@@ -14,9 +14,7 @@ from numpyro import distributions as dist
 
 from .. import ops
 from .._core import checked_finite, eigh, refuse_where
-from ..ops._iterative import scatter
-from ..ops._khatri_rao import explained_by_rows
-from ..ops._operator import symmetric_solve
+from ..ops import explained_variance, scatter_rows, symmetric_solve
 from ._arguments import check_draws
 from ._inputs import all_points, axis_factors, Grid
 from ._posterior import AbstractGPPosterior, dense_draws, with_noise
@@ -67,7 +65,7 @@ class GridPosterior(AbstractGPPosterior):
         if isinstance(self.operator, (ops.KronPlusNoise, ops.Masked)):
             left = self.operator.marginal_variance(cross, variance)
         else:
-            left = variance - explained_by_rows(self.operator, cross)
+            left = variance - explained_variance(self.operator, cross)
         return mean, jnp.maximum(left, jnp.finfo(left.dtype).eps * variance)
 
     def mean(self, x: Any) -> jax.Array:
@@ -258,7 +256,7 @@ def grid_cross(prior: GP, x: Any, grid: Grid) -> Any:
 def _on_grid(columns: jax.Array, operator: Any, size: int) -> jax.Array:
     """Columns of the observed cells, `(n_o, k)`, with zeros for the others, `(N, k)`."""
     if isinstance(operator, ops.Masked):
-        return scatter(columns, operator.observed, size)
+        return scatter_rows(columns, operator.observed, size)
     return columns
 
 

@@ -12,9 +12,7 @@ import jax.numpy as jnp
 
 from .. import kernels, ops
 from .._core import checked_finite, known_field
-from ..kernels._kernel import points
-from ..kernels._parameters import amplitude, check_coordinates
-from ..ssm._state_space import HARMONICS
+from ..kernels import check_coordinates, real_points, valid_variance
 from ._arguments import real_array
 
 
@@ -34,7 +32,7 @@ class Grid(eqx.Module):
     def __init__(self, *axes: Any):
         if not axes:
             raise ValueError("Grid: at least one axis is needed")
-        checked = [points(f"axis {i}", axis) for i, axis in enumerate(axes)]
+        checked = [real_points(f"axis {i}", axis) for i, axis in enumerate(axes)]
         self.axes = tuple(checked_finite(f"Grid: axis {i}", axis) for i, axis in enumerate(checked))
 
     @property
@@ -83,7 +81,7 @@ class Times(eqx.Module):
     backend: str = eqx.field(static=True)
     harmonics: int = eqx.field(static=True)
 
-    def __init__(self, times: Any, backend: str = "auto", harmonics: int = HARMONICS):
+    def __init__(self, times: Any, backend: str = "auto", harmonics: int = 6):
         if jnp.ndim(times) != 1 or jnp.size(times) == 0:
             raise ValueError(f"Times: shape (n,), not empty, is needed; got {jnp.shape(times)}")
         self.times, self.backend, self.harmonics = times, backend, harmonics
@@ -146,7 +144,7 @@ def as_points(x: Any, name: str = "x") -> jax.Array:
     Raises:
         ValueError: not numbers, or not one or two axes.
     """
-    return x.points() if isinstance(x, Grid | Times) else points(name, real_array(name, x))
+    return x.points() if isinstance(x, Grid | Times) else real_points(name, real_array(name, x))
 
 
 def axis_factors(kernel: kernels.AbstractKernel, x: Grid, y: Grid) -> list[jax.Array]:
@@ -178,13 +176,13 @@ def _factors(kernel: Any, x: Grid, y: Grid) -> list[jax.Array] | None:
 @_factors.register
 def _(kernel: kernels.Constant, x: Grid, y: Grid) -> list[jax.Array]:
     ones = [jnp.ones((len(a), len(b)), a.dtype) for a, b in zip(x.axes, y.axes, strict=True)]
-    return [amplitude(kernel, x.dtype) * ones[0], *ones[1:]]
+    return [valid_variance(kernel, x.dtype) * ones[0], *ones[1:]]
 
 
 @_factors.register
 def _(kernel: kernels.Scaled, x: Grid, y: Grid) -> list[jax.Array] | None:
     inner = _factors(kernel.kernel, x, y)
-    return inner and [amplitude(kernel, x.dtype) * inner[0], *inner[1:]]
+    return inner and [valid_variance(kernel, x.dtype) * inner[0], *inner[1:]]
 
 
 @_factors.register

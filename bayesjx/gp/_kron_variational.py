@@ -28,7 +28,7 @@ from .._core import (
     trained,
 )
 from ..likelihoods import expected_log_prob, held, Likelihood, predictive
-from ..ops._kron import kron_mm, outer
+from ..ops import kron_mm, outer_grid
 from ._arguments import check_draws, check_optimizer, checked_jitter, real_array
 from ._grid_posterior import (
     cell_values,
@@ -111,7 +111,7 @@ class KronVariational(eqx.Module):
         """Mean and variance of the function at all cells, shape `(N,)` both."""
         trils, _ = self._trils()
         mean, rows = self._mean_and_rows(trils)
-        return mean, outer(rows).reshape(-1)
+        return mean, outer_grid(rows).reshape(-1)
 
     def elbo(
         self, cells: Any, y: Any, num_data: int | None = None, *, key: jax.Array | None = None
@@ -223,7 +223,7 @@ class KronVariationalPosterior(AbstractGPPosterior):
         pairs = zip(rows.factors, self.scale_trils, strict=True)
         own = [jnp.sum((f @ r) ** 2, axis=1) for f, r in pairs]
         if isinstance(x, Grid):
-            change = (outer(own) - outer(known)).reshape(-1)
+            change = (outer_grid(own) - outer_grid(known)).reshape(-1)
         else:
             change = jnp.prod(jnp.stack(own), axis=0) - jnp.prod(jnp.stack(known), axis=0)
         return mean, jnp.maximum(variance + change, jnp.finfo(variance.dtype).eps * variance)

@@ -15,9 +15,7 @@ from numpyro import distributions as dist
 from .. import ops
 from .._core import cho_solve, cholesky_each, eigenvalues
 from ..likelihoods import Likelihood, predictive
-from ..ops._iterative import cg_solve, checked, Inverse, scatter, Submatrix
-from ..ops._khatri_rao import by_rows
-from ..ops._kron import outer
+from ..ops import cg_solve, converged_value, Inverse, map_rows, outer_grid, scatter_rows, Submatrix
 from ._arguments import check_draws
 from ._grid_posterior import checked_points, grid_cross, joint_roots, prior_variance
 from ._inputs import all_points, Grid
@@ -80,10 +78,16 @@ class Curvature(ops.AbstractOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         return x + self.half[:, None] * self._restricted()._mm(self.half[:, None] * x)
 
+    def _diag(self) -> jax.Array:
+        return 1 + self.half**2 * self._restricted().diag()
+
+    def _root(self) -> ops.AbstractOperator:
+        raise ValueError("Curvature has no root")
+
     def _solve(self, b: jax.Array) -> jax.Array:
         if isinstance(self.covariance, ops.Dense):
             return self._dense()._solve(b)
-        return checked(self._cg(b), "laplace")
+        return converged_value(self._cg(b), "laplace")
 
     def _logdet(self) -> jax.Array:
         return self._dense()._logdet()
@@ -146,7 +150,7 @@ class LaplacePosterior(AbstractGPPosterior):
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
         cross = self._cross(x)
         mean = self.prior.mean_at(checked_points(x)) + cross @ self.weights
-        explained = by_rows(cross, Partial(_explained, self.curvature, self.observed))
+        explained = map_rows(cross, Partial(_explained, self.curvature, self.observed))
         return mean, clipped(prior_variance(self.prior, x), explained)
 
     def mean(self, x: Any) -> jax.Array:
@@ -178,7 +182,7 @@ class LaplacePosterior(AbstractGPPosterior):
         error = random.normal(error, before.shape, before.dtype)
         moved = half * self.curvature._solve(half * before + error)
         if self.observed is not None:
-            moved = scatter(moved, self.observed, self.x.size)
+            moved = scatter_rows(moved, self.observed, self.x.size)
         draws = new.mm(noise) - self._cross(x).mm(moved)
         return (self.mean(x)[:, None] + draws).T.reshape(*sample_shape, x.size)
 
@@ -232,7 +236,7 @@ class LaplacePosterior(AbstractGPPosterior):
         values = []
         for factor in self.prior.covariance(self.x).factors:  # ty: ignore
             values.append(jnp.maximum(eigenvalues(factor), 0))
-        spectrum = jnp.sort(outer(values).reshape(-1))
+        spectrum = jnp.sort(outer_grid(values).reshape(-1))
         weight = self.curvature.half**2
         weight = jnp.sort(jnp.pad(weight, (self.x.size - weight.size, 0)))
         most = jnp.sum(jnp.log1p(spectrum * weight))

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 
 from .. import ops
 from .._core import refuse_where
-from ..kernels import AbstractKernel, Coregion
-from ..kernels._kernel import points
+from ..kernels import AbstractKernel, Coregion, real_points
 from ._arguments import check_kernel, integer, real_array
 from ._inputs import all_points, Grid
 
@@ -80,7 +79,7 @@ def at_output(x: Any, output: int) -> jax.Array:
         Shape `(n, d + 1)`.
     """
     integer("output", output, 0)
-    x = points("x", real_array("x", x))
+    x = real_points("x", real_array("x", x))
     return jnp.concatenate([x, jnp.full((len(x), 1), output, x.dtype)], axis=1)
 
 

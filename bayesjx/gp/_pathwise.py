@@ -19,7 +19,7 @@ from ._fourier import fourier_features, FourierFeatures
 from ._grid_posterior import _on_grid, checked_points, grid_cross, GridPosterior
 from ._heteroscedastic import HeteroscedasticPosterior
 from ._inputs import all_points, Grid
-from ._posterior import AbstractGPPosterior
+from ._posterior import AbstractGPPosterior, pathwise_draws
 from ._process import GP
 
 CHUNK = 1024  # points at which the prior's features are held at a time
@@ -98,6 +98,13 @@ def pathwise(
     drawn = in_chunks(lambda some: phi(some) @ weights.T, seen, CHUNK)
     updates = _updates(posterior, from_data, drawn.T)
     return PathwiseSamples(posterior.prior, phi, weights, centres, updates)
+
+
+@pathwise_draws.register
+def _(
+    posterior: AbstractGPPosterior, key: jax.Array, num_samples: int, num_features: int
+) -> PathwiseSamples:
+    return pathwise(key, posterior, num_samples, num_features=num_features)
 
 
 @functools.singledispatch

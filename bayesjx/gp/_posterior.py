@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from numpyro import distributions as dist
 from .. import ops
 from ..distributions import StructuredNormal
 from ..likelihoods import AbstractPosterior
-from ..ops._dense import left_of
+from ..ops import residual_covariance
 from ._arguments import check_draws
 from ._inputs import as_points
 from ._process import GP
@@ -37,13 +38,19 @@ class AbstractGPPosterior(AbstractPosterior):
         """
         points = as_points(x)
         prior = jnp.mean(self.prior.kernel.diag(points))
-        return StructuredNormal(self.mean(points), left_of(self.covariance(points), prior))
+        return StructuredNormal(
+            self.mean(points), residual_covariance(self.covariance(points), prior)
+        )
 
     def pathwise(self, key: jax.Array, num_samples: int, *, num_features: int = 2000) -> Any:
         """Draws of the posterior as functions, see `bayesjx.gp.pathwise`."""
-        from ._pathwise import pathwise  # which knows the kinds of posteriors
+        return pathwise_draws(self, key, num_samples, num_features)
 
-        return pathwise(key, self, num_samples, num_features=num_features)
+
+@functools.singledispatch
+def pathwise_draws(posterior: Any, key: jax.Array, num_samples: int, num_features: int) -> Any:
+    """Draws as functions, registered in `_pathwise`, which imports the kinds of posteriors."""
+    raise NotImplementedError(f"pathwise draws of a {type(posterior).__name__}")
 
 
 def dense_draws(

@@ -13,10 +13,9 @@ import numpy as np
 from numpyro.distributions import constraints
 
 from .. import ops
-from .._core import checked_finite, constrained_field, refuse_where
+from .._core import checked_finite, constrained_field, nan_if_negative, refuse_where
 from ..distributions import StructuredNormal
 from ..kernels import AbstractKernel
-from ..kernels._parameters import valid
 from ..ssm import MarkovGP
 from ._arguments import check_kernel, checked_jitter, real_array
 from ._inputs import all_points, as_points, covariance, Grid, Times
@@ -195,7 +194,7 @@ class GP(eqx.Module):
                 got = self.noise_var.shape
                 raise ValueError(f"noise_var is {got} and there are {size} observations")
             return self.noise_var
-        noise_var = valid(self.noise_var).astype(_dtype(x))
+        noise_var = nan_if_negative(self.noise_var).astype(_dtype(x))
         if noise_var.ndim == 0:
             return ops.ScaledIdentity(noise_var, size)
         if noise_var.shape != (size,):

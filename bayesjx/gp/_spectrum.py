@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import random
 
 from .. import kernels
-from .._core import compiled
-from ..kernels._parameters import check_coordinates, valid
+from .._core import compiled, nan_if_negative
+from ..kernels import check_coordinates
 
 HARMONICS = 256  # of a periodic kernel; with ten standard deviations they reach ℓ > 0.04
 SHORTEST = 8 / HARMONICS  # lengthscale whose harmonics end there; the rest is below 1e-14
@@ -72,7 +72,7 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     dtype = parameter_dtype(kernel)
     normal, gamma = random.split(key)
-    alpha = valid(kernel.alpha)
+    alpha = nan_if_negative(kernel.alpha)
     rate = random.gamma(gamma, alpha.astype(dtype), (num, 1), dtype) / alpha
     draw = jnp.sqrt(rate) * random.normal(normal, (num, dim), dtype)
     return draw / _lengthscale(kernel, dim), _even(kernel, num)
@@ -84,10 +84,10 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
-    which, weights = _components(order, valid(kernel.weights), num)
+    which, weights = _components(order, nan_if_negative(kernel.weights), num)
     scale = jnp.sqrt(2 * kernel.rates[which])
     draw = scale * random.normal(draw, (num,), parameter_dtype(kernel))
-    return (2 * jnp.pi * valid(kernel.frequencies)[which] + draw)[:, None], weights
+    return (2 * jnp.pi * nan_if_negative(kernel.frequencies)[which] + draw)[:, None], weights
 
 
 @spectrum.register
@@ -96,9 +96,12 @@ def _(
 ) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
-    which, weights = _components(order, valid(kernel.weights), num)
-    draw = valid(kernel.rates)[which] * _student(draw, num, 1, 5, parameter_dtype(kernel))[:, 0]
-    return (2 * jnp.pi * valid(kernel.frequencies)[which] + draw)[:, None], weights
+    which, weights = _components(order, nan_if_negative(kernel.weights), num)
+    draw = (
+        nan_if_negative(kernel.rates)[which]
+        * _student(draw, num, 1, 5, parameter_dtype(kernel))[:, 0]
+    )
+    return (2 * jnp.pi * nan_if_negative(kernel.frequencies)[which] + draw)[:, None], weights
 
 
 @spectrum.register
@@ -114,13 +117,15 @@ def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax
     ratio = jnp.exp(jnp.sum(log_mass - jax.lax.stop_gradient(log_mass), axis=0))
     # Coordinates need signs of their own: waves of the sum alone are no product of cosines.
     signed = chosen * random.rademacher(sign, (num, dim), ratio.dtype)
-    return 2 * jnp.pi * signed / valid(kernel.period), ratio * valid(kernel.variance) / num
+    return 2 * jnp.pi * signed / nan_if_negative(kernel.period), ratio * nan_if_negative(
+        kernel.variance
+    ) / num
 
 
 @spectrum.register
 def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     check_coordinates(kernel, "period", dim)
-    frequency = jnp.broadcast_to(2 * jnp.pi / valid(kernel.period), (num, dim))
+    frequency = jnp.broadcast_to(2 * jnp.pi / nan_if_negative(kernel.period), (num, dim))
     return frequency, _even(kernel, num)
 
 
@@ -132,7 +137,7 @@ def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[jax
 @spectrum.register
 def _(kernel: kernels.Scaled, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     frequencies, weights = spectrum(kernel.kernel, key, num, dim)
-    return frequencies, valid(kernel.variance) * weights
+    return frequencies, nan_if_negative(kernel.variance) * weights
 
 
 @spectrum.register
@@ -190,7 +195,7 @@ def harmonics(lengthscale: jax.Array) -> jax.Array:
         f"fourier_features: a lengthscale of Periodic is below {SHORTEST}, where more than "
         f"{HARMONICS} harmonics are needed",
     )
-    return _harmonics(valid(lengthscale) ** -2)
+    return _harmonics(nan_if_negative(lengthscale) ** -2)
 
 
 @compiled
@@ -238,11 +243,11 @@ def no_features(kernel: Any) -> ValueError:
 
 def _lengthscale(kernel: Any, dim: int) -> jax.Array:
     check_coordinates(kernel, "lengthscale", dim)
-    return valid(kernel.lengthscale)
+    return nan_if_negative(kernel.lengthscale)
 
 
 def _even(kernel: Any, num: int) -> jax.Array:
-    return jnp.broadcast_to(valid(kernel.variance) / num, (num,))
+    return jnp.broadcast_to(nan_if_negative(kernel.variance) / num, (num,))
 
 
 def _student(key: jax.Array, num: int, dim: int, degrees: int, dtype: Any) -> jax.Array:

@@ -13,8 +13,7 @@ import numpy as np
 
 from .. import ops
 from .._core import checked_finite, refuse_where, trained
-from ..kernels import AbstractKernel
-from ..kernels._kernel import points as as_points
+from ..kernels import AbstractKernel, real_points
 from ..likelihoods import expectation, Gaussian, held, in_support, Likelihood
 from ._arguments import checked_jitter, integer
 from ._collapsed import SparsePosterior
@@ -153,7 +152,7 @@ class AbstractSVGP(eqx.Module):
 
     def batch(self, x: Any, y: Any, num_data: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Inputs and responses, checked, and what the sum over them is multiplied with."""
-        x = as_points("x", x)
+        x = real_points("x", x)
         guard = jnp.ones((), self.inducing_points.dtype)
         if isinstance(x, jax.core.Tracer):  # as in `in_support`
             bad = ~jnp.all(jnp.isfinite(x))

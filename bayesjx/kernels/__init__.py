@@ -1,7 +1,8 @@
-"""Covariance functions and their algebra, written once for every part of the library."""
+"""Covariance functions (kernels) of Gaussian processes, and their algebra."""
 
 from ._coregion import Coregion as Coregion
 from ._kernel import (
+    AbstractConstantVariance as AbstractConstantVariance,
     AbstractKernel as AbstractKernel,
     Constant as Constant,
     OnDims as OnDims,
@@ -11,7 +12,16 @@ from ._kernel import (
     Transformed as Transformed,
 )
 from ._linear import ArcCosine as ArcCosine, Linear as Linear, Polynomial as Polynomial
-from ._spectral import SpectralMixture as SpectralMixture, StudentMixture as StudentMixture
+from ._parameters import (
+    check_coordinates as check_coordinates,
+    real_points as real_points,
+    valid_variance as valid_variance,
+)
+from ._spectral import (
+    AbstractMixture as AbstractMixture,
+    SpectralMixture as SpectralMixture,
+    StudentMixture as StudentMixture,
+)
 from ._stationary import (
     AbstractStationary as AbstractStationary,
     Cosine as Cosine,
@@ -24,4 +34,10 @@ from ._stationary import (
     RBF as RBF,
     White as White,
 )
-from ._temporal import IntegratedWiener as IntegratedWiener, SHO as SHO, Wiener as Wiener
+from ._temporal import (
+    AbstractFromOrigin as AbstractFromOrigin,
+    damped_waves as damped_waves,
+    IntegratedWiener as IntegratedWiener,
+    SHO as SHO,
+    Wiener as Wiener,
+)

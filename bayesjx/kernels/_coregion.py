@@ -1,4 +1,4 @@
-"""Covariances between outputs: a kernel of an index."""
+"""Coregionalisation: covariances between outputs, as a kernel of their index."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions import constraints
 
 from .._core import constrained_field, nan_unless_valid, refuse_where
@@ -15,16 +16,16 @@ from ._parameters import finite, numbers
 
 
 class Coregion(AbstractKernel):
-    r"""$B_{ij}$ with $B = W W^\top + \mathrm{diag}(\kappa)$: how $p$ outputs vary together.
+    r"""Coregionalisation kernel $B = W W^\top + \mathrm{diag}(\kappa)$ of $p$ outputs.
 
     Points are the numbers $0, \dots, p - 1$ of the outputs, held as floats. Times a kernel of the
     other coordinates, `Coregion(W, kappa).on(-1) * RBF(1.0).on(slice(0, -1))`, it is the intrinsic
-    coregionalisation model; `gp.icm` writes that. What is known to be no such number is refused;
-    where it is known only at run time, the covariance is NaN.
+    coregionalisation model; `gp.icm` writes that. Other numbers are an error where they are
+    known when traced; at run time the covariance is NaN.
 
     Args:
         factor: $W$, shape `(p, r)`: how the outputs load on $r$ shared functions.
-        diagonal: $\kappa$, shape `(p,)`, not negative: variances of what each has for itself.
+        diagonal: $\kappa$, shape `(p,)`, not negative: variances of independent parts of each.
 
     Raises:
         ValueError: the shapes do not fit, or `diagonal` is known and negative.
@@ -35,8 +36,8 @@ class Coregion(AbstractKernel):
         section 4.2.
     """
 
-    factor: jax.Array
-    diagonal: jax.Array = constrained_field(constraints.nonnegative)
+    factor: Float[Array, "p r"]
+    diagonal: Float[Array, " p"] = constrained_field(constraints.nonnegative)
 
     def __init__(self, factor: Any, diagonal: Any):
         factor, diagonal = numbers("factor", factor), numbers("diagonal", diagonal)
@@ -51,26 +52,26 @@ class Coregion(AbstractKernel):
 
     @property
     def num_outputs(self) -> int:
-        """How many outputs there are, $p$."""
+        """Number of outputs, $p$."""
         return len(self.factor)
 
-    def matrix(self) -> jax.Array:
+    def matrix(self) -> Float[Array, "p p"]:
         """Covariances of the outputs, $B$, shape `(p, p)`."""
         return nan_unless_valid(self, self.factor @ self.factor.T + jnp.diag(self.diagonal))
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         rows, row_is_one = self.index(x)
         columns, column_is_one = self.index(y)
-        found = self.matrix().astype(x.dtype)[rows[:, None], columns]
-        return jnp.where(row_is_one[:, None] & column_is_one, found, jnp.nan)
+        covariances = self.matrix().astype(x.dtype)[rows[:, None], columns]
+        return jnp.where(row_is_one[:, None] & column_is_one, covariances, jnp.nan)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         index, is_one = self.index(x)
         own = nan_unless_valid(self, jnp.sum(self.factor**2, axis=1) + self.diagonal)
         return jnp.where(is_one, own.astype(x.dtype)[index], jnp.nan)
 
-    def index(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The outputs that points stand for.
+    def index(self, x: Float[Array, "n _"]) -> tuple[Int[Array, " n"], Bool[Array, " n"]]:
+        """The outputs that points denote.
 
         Args:
             x: shape `(n, 1)`.

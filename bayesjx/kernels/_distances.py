@@ -7,11 +7,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._core import safe_sqrt
 
 EXPANDED_FROM = 4  # dimensions from which |x|² + |y|² - 2xy is faster than the differences
 
 
-def squared_distances(x: jax.Array, y: jax.Array, scale: Any = 1.0) -> jax.Array:
+def squared_distances(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], scale: Any = 1.0
+) -> Float[Array, "n m"]:
     r"""$\|(x_i - y_j) / \ell\|^2$ of all points of `x` `(n, d)` and `y` `(m, d)`, shape `(n, m)`.
 
     By differences, which lose no digits, in few dimensions or in single precision; else by a
@@ -54,7 +59,9 @@ def _by_differences(x: jax.Array, y: jax.Array, scale: jax.Array) -> jax.Array:
     return total if rate.ndim else total * rate * rate
 
 
-def by_differences(x: jax.Array, y: jax.Array, scale: Any) -> jax.Array:
+def by_differences(
+    x: Float[Array, "n d"], y: Float[Array, "m d"], scale: Any
+) -> Float[Array, "n m"]:
     """Squared distances as sums of squared differences.
 
     Points are subtracted before anything else: of products XLA may round one and not the other,
@@ -81,8 +88,8 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     return _by_differences(*primals), jax.jvp(of_scaled, primals, tangents)[1]
 
 
-def common_offset(x: jax.Array) -> jax.Array:
-    """What can be taken off the points `(n, d)` without rounding, shape `(d,)`.
+def common_offset(x: Float[Array, "n d"]) -> Float[Array, " d"]:
+    """An offset that can be subtracted from points `(n, d)` without rounding, shape `(d,)`.
 
     The mean of least and largest where those have one sign and differ by less than a factor of 2,
     by Sterbenz's lemma; else 0. It has no derivative.
@@ -94,7 +101,7 @@ def common_offset(x: jax.Array) -> jax.Array:
 
 
 def at_least(value: jax.Array, bound: float) -> jax.Array:
-    """The value, raised to the bound where rounding took it below, with the derivative of before.
+    """The maximum of value and bound, for rounding errors, with the derivative of the value.
 
     That of `maximum` is halved at the bound, which is where points coincide.
     """
@@ -104,15 +111,6 @@ def at_least(value: jax.Array, bound: float) -> jax.Array:
 def at_most(value: jax.Array, bound: float) -> jax.Array:
     """As `at_least`, from above."""
     return value + jax.lax.stop_gradient(jnp.minimum(value, bound) - value)
-
-
-def safe_sqrt(x: jax.Array) -> jax.Array:
-    """The root, with derivative 0 at 0.
-
-    Not the usual pair of `where`: XLA may compute a distance of 0 twice, once with rounding and
-    once without, and then the two conditions differ and the value is wrong.
-    """
-    return jnp.sqrt(jnp.maximum(x, 1e-36))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

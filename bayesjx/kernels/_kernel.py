@@ -13,22 +13,23 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .._core import check_known, constrained_field
-from ._parameters import amplitude, point, points, scalar
+from ._parameters import point, real_points, scalar, valid_variance
 
 
 class AbstractKernel(eqx.Module):
-    r"""A covariance function $k(x, x')$ of points, which are vectors of shape `(d,)`.
+    r"""Abstract base class of covariance functions $k(x, x')$ of points of shape `(d,)`.
 
     Sums and products of kernels are kernels; a number times a kernel scales the variance.
     Parameters are plain arrays; their fields declare a constraint (lengthscales are positive, say),
-    which optimisers keep to. Values that are known to break it are refused; where they are known
+    which optimisers satisfy. Values that are known to break it are an error; where they are known
     only at run time, covariances are NaN.
 
-    A kernel knows nothing of its users: how a Gram matrix is structured on a grid, or which state
-    space stands for a kernel of time, is decided by those, on its type.
+    How a Gram matrix is structured on a grid, or which state space a kernel of time has, is
+    dispatched on its type in `bayesjx.gp` and `bayesjx.ssm`.
     """
 
     __array_ufunc__ = None  # so that NumPy leaves `array * kernel` to the kernel
@@ -37,14 +38,14 @@ class AbstractKernel(eqx.Module):
         check_known(self)
 
     @abc.abstractmethod
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         """Covariances of all points of `x` `(n, d)` with all of `y` `(m, d)`, shape `(n, m)`."""
 
     @abc.abstractmethod
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """Variances at the points of `x` `(n, d)`, shape `(n,)`."""
 
-    def __call__(self, x: Any, y: Any) -> jax.Array:
+    def __call__(self, x: Any, y: Any) -> Float[Array, ""]:
         """The covariance of two points, scalar; numbers stand for points with `d = 1`.
 
         Raises:
@@ -52,7 +53,7 @@ class AbstractKernel(eqx.Module):
         """
         return self.pairwise(*_alike(point("x", x), point("y", y)))[0, 0]
 
-    def gram(self, x: Any, y: Any = None) -> jax.Array:
+    def gram(self, x: Any, y: Any = None) -> Float[Array, "n m"]:
         """The matrix of covariances, dense.
 
         Args:
@@ -66,12 +67,12 @@ class AbstractKernel(eqx.Module):
             ValueError: wrong ranks, points of different dimensions, or of another dimension than
                 parameters of the kernel.
         """
-        x = points("x", x)
-        return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, points("y", y)))
+        x = real_points("x", x)
+        return self.pairwise(x, x) if y is None else self.pairwise(*_alike(x, real_points("y", y)))
 
-    def diag(self, x: Any) -> jax.Array:
+    def diag(self, x: Any) -> Float[Array, " n"]:
         """The variances at points of shape `(n, d)` or `(n,)`; shape `(n,)`."""
-        return self.variances(points("x", x))
+        return self.variances(real_points("x", x))
 
     def on(self, dims: int | slice | Sequence[int]) -> OnDims:
         """The kernel of some coordinates of the input.
@@ -80,8 +81,8 @@ class AbstractKernel(eqx.Module):
             dims: one of them, a slice, or a list; negative ones count from the last.
 
         Raises:
-            ValueError: it is none of these. Points that do not have these coordinates are refused
-                where the kernel meets them.
+            ValueError: it is none of these. Whether points have these coordinates is checked when
+                the kernel is evaluated.
         """
         return OnDims(self, dims)
 
@@ -93,8 +94,8 @@ class AbstractKernel(eqx.Module):
                 parameters trainable.
 
         Raises:
-            ValueError: it cannot be called. One that gives no such point is refused where the
-                kernel meets points.
+            ValueError: it cannot be called. Whether it returns points is checked when the kernel
+                is evaluated.
         """
         return Transformed(self, function)
 
@@ -111,6 +112,23 @@ class AbstractKernel(eqx.Module):
 
     def __rmul__(self, other: Any) -> AbstractKernel:
         return self * other
+
+
+class AbstractConstantVariance(AbstractKernel):
+    """Abstract base class of kernels that have the same variance at all points."""
+
+    @abc.abstractmethod
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        """The variance at points `(n, d)`, scalar, in their precision.
+
+        NaN where a parameter breaks its constraint.
+
+        Raises:
+            ValueError: a parameter has another number of values than points have coordinates.
+        """
+
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return jnp.full(len(x), self.amplitude(x))
 
 
 def _dims(dims: Any) -> tuple[int, ...] | slice:
@@ -147,60 +165,60 @@ def _check_kernels(name: str, *given: Any) -> None:
 
 
 class Sum(AbstractKernel):
-    """The sum of independent processes."""
+    """Sum of kernels: the covariance of a sum of independent processes."""
 
     terms: tuple[AbstractKernel, ...]
 
     def __check_init__(self):
         _check_kernels("terms", *self.terms)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return functools.reduce(operator.add, (term.pairwise(x, y) for term in self.terms))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return functools.reduce(operator.add, (term.variances(x) for term in self.terms))
 
 
 class Product(AbstractKernel):
-    """The product of kernels; over disjoint coordinates, Kronecker structure on a grid."""
+    """Product of kernels; over disjoint coordinates it has Kronecker structure on a grid."""
 
     terms: tuple[AbstractKernel, ...]
 
     def __check_init__(self):
         _check_kernels("terms", *self.terms)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return functools.reduce(operator.mul, (term.pairwise(x, y) for term in self.terms))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return functools.reduce(operator.mul, (term.variances(x) for term in self.terms))
 
 
 class Scaled(AbstractKernel):
-    """A kernel times a variance.
+    """Kernel times a variance.
 
     Args:
-        kernel: what is scaled.
+        kernel: the kernel.
         variance: not negative, scalar.
     """
 
     kernel: AbstractKernel
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, kernel: AbstractKernel, variance: Any):
         _check_kernels("kernel", kernel)
         self.kernel = kernel
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.kernel.pairwise(x, y)
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        return valid_variance(self, x.dtype) * self.kernel.pairwise(x, y)
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.kernel.variances(x)
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return valid_variance(self, x.dtype) * self.kernel.variances(x)
 
 
 class OnDims(AbstractKernel):
-    """A kernel of some coordinates."""
+    """Kernel of some coordinates of the input."""
 
     kernel: AbstractKernel
     dims: tuple[int, ...] | slice = eqx.field(static=True, converter=_dims)
@@ -209,39 +227,39 @@ class OnDims(AbstractKernel):
         _check_kernels("kernel", self.kernel)
 
     def columns(self, size: int) -> tuple[int, ...]:
-        """Which of `size` coordinates those are, counted from 0.
+        """The chosen ones of `size` coordinates, counted from 0.
 
         Raises:
             ValueError: there are fewer, none is chosen, or one twice.
         """
         if isinstance(self.dims, slice):
             named = [d for d in (self.dims.start, self.dims.stop) if d is not None]
-            found = tuple(range(size)[self.dims])
+            chosen = tuple(range(size)[self.dims])
             beyond = not all(-size <= d <= size for d in named)
         else:
             beyond = not all(-size <= d < size for d in self.dims)
-            found = tuple(d % size for d in self.dims) if size else ()
-        if beyond or len(set(found)) != len(found) or not found:
+            chosen = tuple(d % size for d in self.dims) if size else ()
+        if beyond or len(set(chosen)) != len(chosen) or not chosen:
             raise ValueError(
                 f"dims: the kernel is .on coordinates {self.dims} and points have {size}"
-                + ("" if beyond else "; none is chosen" if not found else "; one is chosen twice")
+                + ("" if beyond else "; none is chosen" if not chosen else "; one is chosen twice")
             )
-        return found
+        return chosen
 
-    def select(self, x: jax.Array) -> jax.Array:
-        """Those coordinates of points `(n, d)`; see `columns`."""
+    def select(self, x: Float[Array, "n _"]) -> Float[Array, "n e"]:
+        """The chosen coordinates of points `(n, d)`; see `columns`."""
         return x[:, np.asarray(self.columns(x.shape[1]))]
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        there = self.select(x)
-        return self.kernel.pairwise(there, there if y is x else self.select(y))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        chosen = self.select(x)
+        return self.kernel.pairwise(chosen, chosen if y is x else self.select(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.kernel.variances(self.select(x))
 
 
 class Transformed(AbstractKernel):
-    """A kernel of transformed points.
+    """Kernel of transformed points, as of the features of a network (deep kernel).
 
     References:
         Wilson, Hu, Salakhutdinov and Xing (2016), "Deep kernel learning", AISTATS.
@@ -255,50 +273,51 @@ class Transformed(AbstractKernel):
         if not callable(self.function):
             raise ValueError(f"function must be callable with a point, got {self.function!r:.80}")
 
-    def there(self, x: jax.Array) -> jax.Array:
+    def transformed(self, x: Float[Array, "n _"]) -> Float[Array, "n e"]:
         """The transformed points, shape `(n, e)`.
 
         Raises:
             ValueError: the function gives something else than a point.
         """
-        found: Any = jax.vmap(self.function)(x)
-        shape = getattr(found, "shape", None)
+        images: Any = jax.vmap(self.function)(x)
+        shape = getattr(images, "shape", None)
         if shape is None or len(shape) != 2:
             raise ValueError(
                 "function of a transformed kernel must give a point, shape (e,), for one of shape "
                 f"({x.shape[1]},); it gave {'no array' if shape is None else shape[1:]}"
             )
-        return found
+        return images
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        there = self.there(x)
-        return self.kernel.pairwise(there, there if y is x else self.there(y))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        transformed = self.transformed(x)
+        same = y is x
+        return self.kernel.pairwise(transformed, transformed if same else self.transformed(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return self.kernel.variances(self.there(x))
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return self.kernel.variances(self.transformed(x))
 
 
-class Constant(AbstractKernel):
-    """The same covariance everywhere: an unknown constant.
+class Constant(AbstractConstantVariance):
+    """Constant kernel: the same covariance everywhere, of an unknown constant.
 
     Args:
         variance: not negative, scalar.
     """
 
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.full((len(x), len(y)), amplitude(self, x.dtype))
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        return valid_variance(self, x.dtype)
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), amplitude(self, x.dtype))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        return jnp.full((len(x), len(y)), self.amplitude(x))
 
 
 def _alike(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Both points in the wider of their precisions."""
+    """Both sets of points in the wider of their precisions."""
     if x.shape[1] != y.shape[1]:
         raise ValueError(
             f"x and y must hold points of the same dimension, got {x.shape[1]} and {y.shape[1]}"

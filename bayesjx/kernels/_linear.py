@@ -1,4 +1,4 @@
-"""Kernels of inner products: linear, polynomial, and of random networks (arc-cosine)."""
+"""Kernels of inner products: linear, polynomial and arc-cosine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .._core import constrained_field, nan_unless_valid
@@ -14,44 +15,44 @@ from ._distances import at_most, safe_sqrt, squared_distances
 from ._kernel import AbstractKernel
 from ._parameters import (
     along,
-    amplitude,
     finite,
     finite_scalar,
     numbers,
     of_coordinates,
     one_or_each,
     scalar,
+    valid_variance,
 )
 
 
 class Linear(AbstractKernel):
-    r"""$(x - c)^\top S (x' - c)$: linear functions with independent normal slopes.
+    r"""Linear kernel $(x - c)^\top S (x' - c)$: linear functions with normal slopes.
 
     Args:
         variance: of the slopes, not negative, scalar or shape `(d,)`, $S$ its diagonal.
         centre: the point $c$ where all functions are 0, scalar or shape `(d,)`.
     """
 
-    centre: jax.Array
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    centre: Float[Array, "*c"]
+    variance: Float[Array, "*d"] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, centre: Any = 0.0):
         self.variance = one_or_each("variance", numbers("variance", variance))
         self.centre = one_or_each("centre", finite("centre", centre))
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         centre = along(self, "centre", x)
         variance = nan_unless_valid(self, along(self, "variance", x))
         return ((x - centre) * variance) @ (y - centre).T
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         centre = along(self, "centre", x)
         variance = nan_unless_valid(self, along(self, "variance", x))
         return jnp.sum((x - centre) ** 2 * variance, axis=1)
 
 
 class Polynomial(AbstractKernel):
-    r"""$(s\, x^\top x' + b)^p$: polynomials up to a degree.
+    r"""Polynomial kernel $(s\, x^\top x' + b)^p$.
 
     Args:
         degree: $p$, a positive integer.
@@ -60,8 +61,8 @@ class Polynomial(AbstractKernel):
     """
 
     degree: int = eqx.field(static=True)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
-    offset: jax.Array = constrained_field(constraints.nonnegative)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
+    offset: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
         if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
@@ -70,19 +71,19 @@ class Polynomial(AbstractKernel):
         self.variance = scalar("variance", variance)
         self.offset = scalar("offset", offset)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         return self._of(x @ y.T)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self._of(jnp.sum(x**2, axis=1))
 
     def _of(self, product: jax.Array) -> jax.Array:
-        slope, offset = amplitude(self, product.dtype), jnp.asarray(self.offset, product.dtype)
+        slope, offset = valid_variance(self, product.dtype), jnp.asarray(self.offset, product.dtype)
         return (slope * product + offset) ** self.degree
 
 
 class ArcCosine(AbstractKernel):
-    r"""Covariance of a layer of infinitely many units, $\|\tilde x\|^p \|\tilde x'\|^p J_p / \pi$.
+    r"""Arc-cosine kernel of an infinitely wide layer, $\|\tilde x\|^p \|\tilde x'\|^p J_p / \pi$.
 
     The inputs are scaled and get a bias, $\tilde x = (x / \ell, b)$; $J_p$ is a function of the
     angle between $\tilde x$ and $\tilde x'$. With order 1 it is twice the expected product of two
@@ -99,9 +100,9 @@ class ArcCosine(AbstractKernel):
     """
 
     order: int = eqx.field(static=True)
-    bias: jax.Array
-    lengthscale: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    bias: Float[Array, ""]
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(
         self, order: int = 1, lengthscale: Any = 1.0, bias: Any = 1.0, variance: Any = 1.0
@@ -113,21 +114,21 @@ class ArcCosine(AbstractKernel):
         self.bias = finite_scalar("bias", bias)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         units_x, sizes_x = self._directions(x)
         units_y, sizes_y = (units_x, sizes_x) if y is x else self._directions(y)
         # 1 - cos θ is half the squared distance of unit vectors, which keeps small angles exact.
         apart = at_most(squared_distances(units_x, units_y) / 2, 2.0)
         # A point 0 (without bias) has no direction: it is at right angles to all but itself.
         apart = jnp.where((sizes_x == 0)[:, None] ^ (sizes_y == 0), 1.0, apart)
-        scale = amplitude(self, x.dtype) / jnp.pi
+        scale = valid_variance(self, x.dtype) / jnp.pi
         sizes = (sizes_x[:, None] * sizes_y) ** self.order
         return scale * sizes * _ANGULAR[self.order](apart)
 
-    def variances(self, x: jax.Array) -> jax.Array:
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         squares = jnp.sum(self._augmented(x) ** 2, axis=1)
         at_equal = (1.0, 1.0, 3.0)[self.order]  # J_p / π where the angle is 0
-        return amplitude(self, x.dtype) * at_equal * squares**self.order
+        return valid_variance(self, x.dtype) * at_equal * squares**self.order
 
     def _augmented(self, x: jax.Array) -> jax.Array:
         bias = jnp.full((len(x), 1), self.bias, x.dtype)

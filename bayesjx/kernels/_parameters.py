@@ -1,4 +1,4 @@
-"""What kernels ask of their parameters and of points, and how both are checked."""
+"""Checks of parameters and points of kernels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .._core import nan_unless_valid
 
 
-def points(name: str, x: Any) -> jax.Array:
+def real_points(name: str, x: Any) -> Float[Array, "n d"]:
     """Points as `(n, d)`, floating-point.
 
     Raises:
@@ -24,7 +25,7 @@ def points(name: str, x: Any) -> jax.Array:
     return x[:, None] if x.ndim == 1 else x
 
 
-def point(name: str, x: Any) -> jax.Array:
+def point(name: str, x: Any) -> Float[Array, "1 d"]:
     """One point as `(1, d)`; a number has one coordinate.
 
     Raises:
@@ -124,12 +125,7 @@ def check_coordinates(kernel: Any, name: str, dim: int) -> None:
         )
 
 
-def valid(parameter: Any) -> jax.Array:
-    """The parameter, NaN where it is negative: what follows is then NaN, which samplers avoid."""
-    return jnp.where(parameter >= 0, parameter, jnp.nan)
-
-
-def amplitude(kernel: Any, dtype: Any) -> jax.Array:
+def valid_variance(kernel: Any, dtype: Any) -> jax.Array:
     """The kernel's variance, NaN if it or another parameter of it breaks its constraint.
 
     Kernels hold the others in squares, even functions or products, which would hide the sign from
@@ -139,7 +135,7 @@ def amplitude(kernel: Any, dtype: Any) -> jax.Array:
 
 
 def _refuse(name: str, value: jax.Array, bad: Any, wanted: str) -> jax.Array:
-    if not isinstance(value, jax.core.Tracer):  # traced ones belong to a density, see `amplitude`
+    if not isinstance(value, jax.core.Tracer):  # traced: a density refuses it, `valid_variance`
         if np.any(bad(np.asarray(value))):
             raise ValueError(f"{name} must {wanted}, got {value}")
     return value

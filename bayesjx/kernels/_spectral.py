@@ -1,23 +1,53 @@
-"""Kernels given by their spectrum: mixtures of frequencies with bands of two shapes."""
+"""Spectral mixture kernels, with normal or Student-t bands."""
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .._core import compiled, constrained_field, nan_unless_valid
-from ._kernel import AbstractKernel
+from ._kernel import AbstractConstantVariance
 from ._parameters import numbers
 
 
-class SpectralMixture(AbstractKernel):
-    r"""$\sum_q w_q e^{-a_q \tau^2} \cos(2 \pi \mu_q \tau)$, of one coordinate.
+class AbstractMixture(AbstractConstantVariance):
+    """Abstract base class of kernels whose spectrum is a mixture of bands, of one coordinate."""
 
-    Its spectrum is a mixture of normal densities around the frequencies $\pm\mu_q$; any stationary
-    covariance is the limit of such.
+    weights: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
+    rates: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
+    frequencies: Float[Array, " Q"] = constrained_field(constraints.nonnegative)
+
+    def __init__(self, weights: Any, rates: Any, frequencies: Any):
+        self.weights, self.rates, self.frequencies = _components(
+            weights=weights, rates=rates, frequencies=frequencies
+        )
+
+    @abc.abstractmethod
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        """The correlation of a band of frequency 0, as a function of lags and its rate."""
+
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        _check_one_coordinate(self, x)
+        return jnp.sum(nan_unless_valid(self, self.weights)).astype(x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        _check_one_coordinate(self, x)
+        parts = nan_unless_valid(self, self.weights), self.rates, self.frequencies
+        parts = tuple(jnp.asarray(part, x.dtype) for part in parts)
+        return _waves(x - y[:, 0], parts, self.decay())
+
+
+class SpectralMixture(AbstractMixture):
+    r"""Spectral mixture kernel $\sum_q w_q e^{-a_q \tau^2} \cos(2 \pi \mu_q \tau)$.
+
+    Of one coordinate. Its spectrum is a mixture of normal densities around the frequencies
+    $\pm\mu_q$; any stationary covariance is the limit of such.
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
@@ -33,27 +63,16 @@ class SpectralMixture(AbstractKernel):
         extrapolation", ICML.
     """
 
-    weights: jax.Array = constrained_field(constraints.nonnegative)
-    rates: jax.Array = constrained_field(constraints.nonnegative)
-    frequencies: jax.Array = constrained_field(constraints.nonnegative)
-
-    def __init__(self, weights: Any, rates: Any, frequencies: Any):
-        self.weights, self.rates, self.frequencies = _components(
-            weights=weights, rates=rates, frequencies=frequencies
-        )
-
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, _normal_decay)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return _variances(self, x)
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return _normal_decay
 
 
-class StudentMixture(AbstractKernel):
-    r"""$\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$, $z^2 = 5 \rho_q^2 \tau^2$.
+class StudentMixture(AbstractMixture):
+    r"""Student-t mixture kernel $\sum_q w_q (1 + z + z^2/3) e^{-z} \cos(2 \pi \mu_q \tau)$.
 
-    Its spectrum is a mixture of Student's t densities with five degrees of freedom: sharp lines
-    with heavy tails, as of processes that are twice differentiable.
+    Of one coordinate, with $z^2 = 5 \rho_q^2 \tau^2$. Its spectrum is a mixture of Student's t
+    densities with five degrees of freedom: sharp lines with heavy tails, as of processes that are
+    twice differentiable.
 
     Args:
         weights: variances $w_q$ of the components, not negative, shape `(Q,)`.
@@ -69,20 +88,8 @@ class StudentMixture(AbstractKernel):
         with Gaussian processes", ICLR.
     """
 
-    weights: jax.Array = constrained_field(constraints.nonnegative)
-    rates: jax.Array = constrained_field(constraints.nonnegative)
-    frequencies: jax.Array = constrained_field(constraints.nonnegative)
-
-    def __init__(self, weights: Any, rates: Any, frequencies: Any):
-        self.weights, self.rates, self.frequencies = _components(
-            weights=weights, rates=rates, frequencies=frequencies
-        )
-
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return _mixture(self, x, y, _student_decay)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return _variances(self, x)
+    def decay(self) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return _student_decay
 
 
 def _normal_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
@@ -96,12 +103,6 @@ def _student_decay(lag: jax.Array, rate: jax.Array) -> jax.Array:
     return (1 + z + z**2 / 3) * jnp.exp(-z)
 
 
-def _mixture(kernel: Any, x: jax.Array, y: jax.Array, decay: Any) -> jax.Array:
-    _check_one_coordinate(kernel, x)
-    parts = nan_unless_valid(kernel, kernel.weights), kernel.rates, kernel.frequencies
-    return _waves(x - y[:, 0], tuple(jnp.asarray(part, x.dtype) for part in parts), decay)
-
-
 @compiled
 def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax.Array:
     def add(total: jax.Array, component: Any) -> tuple[jax.Array, None]:
@@ -110,11 +111,6 @@ def _waves(lag: jax.Array, components: tuple[jax.Array, ...], decay: Any) -> jax
         return total + weight * decay(lag, rate) * wave, None
 
     return jax.lax.scan(add, jnp.zeros_like(lag), components)[0]  # no (Q, n, m) array
-
-
-def _variances(kernel: Any, x: jax.Array) -> jax.Array:
-    _check_one_coordinate(kernel, x)
-    return jnp.full(len(x), jnp.sum(nan_unless_valid(kernel, kernel.weights)), x.dtype)
 
 
 def _check_one_coordinate(kernel: Any, x: jax.Array) -> None:

@@ -1,4 +1,4 @@
-"""Stationary covariance functions: of the scaled distance, periodic and of cosines."""
+"""Stationary covariance functions: RBF, rational quadratic, Matérn, periodic, cosine, white."""
 
 from __future__ import annotations
 
@@ -7,54 +7,55 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .._core import constrained_field
 from ._distances import by_differences, common_offset, matern, squared_distances
-from ._kernel import AbstractKernel
-from ._parameters import along, amplitude, of_coordinates, scalar
+from ._kernel import AbstractConstantVariance
+from ._parameters import along, check_coordinates, of_coordinates, scalar, valid_variance
 
 
-class AbstractStationary(AbstractKernel):
-    r"""A kernel $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
+class AbstractStationary(AbstractConstantVariance):
+    r"""Abstract base class of kernels $\sigma^2 f(r^2)$ of the distance $r = \|(x - x') / \ell\|$.
 
     Written as a function of $r^2$, so that derivatives are right where points coincide.
     """
 
-    lengthscale: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
         self.variance = scalar("variance", variance)
 
     @abc.abstractmethod
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         """The correlation at squared scaled distances."""
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        return amplitude(self, x.dtype) * self.of_square(r2)
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype)
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        r2 = squared_distances(x, y, along(self, "lengthscale", x))
+        return self.amplitude(x) * self.of_square(r2)
 
 
 class RBF(AbstractStationary):
-    r"""Squared exponential, $\sigma^2 e^{-r^2 / 2}$: infinitely smooth.
+    r"""Squared exponential (RBF) kernel $\sigma^2 e^{-r^2 / 2}$: infinitely smooth.
 
     Args:
         lengthscale: positive, scalar or one for each coordinate (ARD), shape `(d,)`.
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return jnp.exp(-0.5 * r2)
 
 
-class RationalQuadratic(AbstractKernel):
-    r"""$\sigma^2 (1 + r^2 / 2\alpha)^{-\alpha}$: a mixture of squared exponentials.
+class RationalQuadratic(AbstractConstantVariance):
+    r"""Rational quadratic kernel $\sigma^2 (1 + r^2 / 2\alpha)^{-\alpha}$: a mixture of RBFs.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
@@ -62,78 +63,79 @@ class RationalQuadratic(AbstractKernel):
         variance: positive, scalar.
     """
 
-    lengthscale: jax.Array = constrained_field(constraints.positive)
-    alpha: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    alpha: Float[Array, ""] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, alpha: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
         self.alpha = scalar("alpha", alpha)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         alpha = jnp.asarray(self.alpha, x.dtype)
         r2 = squared_distances(x, y, along(self, "lengthscale", x))
-        scale = amplitude(self, x.dtype)
-        return scale * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype))
+        return self.amplitude(x) * jnp.exp(-alpha * jnp.log1p(r2 / (2 * alpha)))
 
 
 class Matern12(AbstractStationary):
-    r"""$\sigma^2 e^{-r}$, the Ornstein-Uhlenbeck process: continuous and rough.
+    r"""Matérn-1/2 kernel $\sigma^2 e^{-r}$: the Ornstein-Uhlenbeck process, continuous.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(0, r2)
 
 
 class Matern32(AbstractStationary):
-    r"""$\sigma^2 (1 + \sqrt3 r) e^{-\sqrt3 r}$: once differentiable.
+    r"""Matérn-3/2 kernel $\sigma^2 (1 + \sqrt3 r) e^{-\sqrt3 r}$: once differentiable.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(1, 3 * r2)
 
 
 class Matern52(AbstractStationary):
-    r"""$\sigma^2 (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}$: twice differentiable.
+    r"""Matérn-5/2 kernel $\sigma^2 (1 + \sqrt5 r + 5 r^2 / 3) e^{-\sqrt5 r}$: twice differentiable.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(2, 5 * r2)
 
 
 class Matern72(AbstractStationary):
-    r"""$\sigma^2 (1 + s + 2 s^2 / 5 + s^3 / 15) e^{-s}$, $s = \sqrt7 r$: three times.
+    r"""Matérn-7/2 kernel $\sigma^2 (1 + s + 2 s^2 / 5 + s^3 / 15) e^{-s}$: differentiable thrice.
+
+    With $s = \sqrt7 r$.
 
     Args:
         lengthscale: positive, scalar or shape `(d,)`.
         variance: positive, scalar.
     """
 
-    def of_square(self, r2: jax.Array) -> jax.Array:
+    def of_square(self, r2: Float[Array, "*n"]) -> Float[Array, "*n"]:
         return matern(3, 7 * r2)
 
 
-class Periodic(AbstractKernel):
-    r"""$\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
+class Periodic(AbstractConstantVariance):
+    r"""Periodic kernel $\sigma^2 \exp(-2 \sum_j \sin^2(\pi (x_j - x'_j) / p_j) / \ell_j^2)$.
 
-    That is `RBF` of points that go round a circle of radius 1 in each period.
+    `RBF` of points on a circle of radius 1, once round in each period.
 
     Args:
         lengthscale: positive, in units of the radius of that circle, scalar or `(d,)`.
@@ -144,16 +146,21 @@ class Periodic(AbstractKernel):
         MacKay (1998), "Introduction to Gaussian processes".
     """
 
-    lengthscale: jax.Array = constrained_field(constraints.positive)
-    period: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    lengthscale: Float[Array, "*d"] = constrained_field(constraints.positive)
+    period: Float[Array, "*p"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, lengthscale: Any = 1.0, period: Any = 1.0, variance: Any = 1.0):
         self.lengthscale = of_coordinates("lengthscale", lengthscale)
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        check_coordinates(self, "period", x.shape[1])
+        check_coordinates(self, "lengthscale", x.shape[1])
+        return valid_variance(self, x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         # sin² of half an angle is a quarter of the squared chord. Differences of sines and cosines
         # lose no digits to a small lengthscale, as 1 - cos would.
         period, scale = along(self, "period", x), along(self, "lengthscale", x)
@@ -163,49 +170,45 @@ class Periodic(AbstractKernel):
             angle = 2 * jnp.pi * _turns(z, offset, period)
             return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=1)
 
-        there = on_circles(x)
+        circles = on_circles(x)
         scale = jnp.concatenate([scale, scale]) if scale.ndim else scale
-        r2 = by_differences(there, there if y is x else on_circles(y), scale)
-        return amplitude(self, x.dtype) * jnp.exp(-0.5 * r2)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "period", x), along(self, "lengthscale", x)
-        return jnp.full(len(x), amplitude(self, x.dtype))
+        r2 = by_differences(circles, circles if y is x else on_circles(y), scale)
+        return self.amplitude(x) * jnp.exp(-0.5 * r2)
 
 
-class Cosine(AbstractKernel):
-    r"""$\sigma^2 \cos(2 \pi \sum_j (x_j - x'_j) / p_j)$: a wave of unknown phase and amplitude.
+class Cosine(AbstractConstantVariance):
+    r"""Cosine kernel $\sigma^2 \cos(2 \pi \sum_j (x_j - x'_j) / p_j)$: a wave of random phase.
 
     Args:
         period: positive, in units of `x`, scalar or `(d,)`.
         variance: positive, scalar.
     """
 
-    period: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    period: Float[Array, "*p"] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, variance: Any = 1.0):
         self.period = of_coordinates("period", period)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        check_coordinates(self, "period", x.shape[1])
+        return valid_variance(self, x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         period, offset = along(self, "period", x), common_offset(x)
         turns_x, turns_y = (jnp.sum(_turns(z, offset, period), axis=1) for z in (x, y))
         lag = turns_x[:, None] - turns_y
-        return amplitude(self, x.dtype) * jnp.cos(2 * jnp.pi * lag)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        along(self, "period", x)
-        return jnp.full(len(x), amplitude(self, x.dtype))
+        return self.amplitude(x) * jnp.cos(2 * jnp.pi * lag)
 
 
-class White(AbstractKernel):
-    r"""$\sigma^2$ where points are equal, else 0: independent values at all different points.
+class White(AbstractConstantVariance):
+    r"""White noise kernel: $\sigma^2$ where points are equal, else 0.
 
-    A function of the point like any other: where a point is repeated, both have the same value,
-    and at a point of the data the posterior knows it. Noise that is new in each observation is no
-    function of the point; that is the `noise` of `gp.GP`. Points are equal if all coordinates are,
-    to the last bit. Derivatives in the points are 0.
+    A function of the point: its values at repeated points are equal, so that an observation of one
+    is an observation of the other. Noise that is independent in each observation is that of
+    `gp.GP`. Points are equal if all coordinates are, to the last bit. Derivatives in the points are
+    0.
 
     Args:
         variance: not negative, scalar.
@@ -214,20 +217,20 @@ class White(AbstractKernel):
         Matheron (1963), "Principles of geostatistics": the nugget effect.
     """
 
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0):
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        return valid_variance(self, x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         equal = jnp.ones((len(x), len(y)), bool)
         for d in range(x.shape[1]):  # no (n, m, d) array
             equal &= x[:, d][:, None] == y[:, d]
-        scale = amplitude(self, x.dtype)
+        scale = self.amplitude(x)
         return jnp.where(equal, scale, jnp.where(jnp.isnan(scale), scale, 0.0))
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(x), amplitude(self, x.dtype))
 
 
 @jax.custom_jvp

@@ -8,17 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .._core import constrained_field
-from ._kernel import AbstractKernel
-from ._parameters import amplitude, finite_scalar, scalar
+from ._kernel import AbstractConstantVariance, AbstractKernel
+from ._parameters import finite_scalar, scalar, valid_variance
 
 SERIES_BELOW = 1e-2  # five terms of the series are exact to rounding below this
 
 
-class SHO(AbstractKernel):
-    r"""A harmonic oscillator that is damped and driven by white noise.
+class SHO(AbstractConstantVariance):
+    r"""Kernel of a stochastically driven, damped harmonic oscillator (SHO, as in celerite).
 
     $\sigma^2 e^{-a\tau} (\cos \omega\tau + \frac{a}{\omega} \sin \omega\tau)$ with
     $\omega_0 = 2\pi / p$, $a = \omega_0 / 2Q$, $\omega^2 = \omega_0^2 - a^2$; for a quality below
@@ -26,67 +27,68 @@ class SHO(AbstractKernel):
 
     Args:
         period: $p$ of the oscillator without damping, positive, in units of `x`, scalar.
-        quality: $Q$, about the number of periods after which a wave has died down, positive.
+        quality: $Q$, about the number of periods in which a wave decays, positive.
         variance: positive, scalar.
 
     References:
         Foreman-Mackey, Agol, Ambikasaran and Angus (2017), "Fast and scalable Gaussian process
-        modeling with applications to astronomical time series", equation 33 (there with
+        modeling with applications to astronomical time series", equation 33 (with
         $S_0 = \sigma^2 / \omega_0 Q$).
     """
 
-    period: jax.Array = constrained_field(constraints.positive)
-    quality: jax.Array = constrained_field(constraints.positive)
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    period: Float[Array, ""] = constrained_field(constraints.positive)
+    quality: Float[Array, ""] = constrained_field(constraints.positive)
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, period: Any = 1.0, quality: Any = 1.0, variance: Any = 1.0):
         self.period = scalar("period", period)
         self.quality = scalar("quality", quality)
         self.variance = scalar("variance", variance)
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    def amplitude(self, x: Float[Array, "n d"]) -> Float[Array, ""]:
+        _check_time(x, self)
+        return valid_variance(self, x.dtype)
+
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
         lag = _time(x, self)[:, None] - _time(y, self)
         frequency = 2 * jnp.pi / jnp.asarray(self.period, x.dtype)
         damping = frequency / (2 * jnp.asarray(self.quality, x.dtype))
-        return amplitude(self, x.dtype) * _oscillation(lag, frequency, damping)
-
-    def variances(self, x: jax.Array) -> jax.Array:
-        return jnp.full(len(_time(x, self)), amplitude(self, x.dtype))
+        return self.amplitude(x) * _oscillation(lag, frequency, damping)
 
 
-class _FromOrigin(AbstractKernel):
-    """A process that is 0 at an origin in time."""
+class AbstractFromOrigin(AbstractKernel):
+    """Abstract base class of kernels of processes that are 0 at an origin in time."""
 
-    origin: jax.Array
-    variance: jax.Array = constrained_field(constraints.nonnegative)
+    origin: Float[Array, ""]
+    variance: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, variance: Any = 1.0, origin: Any = 0.0):
         self.variance = scalar("variance", variance)
         self.origin = finite_scalar("origin", origin)
 
-    def since(self, x: jax.Array) -> jax.Array:
+    def since(self, x: Float[Array, "n _"]) -> Float[Array, " n"]:
         """Times since the origin, NaN before it."""
         since = _time(x, self) - jnp.asarray(self.origin, x.dtype)
         return jnp.where(since >= 0, since, jnp.nan)
 
 
-class Wiener(_FromOrigin):
-    r"""$\sigma^2 \min(t - o, t' - o)$: Brownian motion that is 0 at the origin.
+class Wiener(AbstractFromOrigin):
+    r"""Wiener kernel $\sigma^2 \min(t - o, t' - o)$: Brownian motion, 0 at the origin.
 
     Args:
         variance: $\sigma^2$, growth of the variance in a unit of time, positive, scalar.
         origin: $o$, scalar, not later than any time; before it the kernel is NaN.
     """
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        return valid_variance(self, x.dtype) * _earlier(self.since(x)[:, None], self.since(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.since(x)
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return valid_variance(self, x.dtype) * self.since(x)
 
 
-class IntegratedWiener(_FromOrigin):
-    r"""The integral of a Wiener process, 0 at the origin with its derivative.
+class IntegratedWiener(AbstractFromOrigin):
+    r"""Kernel of an integrated Wiener process, 0 at the origin with its derivative.
 
     $\sigma^2 (m^3 / 3 + \tau m^2 / 2)$ with $m = \min(t, t') - o$ and $\tau$ the distance of times.
     With a `Linear` trend and a constant its posterior mean is a cubic smoothing spline.
@@ -100,11 +102,11 @@ class IntegratedWiener(_FromOrigin):
         errors in regression".
     """
 
-    def pairwise(self, x: jax.Array, y: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
+    def pairwise(self, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+        return valid_variance(self, x.dtype) * _integrated(self.since(x)[:, None], self.since(y))
 
-    def variances(self, x: jax.Array) -> jax.Array:
-        return amplitude(self, x.dtype) * self.since(x) ** 3 / 3
+    def variances(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return valid_variance(self, x.dtype) * self.since(x) ** 3 / 3
 
 
 # Functions with a kink in some derivative where times are equal. Rules that lead from a function to
@@ -207,9 +209,13 @@ def damped_waves(damping: jax.Array, square: jax.Array) -> tuple[jax.Array, jax.
 
 
 def _time(x: jax.Array, kernel: Any) -> jax.Array:
+    _check_time(x, kernel)
+    return x[:, 0]
+
+
+def _check_time(x: jax.Array, kernel: Any) -> None:
     if x.shape[1] != 1:
         raise ValueError(
             f"{type(kernel).__name__} is a kernel of time: points must have one coordinate, got "
             f"{x.shape[1]}; choose one by .on(...)"
         )
-    return x[:, 0]

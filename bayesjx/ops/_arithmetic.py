@@ -1,7 +1,11 @@
-"""What operators must have in common to be added, multiplied, stacked or scaled."""
+"""Sums, products and multiples of operators: what they must have in common, and their dispatch.
+
+The rules for each kind of operator, which say what structure survives, are in `_rules`.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -17,8 +21,31 @@ SIGNS = {
 }
 
 
+@functools.singledispatch
+def plus(left: Any, right: Any) -> Any:
+    """The sum with an operator of the same shape and type, or None where it has no structure."""
+
+
+@functools.singledispatch
+def times(left: Any, right: Any) -> Any:
+    """The product with an operator that fits, or None where it has no structure."""
+
+
+@functools.singledispatch
+def multiple(operator: Any, factor: jax.Array, sign: int) -> Any:
+    """The multiple, of the same kind where it can be; the sign is 0 if it is not known."""
+    raise NotImplementedError(f"multiples of a {_name(operator)}")
+
+
+@functools.singledispatch
+def sized(operator: Any, size: int, dtype: Any) -> Any:
+    """The operator beside one of this size and type, which some leave open."""
+    del size, dtype
+    return operator
+
+
 def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
-    """Both operands, where one that leaves its size or type open has that of the other.
+    """Both operands, checked to fit; one that leaves its size or type open takes the other's.
 
     Raises:
         ValueError: `right` is no operator, or sizes or types differ.
@@ -29,55 +56,21 @@ def fitted(left: Any, right: Any, sign: str) -> tuple[Any, Any]:
             "operator; a matrix is ops.Dense(matrix), a diagonal is ops.Diag(entries), noise is "
             "ops.ScaledIdentity(variance)"
         )
-    right = _ours(right, left)
+    right = sized(right, left.shape[1], left.dtype)
     rows, columns = _structures(right)
     if len(rows) == 1 and len(rows[0].shape) == 1:
-        left = left._fitted(rows[0].shape[0], rows[0].dtype)
+        left = sized(left, rows[0].shape[0], rows[0].dtype)
     own = jax.ShapeDtypeStruct((left.shape[0],), left.dtype), left.in_structure()
     pairs = [(own[1], rows)] if sign == "@" else [(own[0], rows), (own[1], columns)]
-    if any(len(found) != 1 or found[0].shape != wanted.shape for wanted, found in pairs):
+    if any(len(given) != 1 or given[0].shape != wanted.shape for wanted, given in pairs):
         rule = "columns and rows differ" if sign == "@" else "the sizes differ"
         raise ValueError(f"{_described(left)} {sign} {_described(right)}: {rule}")
-    if any(np.dtype(found[0].dtype) != np.dtype(wanted.dtype) for wanted, found in pairs):
+    if any(np.dtype(given[0].dtype) != np.dtype(wanted.dtype) for wanted, given in pairs):
         raise ValueError(
             f"{_name(left)} {sign} {_name(right)}: the types differ, {np.dtype(left.dtype)} and "
             f"{np.dtype(rows[0].dtype)}; convert one of them, nothing is converted silently"
         )
     return left, right
-
-
-def checked_parts(owner: str, parts: tuple[Any, ...], axis: int | None) -> tuple[Any, ...]:
-    """Operators that can stand side by side.
-
-    Args:
-        owner: whose parts they are.
-        parts: the operators.
-        axis: the axis along which all must be equally long, if any.
-
-    Raises:
-        ValueError: none, one that is no operator of ours or has no size, or sizes or types differ.
-    """
-    from ._operator import AbstractOperator
-
-    if not parts or not all(isinstance(part, AbstractOperator) for part in parts):
-        kinds = [type(part).__name__ for part in parts]
-        raise ValueError(
-            f"{owner}: parts must be at least one operator of bayesjx.ops, got {kinds}; a matrix "
-            "is ops.Dense(matrix)"
-        )
-    for part in parts:
-        part._need_size(owner)
-    if axis is not None:
-        sizes = [part.shape[axis] for part in parts]
-        if len(set(sizes)) != 1:
-            what = ("rows", "columns")[axis]
-            raise ValueError(f"{owner}: parts must have the same number of {what}, got {sizes}")
-    types = [str(np.dtype(part.dtype)) for part in parts]
-    if len(set(types)) > 1:
-        raise ValueError(
-            f"{owner}: all parts must have one type, got {types}; nothing is converted silently"
-        )
-    return parts
 
 
 def checked_scalar(operator: Any, scalar: Any, sign: str) -> tuple[jax.Array, int]:
@@ -117,24 +110,9 @@ def checked_scalar(operator: Any, scalar: Any, sign: str) -> tuple[jax.Array, in
     return (jnp.where(factor < 0, jnp.nan, factor), 1) if definite else (factor, 0)
 
 
-def _ours(operator: Any, left: Any) -> Any:
-    """The operator beside another, with its size and type if it leaves them open."""
-    from ._dense import ScaledIdentity
-    from ._operator import AbstractOperator
-
-    if isinstance(operator, lx.IdentityLinearOperator):
-        rows, columns = _structures(operator)
-        if len(rows) == len(columns) == 1 and rows[0].shape == columns[0].shape[:1]:
-            return ScaledIdentity(jnp.ones((), rows[0].dtype), rows[0].shape[0])
-    if isinstance(operator, AbstractOperator):
-        return operator._fitted(left.shape[1], left.dtype)
-    return operator
-
-
 def _structures(operator: Any) -> tuple[list[Any], list[Any]]:
     """Leaves of what the operator returns and of what it takes."""
-    found = operator.out_structure(), operator.in_structure()
-    return jax.tree.leaves(found[0]), jax.tree.leaves(found[1])
+    return jax.tree.leaves(operator.out_structure()), jax.tree.leaves(operator.in_structure())
 
 
 def _name(operator: Any) -> str:

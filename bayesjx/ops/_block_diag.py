@@ -1,4 +1,4 @@
-"""Block-diagonal matrices: equal blocks as one array, or operators of any kind in a row."""
+"""Block-diagonal matrices: equal blocks as one array, or operators of any kind."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import cholesky_each, compiled, each, safe_cholesky, solve_tril_each
-from ._arithmetic import checked_parts
-from ._dense import Diag, ScaledIdentity
-from ._factors import check_each
-from ._operator import AbstractOperator, checked_arrays, checked_size, symmetric_solve
-from ._tags import checked_tags, psd, scaled_tags, shared_tags
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._factors import check_each, symmetric_solve
+from ._operator import AbstractOperator
+from ._stacks import checked_parts
+from ._tags import checked_tags, psd, shared_tags
 
 
 class BlockDiag(AbstractOperator):
-    r"""$\mathrm{diag}(A_1, \dots, A_T)$.
+    r"""Block-diagonal matrix $\mathrm{diag}(A_1, \dots, A_T)$.
 
     Equal blocks in one array go through batched linear algebra: $O(T b^3)$ to factorise, $O(T b^2)$
     a column for products and solves. Operators in a tuple keep their own structure.
@@ -39,7 +41,7 @@ class BlockDiag(AbstractOperator):
             the text says which.
     """
 
-    blocks: jax.Array | tuple[AbstractOperator, ...]
+    blocks: Inexact[Array, "T m n"] | tuple[AbstractOperator, ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, blocks: Any, tags: object = ()):
@@ -107,83 +109,17 @@ class BlockDiag(AbstractOperator):
             return 2 * jnp.sum(jnp.log(_diagonals(self._tril("logdet"))))
         return jnp.sum(each(_log_abs_det, self.blocks))
 
-    def _psd_logdet(self) -> jax.Array:
-        if isinstance(self.blocks, tuple):
-            return jnp.sum(jnp.stack([block._psd_logdet() for block in self.blocks]))
-        return self._logdet()
-
     def _diag(self) -> jax.Array:
         if isinstance(self.blocks, tuple):
             self._need_square_blocks("diag")
             return jnp.concatenate([block._diag() for block in self.blocks])
         return _diagonals(self.blocks).reshape(-1)
 
-    def _inverse_diag(self) -> jax.Array:
-        if isinstance(self.blocks, tuple):
-            self._need_square_blocks("inverse_diag")
-            return jnp.concatenate([block._inverse_diag() for block in self.blocks])
-        if psd not in self.tags:
-            return _diagonals(each(jnp.linalg.inv, self.blocks)).reshape(-1)
-        eye = jnp.broadcast_to(jnp.eye(self.blocks.shape[1], dtype=self.dtype), self.blocks.shape)
-        half = solve_tril_each(self._tril("inverse_diag"), eye)
-        return jnp.sum(half**2, axis=1).reshape(-1)
-
     def _root(self) -> BlockDiag:
         if isinstance(self.blocks, tuple):
             return BlockDiag(tuple(block._root() for block in self.blocks))
         tril = safe_cholesky(self.blocks).tril
         return BlockDiag(self._checked_tril(tril, "root"), lx.lower_triangular_tag)
-
-    def _sample(self, key: jax.Array, num: int) -> jax.Array:
-        if isinstance(self.blocks, tuple):
-            keys = random.split(key, len(self.blocks))
-            return jnp.concatenate(
-                [block._sample(key, num) for block, key in zip(self.blocks, keys, strict=True)]
-            )
-        return self._root()._mm(random.normal(key, (self.shape[0], num), self.dtype))
-
-    def _sample_inverse(self, key: jax.Array, num: int) -> jax.Array:
-        if isinstance(self.blocks, tuple):
-            keys = random.split(key, len(self.blocks))
-            return jnp.concatenate(
-                [b._sample_inverse(key, num) for b, key in zip(self.blocks, keys, strict=True)]
-            )
-        noise = random.normal(key, (self.shape[0], num), self.dtype)
-        return self._root().transpose()._solve(noise)
-
-    def _plus(self, other: Any) -> BlockDiag | None:
-        if isinstance(self.blocks, tuple):
-            return self._plus_by_block(other)
-        tags, rows, columns = shared_tags(self, other), *self.blocks.shape[1:]
-        if isinstance(other, (Diag, ScaledIdentity)) and rows == columns:
-            i = jnp.arange(rows)
-            entries = other._diag().reshape(-1, rows)
-            return BlockDiag(self.blocks.at[:, i, i].add(entries), tags)
-        if isinstance(other, BlockDiag) and jnp.shape(other.blocks) == self.blocks.shape:
-            return BlockDiag(self.blocks + other.blocks, tags)
-        return None
-
-    def _plus_by_block(self, other: Any) -> BlockDiag | None:
-        shapes = [block.shape for block in self.blocks]
-        if isinstance(other, (Diag, ScaledIdentity)) and all(a == b for a, b in shapes):
-            parts = _split(other._diag(), [rows for rows, _ in shapes])
-            terms = [Diag(part, other.tags) for part in parts]
-            if isinstance(other, ScaledIdentity):
-                terms = [ScaledIdentity(other.scale, n, other.tags) for n, _ in shapes]
-        elif isinstance(other, BlockDiag) and isinstance(other.blocks, tuple):
-            terms = list(other.blocks)
-            if [block.shape for block in terms] != shapes:
-                return None
-        else:
-            return None
-        sums = [block + term for block, term in zip(self.blocks, terms, strict=True)]
-        kept = all(isinstance(total, AbstractOperator) for total in sums)
-        return BlockDiag(tuple(sums)) if kept else None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> BlockDiag:
-        if isinstance(self.blocks, tuple):
-            return BlockDiag(tuple(block._multiple(factor, sign) for block in self.blocks))
-        return BlockDiag(factor * self.blocks, scaled_tags(self.tags, sign))
 
     def _rows(self, x: jax.Array) -> jax.Array:
         return x.reshape(self.blocks.shape[0], -1, x.shape[1])  # ty: ignore
@@ -199,6 +135,43 @@ class BlockDiag(AbstractOperator):
         shapes = [block.shape for block in self.blocks]
         if any(rows != cols for rows, cols in shapes):
             raise ValueError(f"{what} needs square blocks in BlockDiag, they are {shapes}")
+
+
+@general.psd_logdet.register
+def _(operator: BlockDiag) -> jax.Array:
+    if isinstance(operator.blocks, tuple):
+        return jnp.sum(jnp.stack([general.psd_logdet(block) for block in operator.blocks]))
+    return operator._logdet()
+
+
+@general.inverse_diag.register
+def _(operator: BlockDiag) -> jax.Array:
+    blocks = operator.blocks
+    if isinstance(blocks, tuple):
+        operator._need_square_blocks("inverse_diag")
+        return jnp.concatenate([general.inverse_diag(block) for block in blocks])
+    if psd not in operator.tags:
+        return _diagonals(each(jnp.linalg.inv, blocks)).reshape(-1)
+    eye = jnp.broadcast_to(jnp.eye(blocks.shape[1], dtype=operator.dtype), blocks.shape)
+    half = solve_tril_each(operator._tril("inverse_diag"), eye)
+    return jnp.sum(half**2, axis=1).reshape(-1)
+
+
+@general.sample.register
+def _(operator: BlockDiag, key: jax.Array, num: int) -> jax.Array:
+    if isinstance(operator.blocks, tuple):
+        pairs = zip(operator.blocks, random.split(key, len(operator.blocks)), strict=True)
+        return jnp.concatenate([general.sample(block, key, num) for block, key in pairs])
+    return operator._root()._mm(random.normal(key, (operator.shape[0], num), operator.dtype))
+
+
+@general.sample_inverse.register
+def _(operator: BlockDiag, key: jax.Array, num: int) -> jax.Array:
+    if isinstance(operator.blocks, tuple):
+        pairs = zip(operator.blocks, random.split(key, len(operator.blocks)), strict=True)
+        return jnp.concatenate([general.sample_inverse(block, key, num) for block, key in pairs])
+    noise = random.normal(key, (operator.shape[0], num), operator.dtype)
+    return operator._root().transpose()._solve(noise)
 
 
 def _checked_operators(blocks: tuple[Any, ...], tags: object) -> tuple[AbstractOperator, ...]:

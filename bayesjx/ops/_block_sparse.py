@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Inexact, Int
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
 from ._sparse_operator import (
     AbstractSparse,
@@ -34,15 +35,15 @@ from ._tags import checked_tags
 
 
 class BlockSparse(AbstractSparse):
-    """A matrix of `S` dense blocks of equal size on a grid; what they do not cover is zero.
+    """Block-sparse matrix of `S` dense blocks of equal size on a grid.
 
     To prefer over `bayesjx.ops.GroupedColumns` when activity comes in blocks; as fast as that from
     blocks of 32 × 32 on.
 
     Attributes:
         values: shape `(S, bk, bn)`.
-        rows: place of each block on the grid, counted in blocks, shape `(S,)`. Those that are
-            traced are not checked here, nor whether places repeat; see `from_indices`.
+        rows: row of each block on the grid, counted in blocks, shape `(S,)`. Traced ones are not
+            checked here, nor whether positions repeat; see `from_indices`.
         cols: as `rows`.
         size: `(K, N)`.
         transposed: whether this is the transpose of the matrix described.
@@ -53,9 +54,9 @@ class BlockSparse(AbstractSparse):
         products of training, each of which skips what is zero.
     """
 
-    values: jax.Array
-    rows: jax.Array
-    cols: jax.Array
+    values: Inexact[Array, "S bk bn"]
+    rows: Int[Array, " S"]
+    cols: Int[Array, " S"]
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -70,12 +71,9 @@ class BlockSparse(AbstractSparse):
         tags: object = (),
     ):
         self.size = checked_shape("BlockSparse", size)
-        (self.values,) = checked_arrays("BlockSparse", {"values": values})
-        rows, cols = listed(rows), listed(cols)
-        _check_shapes("BlockSparse", self.values, rows, cols, self.size)
-        _, bk, bn = self.values.shape
-        self.rows = known_index("BlockSparse", "rows", rows, self.size[0] // bk)
-        self.cols = known_index("BlockSparse", "cols", cols, self.size[1] // bn)
+        self.values, self.rows, self.cols = _checked(
+            "BlockSparse", values, rows, cols, self.size, known_index
+        )
         self.transposed, self.tags = transposed, checked_tags("BlockSparse", tags)
 
     @classmethod
@@ -92,17 +90,12 @@ class BlockSparse(AbstractSparse):
             tags: what is known of the matrix, see Lineax.
 
         Raises:
-            ValueError: the shapes do not fit, there is no block, a place is out of range or taken
-                twice, or types are wrong.
-            RuntimeError: places are wrong, found when a jitted function runs.
+            ValueError: the shapes do not fit, there is no block, a position is out of range or
+                taken twice, or types are wrong.
+            RuntimeError: positions are wrong, raised when a jitted function runs.
         """
         size = checked_shape("BlockSparse", shape)
-        (values,) = checked_arrays("BlockSparse", {"values": values})
-        rows, cols = listed(rows), listed(cols)
-        _check_shapes("BlockSparse", values, rows, cols, size)
-        _, bk, bn = values.shape
-        rows = checked_index("BlockSparse", "rows", rows, size[0] // bk)
-        cols = checked_index("BlockSparse", "cols", cols, size[1] // bn)
+        values, rows, cols = _checked("BlockSparse", values, rows, cols, size, checked_index)
         rows, cols = checked_distinct(
             "BlockSparse", "two blocks have the same row and column", (rows, cols)
         )
@@ -123,8 +116,8 @@ class BlockSparse(AbstractSparse):
         bk, bn = self.block
         row = self.rows[:, None] * bk + jnp.arange(bk, dtype=jnp.int32)
         col = self.cols[:, None] * bn + jnp.arange(bn, dtype=jnp.int32)
-        found = jnp.where(row[:, :, None] == col[:, None, :], self.values, 0).sum(2)
-        return jnp.zeros(self.size[0], self.dtype).at[row].add(found)
+        on_diagonal = jnp.where(row[:, :, None] == col[:, None, :], self.values, 0).sum(2)
+        return jnp.zeros(self.size[0], self.dtype).at[row].add(on_diagonal)
 
 
 def block_product(
@@ -135,8 +128,8 @@ def block_product(
     num_cols: int,
     *,
     kernels: str | None = None,
-) -> jax.Array:
-    r"""$W^\top x$ for a block-sparse matrix; places that repeat are summed.
+) -> Inexact[Array, "N M"]:
+    r"""$W^\top x$ for a block-sparse matrix; blocks at the same position are summed.
 
     Args:
         values: the blocks, shape `(S, bk, bn)`.
@@ -150,20 +143,30 @@ def block_product(
         Shape `(N, M)`.
 
     Raises:
-        ValueError: the shapes do not fit, types differ, or a place is out of range.
-        RuntimeError: a place is out of range, found when a jitted function runs.
+        ValueError: the shapes do not fit, types differ, or a position is out of range.
+        RuntimeError: a position is out of range, raised when a jitted function runs.
     """
     values, x = checked_arrays("block_product", {"values": values, "x": x})
     if x.ndim != 2:
         raise ValueError(f"block_product: x must have shape (K, M), got {x.shape}")
     if not isinstance(num_cols, (int, np.integer)) or num_cols < 1:
         raise ValueError(f"block_product: num_cols must be a positive integer, got {num_cols!r}")
-    size, (rows, cols) = (x.shape[0], int(num_cols)), (listed(rows), listed(cols))
-    _check_shapes("block_product", values, rows, cols, size)
-    rows = checked_index("block_product", "rows", rows, size[0] // values.shape[1])
-    cols = checked_index("block_product", "cols", cols, size[1] // values.shape[2])
+    size = (x.shape[0], int(num_cols))
+    values, rows, cols = _checked("block_product", values, rows, cols, size, checked_index)
     params = {"shape": size, "block": values.shape[1:]}
     return _PRODUCTS.forward.bind(values, rows, cols, x, mode=kernel_mode(kernels), **params)
+
+
+def _checked(
+    owner: str, values: Any, rows: Any, cols: Any, size: tuple[int, int], checked: Any
+) -> tuple[Any, ...]:
+    """Values, rows and columns that fit, the latter two as `checked` (an index) makes them."""
+    (values,) = checked_arrays(owner, {"values": values})
+    rows, cols = listed(rows), listed(cols)
+    _check_shapes(owner, values, rows, cols, size)
+    _, height, width = values.shape
+    rows = checked(owner, "rows", rows, size[0] // height)
+    return values, rows, checked(owner, "cols", cols, size[1] // width)
 
 
 def _check_shapes(owner: str, values: Any, rows: Any, cols: Any, size: tuple[int, int]) -> None:

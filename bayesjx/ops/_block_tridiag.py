@@ -9,29 +9,30 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
 from .._core import cholesky_each, solve_tril_each
-from ._block_diag import BlockDiag
-from ._dense import Diag, ScaledIdentity
-from ._factors import check_each, kept
-from ._operator import AbstractOperator, checked_arrays, checked_size, symmetric_solve
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._factors import check_each, kept, symmetric_solve
+from ._operator import AbstractOperator, unknown
 from ._tags import psd
 
 
 class SelectedInverse(NamedTuple):
-    """The blocks of an inverse where the matrix itself has blocks.
+    """Selected inverse (Takahashi): the blocks of the inverse where the matrix has blocks.
 
     Attributes:
         diagonal: blocks `(i, i)`, shape `(T, b, b)`.
         lower: blocks `(i + 1, i)`, shape `(T - 1, b, b)`.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
 
 
 class BlockTridiag(AbstractOperator):
-    r"""Symmetric positive definite with blocks $A_i$ on the diagonal and $B_i$ below it.
+    r"""Symmetric positive definite block-tridiagonal matrix: $A_i$ on the diagonal, $B_i$ below.
 
     The precision matrix of a Gaussian Markov chain. A Cholesky factor with blocks $L_i$ and
     $C_i = B_i L_{i-1}^{-\top}$ is computed once, when the operator is made, in $O(T b^3)$; then
@@ -58,8 +59,8 @@ class BlockTridiag(AbstractOperator):
         inverse.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
     factor: BlockBidiag
     tags: frozenset[object] = eqx.field(static=True)
     parallel: bool = eqx.field(static=True)
@@ -122,42 +123,21 @@ class BlockTridiag(AbstractOperator):
     def _diag(self) -> jax.Array:
         return _diagonals(self.diagonal).reshape(-1)
 
-    def _inverse_diag(self) -> jax.Array:
-        return _diagonals(self.selected_inverse().diagonal).reshape(-1)
-
     def _root(self) -> BlockBidiag:
         return kept((self.diagonal, self.lower), self.factor, factorise=self._factorise)
-
-    def _plus(self, other: Any) -> BlockTridiag | None:
-        if not isinstance(other, AbstractOperator) or psd not in other.tags:
-            return None
-        lower = self.lower
-        if isinstance(other, (Diag, ScaledIdentity)):
-            i = jnp.arange(self.diagonal.shape[1])
-            entries = other._diag().reshape(self.diagonal.shape[:2])
-            diagonal = self.diagonal.at[:, i, i].add(entries)
-        elif isinstance(other, (BlockTridiag, BlockDiag)):
-            blocks = other.diagonal if isinstance(other, BlockTridiag) else other.blocks
-            if jnp.shape(blocks) != self.diagonal.shape:
-                return None
-            diagonal = self.diagonal + blocks
-            lower = lower + other.lower if isinstance(other, BlockTridiag) else lower
-        else:
-            return None
-        return BlockTridiag(diagonal, lower, self.parallel)
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return BlockTridiag(factor * self.diagonal, factor * self.lower, self.parallel)
 
     @property
     def _factorise(self) -> Any:
         return functools.partial(_cholesky, parallel=self.parallel)
 
 
+@general.inverse_diag.register
+def _(operator: BlockTridiag) -> jax.Array:
+    return _diagonals(operator.selected_inverse().diagonal).reshape(-1)
+
+
 class BlockBidiag(AbstractOperator):
-    r"""Lower triangular with blocks on the diagonal and just below it, or its transpose.
+    r"""Lower block-bidiagonal matrix, or its transpose: blocks on and just below the diagonal.
 
     The Cholesky factor of `BlockTridiag`. Products and solves take $O(T b^2)$ a column.
 
@@ -171,8 +151,8 @@ class BlockBidiag(AbstractOperator):
         ValueError: shapes that do not fit, or types that differ or are not floating-point.
     """
 
-    diagonal: jax.Array
-    lower: jax.Array
+    diagonal: Inexact[Array, "T b b"]
+    lower: Inexact[Array, "T-1 b b"]
     parallel: bool = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -229,9 +209,7 @@ class BlockBidiag(AbstractOperator):
     def _diag(self) -> jax.Array:
         return _diagonals(self.diagonal).reshape(-1)
 
-    def _multiple(self, factor: jax.Array, sign: int) -> BlockBidiag:
-        arrays = factor * self.diagonal, factor * self.lower
-        return BlockBidiag(*arrays, self.parallel, self.transposed)
+    _root = unknown("root")
 
 
 @eqx.filter_custom_jvp

@@ -1,4 +1,4 @@
-"""Dense, diagonal and scaled identity matrices as operators."""
+"""Dense matrices as operators: Cholesky, triangular and LU solves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
+from jaxtyping import Array, Inexact
 
 from .._core import (
     cho_solve,
@@ -19,14 +19,16 @@ from .._core import (
     safe_cholesky,
     solve_triangular,
 )
-from ._operator import AbstractOperator, checked_arrays
-from ._tags import checked_tags, psd, scaled_tags, shared_tags, symmetric
+from . import _general as general
+from ._checks import checked_arrays
+from ._operator import AbstractOperator
+from ._tags import checked_tags, psd
 
 LEAF = 128  # rows up to which zeros are multiplied too
 
 
 class Dense(AbstractOperator):
-    """A dense matrix with the interface of the structured ones, which it serves as oracle.
+    """Dense matrix, with the interface of the structured ones.
 
     `solve` and `logdet` use a Cholesky factor if tagged `ops.psd` (no jitter; an indefinite
     matrix is an error at run time), triangular solves if tagged so, else LU. `root` adds jitter
@@ -41,9 +43,9 @@ class Dense(AbstractOperator):
         ValueError: `matrix` is not two-dimensional or does not hold floating-point numbers.
     """
 
-    matrix: jax.Array
+    matrix: Inexact[Array, "m n"]
     tags: frozenset[object] = eqx.field(static=True)
-    jitter: jax.Array
+    jitter: Inexact[Array, ""]
 
     def __init__(self, matrix: Any, tags: object = (), jitter: Any = 0.0):
         (self.matrix,) = checked_arrays("Dense", {"matrix": matrix})
@@ -75,7 +77,7 @@ class Dense(AbstractOperator):
         if lower or upper:
             return solve_triangular(self.matrix, b, lower=lower)
         if psd in self.tags:
-            return cho_solve((self._tril("solve"), True), b)
+            return cho_solve((self.cholesky("solve"), True), b)
         return jnp.linalg.solve(self.matrix, b)
 
     def _logdet(self) -> jax.Array:
@@ -85,12 +87,6 @@ class Dense(AbstractOperator):
             return _psd_terms(self.matrix, jnp.zeros((len(self.matrix), 0), self.dtype))[1]
         return jnp.linalg.slogdet(self.matrix)[1]
 
-    def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if lx.is_lower_triangular(self) or lx.is_upper_triangular(self):
-            return super()._inv_quad_logdet(y)
-        quad, logdet = _psd_terms(self.matrix, y if y.ndim == 2 else y[:, None])
-        return quad.reshape(y.shape[1:]), logdet
-
     def _diag(self) -> jax.Array:
         return jnp.diag(self.matrix)
 
@@ -99,165 +95,40 @@ class Dense(AbstractOperator):
         tril = _finite(factor.tril, self.matrix, "root")
         return Dense(tril, lx.lower_triangular_tag, self.jitter + factor.jitter)
 
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if not isinstance(other, AbstractOperator):
-            return None
-        tags = shared_tags(self, other)
-        if isinstance(other, (Diag, ScaledIdentity)):
-            n = jnp.arange(self.shape[0])
-            return Dense(self.matrix.at[n, n].add(other._diag()), tags)
-        return Dense(self.matrix + other.as_matrix(), tags)
+    def cholesky(self, what: str = "cholesky") -> Inexact[Array, "n n"]:
+        """The lower Cholesky factor, shape `(n, n)`, without jitter.
 
-    def _multiple(self, factor: jax.Array, sign: int) -> Dense:
-        return Dense(factor * self.matrix, scaled_tags(self.tags, sign), factor * self.jitter)
+        Args:
+            what: what needs it, for the text of the error.
 
-    def _tril(self, what: str) -> jax.Array:
+        Raises:
+            RuntimeError: the matrix is finite and not positive definite.
+        """
         return _tril_of(self.matrix, what)
 
 
-def left_of(matrix: jax.Array, scale: jax.Array) -> Dense:
-    """A covariance after data, tagged `psd`, with the jitter that its rounding needs.
+@general.as_matrix.register
+def _(operator: Dense) -> jax.Array:
+    return operator.matrix
+
+
+@general.inv_quad_logdet.register
+def _(operator: Dense, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if lx.is_lower_triangular(operator) or lx.is_upper_triangular(operator):
+        return general.inv_quad(operator, y), operator._logdet()
+    quad, logdet = _psd_terms(operator.matrix, y if y.ndim == 2 else y[:, None])
+    return quad.reshape(y.shape[1:]), logdet
+
+
+def residual_covariance(matrix: Inexact[Array, "n n"], scale: Inexact[Array, ""]) -> Dense:
+    """A posterior covariance, tagged `ops.psd`, with the jitter that its rounding needs.
 
     Args:
-        matrix: a covariance less what data explain of it, shape `(n, n)`.
+        matrix: a prior covariance minus what the data explain of it, shape `(n, n)`.
         scale: the mean variance before data, scalar.
     """
     jitter = needed_jitter(matrix, scale)
     return Dense(matrix + jitter * jnp.eye(len(matrix), dtype=matrix.dtype), psd, jitter)
-
-
-class Diag(AbstractOperator):
-    """A diagonal matrix.
-
-    Args:
-        entries: the diagonal, shape `(n,)`.
-        tags: further properties; `ops.psd` if no entry is negative.
-
-    Raises:
-        ValueError: `entries` is not a vector of floating-point numbers.
-    """
-
-    entries: jax.Array
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, entries: Any, tags: object = ()):
-        (self.entries,) = checked_arrays("Diag", {"entries": entries})
-        if self.entries.ndim != 1:
-            raise ValueError(f"Diag: entries must have one axis, got shape {self.entries.shape}")
-        self.tags = checked_tags("Diag", tags) | {lx.diagonal_tag}
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.entries.size, self.entries.size)
-
-    @property
-    def dtype(self) -> Any:
-        return self.entries.dtype
-
-    def transpose(self) -> Diag:
-        return self
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        return self.entries[:, None] * x
-
-    def _solve(self, b: jax.Array) -> jax.Array:
-        return b / self.entries[:, None]
-
-    def _logdet(self) -> jax.Array:
-        return jnp.sum(jnp.log(jnp.abs(self.entries)))
-
-    def _diag(self) -> jax.Array:
-        return self.entries
-
-    def _root(self) -> Diag:
-        return Diag(jnp.sqrt(self.entries), psd)
-
-    def _psd_logdet(self) -> jax.Array:
-        return jnp.sum(jnp.log(self.entries))
-
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if isinstance(other, (Diag, ScaledIdentity)):
-            return Diag(self.entries + other._diag(), shared_tags(self, other))
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> Diag:
-        return Diag(factor * self.entries, scaled_tags(self.tags, sign))
-
-
-class ScaledIdentity(AbstractOperator):
-    """A multiple of the identity, as the noise of a Gaussian process.
-
-    Args:
-        scale: the multiple, scalar; a variance when it stands for noise.
-        size: number of rows; 0, the default, stands for that of the operator it is added to, as in
-            `K + ops.ScaledIdentity(0.1)`. A number that was no array takes its type, too.
-        tags: `ops.psd`, the default, for a variance; none for a shift that may be negative.
-
-    Raises:
-        ValueError: `scale` is not a scalar of floating-point type, or `size` is no size.
-    """
-
-    scale: jax.Array
-    size: int = eqx.field(static=True)
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, scale: Any, size: int = 0, tags: object = psd):
-        (self.scale,) = checked_arrays("ScaledIdentity", {"scale": scale})
-        if self.scale.ndim != 0:
-            raise ValueError(f"ScaledIdentity: scale must be a scalar, got {self.scale.shape}")
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
-            raise ValueError(f"ScaledIdentity: size must be an integer, 0 or more, got {size!r}")
-        self.size = int(size)
-        self.tags = checked_tags("ScaledIdentity", tags) | {lx.diagonal_tag, symmetric}
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.size, self.size)
-
-    @property
-    def dtype(self) -> Any:
-        return self.scale.dtype
-
-    def transpose(self) -> ScaledIdentity:
-        return self
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        return self.scale * x
-
-    def _solve(self, b: jax.Array) -> jax.Array:
-        return b / self.scale
-
-    def _logdet(self) -> jax.Array:
-        return self.shape[0] * jnp.log(jnp.abs(self.scale))
-
-    def _diag(self) -> jax.Array:
-        return jnp.full(self.shape[0], self.scale)
-
-    def _psd_logdet(self) -> jax.Array:
-        return self.shape[0] * jnp.log(self.scale)
-
-    def _root(self) -> ScaledIdentity:
-        return ScaledIdentity(jnp.sqrt(self.scale), self.size)
-
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if isinstance(other, ScaledIdentity):
-            return ScaledIdentity(self.scale + other.scale, self.size, shared_tags(self, other))
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> ScaledIdentity:
-        tags = scaled_tags(self.tags, sign)
-        return ScaledIdentity(factor * self.scale, self.size, tags)
-
-    def _need_size(self, what: str) -> None:
-        if not self.size:
-            raise ValueError(
-                f"{what}: this ScaledIdentity leaves its size open, which only a sum or a product "
-                "with another operator gives it; say size=n"
-            )
-
-    def _fitted(self, size: int, dtype: Any) -> ScaledIdentity:
-        scale = self.scale.astype(dtype) if self.scale.weak_type else self.scale
-        return ScaledIdentity(scale, self.size or size, self.tags)
 
 
 @jax.custom_jvp
@@ -283,7 +154,7 @@ def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
     return (jnp.sum(y * alpha, axis=0), logdet), (d_quad, jnp.sum(inverse * d_matrix))
 
 
-def inverse_of(tril: jax.Array) -> jax.Array:
+def inverse_of(tril: Inexact[Array, "n n"]) -> Inexact[Array, "n n"]:
     r"""$(L L^\top)^{-1}$ by halves, so that nearly all of it is products of matrices.
 
     Args:

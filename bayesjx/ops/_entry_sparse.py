@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jaxtyping import Array, Bool, Inexact, Int
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
 from ._sparse_operator import (
     AbstractSparse,
@@ -38,7 +39,7 @@ _CACHED = 2**17
 
 
 class EntrySparse(AbstractSparse):
-    """A matrix with up to `E` entries in each column, at any places.
+    """Sparse matrix with up to `E` entries in each column, in any rows.
 
     A product reads every input row `E` times and uses it once, so this takes several times what
     `bayesjx.ops.GroupedColumns` does for as many entries: it is for patterns without structure.
@@ -53,9 +54,9 @@ class EntrySparse(AbstractSparse):
         tags: what is known of the matrix, see Lineax.
     """
 
-    values: jax.Array
-    index: jax.Array
-    active: jax.Array | None
+    values: Inexact[Array, "E N"]
+    index: Int[Array, "E N"]
+    active: Bool[Array, "E N"] | None
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -70,9 +71,7 @@ class EntrySparse(AbstractSparse):
         tags: object = (),
     ):
         self.size = checked_shape("EntrySparse", size)
-        (self.values,) = checked_arrays("EntrySparse", {"values": values})
-        _check_shapes("EntrySparse", self.values, index, self.size[1])
-        self.index = known_index("EntrySparse", "index", listed(index), self.size[0])
+        self.values, self.index = _checked("EntrySparse", values, index, self.size, known_index)
         if active is not None and (
             jnp.shape(active) != self.values.shape
             or not jnp.issubdtype(jnp.result_type(active), jnp.bool_)
@@ -101,8 +100,8 @@ class EntrySparse(AbstractSparse):
             tags: what is known of the matrix, see Lineax.
 
         Raises:
-            ValueError: the shapes do not fit, there is no entry, a place is out of range or taken
-                twice, or types are wrong.
+            ValueError: the shapes do not fit, there is no entry, a position is out of range or
+                taken twice, or types are wrong.
         """
         size = checked_shape("EntrySparse", shape)
         (values,) = checked_arrays("EntrySparse", {"values": values})
@@ -153,13 +152,10 @@ class EntrySparse(AbstractSparse):
         Raises:
             ValueError: the shapes do not fit, there is no entry, a row is out of range or repeated
                 in a column, or types are wrong.
-            RuntimeError: rows are wrong, found when a jitted function runs.
+            RuntimeError: rows are wrong, raised when a jitted function runs.
         """
         size = checked_shape("EntrySparse", shape)
-        (values,) = checked_arrays("EntrySparse", {"values": values})
-        index = listed(index)
-        _check_shapes("EntrySparse.from_columns", values, index, size[1])
-        index = checked_index("EntrySparse", "index", index, size[0])
+        values, index = _checked("EntrySparse.from_columns", values, index, size, checked_index)
         (by_column,) = checked_distinct("EntrySparse", "a column has a row twice", (index.T,))
         return cls(values, by_column.T, None, size, tags=tags)
 
@@ -185,7 +181,7 @@ class EntrySparse(AbstractSparse):
 
 def entry_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
-) -> jax.Array:
+) -> Inexact[Array, "N M"]:
     r"""$W^\top x$ for entries in columns; rows that repeat in a column are summed.
 
     Args:
@@ -200,7 +196,7 @@ def entry_product(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     values, x = checked_arrays("entry_product", {"values": values, "x": x})
     index = listed(index)
@@ -215,13 +211,19 @@ def entry_product(
     return _PRODUCTS.forward.bind(values, index, x, **params)
 
 
-def _check_shapes(owner: str, values: Any, index: Any, columns: int) -> None:
+def _checked(
+    owner: str, values: Any, index: Any, size: tuple[int, int], checked: Any
+) -> tuple[jax.Array, Any]:
+    """Values and indices that fit, the latter as `checked` (an index) makes them."""
+    (values,) = checked_arrays(owner, {"values": values})
+    index, columns = listed(index), size[1]
     fits = values.ndim == 2 and values.shape[1] == columns and values.size
     if not fits or jnp.shape(index) != values.shape:
         raise ValueError(
             f"{owner} takes index and values of shape (E, {columns}) with at least one entry a "
             f"column; got {jnp.shape(index)} and {values.shape}"
         )
+    return values, checked(owner, "index", index, size[0])
 
 
 # The twins of the kernels.

@@ -1,4 +1,4 @@
-"""Factorisations that an operator keeps: their derivatives, and where one failed."""
+"""Factorisations that an operator keeps: their derivatives, and checks for failure."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .._core import on_failure
 def kept(arrays: Any, factor: Any, *, factorise: Any) -> Any:
     """`factor`, which is `factorise(*arrays)` computed earlier, with the derivative of that.
 
-    An operator factorises once, when it is made, and keeps the result without derivatives; here
-    they come back, at the cost of a second factorisation only where somebody differentiates.
+    An operator factorises once, when it is made, and keeps the result without derivatives; this
+    restores them, at the cost of a second factorisation under differentiation only.
     """
     del arrays, factorise
     return factor
@@ -30,6 +30,17 @@ def _kept_jvp(primals: Any, tangents: Any, *, factorise: Any) -> tuple[Any, Any]
     d_arrays, _ = tangents
     _, d_factor = eqx.filter_jvp(factorise, arrays, d_arrays)
     return kept(arrays, factor, factorise=factorise), d_factor
+
+
+def symmetric_solve(multiply: Any, solve: Any, b: jax.Array) -> jax.Array:
+    """A solve whose derivative is that of `multiply`, so that `solve` may use cached factors.
+
+    Args:
+        multiply: product with the symmetric matrix, differentiable in what it closes over.
+        solve: product with its inverse; no derivative goes through it.
+        b: right-hand sides, shape `(n, k)`.
+    """
+    return jax.lax.custom_linear_solve(multiply, b, lambda _, rhs: solve(rhs), symmetric=True)
 
 
 def check_each(x: Any, bad: jax.Array, template: str) -> Any:
@@ -51,7 +62,7 @@ def check_each(x: Any, bad: jax.Array, template: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class _Numbered(Sequence[str]):
-    """One text for each index, written when it is asked for."""
+    """A text for each index, formatted on access."""
 
     template: str
     size: int

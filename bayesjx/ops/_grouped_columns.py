@@ -8,8 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.interpreters import ad
+from jaxtyping import Array, Inexact, Int
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of, no_tangent, primitive
 from ._sparse_operator import (
     AbstractSparse,
@@ -35,7 +36,7 @@ from ._tags import checked_tags
 
 
 class GroupedColumns(AbstractSparse):
-    r"""A matrix whose columns come in groups of `g` that share `k` active rows.
+    r"""Sparse matrix whose columns come in groups of `g` that share `k` active rows.
 
     Runs at the speed of a dense product from groups of 32 on, so its time is the density times that
     of the dense matrix; the layout of choice for layers. `g = N` selects rows of the matrix, and
@@ -50,8 +51,8 @@ class GroupedColumns(AbstractSparse):
         tags: what is known of the matrix, see Lineax.
     """
 
-    values: jax.Array
-    index: jax.Array
+    values: Inexact[Array, "groups k g"]
+    index: Int[Array, "groups k"]
     size: tuple[int, int] = eqx.field(static=True)
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -60,10 +61,7 @@ class GroupedColumns(AbstractSparse):
         self, values: Any, index: Any, size: Any, transposed: bool = False, tags: object = ()
     ):
         self.size = checked_shape("GroupedColumns", size)
-        (self.values,) = checked_arrays("GroupedColumns", {"values": values})
-        index = listed(index)
-        _check_shapes(self.values, index, self.size)
-        self.index = known_index("GroupedColumns", "index", index, self.size[0])
+        self.values, self.index = _checked_layout(values, index, self.size, known_index)
         self.transposed, self.tags = transposed, checked_tags("GroupedColumns", tags)
 
     @classmethod
@@ -82,17 +80,16 @@ class GroupedColumns(AbstractSparse):
         Raises:
             ValueError: the shapes do not fit, nothing is active, an index is out of range or
                 repeated within a group, or types are wrong.
-            RuntimeError: indices are wrong, found when a jitted function runs.
+            RuntimeError: indices are wrong, raised when a jitted function runs.
         """
         size = checked_shape("GroupedColumns", shape)
-        (values,) = checked_arrays("GroupedColumns", {"values": values})
-        index = listed(index)
-        _check_shapes(values, index, size)
-        index = checked_index("GroupedColumns", "index", index, size[0])
+        values, index = _checked_layout(values, index, size, checked_index)
         (index,) = checked_distinct("GroupedColumns", "a group reads a row twice", (index,))
         return cls(values, index, size, tags=tags)
 
-    def mean_and_var(self, variances: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def mean_and_var(
+        self, variances: jax.Array, x: jax.Array
+    ) -> tuple[Inexact[Array, "*b N"], Inexact[Array, "*b N"]]:
         r"""Mean and variance of $x W$ for independent entries with means `values`.
 
         Both come from one pass over the inputs: local reparameterisation of a layer.
@@ -139,7 +136,7 @@ class GroupedColumns(AbstractSparse):
 
 def grouped_product(
     values: jax.Array, index: Any, x: jax.Array, *, kernels: str | None = None
-) -> jax.Array:
+) -> Inexact[Array, "N M"]:
     r"""$W^\top x$ for grouped columns.
 
     Args:
@@ -153,7 +150,7 @@ def grouped_product(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     values, index, x = _checked(values, index, x)
     index = checked_index("grouped columns", "index", index, x.shape[0])
@@ -169,7 +166,7 @@ def grouped_moments(
     x: jax.Array,
     *,
     kernels: str | None = None,
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[Inexact[Array, "N M"], Inexact[Array, "N M"]]:
     r"""$M^\top x$ and $V^\top x^2$ for grouped columns, with one gathering of `x`.
 
     Mean and variance of $W^\top x$ for independent entries.
@@ -186,7 +183,7 @@ def grouped_moments(
 
     Raises:
         ValueError: the shapes do not fit, types differ, or a row is out of range.
-        RuntimeError: a row is out of range, found when a jitted function runs.
+        RuntimeError: a row is out of range, raised when a jitted function runs.
     """
     mean, var, index, x = _checked_moments(mean, var, index, x)
     index = checked_index("grouped columns", "index", index, x.shape[0])
@@ -224,7 +221,12 @@ def _checked(values: Any, index: Any, x: Any) -> tuple[Any, ...]:
     return values, index, x
 
 
-def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
+def _checked_layout(
+    values: Any, index: Any, size: tuple[int, int], checked: Any
+) -> tuple[jax.Array, Any]:
+    """Values and indices that fit, the latter as `checked` (an index) makes them."""
+    (values,) = checked_arrays("GroupedColumns", {"values": values})
+    index = listed(index)
     if values.ndim != 3 or jnp.shape(index) != values.shape[:2] or not values.size:
         raise ValueError(
             "GroupedColumns takes index (groups, k) and values (groups, k, g), none of them 0; "
@@ -236,6 +238,7 @@ def _check_shapes(values: Any, index: Any, size: tuple[int, int]) -> None:
             f"GroupedColumns: {groups} groups of {g} columns are not the {size[1]} columns of "
             f"shape {size}; values are (groups, k, g)"
         )
+    return values, checked("GroupedColumns", "index", index, size[0])
 
 
 # The twins of the kernels.
@@ -326,8 +329,8 @@ def _moments_jvp(primals: Any, tangents: Any, **params: Any) -> tuple[Any, Any]:
         terms[0].append(product(mean, d_x))
         terms[1].append(product(var, 2 * x * d_x))
     changes = [
-        sum(found[1:], found[0]) if found else no_tangent(value)
-        for found, value in zip(terms, out, strict=True)
+        sum(several[1:], several[0]) if several else no_tangent(value)
+        for several, value in zip(terms, out, strict=True)
     ]
     return out, changes
 

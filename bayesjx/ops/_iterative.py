@@ -1,4 +1,4 @@
-"""Conjugate gradients for sums whose spectrum is not known, preconditioned by one that is."""
+"""Preconditioned conjugate gradients, and the operators that they take."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
+from jaxtyping import Array, Bool, Inexact, Int
 
 from .._core import on_failure
-from ._operator import AbstractOperator
+from ._operator import AbstractOperator, unknown
 from ._tags import psd, symmetric
 
 
 class CGSolve(NamedTuple):
-    """A solution by conjugate gradients, and what it took.
+    """Result of conjugate gradients.
 
     Attributes:
         value: shape `(n,)` or `(n, k)`.
@@ -25,19 +26,19 @@ class CGSolve(NamedTuple):
         converged: whether the tolerance was met, likewise.
     """
 
-    value: jax.Array
-    num_steps: jax.Array
-    converged: jax.Array
+    value: Inexact[Array, " n *k"]
+    num_steps: Int[Array, "*k"]
+    converged: Bool[Array, "*k"]
 
 
 def cg_solve(
     operator: AbstractOperator,
-    b: jax.Array,
+    b: Inexact[Array, "n k"],
     preconditioner: lx.AbstractLinearOperator,
     rtol: float,
     max_steps: int,
 ) -> CGSolve:
-    """Solves for the columns of `b`; the derivative is that of the exact solution.
+    """Solves by preconditioned conjugate gradients, with the derivative of the exact solution.
 
     Args:
         operator: positive definite, `(n, n)`.
@@ -71,8 +72,8 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
         raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")
 
 
-def checked(solve: CGSolve, owner: str) -> jax.Array:
-    """The solution.
+def converged_value(solve: CGSolve, owner: str) -> Inexact[Array, " n *k"]:
+    """The solution, checked to have converged.
 
     Raises:
         RuntimeError: the iteration did not converge.
@@ -87,7 +88,7 @@ def checked(solve: CGSolve, owner: str) -> jax.Array:
 
 
 class Inverse(AbstractOperator):
-    """The inverse of a symmetric operator, applied by its solve."""
+    """The inverse of a symmetric positive definite operator, applied by its solve."""
 
     base: AbstractOperator
     tags: frozenset[object] = eqx.field(static=True)
@@ -110,15 +111,26 @@ class Inverse(AbstractOperator):
     def _mm(self, x: jax.Array) -> jax.Array:
         return self.base._solve(x)
 
+    def _solve(self, b: jax.Array) -> jax.Array:
+        return self.base._mm(b)
+
+    def _logdet(self) -> jax.Array:
+        return -self.base._logdet()
+
+    def _diag(self) -> jax.Array:
+        return self.base.inverse_diag()
+
+    _root = unknown("root")
+
 
 class Submatrix(AbstractOperator):
-    """Rows and columns `index` of a symmetric operator."""
+    """Principal submatrix of a symmetric operator: rows and columns `index`."""
 
     base: AbstractOperator
-    index: jax.Array
+    index: Int[Array, " k"]
     tags: frozenset[object] = eqx.field(static=True)
 
-    def __init__(self, base: AbstractOperator, index: jax.Array):
+    def __init__(self, base: AbstractOperator, index: Int[Array, " k"]):
         self.base = base
         self.index = index
         self.tags = base.tags & {psd, symmetric}
@@ -135,13 +147,17 @@ class Submatrix(AbstractOperator):
         return self
 
     def _mm(self, x: jax.Array) -> jax.Array:
-        return self.base._mm(scatter(x, self.index, self.base.shape[0]))[self.index]
+        return self.base._mm(scatter_rows(x, self.index, self.base.shape[0]))[self.index]
 
     def _diag(self) -> jax.Array:
         return self.base._diag()[self.index]
 
+    _solve, _logdet, _root = map(unknown, ("solve", "logdet", "root"))
 
-def scatter(x: jax.Array, index: jax.Array, size: int) -> jax.Array:
-    """Rows of `x` put at distinct, sorted places of a zero matrix with `size` rows."""
+
+def scatter_rows(
+    x: Inexact[Array, "k c"], index: Int[Array, " k"], size: int
+) -> Inexact[Array, "{size} c"]:
+    """A zero matrix of `size` rows with those of `x` at distinct, sorted positions."""
     full = jnp.zeros((size, x.shape[1]), x.dtype)
     return full.at[index].set(x, indices_are_sorted=True, unique_indices=True)

@@ -1,4 +1,4 @@
-"""Rows that are Kronecker products of rows: covariances of scattered points with a grid."""
+"""Row-wise Khatri-Rao products: covariances of scattered points with a grid."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.tree_util import Partial
+from jaxtyping import Array, Inexact
 
 from .._core import compiled
+from . import _general as general
+from ._checks import checked_arrays
 from ._kron import Kron
-from ._operator import AbstractOperator, checked_arrays
+from ._operator import AbstractOperator, unknown
 
 CHUNK = 64  # rows of a cross-covariance that are made dense together
 LARGEST = 2**22  # elements of an intermediate result up to which products are made at once
 
 
 class KhatriRao(AbstractOperator):
-    r"""Row $j$ is $F_1[j] \otimes \dots \otimes F_D[j]$: the row-wise Khatri-Rao product.
+    r"""Row-wise Khatri-Rao product: row $j$ is $F_1[j] \otimes \dots \otimes F_D[j]$.
 
     What `Kron` is between two grids, this is between scattered points and a grid: a product kernel
     of point $j$ and a cell is a product of one number for each axis. A product with a vector takes
@@ -37,7 +40,7 @@ class KhatriRao(AbstractOperator):
         characterization of probability distributions".
     """
 
-    factors: tuple[jax.Array, ...]
+    factors: tuple[Inexact[Array, "m _n"], ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any):
@@ -60,14 +63,14 @@ class KhatriRao(AbstractOperator):
         return self.factors[0].dtype
 
     def transpose(self) -> AbstractOperator:
-        return _Transposed(self)
+        return KhatriRaoTransposed(self)
 
-    def dense(self) -> jax.Array:
-        """The matrix, shape `(m, n)`, without products."""
-        found = self.factors[0]
+    def dense(self) -> Inexact[Array, "m n"]:
+        """The dense matrix, shape `(m, n)`."""
+        matrix = self.factors[0]
         for factor in self.factors[1:]:
-            found = (found[:, :, None] * factor[:, None]).reshape(len(factor), -1)
-        return found
+            matrix = (matrix[:, :, None] * factor[:, None]).reshape(len(factor), -1)
+        return matrix
 
     def _mm(self, x: jax.Array) -> jax.Array:
         m, first = self.factors[0].shape
@@ -75,15 +78,19 @@ class KhatriRao(AbstractOperator):
             return _mm_by_rows(self, x)
         return self._at_once(x)
 
-    def _multiple(self, factor: jax.Array, sign: int) -> KhatriRao:
-        return KhatriRao(factor * self.factors[0], *self.factors[1:])
-
     def _at_once(self, x: jax.Array) -> jax.Array:
         first, *others = self.factors
         z = first @ x.reshape(first.shape[1], -1)
         for factor in others:
             z = jnp.einsum("ja,jar->jr", factor, z.reshape(*factor.shape, -1))
         return z
+
+    _solve, _logdet, _diag, _root = map(unknown, ("solve", "logdet", "diag", "root"))
+
+
+@general.as_matrix.register
+def _(operator: KhatriRao) -> jax.Array:
+    return operator.dense()
 
 
 @compiled
@@ -98,7 +105,9 @@ def _mm_by_rows(operator: KhatriRao, x: jax.Array) -> jax.Array:
     return jax.lax.map(some, chunks).reshape(-1, x.shape[1])[:m]
 
 
-class _Transposed(AbstractOperator):
+class KhatriRaoTransposed(AbstractOperator):
+    """The transpose of a `KhatriRao`."""
+
     base: KhatriRao
     tags: frozenset[object] = eqx.field(static=True)
 
@@ -123,12 +132,14 @@ class _Transposed(AbstractOperator):
         inner = (rest[:, :, None] * x[:, None]).reshape(len(first), -1)
         return (first.T @ inner).reshape(-1, x.shape[1])
 
+    _solve, _logdet, _diag, _root = map(unknown, ("solve", "logdet", "diag", "root"))
+
 
 def check_cross(operator: Any, grid: tuple[int, ...], cross: Any, prior: Any) -> None:
     """Refuses what is no covariance of test points with the cells of a grid, or no variances.
 
     Raises:
-        ValueError: `cross` is of another kind, or shapes or types do not fit.
+        ValueError: `cross` is neither a `Kron` nor a `KhatriRao`, or shapes or types do not fit.
     """
     owner = f"marginal_variance of a {type(operator).__name__}"
     if not isinstance(cross, (Kron, KhatriRao)):
@@ -160,8 +171,8 @@ def dense_rows(cross: Kron | KhatriRao, index: jax.Array) -> jax.Array:
 
 
 @compiled
-def by_rows(cross: Any, some: Any) -> jax.Array:
-    """A function of columns `(n, k)` to `(k,)`, of all rows of `cross`, some at a time.
+def map_rows(cross: Any, some: Any) -> Inexact[Array, " m"]:
+    """Maps a function of columns `(n, k)` to `(k,)` over the rows of `cross`, in chunks.
 
     Args:
         cross: a `Kron`, a `KhatriRao` or an array, shape `(m, n)`.
@@ -181,7 +192,9 @@ def by_rows(cross: Any, some: Any) -> jax.Array:
     return jax.lax.map(one, jnp.arange(0, m, chunk)).reshape(-1)[:m]
 
 
-def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ...) -> jax.Array:
+def explained_variance(
+    operator: AbstractOperator, cross: Any, observed: Any = ...
+) -> Inexact[Array, " m"]:
     r"""Diagonal of $C A^{-1} C^\top$ by solves, some rows of $C$ at a time.
 
     Args:
@@ -189,7 +202,7 @@ def explained_by_rows(operator: AbstractOperator, cross: Any, observed: Any = ..
         cross: $C$, shape `(m, n)`.
         observed: those cells.
     """
-    return by_rows(cross, Partial(_explained, operator, observed))
+    return map_rows(cross, Partial(_explained, operator, observed))
 
 
 def _explained(operator: AbstractOperator, observed: Any, rows: jax.Array) -> jax.Array:

@@ -1,28 +1,51 @@
-"""Kronecker products and sums of any number of factors."""
+"""Kronecker products of any number of factors, and products of them with vectors."""
 
 from __future__ import annotations
 
+import abc
 import functools
-import itertools
 import math
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
+from jaxtyping import Array, Inexact
 
 from .._core import eigh
-from ._arithmetic import checked_parts
-from ._dense import Dense, ScaledIdentity
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._dense import Dense
 from ._kron_pair import kron_pair
-from ._operator import AbstractOperator, checked_arrays, checked_size
-from ._tags import checked_tags, negative, psd, scaled_tags, shared_tags, symmetric
+from ._operator import AbstractOperator
+from ._tags import checked_tags, negative, shared_tags, symmetric
 
 
-class Kron(AbstractOperator):
+class AbstractKron(AbstractOperator):
+    """Abstract base class of matrices with a factor for each axis of a grid.
+
+    Attributes:
+        factors: matrices, shape `(m_d, n_d)` each.
+    """
+
+    factors: eqx.AbstractVar[tuple[Inexact[Array, "_m _n"], ...]]
+
+    @abc.abstractmethod
+    def combine(self, left: jax.Array, right: jax.Array) -> jax.Array:
+        """The eigenvalue of the whole from those of two factors: their product or sum."""
+
+    @property
+    def dtype(self) -> Any:
+        return self.factors[0].dtype
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Rows of each factor: the shape of the grid."""
+        return tuple(f.shape[0] for f in self.factors)
+
+
+class Kron(AbstractKron):
     r"""Kronecker product $K_1 \otimes \dots \otimes K_D$, factors of any shape.
 
     Vectors are grids in C order, the last factor's index running fastest, as in `numpy.kron`.
@@ -47,11 +70,11 @@ class Kron(AbstractOperator):
         Saatçi (2011), "Scalable inference for structured Gaussian process models", chapter 5.
     """
 
-    factors: tuple[jax.Array, ...]
+    factors: tuple[Inexact[Array, "_m _n"], ...]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, *factors: Any, tags: object = ()):
-        arrays, shared = _as_arrays("Kron", factors)
+        arrays, shared = factor_arrays("Kron", factors)
         self.factors = checked_arrays("Kron", {f"factor {d}": f for d, f in enumerate(arrays)})
         for d, factor in enumerate(self.factors):
             if jnp.ndim(factor) != 2 or 0 in jnp.shape(factor):
@@ -77,26 +100,21 @@ class Kron(AbstractOperator):
             math.prod(f.shape[1] for f in self.factors),
         )
 
-    @property
-    def dtype(self) -> Any:
-        return self.factors[0].dtype
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Rows of each factor: the shape of the grid that a product lives on."""
-        return tuple(f.shape[0] for f in self.factors)
+    def combine(self, left: jax.Array, right: jax.Array) -> jax.Array:
+        """The product."""
+        return left * right
 
     def transpose(self) -> Kron:
         if lx.is_symmetric(self):
             return self
         return Kron(*(f.T for f in self.factors), tags=lx.transpose_tags(self.tags))
 
-    def trace(self) -> jax.Array:
+    def trace(self) -> Inexact[Array, ""]:
         """The trace, scalar: the product of the traces of the factors."""
         self._need_square("trace")
         return _product([jnp.trace(f) for f in self.factors])
 
-    def eigh(self) -> tuple[Kron, jax.Array]:
+    def eigh(self) -> tuple[Kron, Inexact[Array, " ..."]]:
         r"""Eigenvectors $\otimes_d Q_d$ and eigenvalues as a grid, not sorted.
 
         Not differentiable where eigenvalues coincide; `Kron + noise` has derivatives that are.
@@ -107,7 +125,7 @@ class Kron(AbstractOperator):
         if not lx.is_symmetric(self):
             raise ValueError("eigh needs a symmetric Kron: tags=ops.symmetric or ops.psd")
         pairs = [eigh(f) for f in self.factors]
-        return Kron(*(p[1] for p in pairs)), outer([p[0] for p in pairs])
+        return Kron(*(p[1] for p in pairs)), outer_grid([p[0] for p in pairs])
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return kron_mm(self.factors, x)
@@ -125,7 +143,7 @@ class Kron(AbstractOperator):
 
     def _diag(self) -> jax.Array:
         self._need_square_factors("diag")
-        return outer([jnp.diag(f) for f in self.factors]).reshape(-1)
+        return outer_grid([jnp.diag(f) for f in self.factors]).reshape(-1)
 
     def _root(self) -> Kron:
         roots = [op._root() for op in self._dense()]
@@ -148,191 +166,10 @@ class Kron(AbstractOperator):
             shapes = ", ".join(str(f.shape) for f in self.factors)
             raise ValueError(f"{what} of a Kron needs square factors, got {shapes}")
 
-    def _times(self, other: Any) -> Kron | None:
-        if isinstance(other, Kron):
-            inner = [f.shape[1] for f in self.factors], [f.shape[0] for f in other.factors]
-            if inner[0] == inner[1]:
-                return Kron(*(a @ b for a, b in zip(self.factors, other.factors, strict=True)))
-        return None
 
-    def _multiple(self, factor: jax.Array, sign: int) -> Kron:
-        tags = scaled_tags(self.tags, sign)
-        if negative in tags | self.tags:  # tags are of factors, and here one differs from the rest
-            tags = tags - {negative, psd} | {symmetric}
-        return Kron(factor * self.factors[0], *self.factors[1:], tags=tags)
-
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        from ._kron_noise import add_noise
-
-        return add_noise(self, other)
-
-
-class KronSum(AbstractOperator):
-    r"""Kronecker sum $K_1 \oplus \dots \oplus K_D = \sum_d I \otimes \dots K_d \dots \otimes I$.
-
-    Eigenvectors are those of the Kronecker product and eigenvalues add up, so `solve` and `logdet`
-    take $\sum_d n_d^3 + N \sum_d n_d$, with derivatives that are finite for equal eigenvalues.
-
-    Args:
-        *factors: symmetric matrices, shape `(n_d, n_d)`, or operators, which are made dense.
-        tags: `ops.psd` if all factors are positive semi-definite; they are taken as symmetric. By
-            default those that all factors given as operators share.
-
-    Raises:
-        ValueError: no factor, or one that is not square or is known not to be symmetric; integer
-            or mixed types.
-    """
-
-    factors: tuple[jax.Array, ...]
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, *factors: Any, tags: object = ()):
-        arrays, shared = _as_arrays("KronSum", factors)
-        named = {f"factor {d}": f for d, f in enumerate(arrays)}
-        self.factors = checked_arrays("KronSum", named)
-        for d, shape in enumerate(factor.shape for factor in self.factors):
-            if len(shape) != 2 or shape[0] != shape[1] or 0 in shape:
-                raise ValueError(f"KronSum: factor {d} must be a square matrix, got shape {shape}")
-            _refuse_asymmetric(d, self.factors[d])
-        self.tags = checked_tags("KronSum", tags) | shared | {symmetric}
-        _refuse_tags("KronSum", self.tags, {lx.tridiagonal_tag, lx.unit_diagonal_tag}, len(arrays))
-        checked_size("KronSum", self.shape[0])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        n = math.prod(len(f) for f in self.factors)
-        return (n, n)
-
-    @property
-    def dtype(self) -> Any:
-        return self.factors[0].dtype
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """Rows of each factor: the shape of the grid that a product lives on."""
-        return tuple(len(f) for f in self.factors)
-
-    def transpose(self) -> KronSum:
-        return self
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        grid = x.reshape(*self.grid, x.shape[1])
-        total = jnp.zeros_like(grid)
-        for axis, factor in enumerate(self.factors):
-            product = jnp.tensordot(factor, grid, (1, axis))
-            total = total + jnp.moveaxis(product, 0, axis)
-        return total.reshape(x.shape)
-
-    def _solve(self, b: jax.Array) -> jax.Array:
-        return self._spectrum()._solve(b)
-
-    def _logdet(self) -> jax.Array:
-        return self._spectrum()._logdet()
-
-    def _diag(self) -> jax.Array:
-        return outer([jnp.diag(f) for f in self.factors], jnp.add).reshape(-1)
-
-    def _root(self) -> HStack:
-        roots = []
-        for axis, factor in enumerate(self.factors):
-            parts = [jnp.eye(n, dtype=self.dtype) for n in self.grid]
-            parts[axis] = Dense(factor, psd)._root().matrix
-            roots.append(Kron(*parts))
-        return HStack(*roots)
-
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        from ._kron_noise import add_noise
-
-        if isinstance(other, KronSum) and other.grid == self.grid:
-            pairs = zip(self.factors, other.factors, strict=True)
-            return KronSum(*(a + b for a, b in pairs), tags=shared_tags(self, other))
-        return add_noise(self, other)
-
-    def _multiple(self, factor: jax.Array, sign: int) -> KronSum:
-        tags = scaled_tags(self.tags, sign)
-        return KronSum(*(factor * f for f in self.factors), tags=tags)
-
-    def _spectrum(self) -> Any:
-        from ._kron_noise import KronPlusNoise
-
-        return KronPlusNoise(self, ScaledIdentity(jnp.zeros((), self.dtype), self.shape[0]))
-
-
-class HStack(AbstractOperator):
-    r"""Operators side by side, $[A_1, \dots, A_k]$; a root of $\sum_i A_i A_i^\top$.
-
-    Args:
-        *parts: operators with the same number of rows.
-
-    Raises:
-        ValueError: no parts, one that is no operator, or numbers of rows or types differ.
-    """
-
-    parts: tuple[AbstractOperator, ...]
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, *parts: AbstractOperator):
-        self.parts = checked_parts("HStack", parts, 0)
-        self.tags = frozenset()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.parts[0].shape[0], sum(part.shape[1] for part in self.parts))
-
-    @property
-    def dtype(self) -> Any:
-        return self.parts[0].dtype
-
-    def transpose(self) -> VStack:
-        return VStack(*(part.transpose() for part in self.parts))
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        ends = list(itertools.accumulate(part.shape[1] for part in self.parts))
-        pieces = jnp.split(x, ends[:-1])
-        return functools.reduce(
-            jnp.add, [p._mm(x) for p, x in zip(self.parts, pieces, strict=True)]
-        )
-
-    def _multiple(self, factor: jax.Array, sign: int) -> HStack:
-        return HStack(*(part._multiple(factor, sign) for part in self.parts))
-
-
-class VStack(AbstractOperator):
-    """Operators on top of each other, the transpose of `HStack`.
-
-    Args:
-        *parts: operators with the same number of columns.
-
-    Raises:
-        ValueError: no parts, one that is no operator, or numbers of columns or types differ.
-    """
-
-    parts: tuple[AbstractOperator, ...]
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, *parts: AbstractOperator):
-        self.parts = checked_parts("VStack", parts, 1)
-        self.tags = frozenset()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (sum(part.shape[0] for part in self.parts), self.parts[0].shape[1])
-
-    @property
-    def dtype(self) -> Any:
-        return self.parts[0].dtype
-
-    def transpose(self) -> HStack:
-        return HStack(*(part.transpose() for part in self.parts))
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        return jnp.concatenate([part._mm(x) for part in self.parts])
-
-    def _multiple(self, factor: jax.Array, sign: int) -> VStack:
-        return VStack(*(part._multiple(factor, sign) for part in self.parts))
-
-
-def kron_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
+def kron_mm(
+    factors: tuple[Inexact[Array, "_m _n"], ...], x: Inexact[Array, "n k"]
+) -> Inexact[Array, "m k"]:
     r"""$(K_1 \otimes \dots \otimes K_D) X$ for matrices of shape `(m_d, n_d)`.
 
     The axis that comes last is contracted and put in front, so each factor is one plain matrix
@@ -369,7 +206,9 @@ def _rectangular_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
     return grid.reshape(-1, k)
 
 
-def outer(vectors: list[jax.Array], combine: Any = jnp.multiply) -> jax.Array:
+def outer_grid(
+    vectors: list[Inexact[Array, " _n"]], combine: Any = jnp.multiply
+) -> Inexact[Array, " ..."]:
     """Products (or sums) of one element of each vector, as a grid with an axis for each."""
     return functools.reduce(lambda grid, v: combine(grid[..., None], v), vectors)
 
@@ -378,37 +217,28 @@ def _product(values: list[jax.Array]) -> jax.Array:
     return functools.reduce(jnp.multiply, values)
 
 
-def _as_arrays(owner: str, factors: tuple[Any, ...]) -> tuple[list[Any], frozenset[object]]:
+def factor_arrays(owner: str, factors: tuple[Any, ...]) -> tuple[list[Any], frozenset[object]]:
     """Dense factors, and what all of them are known to be if all were given as operators."""
     if not factors:
         raise ValueError(f"{owner}: at least one factor is needed")
     given = [f for f in factors if isinstance(f, lx.AbstractLinearOperator)]
     for factor in given:
         if isinstance(factor, AbstractOperator):
-            factor._need_size(owner)
+            general.check_size(factor, owner)
     arrays = [f.as_matrix() if isinstance(f, lx.AbstractLinearOperator) else f for f in factors]
     shared = shared_tags(*given) if len(given) == len(arrays) else frozenset()
     return arrays, shared - {lx.tridiagonal_tag, negative}
 
 
-def _refuse_asymmetric(d: int, factor: jax.Array) -> None:
-    if isinstance(factor, jax.core.Tracer):
-        return
-    known = np.asarray(factor)
-    rounding = np.finfo(known.dtype).eps ** 0.5 * np.max(np.abs(known))
-    if np.any(np.abs(known - known.T) > rounding):
-        raise ValueError(f"KronSum: factor {d} must be a symmetric matrix, got {known}")
-
-
 def _tags_of_product(tags: frozenset[object], count: int) -> frozenset[object]:
     """What holds for a product if the tags hold for every factor."""
-    _refuse_tags("Kron", tags, {lx.tridiagonal_tag}, count)
+    refuse_tags("Kron", tags, {lx.tridiagonal_tag}, count)
     if negative in tags and count % 2 == 0:
         return tags - {negative} | {symmetric}
     return tags
 
 
-def _refuse_tags(owner: str, tags: frozenset[object], bad: set[object], count: int) -> None:
+def refuse_tags(owner: str, tags: frozenset[object], bad: set[object], count: int) -> None:
     if tags & bad and count > 1:
         raise ValueError(
             f"{owner}: tags must hold for the whole matrix, and {set(tags & bad)} does not if it "

@@ -1,4 +1,4 @@
-"""Kronecker products and sums plus noise: one eigendecomposition per axis serves everything."""
+"""Kronecker products and sums plus noise, by one eigendecomposition for each axis."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.tree_util import Partial
+from jaxtyping import Array, Inexact
 
 from .._core import eigh, on_failure, solve_triangular
-from ._dense import Dense, Diag, ScaledIdentity
-from ._khatri_rao import by_rows, check_cross, KhatriRao
-from ._kron import HStack, Kron, kron_mm, KronSum, outer
-from ._operator import AbstractOperator, symmetric_solve
-from ._tags import psd, shared_tags, symmetric
+from . import _general as general
+from ._arithmetic import sized
+from ._dense import Dense
+from ._diagonal import ScaledIdentity
+from ._factors import symmetric_solve
+from ._khatri_rao import check_cross, KhatriRao, map_rows
+from ._kron import AbstractKron, Kron, kron_mm, outer_grid
+from ._operator import AbstractOperator
+from ._stacks import HStack
+from ._tags import psd, symmetric
 
 
 class Spectrum(NamedTuple):
@@ -28,12 +34,14 @@ class Spectrum(NamedTuple):
         values: eigenvalues of each factor.
     """
 
-    inverse: tuple[jax.Array, ...]
-    values: tuple[jax.Array, ...]
+    inverse: tuple[Inexact[Array, "_n _n"], ...]
+    values: tuple[Inexact[Array, " _n"], ...]
 
 
 class KronPlusNoise(AbstractOperator):
-    r"""$K_1 \otimes \dots \otimes K_D + \sigma^2 I$, a Kronecker noise, or a Kronecker sum.
+    r"""Kronecker product plus noise, $K_1 \otimes \dots \otimes K_D + \sigma^2 I$.
+
+    The noise may be a Kronecker product too, and the signal a Kronecker sum.
 
     Made by adding: `Kron + ScaledIdentity`, `Kron + Kron`, `KronSum + ScaledIdentity`. The factors
     are decomposed once, when it is made: $A = T \mathrm{diag}(w) T^\top$ with
@@ -61,14 +69,14 @@ class KronPlusNoise(AbstractOperator):
         Gaussian models with iid observation noise", for the whitening.
     """
 
-    signal: Kron | KronSum
+    signal: AbstractKron
     noise: ScaledIdentity | Kron
     tags: frozenset[object] = eqx.field(static=True)
     spectrum: Spectrum
 
-    def __init__(self, signal: Kron | KronSum, noise: ScaledIdentity | Kron):
+    def __init__(self, signal: AbstractKron, noise: ScaledIdentity | Kron):
         product = isinstance(signal, Kron)
-        if not isinstance(signal, (Kron, KronSum)) or not isinstance(noise, (Kron, ScaledIdentity)):
+        if not isinstance(signal, AbstractKron) or not isinstance(noise, (Kron, ScaledIdentity)):
             raise ValueError(
                 "KronPlusNoise: signal must be a Kron or KronSum and noise a ScaledIdentity or "
                 f"Kron, got {type(signal).__name__} and {type(noise).__name__}"
@@ -78,7 +86,7 @@ class KronPlusNoise(AbstractOperator):
                 "Kron + noise needs positive semi-definite factors: tags=ops.psd, or symmetric "
                 "ones: tags=ops.symmetric"
             )
-        noise = noise._fitted(signal.shape[0], signal.dtype)  # ty: ignore
+        noise = sized(noise, signal.shape[0], signal.dtype)
         if isinstance(noise, Kron):
             _check_noise(signal, noise)
         if noise.dtype != signal.dtype:
@@ -102,17 +110,19 @@ class KronPlusNoise(AbstractOperator):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Rows of each factor: the shape of the grid that a product lives on."""
+        """Rows of each factor: the shape of the grid."""
         return self.signal.grid
 
     def transpose(self) -> KronPlusNoise:
         return self
 
-    def eigenvalues(self) -> jax.Array:
+    def eigenvalues(self) -> Inexact[Array, " ..."]:
         """The weights $w$ as a grid: eigenvalues of the (whitened) sum, without derivatives."""
         return jax.lax.stop_gradient(_weights(self.signal, self.noise, self.spectrum))
 
-    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+    def marginal_variance(
+        self, cross: Kron | KhatriRao, prior: Inexact[Array, " m"]
+    ) -> Inexact[Array, " m"]:
         r"""Diagonal of $K_{**} - K_* A^{-1} K_*^\top$, in one Kronecker product.
 
         Derivatives with respect to `cross` cost as little; those with respect to the operator take
@@ -146,25 +156,12 @@ class KronPlusNoise(AbstractOperator):
 
         return symmetric_solve(self._mm, solve, b)
 
-    def _inv_quad_logdet(self, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        if y.ndim == 1:
-            quad, logdet = _evidence(self, y)
-        else:
-            quad, logdet = jax.vmap(_evidence, (None, 1), (0, None))(self, y)
-        return quad, logdet + self._indefinite()
-
     def _logdet(self) -> jax.Array:
         return _logdet(self)
-
-    def _psd_logdet(self) -> jax.Array:
-        return _logdet(self) + self._indefinite()
 
     def _indefinite(self) -> jax.Array:
         """NaN if an eigenvalue is negative, else 0."""
         return jnp.where(jnp.any(self.eigenvalues() < 0), jnp.nan, 0).astype(self.dtype)
-
-    def _inverse_diag(self) -> jax.Array:
-        return _explained(self, Kron(*(jnp.eye(n, dtype=self.dtype) for n in self.grid)))
 
     def _diag(self) -> jax.Array:
         return self.signal._diag() + self.noise._diag()
@@ -172,32 +169,24 @@ class KronPlusNoise(AbstractOperator):
     def _root(self) -> HStack:
         return HStack(self.signal._root(), self.noise._root())
 
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if not isinstance(self.noise, ScaledIdentity):
-            return None
-        if isinstance(other, ScaledIdentity):
-            scale, tags = self.noise.scale + other.scale, shared_tags(self.noise, other)
-            return KronPlusNoise(self.signal, ScaledIdentity(scale, self.shape[0], tags))
-        if isinstance(other, Diag) and psd in self.tags & other.tags:
-            return add_noise(self.signal, Diag(self.noise._diag() + other.entries, psd))
-        return None
 
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        parts = (part._multiple(factor, sign) for part in (self.signal, self.noise))
-        return KronPlusNoise(*parts)  # ty: ignore
+@general.inv_quad_logdet.register
+def _(operator: KronPlusNoise, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if y.ndim == 1:
+        quad, logdet = _evidence(operator, y)
+    else:
+        quad, logdet = jax.vmap(_evidence, (None, 1), (0, None))(operator, y)
+    return quad, logdet + operator._indefinite()
 
 
-def add_noise(signal: Any, other: Any) -> AbstractOperator | None:
-    """The structured sum of a Kronecker product or sum and some noise, if there is one."""
-    from ._masked import KronPlusDiag
+@general.psd_logdet.register
+def _(operator: KronPlusNoise) -> jax.Array:
+    return _logdet(operator) + operator._indefinite()
 
-    if isinstance(other, ScaledIdentity) or isinstance(signal, Kron) and isinstance(other, Kron):
-        return KronPlusNoise(signal, other) if signal.shape[0] == signal.shape[1] else None
-    if isinstance(other, Diag) and isinstance(signal, Kron):
-        return KronPlusDiag(signal, other.entries)
-    return None
+
+@general.inverse_diag.register
+def _(operator: KronPlusNoise) -> jax.Array:
+    return _explained(operator, Kron(*(jnp.eye(n, dtype=operator.dtype) for n in operator.grid)))
 
 
 # The rules below decompose the factors once more, now with derivatives, so that second derivatives
@@ -240,7 +229,7 @@ def _evidence_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     d_quad, d_logdet = -d_scale * jnp.sum(scaled**2), d_scale * jnp.sum(1 / weights)
     for axis, others, moved in _rotated_changes(change, operator, spectrum):
         along = [jnp.ones_like(v) if d == axis else v for d, v in enumerate(others)]
-        d_quad -= jnp.sum(_gram(scaled, scaled * outer(along), axis) * moved)
+        d_quad -= jnp.sum(_gram(scaled, scaled * outer_grid(along), axis) * moved)
         d_logdet += jnp.sum(_contract(1 / weights, others, axis) * jnp.diag(moved))
     if d_y is not None:
         d_quad += 2 * jnp.sum(operator.solve(y) * d_y)
@@ -265,7 +254,7 @@ def _explained_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
         if d_factor is not None:
             total += 2 * _explained_with(operator, cross, spectrum, axis, d_factor)
     if change is not None and jax.tree.leaves((change.signal, change.noise)):
-        total -= by_rows(cross, Partial(_moved, operator, change))
+        total -= map_rows(cross, Partial(_moved, operator, change))
     return value, total
 
 
@@ -323,9 +312,8 @@ def _gram(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
 
 
 def _weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
-    combine = jnp.multiply if isinstance(signal, Kron) else jnp.add
     scale = jnp.ones((), signal.dtype) if isinstance(noise, Kron) else noise.scale
-    return outer(list(spectrum.values), combine) + scale
+    return outer_grid(list(spectrum.values), signal.combine) + scale
 
 
 def _log_weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
@@ -352,7 +340,7 @@ def _decompose(signal: Any, noise: Any, check: bool = False) -> Spectrum:
         tril = None
         if isinstance(noise, Kron):
             where = f"Kron + Kron noise, factor {d} of the noise"
-            tril = Dense(noise.factors[d], psd)._tril(where)
+            tril = Dense(noise.factors[d], psd).cholesky(where)
             half = solve_triangular(tril, factor, lower=True)
             factor = solve_triangular(tril, half.T, lower=True)
         values, vectors = eigh(factor)

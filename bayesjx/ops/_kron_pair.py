@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Inexact
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._primitive import (
     kernel_mode,
     kernel_of,
@@ -21,8 +22,10 @@ from ._primitive import (
 _HIGHEST = lax.Precision.HIGHEST
 
 
-def kron_pair(a: jax.Array, b: jax.Array, x: jax.Array, *, kernels: str | None = None) -> jax.Array:
-    r"""$A X B^\top$, which is $(A \otimes B)\,\mathrm{vec}(X)$ in C order.
+def kron_pair(
+    a: jax.Array, b: jax.Array, x: jax.Array, *, kernels: str | None = None
+) -> Inexact[Array, "*z m_a m_b"]:
+    r"""Product of a Kronecker pair, $A X B^\top = (A \otimes B)\,\mathrm{vec}(X)$ in C order.
 
     One kernel on GPUs and TPUs, two matrix products elsewhere. Linear in each argument, with
     derivatives of any order in both modes.

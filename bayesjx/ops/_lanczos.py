@@ -1,4 +1,4 @@
-"""Log-determinants from products alone, by stochastic Lanczos quadrature. Approximate."""
+"""Stochastic Lanczos quadrature: log-determinants from products alone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import check_key, compiled, on_failure
-from ._operator import AbstractOperator, symmetric_solve
+from . import _general as general
+from ._factors import symmetric_solve
+from ._operator import AbstractOperator
 
 
 class StochasticLogdet(NamedTuple):
-    """An estimate of a log-determinant.
+    """Estimate of a log-determinant by stochastic Lanczos quadrature.
 
     Attributes:
         value: the estimate, scalar.
-        standard_error: of the value, from the spread between the probes, scalar. It does not see
-            the error of the quadrature, which is common to all probes.
+        standard_error: of the value, from the standard deviation between probes, scalar. The error
+            of the quadrature, which is common to all probes, is not in it.
     """
 
-    value: jax.Array
-    standard_error: jax.Array
+    value: Inexact[Array, ""]
+    standard_error: Inexact[Array, ""]
 
 
 def stochastic_logdet(
@@ -34,7 +37,7 @@ def stochastic_logdet(
     num_steps: int = 30,
     preconditioner: AbstractOperator | None = None,
 ) -> StochasticLogdet:
-    r"""An approximation of $\log\det A$ by products with $A$ only.
+    r"""Stochastic Lanczos quadrature of $\log\det A$, from products with $A$ only.
 
     $\log\det A = \mathrm{tr} \log A$ is estimated by random probes $z$, and each
     $z^\top \log(A) z$ by Gauss quadrature at the eigenvalues of the tridiagonal matrix of
@@ -72,11 +75,11 @@ def stochastic_logdet(
             "stochastic_logdet: operator must be one of bayesjx.ops, got "
             f"{type(operator).__name__}; a matrix is ops.Dense(matrix, ops.psd)"
         )
-    operator._need_psd("stochastic_logdet")
+    operator.require_psd("stochastic_logdet")
     check_key(key)
     size = operator.shape[0]
-    whole = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
-    if not whole or num_probes < 2 or num_steps < 1:
+    integers = all(isinstance(number, (int, np.integer)) for number in (num_probes, num_steps))
+    if not integers or num_probes < 2 or num_steps < 1:
         raise ValueError(
             "stochastic_logdet: of the integers, num_probes must be at least 2 and num_steps at "
             f"least 1, got {num_probes} and {num_steps}"
@@ -85,14 +88,14 @@ def stochastic_logdet(
     if preconditioner is None:
         probes = random.rademacher(key, (size, num_probes), operator.dtype)
     else:
-        preconditioner._need_psd("stochastic_logdet: preconditioner")
+        preconditioner.require_psd("stochastic_logdet: preconditioner")
         if preconditioner.shape != operator.shape:
             raise ValueError(
                 f"stochastic_logdet: preconditioner must have shape {operator.shape}, got "
                 f"{preconditioner.shape}"
             )
         preconditioner = jax.lax.stop_gradient(preconditioner)
-        probes = preconditioner._sample(key, num_probes)
+        probes = general.sample(preconditioner, key, num_probes)
         base = preconditioner._logdet()
     problem = _Problem(operator, preconditioner, min(num_steps, size))
     values, _ = _quadrature(problem, jax.lax.stop_gradient(probes))

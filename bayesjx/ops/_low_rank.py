@@ -1,4 +1,4 @@
-"""Matrices of low rank, alone or added to a diagonal."""
+"""Matrices of low rank, and low rank plus diagonal (Woodbury identity)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Inexact
 
 from .._core import cho_solve, cholesky_each, solve_triangular
-from ._dense import Dense, Diag, ScaledIdentity
-from ._factors import check_each, kept
-from ._kron import HStack
-from ._operator import (
-    AbstractOperator,
-    checked_arrays,
-    checked_size,
-    inv_quad,
-    symmetric_solve,
-)
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._dense import Dense
+from ._diagonal import Diag
+from ._factors import check_each, kept, symmetric_solve
+from ._operator import AbstractOperator, unknown
+from ._stacks import HStack
 from ._tags import psd
 
 
 class LowRankPlusDiag(AbstractOperator):
-    r"""$\mathrm{diag}(d) + U U^\top$ with a positive $d$.
+    r"""Low rank plus diagonal, $\mathrm{diag}(d) + U U^\top$ with $d > 0$: solves by Woodbury.
 
     With $V = D^{-1/2} U$, everything goes through $C = I + V^\top V = L L^\top$, which is
     $r \times r$ and factorised once, when the operator is made, in $O(n r^2)$. Then products,
@@ -47,9 +45,9 @@ class LowRankPlusDiag(AbstractOperator):
         (Woodbury identity and determinant lemma).
     """
 
-    factor: jax.Array
-    diagonal: jax.Array
-    inner_tril: jax.Array
+    factor: Inexact[Array, "n r"]
+    diagonal: Inexact[Array, " n"]
+    inner_tril: Inexact[Array, "r r"]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, factor: Any, diagonal: Any):
@@ -92,58 +90,15 @@ class LowRankPlusDiag(AbstractOperator):
 
         return symmetric_solve(self._mm, solve, b)
 
-    def _inv_quad(self, y: jax.Array) -> jax.Array:
-        # The product of y and the solution cancels badly where y is in the span of U, as data are.
-        # The same number as the least value of |y - V x|² + |x|² (scaled) hardly feels an error
-        # of x. Derivatives are those of the product.
-        product = inv_quad(self, y)
-        fixed = jax.lax.stop_gradient(self)
-        scale, scaled = fixed._scaled()
-        unit = (jax.lax.stop_gradient(y).T / scale).T
-        inside = fixed._least_squares(scaled, unit)
-        least = jnp.sum((unit - scaled @ inside) ** 2, axis=0) + jnp.sum(inside**2, axis=0)
-        return least + (product - jax.lax.stop_gradient(product))
-
     def _logdet(self) -> jax.Array:
         return _logdet(self)
 
     def _diag(self) -> jax.Array:
         return self.diagonal + jnp.sum(self.factor**2, axis=1)
 
-    def _inverse_diag(self) -> jax.Array:
-        _, scaled = self._scaled()
-        half = solve_triangular(self._tril(), scaled.T, lower=True)
-        return (1 - jnp.sum(half**2, axis=0)) / self.diagonal
-
     def _root(self) -> HStack:
         """$[D^{1/2}, U]$, shape `(n, n + r)`."""
         return HStack(Diag(jnp.sqrt(self.diagonal), psd), Dense(self.factor))
-
-    def _sample_inverse(self, key: jax.Array, num: int) -> jax.Array:
-        # With M = V C⁻¹, e - M (Vᵀ e + e') has the covariance I - M Vᵀ = (I + V Vᵀ)⁻¹.
-        (n, r), (key_outer, key_inner) = self.factor.shape, random.split(key)
-        outer = random.normal(key_outer, (n, num), self.dtype)
-        inner = random.normal(key_inner, (r, num), self.dtype)
-        scale, scaled = self._scaled()
-        inside = cho_solve((self._tril(), True), scaled.T @ outer + inner)
-        return (outer - scaled @ inside) / scale[:, None]
-
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if not isinstance(other, AbstractOperator) or psd not in other.tags:
-            return None
-        if isinstance(other, (Diag, ScaledIdentity)):
-            return LowRankPlusDiag(self.factor, self.diagonal + other._diag())
-        if isinstance(other, LowRank):
-            return LowRankPlusDiag(_beside(self.factor, other.left), self.diagonal)
-        if isinstance(other, LowRankPlusDiag):
-            both = _beside(self.factor, other.factor)
-            return LowRankPlusDiag(both, self.diagonal + other.diagonal)
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return LowRankPlusDiag(jnp.sqrt(factor) * self.factor, factor * self.diagonal)
 
     def _least_squares(self, scaled: jax.Array, unit: jax.Array) -> jax.Array:
         r"""$C^{-1} V^\top$ times `unit`; corrected once in float32, as QR deserves."""
@@ -158,13 +113,45 @@ class LowRankPlusDiag(AbstractOperator):
         scale = jnp.sqrt(self.diagonal)
         return scale, self.factor / scale[:, None]
 
-    def _tril(self) -> jax.Array:
-        """$L$ with its derivative."""
+    def inner_cholesky(self) -> Inexact[Array, "r r"]:
+        """The factor $L$ with its derivatives, shape `(r, r)`."""
         return kept((self.factor, self.diagonal), self.inner_tril, factorise=_inner_tril)
 
 
+@general.inv_quad_logdet.register
+def _(operator: LowRankPlusDiag, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # The product of y and the solution cancels badly where y is in the span of U, as data are. The
+    # same number as the least value of |y - V x|² + |x|² (scaled) hardly feels an error of x.
+    # Derivatives are those of the product.
+    product = general.inv_quad(operator, y)
+    fixed = jax.lax.stop_gradient(operator)
+    scale, scaled = fixed._scaled()
+    unit = (jax.lax.stop_gradient(y).T / scale).T
+    inside = fixed._least_squares(scaled, unit)
+    least = jnp.sum((unit - scaled @ inside) ** 2, axis=0) + jnp.sum(inside**2, axis=0)
+    return least + (product - jax.lax.stop_gradient(product)), operator._logdet()
+
+
+@general.inverse_diag.register
+def _inverse_diag(operator: LowRankPlusDiag) -> jax.Array:
+    _, scaled = operator._scaled()
+    half = solve_triangular(operator.inner_cholesky(), scaled.T, lower=True)
+    return (1 - jnp.sum(half**2, axis=0)) / operator.diagonal
+
+
+@general.sample_inverse.register
+def _(operator: LowRankPlusDiag, key: jax.Array, num: int) -> jax.Array:
+    # With M = V C⁻¹, e - M (Vᵀ e + e') has the covariance I - M Vᵀ = (I + V Vᵀ)⁻¹.
+    (n, r), (key_outer, key_inner) = operator.factor.shape, random.split(key)
+    outer = random.normal(key_outer, (n, num), operator.dtype)
+    inner = random.normal(key_inner, (r, num), operator.dtype)
+    scale, scaled = operator._scaled()
+    inside = cho_solve((operator.inner_cholesky(), True), scaled.T @ outer + inner)
+    return (outer - scaled @ inside) / scale[:, None]
+
+
 class LowRank(AbstractOperator):
-    r"""$U V^\top$, or $U U^\top$ if only one factor is given; it has products but no inverse.
+    r"""Matrix of low rank $U V^\top$, or $U U^\top$ if only one factor is given.
 
     $U U^\top$ plus `ScaledIdentity` or a positive `Diag` is a `LowRankPlusDiag`, which has one.
 
@@ -176,8 +163,8 @@ class LowRank(AbstractOperator):
         ValueError: the factors do not have the same number of columns, or types differ.
     """
 
-    left: jax.Array
-    right: jax.Array | None
+    left: Inexact[Array, "n r"]
+    right: Inexact[Array, "m r"] | None
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, left: Any, right: Any = None):
@@ -194,7 +181,7 @@ class LowRank(AbstractOperator):
 
     @property
     def shape(self) -> tuple[int, int]:
-        return (self.left.shape[0], self._other.shape[0])
+        return (self.left.shape[0], self.second.shape[0])
 
     @property
     def dtype(self) -> Any:
@@ -204,39 +191,20 @@ class LowRank(AbstractOperator):
         return self if self.right is None else LowRank(self.right, self.left)
 
     def _mm(self, x: jax.Array) -> jax.Array:
-        return self.left @ (self._other.T @ x)
+        return self.left @ (self.second.T @ x)
 
     def _diag(self) -> jax.Array:
-        return jnp.sum(self.left * self._other, axis=1)
+        return jnp.sum(self.left * self.second, axis=1)
 
     def _root(self) -> Dense:
         return Dense(self.left)
 
-    def _plus(self, other: Any) -> AbstractOperator | None:
-        if isinstance(other, LowRank):
-            left = _beside(self.left, other.left)
-            if self.right is None and other.right is None:
-                return LowRank(left)
-            return LowRank(left, _beside(self._other, other._other))
-        noise = isinstance(other, (Diag, ScaledIdentity)) and psd in other.tags
-        if noise and self.right is None:
-            return LowRankPlusDiag(self.left, other._diag())
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if self.right is not None:
-            return LowRank(factor * self.left, self.right)
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return LowRank(jnp.sqrt(factor) * self.left)
+    _solve, _logdet = map(unknown, ("solve", "logdet"))
 
     @property
-    def _other(self) -> jax.Array:
+    def second(self) -> Inexact[Array, "m r"]:
+        """$V$, which may be $U$."""
         return self.left if self.right is None else self.right
-
-
-def _beside(left: jax.Array, right: jax.Array) -> jax.Array:
-    return jnp.concatenate([left, right], axis=1)
 
 
 @eqx.filter_custom_jvp
@@ -250,10 +218,10 @@ def _logdet_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     (operator,), (change,) = primals, tangents
     total = jnp.zeros((), operator.dtype)
     if change.diagonal is not None:
-        total += jnp.sum(operator._inverse_diag() * change.diagonal)
+        total += jnp.sum(_inverse_diag(operator) * change.diagonal)
     if change.factor is not None:  # A⁻¹ U = D^{-1/2} V C⁻¹
         scale, scaled = operator._scaled()
-        solved = cho_solve((operator._tril(), True), scaled.T).T / scale[:, None]
+        solved = cho_solve((operator.inner_cholesky(), True), scaled.T).T / scale[:, None]
         total += 2 * jnp.sum(solved * change.factor)
     return _logdet(operator), total
 

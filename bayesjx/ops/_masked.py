@@ -1,4 +1,4 @@
-"""Kronecker products with missing cells, or with a noise of its own for every cell."""
+"""Kronecker products plus noise with missing cells, or with different noise in each cell."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Inexact, Int
 
 from .._core import check_key, cho_solve, compiled, eigenvalues, on_failure, solve_triangular
-from ._dense import Dense, Diag, ScaledIdentity
-from ._factors import kept
-from ._iterative import cg_solve, CGSolve, check_cg, checked, Inverse, scatter, Submatrix
-from ._khatri_rao import check_cross, explained_by_rows, KhatriRao
-from ._kron import HStack, Kron
+from . import _general as general
+from ._checks import checked_arrays
+from ._dense import Dense
+from ._diagonal import Diag, ScaledIdentity
+from ._factors import kept, symmetric_solve
+from ._iterative import (
+    cg_solve,
+    CGSolve,
+    check_cg,
+    converged_value,
+    Inverse,
+    scatter_rows,
+    Submatrix,
+)
+from ._khatri_rao import check_cross, explained_variance, KhatriRao
+from ._kron import Kron
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
-from ._operator import AbstractOperator, checked_arrays, symmetric_solve
+from ._operator import AbstractOperator
+from ._stacks import HStack
 from ._tags import psd
 
 SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
@@ -25,17 +38,18 @@ CHUNK = 64  # columns that are solved for together
 
 
 class Masked(AbstractOperator):
-    r"""The observed rows and columns of $K_1 \otimes \dots \otimes K_D +$ noise on a grid.
+    r"""The observed rows and columns of a Kronecker product plus noise on a grid.
 
-    With $A$ the sum on the full grid and $P = A^{-1}$, which is applied but never formed, two
-    solvers give $A_{oo}^{-1}$ for $n_o$ observed and $n_m$ missing cells:
+    That is $A_{oo}$ of $A = K_1 \otimes \dots \otimes K_D +$ noise. With $P = A^{-1}$ on the full
+    grid, which is applied but never formed, two solvers give $A_{oo}^{-1}$ for $n_o$ observed and
+    $n_m$ missing cells:
 
     - `"schur"`, exact: $P_{oo} - P_{om} P_{mm}^{-1} P_{mo}$ and
       $\log|A_{oo}| = \log|A| + \log|P_{mm}|$. Takes $n_m$ solves with $A$ once and memory
       $n_m^2$.
     - `"cg"`: conjugate gradients, preconditioned by $P_{oo}$, from which $A_{oo}^{-1}$ differs
       in at most $\min(n_m, n_o)$ directions; few steps if little is missing. Its `logdet` is an
-      estimate that has to be asked for.
+      estimate, chosen by the option `logdet`.
 
     Args:
         full: the sum on the full grid.
@@ -60,10 +74,10 @@ class Masked(AbstractOperator):
     """
 
     full: KronPlusNoise
-    observed: jax.Array
-    missing: jax.Array
+    observed: Int[Array, " n_o"]
+    missing: Int[Array, " n_m"]
     key: jax.Array | None
-    missing_precision: jax.Array | None  # P_mm, for the exact path
+    missing_precision: Inexact[Array, "n_m n_m"] | None  # P_mm, for the exact path
     solver: str = eqx.field(static=True)
     logdet_method: str = eqx.field(static=True)
     rtol: float = eqx.field(static=True)
@@ -86,7 +100,7 @@ class Masked(AbstractOperator):
                 f"Masked: full must be a Kron plus noise, got {type(full).__name__}; add "
                 "ops.ScaledIdentity(noise) to the Kron"
             )
-        full._need_psd("Masked: full")
+        full.require_psd("Masked: full")
         seen = _checked_mask(mask, full.grid)
         if solver not in ("auto", "schur", "cg"):
             raise ValueError(f'Masked: solver must be "auto", "schur" or "cg", got {solver!r}')
@@ -124,7 +138,7 @@ class Masked(AbstractOperator):
     def transpose(self) -> Masked:
         return self
 
-    def solve_cg(self, b: jax.Array) -> CGSolve:
+    def solve_cg(self, b: Inexact[Array, "n k"]) -> CGSolve:
         """The solution by conjugate gradients with the steps that it took; never raises.
 
         Args:
@@ -134,7 +148,9 @@ class Masked(AbstractOperator):
         nearly = Submatrix(Inverse(self.full), self.observed)
         return cg_solve(product, b, nearly, self.rtol, self.max_steps)
 
-    def marginal_variance(self, cross: Kron | KhatriRao, prior: jax.Array) -> jax.Array:
+    def marginal_variance(
+        self, cross: Kron | KhatriRao, prior: Inexact[Array, " m"]
+    ) -> Inexact[Array, " m"]:
         r"""Diagonal of $K_{tt} - K_{to} A_{oo}^{-1} K_{to}^\top$ at test points $t$.
 
         On the exact path it takes one solve for every missing cell however many test points there
@@ -149,24 +165,24 @@ class Masked(AbstractOperator):
         """
         check_cross(self, self.full.grid, cross, prior)
         if self.solver == "cg":
-            return prior - explained_by_rows(self, cross, self.observed)
-        return self.full.marginal_variance(cross, prior) + self._lost(cross)
+            return prior - explained_variance(self, cross, self.observed)
+        return self.full.marginal_variance(cross, prior) + self._unexplained(cross)
 
     def _mm(self, x: jax.Array) -> jax.Array:
         return Submatrix(self.full, self.observed)._mm(x)
 
     def _solve(self, b: jax.Array) -> jax.Array:
         if self.solver == "cg":
-            return checked(self.solve_cg(b), "Masked")
+            return converged_value(self.solve_cg(b), "Masked")
         full, precision = jax.lax.stop_gradient((self.full, self.missing_precision))
         if precision is None:
             return self.full._solve(b)
-        tril = Dense(precision, psd)._tril("Masked, missing cells")
+        tril = Dense(precision, psd).cholesky("Masked, missing cells")
 
         def solve(b: jax.Array) -> jax.Array:
-            first = full._solve(scatter(b, self.observed, full.shape[0]))
+            first = full._solve(scatter_rows(b, self.observed, full.shape[0]))
             inner = cho_solve((tril, True), first[self.missing])
-            back = full._solve(scatter(inner, self.missing, full.shape[0]))
+            back = full._solve(scatter_rows(inner, self.missing, full.shape[0]))
             return (first - back)[self.observed]
 
         return symmetric_solve(self._mm, solve, b)
@@ -188,26 +204,10 @@ class Masked(AbstractOperator):
     def _diag(self) -> jax.Array:
         return self.full._diag()[self.observed]
 
-    def _inverse_diag(self) -> jax.Array:
-        if self.solver == "cg":
-            return super()._inverse_diag()
-        return (self.full._inverse_diag() - self._lost(None))[self.observed]
+    def _root(self) -> AbstractOperator:
+        raise self._unknown("root")
 
-    def _sample(self, key: jax.Array, num: int) -> jax.Array:
-        return self.full._sample(key, num)[self.observed]
-
-    def _plus(self, other: Any) -> Masked | None:
-        if not isinstance(other, ScaledIdentity) or psd not in other.tags:
-            return None
-        full = self.full._plus(ScaledIdentity(other.scale, self.full.shape[0]))
-        return None if full is None else self._with(full)
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return self._with(self.full._multiple(factor, sign))
-
-    def _with(self, full: AbstractOperator) -> Masked:
+    def replaced(self, full: AbstractOperator) -> Masked:
         """The same cells of another sum."""
         precision = self.missing_precision
         if precision is not None:
@@ -221,7 +221,7 @@ class Masked(AbstractOperator):
         again = jax.tree_util.Partial(_precision, missing=self.missing)  # its arrays are seen
         return kept((self.full,), self.missing_precision, factorise=again)
 
-    def _lost(self, cross: Kron | KhatriRao | None) -> jax.Array:
+    def _unexplained(self, cross: Kron | KhatriRao | None) -> jax.Array:
         r"""Diagonal of $C P_{:m} P_{mm}^{-1} P_{m:} C^\top$, what missing cells do not explain.
 
         Args:
@@ -229,8 +229,8 @@ class Masked(AbstractOperator):
         """
         if not self.missing.size:
             return jnp.zeros((), self.dtype)
-        tril = Dense(self._kept_precision(), psd)._tril("Masked, missing cells")
-        return _lost(self.full, self.missing, tril, cross)
+        tril = Dense(self._kept_precision(), psd).cholesky("Masked, missing cells")
+        return _unexplained(self.full, self.missing, tril, cross)
 
     def _scaled_logdet(self) -> jax.Array:
         if not isinstance(self.full.noise, ScaledIdentity) or not isinstance(
@@ -243,8 +243,22 @@ class Masked(AbstractOperator):
         return jnp.sum(jnp.log(share * largest + self.full.noise.scale))
 
 
+@general.inverse_diag.register
+def _(operator: Masked) -> jax.Array:
+    if operator.solver == "cg":
+        return general.inverse_diag_by_solves(operator)
+    return (operator.full.inverse_diag() - operator._unexplained(None))[operator.observed]
+
+
+@general.sample.register
+def _(operator: Masked, key: jax.Array, num: int) -> jax.Array:
+    return general.sample(operator.full, key, num)[operator.observed]
+
+
 class KronPlusDiag(AbstractOperator):
-    r"""$K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$: every cell has its own noise.
+    r"""Kronecker product plus a diagonal, $K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$.
+
+    Every cell of the grid has its own noise.
 
     Made by adding `Kron + Diag`. Solved by conjugate gradients, preconditioned by the sum with the
     geometric mean of the noises. The log-determinant is estimated by `ops.stochastic_logdet`.
@@ -261,7 +275,7 @@ class KronPlusDiag(AbstractOperator):
     """
 
     signal: Kron
-    noise: jax.Array
+    noise: Inexact[Array, " n"]
     rtol: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -300,7 +314,7 @@ class KronPlusDiag(AbstractOperator):
     def transpose(self) -> KronPlusDiag:
         return self
 
-    def solve_cg(self, b: jax.Array) -> CGSolve:
+    def solve_cg(self, b: Inexact[Array, "n k"]) -> CGSolve:
         """The solution by conjugate gradients with the steps that it took; never raises.
 
         Args:
@@ -314,7 +328,7 @@ class KronPlusDiag(AbstractOperator):
         return self.signal._mm(x) + self.noise[:, None] * x
 
     def _solve(self, b: jax.Array) -> jax.Array:
-        return checked(self.solve_cg(b), "Kron + Diag")
+        return converged_value(self.solve_cg(b), "Kron + Diag")
 
     def _logdet(self) -> jax.Array:
         raise ValueError(
@@ -328,22 +342,14 @@ class KronPlusDiag(AbstractOperator):
     def _root(self) -> HStack:
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
 
-    def _plus(self, other: Any) -> KronPlusDiag | None:
-        if not isinstance(other, (Diag, ScaledIdentity)) or psd not in other.tags:
-            return None
-        return self._with(self.signal, self.noise + other._diag())
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if sign < 1:
-            return super()._multiple(factor, sign)
-        return self._with(self.signal._multiple(factor, sign), factor * self.noise)
-
-    def _with(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
+    def replaced(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
         return KronPlusDiag(signal, noise, rtol=self.rtol, max_steps=self.max_steps)
 
 
 @compiled
-def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: Any) -> jax.Array:
+def _unexplained(
+    full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: Any
+) -> jax.Array:
     size, count = full.shape[0], missing.size
     chunk = min(CHUNK, count)
 
@@ -353,9 +359,9 @@ def _lost(full: AbstractOperator, missing: jax.Array, tril: jax.Array, cross: An
         unit = jnp.zeros((count, chunk), full.dtype)
         unit = unit.at[index, jnp.arange(chunk)].set(1.0, mode="drop")
         columns = solve_triangular(tril, unit, lower=True, trans=1)
-        spread = full._solve(scatter(columns, missing, size))
-        spread = spread if cross is None else cross._mm(spread)
-        return total + jnp.sum(spread**2, axis=1), None
+        solved = full._solve(scatter_rows(columns, missing, size))
+        solved = solved if cross is None else cross._mm(solved)
+        return total + jnp.sum(solved**2, axis=1), None
 
     start = jnp.zeros(size if cross is None else cross.shape[0], full.dtype)
     return jax.lax.scan(some, start, jnp.arange(0, count, chunk))[0]

@@ -8,7 +8,6 @@ order, and lowering for several platforms at once (`jax.export`). `custom_vjp` w
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 import operator
 import os
@@ -20,6 +19,8 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+
+from ._pallas import load
 
 # Whose kernels a mode interprets on the CPU.
 _INTERPRETED = {"interpret": "tpu", "interpret-tpu": "tpu", "interpret-cuda": "cuda"}
@@ -48,23 +49,27 @@ class Kernel(NamedTuple):
 
 
 def kernel_of(module: str, platform: str, name: str = "") -> Kernel:
-    """The kernel `run_…` with its condition `fits_…` of a module in `bayesjx.ops._pallas`.
+    """The kernel `run_…` of a module in `bayesjx.ops._pallas`, with its condition `fits_…` if any.
 
-    Imported when it is first asked for: Pallas takes a while, and a CPU never needs it.
+    Loaded with the first call, which a CPU never makes.
     """
 
-    def function(kind: str) -> Callable[..., Any]:
-        found = importlib.import_module(f"bayesjx.ops._pallas.{module}")
-        return getattr(found, "_".join(filter(None, (kind, name, platform))))
+    def function(kind: str) -> Callable[..., Any] | None:
+        return getattr(load(module), "_".join(filter(None, (kind, name, platform))), None)
 
-    return Kernel(
-        run=lambda *operands, **options: function("run")(*operands, **options),
-        fits=lambda *shapes, **options: function("fits")(*shapes, **options),
-    )
+    def run(*operands: Any, **options: Any) -> Any:
+        kernel: Any = function("run")
+        return kernel(*operands, **options)
+
+    def fits(*shapes: Any, **options: Any) -> bool:
+        condition = function("fits")
+        return condition is None or condition(*shapes, **options)
+
+    return Kernel(run, fits)
 
 
 def kernel_mode(kernels: str | None = None) -> str:
-    """What `kernels` or, if it is None, the environment variable `BAYESJX_KERNELS` asks for.
+    """The mode that `kernels` or, if it is None, the environment variable `BAYESJX_KERNELS` sets.
 
     Read while a function is traced: a function that is compiled already keeps its mode.
 
@@ -119,11 +124,11 @@ def primitive(
 
     def abstract(*avals: Any, mode: str, **params: Any) -> Any:
         del mode
-        found: Any = shapes(*(aval.shape for aval in avals), **params)
+        result: Any = shapes(*(aval.shape for aval in avals), **params)
         dtype = avals[floating].dtype
         if several:
-            return [ShapedArray(shape, dtype) for shape in found]
-        return ShapedArray(found, dtype)
+            return [ShapedArray(shape, dtype) for shape in result]
+        return ShapedArray(result, dtype)
 
     def lowered(platform: str | None) -> Callable[..., Any]:
         def run(*operands: Any, mode: str, **params: Any) -> Any:
@@ -132,8 +137,9 @@ def primitive(
             shaped = [operand.shape for operand in operands]
             sizes = [math.prod(shape) for shape in shaped]
             if not all(sizes):  # an empty sum, whatever the operands
-                found = abstract(*operands, mode=mode, **params)
-                zeros = [jax.numpy.zeros(r.shape, r.dtype) for r in (found if several else [found])]
+                results = abstract(*operands, mode=mode, **params)
+                results = results if several else [results]
+                zeros = [jax.numpy.zeros(r.shape, r.dtype) for r in results]
                 return zeros if several else zeros[0]
             if target is None or mode == "xla":
                 return xla(*operands, **params)

@@ -1,4 +1,4 @@
-"""The questions that Lineax asks of an operator, answered from the tags."""
+"""Lineax's queries of operators (`is_symmetric` and the like), answered from the tags."""
 
 from __future__ import annotations
 
@@ -53,11 +53,10 @@ def _(operator: AbstractOperator) -> tuple[jax.Array, jax.Array, jax.Array]:
         below, above = jnp.diagonal(matrix, -1), jnp.diagonal(matrix, 1)
         return jnp.diagonal(matrix), below, above
     # Columns three apart do not meet in a row, so one vector of ones and zeros has them all.
-    place = jnp.arange(operator.shape[0])
-    colour = place % 3
-    found = operator._mm(jnp.asarray(colour[:, None] == jnp.arange(3), operator.dtype))
-    below = found[place[1:], colour[:-1]]
-    return found[place, colour], below, found[place[:-1], colour[1:]]
+    row = jnp.arange(operator.shape[0])
+    colour = row % 3
+    sums = operator._mm(jnp.asarray(colour[:, None] == jnp.arange(3), operator.dtype))
+    return sums[row, colour], sums[row[1:], colour[:-1]], sums[row[:-1], colour[1:]]
 
 
 @lx.conj.register(AbstractOperator)

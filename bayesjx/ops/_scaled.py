@@ -1,4 +1,4 @@
-"""Multiples of an operator that has no multiples of its own kind."""
+"""Multiples of operators whose class cannot hold them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Inexact
 
+from . import _general as general
 from ._operator import AbstractOperator
-from ._tags import psd, scaled_tags
+from ._tags import psd
 
 
 class Scaled(AbstractOperator):
-    r"""$c A$ for an operator whose kind holds no such multiple, as a negative one of a covariance.
+    r"""A multiple $c A$ that the class of $A$ cannot hold, as a negative one of a covariance.
 
-    Made by `c * A`, `A / c` and `-A` where those are no operator of the same kind. It can do what
-    `A` can: solves and determinants come from those of `A`.
+    Made by `c * A`, `A / c` and `-A` where those are of another class. It has the methods of `A`:
+    solves and determinants come from those of `A`.
 
     Args:
         base: $A$.
@@ -26,7 +28,7 @@ class Scaled(AbstractOperator):
     """
 
     base: AbstractOperator
-    factor: jax.Array
+    factor: Inexact[Array, ""]
     tags: frozenset[object] = eqx.field(static=True)
 
     def __init__(self, base: AbstractOperator, factor: jax.Array, tags: frozenset[object]):
@@ -54,31 +56,36 @@ class Scaled(AbstractOperator):
     def _logdet(self) -> jax.Array:
         return self.base._logdet() + self.shape[0] * jnp.log(jnp.abs(self.factor))
 
-    def _psd_logdet(self) -> jax.Array:
-        if psd not in self.base.tags:
-            return self._logdet()
-        return self.base._psd_logdet() + self.shape[0] * jnp.log(self.factor)
-
     def _diag(self) -> jax.Array:
         return self.factor * self.base._diag()
-
-    def _inverse_diag(self) -> jax.Array:
-        return self.base._inverse_diag() / self.factor
 
     def _root(self) -> AbstractOperator:
         if psd not in self.base.tags:
             raise self._unknown("root")
         return self.base._root() * jnp.sqrt(self.factor)
 
-    def _sample(self, key: jax.Array, num: int) -> jax.Array:
-        if psd not in self.base.tags:
-            raise self._unknown("sample")
-        return jnp.sqrt(self.factor) * self.base._sample(key, num)
 
-    def _sample_inverse(self, key: jax.Array, num: int) -> jax.Array:
-        if psd not in self.base.tags:
-            raise self._unknown("sample_inverse")
-        return self.base._sample_inverse(key, num) / jnp.sqrt(self.factor)
+@general.psd_logdet.register
+def _(operator: Scaled) -> jax.Array:
+    if psd not in operator.base.tags:
+        return operator._logdet()
+    return general.psd_logdet(operator.base) + operator.shape[0] * jnp.log(operator.factor)
 
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        return Scaled(self.base, factor * self.factor, scaled_tags(self.tags, sign))
+
+@general.inverse_diag.register
+def _(operator: Scaled) -> jax.Array:
+    return general.inverse_diag(operator.base) / operator.factor
+
+
+@general.sample.register
+def _(operator: Scaled, key: jax.Array, num: int) -> jax.Array:
+    if psd not in operator.base.tags:
+        raise operator._unknown("sample")
+    return jnp.sqrt(operator.factor) * general.sample(operator.base, key, num)
+
+
+@general.sample_inverse.register
+def _(operator: Scaled, key: jax.Array, num: int) -> jax.Array:
+    if psd not in operator.base.tags:
+        raise operator._unknown("sample_inverse")
+    return general.sample_inverse(operator.base, key, num) / jnp.sqrt(operator.factor)

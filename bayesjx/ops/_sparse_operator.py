@@ -1,4 +1,4 @@
-"""What the sparse layouts share as operators; checks of their indices."""
+"""Abstract base class of sparse layouts, and checks of their indices."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import lineax as lx
 import numpy as np
 from jax.core import Tracer
 
-from ._operator import AbstractOperator, checked_size
+from ._checks import checked_size
+from ._operator import AbstractOperator, unknown
 from ._primitive import kernel_mode
 from ._sparse_products import Products
-from ._tags import scaled_tags
 
 _Sparse = TypeVar("_Sparse", bound="AbstractSparse")
 
 
 class AbstractSparse(AbstractOperator):
-    """A `K × N` matrix known on its active set only; all else is zero and has no gradient.
+    """Abstract base class of sparse `K × N` matrices: zero, without gradient, off the active set.
 
     `x @ W` for `x` of shape `(..., K)` is what a layer computes and costs as much as the active set
     is large; `W @ y`, transposes and products of any derivative do too. The dense matrix is never
@@ -64,13 +64,9 @@ class AbstractSparse(AbstractOperator):
     def transpose(self: _Sparse) -> _Sparse:
         """The transpose, which shares the arrays."""
         tags = frozenset(lx.transpose_tags(self.tags))
-        return self._replaced(transposed=not self.transposed, tags=tags)
+        return self.replaced(transposed=not self.transposed, tags=tags)
 
-    def _multiple(self: _Sparse, factor: jax.Array, sign: int) -> _Sparse:
-        tags = scaled_tags(self.tags, sign)
-        return self._replaced(values=factor * self.values, tags=tags)
-
-    def _replaced(self: _Sparse, **changes: Any) -> _Sparse:
+    def replaced(self: _Sparse, **changes: Any) -> _Sparse:
         """The same with other fields, without checks, as JAX makes it from leaves."""
         new = object.__new__(type(self))
         for field in dataclasses.fields(self):
@@ -83,6 +79,8 @@ class AbstractSparse(AbstractOperator):
         prim = products.forward if self.transposed else products.backward
         params = {"shape": self.size, "block": self.block, "mode": kernel_mode()}
         return prim.bind(*self._operands(), x, **params)
+
+    _solve, _logdet, _root = map(unknown, ("solve", "logdet", "root"))
 
 
 def checked_shape(owner: str, shape: Any) -> tuple[int, int]:
@@ -119,7 +117,7 @@ def checked_index(owner: str, name: str, index: Any, limit: int) -> Any:
 
     Raises:
         ValueError: they are not integers, or known and out of range.
-        RuntimeError: they are out of range, found when a jitted function runs.
+        RuntimeError: they are out of range, raised when a jitted function runs.
     """
     if not jnp.issubdtype(jnp.result_type(index), jnp.integer):
         raise ValueError(f"{owner}: {name} must hold integers, got {jnp.result_type(index)}")
@@ -138,7 +136,7 @@ def checked_distinct(owner: str, what: str, keys: tuple[Any, ...]) -> tuple[jax.
 
     Raises:
         ValueError: some have, and the keys are known.
-        RuntimeError: some have, found when a jitted function runs.
+        RuntimeError: some have, raised when a jitted function runs.
     """
     known = not any(isinstance(key, Tracer) for key in keys)
     xp: Any = np if known else jnp

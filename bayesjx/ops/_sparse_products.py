@@ -34,7 +34,7 @@ MAX_GATHERED = 2**20
 
 
 class Layout(NamedTuple):
-    """What the rules of `vmap` must know of a layout.
+    """Description of a layout for the rules of `vmap`.
 
     Attributes:
         sides: for each index array, 0 if it addresses the rows of W, 1 if the columns.
@@ -210,7 +210,7 @@ def _offset(
     layout: Layout, indices: Sequence[jax.Array], steps: tuple[int, int], block: tuple[int, int]
 ) -> list[jax.Array]:
     """Indices of the block-diagonal matrix that has the given ones as its blocks."""
-    found = []
+    offset_indices = []
     for array, side in zip(indices, layout.sides, strict=True):
         size, step = array.shape[0], steps[side] // block[side]
         if size * step >= 2**31:
@@ -220,8 +220,8 @@ def _offset(
             )
         offsets = np.arange(size, dtype=np.int32) * np.int32(step)
         array = array + offsets.reshape(-1, *(1,) * (array.ndim - 1))
-        found.append(_merged(array, layout.axis))
-    return found
+        offset_indices.append(_merged(array, layout.axis))
+    return offset_indices
 
 
 def rows_of(x: jax.Array, index: jax.Array) -> jax.Array:
@@ -250,8 +250,8 @@ def chunk(items: int, elements: int, source: int, limit: int = MAX_GATHERED) -> 
     """
     once = items if items * elements <= source else math.ceil(items / 2)
     most = max(1, min(once, limit // max(elements, 1)))
-    whole = (size for size in range(most, most // 2, -1) if items % size == 0)
-    return next(whole, most)  # rather a whole number of chunks than padding
+    divisors = (size for size in range(most, most // 2, -1) if items % size == 0)
+    return next(divisors, most)  # rather a whole number of chunks than padding
 
 
 def map_chunks(

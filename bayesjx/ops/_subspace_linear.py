@@ -1,4 +1,4 @@
-"""A linear layer that moves in a subspace of its weights only."""
+"""A linear layer with a sparse set of trainable weights."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Inexact
 
-from ._operator import checked_arrays
+from ._checks import checked_arrays
 from ._sparse_operator import AbstractSparse
 
 
 class SubspaceLinear(eqx.Module):
-    r"""The layer $x \mapsto x (W_0 + W)$ with $W_0$ frozen and $W$ sparse.
+    r"""Linear layer $x \mapsto x (W_0 + W)$ with $W_0$ frozen and $W$ sparse.
 
     Inference sees the active entries only: they are all that has a gradient, and with it memory in
     an optimiser. With $W_0$ the cost is that of the dense product; without, that of the sparse one.
@@ -37,7 +38,7 @@ class SubspaceLinear(eqx.Module):
         inference", ICLR: fixed budgets of active weights in variational inference.
     """
 
-    base: jax.Array | None
+    base: Inexact[Array, "K N"] | None
     active: AbstractSparse
 
     def __init__(self, base: Any, active: Any):
@@ -55,12 +56,12 @@ class SubspaceLinear(eqx.Module):
                 )
         self.base, self.active = base, active
 
-    def __call__(self, x: jax.Array, *, key: Any = None) -> jax.Array:
+    def __call__(self, x: jax.Array, *, key: Any = None) -> Inexact[Array, "*b N"]:
         """The outputs, shape `(..., N)`, for inputs of shape `(..., K)`.
 
         Args:
             x: one input or any batch of them.
-            key: ignored; there so that the layer fits into `equinox.nn.Sequential`.
+            key: ignored; an argument of every layer in `equinox.nn.Sequential`.
         """
         del key
         if jnp.ndim(x) == 0 or jnp.shape(x)[-1] != self.active.shape[0]:

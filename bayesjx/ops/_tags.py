@@ -1,4 +1,4 @@
-"""What is known of a matrix: tags as Lineax knows them, of sums and multiples, in copies too."""
+"""Lineax's tags of operators: their checks, and the tags of sums, multiples and copies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ psd = lx.positive_semidefinite_tag
 symmetric = lx.symmetric_tag
 negative = lx.negative_semidefinite_tag
 
-# What holds for a sum, or for blocks in a row, if it holds for every part; and how to ask a part.
+# Tags of a sum, or of a block-diagonal matrix, if every part has them; and the query for a part.
 SHARED = {
     psd: lx.is_positive_semidefinite,
     negative: lx.is_negative_semidefinite,
@@ -31,22 +31,22 @@ def checked_tags(owner: str, tags: Any) -> frozenset[object]:
     Raises:
         ValueError: a word, a number, an array or None, which are no tags.
     """
-    found = tags if isinstance(tags, (frozenset, set, tuple, list)) else [tags]
-    for tag in found:
+    given = tags if isinstance(tags, (frozenset, set, tuple, list)) else [tags]
+    for tag in given:
         if tag is None or isinstance(tag, (str, bytes, numbers.Number, np.generic)):
             raise _no_tag(owner, tag)
         if getattr(tag, "__hash__", None) is None or hasattr(tag, "shape"):
             raise _no_tag(owner, tag)
-    return frozenset(found)
+    return frozenset(given)
 
 
 def shared_tags(*operators: Any) -> frozenset[object]:
-    """What is known of a sum of operators, or of a matrix with them as its diagonal blocks."""
+    """Tags of a sum of operators, or of a matrix with them as its diagonal blocks."""
     return frozenset(tag for tag, holds in SHARED.items() if all(map(holds, operators)))
 
 
 def scaled_tags(tags: frozenset[object], sign: int) -> frozenset[object]:
-    """What is known of a multiple.
+    """Tags of a multiple.
 
     Args:
         tags: of the matrix.

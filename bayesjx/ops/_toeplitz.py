@@ -10,23 +10,20 @@ import jax
 import jax.numpy as jnp
 import lineax as lx
 from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Array, Inexact
 from scipy.fft import next_fast_len
 
-from ._dense import ScaledIdentity
-from ._factors import check_each
-from ._operator import (
-    AbstractOperator,
-    checked_arrays,
-    checked_size,
-    symmetric_solve,
-)
-from ._tags import checked_tags, psd, scaled_tags, shared_tags, symmetric
+from . import _general as general
+from ._checks import checked_arrays, checked_size
+from ._factors import check_each, symmetric_solve
+from ._operator import AbstractOperator, unknown
+from ._tags import checked_tags, psd, symmetric
 
 REFINEMENTS = 2  # of a solve; they take the residual from 1e-7 to rounding at condition 1e11
 
 
 class Toeplitz(AbstractOperator):
-    r"""$A_{ij} = r_{\lvert i - j \rvert}$, held by its first column.
+    r"""Symmetric Toeplitz matrix $A_{ij} = r_{\lvert i - j \rvert}$, held by its first column.
 
     Products are convolutions by FFT, $O(n \log n)$ a column. If positive definite, the
     Levinson-Durbin recursion runs once, when the operator is made, in $O(n^2)$ time and $O(n)$
@@ -57,7 +54,7 @@ class Toeplitz(AbstractOperator):
         analogs", for the inverse and the sums along its diagonals.
     """
 
-    column: jax.Array
+    column: Inexact[Array, " n"]
     recursion: Recursion | None
     tags: frozenset[object] = eqx.field(static=True)
 
@@ -115,30 +112,20 @@ class Toeplitz(AbstractOperator):
     def _diag(self) -> jax.Array:
         return jnp.full(self.shape[0], self.column[0])
 
-    def _inverse_diag(self) -> jax.Array:
-        first = self._inverse_column()
-        back = jnp.concatenate([jnp.zeros_like(first[:1]), first[:0:-1]])
-        return jnp.cumsum(first**2 - back**2) / first[0]
-
     def _root(self) -> ToeplitzRoot:
         return ToeplitzRoot(self.column)
-
-    def _plus(self, other: Any) -> Toeplitz | None:
-        if isinstance(other, ScaledIdentity):
-            return Toeplitz(self.column.at[0].add(other.scale), shared_tags(self, other))
-        if isinstance(other, Toeplitz):
-            return Toeplitz(self.column + other.column, shared_tags(self, other))
-        return None
-
-    def _multiple(self, factor: jax.Array, sign: int) -> AbstractOperator:
-        if psd in self.tags and sign < 1:
-            return super()._multiple(factor, sign)
-        return Toeplitz(factor * self.column, scaled_tags(self.tags, sign))
 
     def _inverse_column(self) -> jax.Array:
         """The first column of the inverse, with its derivatives."""
         unit = jnp.zeros((self.shape[0], 1), self.dtype).at[0].set(1.0)
         return self._solve(unit)[:, 0]
+
+
+@general.inverse_diag.register
+def _(operator: Toeplitz) -> jax.Array:
+    first = operator._inverse_column()
+    back = jnp.concatenate([jnp.zeros_like(first[:1]), first[:0:-1]])
+    return jnp.cumsum(first**2 - back**2) / first[0]
 
 
 class ToeplitzRoot(AbstractOperator):
@@ -153,11 +140,11 @@ class ToeplitzRoot(AbstractOperator):
         transposed: stand for $L^\top$.
     """
 
-    column: jax.Array
+    column: Inexact[Array, " n"]
     transposed: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
 
-    def __init__(self, column: jax.Array, transposed: bool = False):
+    def __init__(self, column: Inexact[Array, " n"], transposed: bool = False):
         self.column = column
         self.transposed = transposed
         tag = lx.upper_triangular_tag if transposed else lx.lower_triangular_tag
@@ -188,21 +175,23 @@ class ToeplitzRoot(AbstractOperator):
     def _diag(self) -> jax.Array:
         return jnp.sqrt(_durbin(self.column).errors)
 
+    _root = unknown("root")
+
 
 class Recursion(NamedTuple):
-    """What the Levinson-Durbin recursion leaves.
+    """Result of the Levinson-Durbin recursion.
 
     Attributes:
         predictor: coefficients of the last prediction error, the first of them 1, shape `(n,)`.
         errors: variances of the prediction errors of all orders, shape `(n,)`.
     """
 
-    predictor: jax.Array
-    errors: jax.Array
+    predictor: Inexact[Array, " n"]
+    errors: Inexact[Array, " n"]
 
 
 class _Order(NamedTuple):
-    """Predictors of order `k`, zero beyond place `k`: forward, the same reversed, the error."""
+    """Predictors of order `k`, zero beyond element `k`: forward, the same reversed, the error."""
 
     forward: jax.Array
     backward: jax.Array
@@ -220,9 +209,9 @@ def _logdet_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # the sum of (n - k - 2p) x_p x_{p+k} / x_0 over p, with x the first column of the inverse.
     (operator,), (change,) = primals, tangents
     x, n = operator._inverse_column(), operator.shape[0]
-    place = jnp.arange(n, dtype=x.dtype)
-    sums = (n - place) * _correlate(x, x) - 2 * _correlate(place * x, x)
-    both_sides = jnp.where(place > 0, 2, 1) * sums / x[0]
+    lag = jnp.arange(n, dtype=x.dtype)
+    sums = (n - lag) * _correlate(x, x) - 2 * _correlate(lag * x, x)
+    both_sides = jnp.where(lag > 0, 2, 1) * sums / x[0]
     return _logdet(operator), jnp.sum(both_sides * change.column)
 
 
@@ -260,12 +249,12 @@ def _durbin(column: jax.Array) -> Recursion:
 
 @jax.jit
 def _colour(column: jax.Array, x: jax.Array) -> jax.Array:
-    """$L x$: each element is its prediction from those before it and a new error."""
+    """$L x$ by the recursion: each element is its prediction from those before and an error."""
     tail = _tail(column)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         (order, y), (k, noise) = carry, inputs
-        # Place k of y is still zero, so the product takes the elements before it only.
+        # Element k of y is still zero, so the product takes the elements before it only.
         value = jnp.sqrt(order.error) * noise - order.backward @ y
         return (_raise_order(tail, order), y.at[k].set(value)), None
 
@@ -324,9 +313,9 @@ def _gohberg_semencul(recursion: Recursion, b: jax.Array) -> jax.Array:
     c = jnp.concatenate([jnp.zeros_like(a[:1]), a[:0:-1]])
     size = next_fast_len(2 * n - 1, real=True)
     f_a, f_c, f_b = _transform(a, size), _transform(c, size), _transform(b.T, size)
-    by_a = f_a * _transform(_back(jnp.conj(f_a) * f_b, size, n), size)
-    by_c = f_c * _transform(_back(jnp.conj(f_c) * f_b, size, n), size)
-    return _back(by_a - by_c, size, n).T / recursion.errors[-1]
+    by_a = f_a * _transform(_inverse_transform(jnp.conj(f_a) * f_b, size, n), size)
+    by_c = f_c * _transform(_inverse_transform(jnp.conj(f_c) * f_b, size, n), size)
+    return _inverse_transform(by_a - by_c, size, n).T / recursion.errors[-1]
 
 
 def _times(column: jax.Array, x: jax.Array) -> jax.Array:
@@ -335,13 +324,13 @@ def _times(column: jax.Array, x: jax.Array) -> jax.Array:
     size = next_fast_len(2 * n - 1, real=True)
     gap = jnp.zeros(size - 2 * n + 1, column.dtype)
     eigenvalues = _transform(jnp.concatenate([column, gap, column[:0:-1]]), size).real
-    return _back(eigenvalues * _transform(x.T, size), size, n).T
+    return _inverse_transform(eigenvalues * _transform(x.T, size), size, n).T
 
 
 def _correlate(x: jax.Array, y: jax.Array) -> jax.Array:
     r"""$\sum_p x_p y_{p+k}$ for every $k \geq 0$."""
     size = next_fast_len(2 * x.size - 1, real=True)
-    return _back(jnp.conj(_transform(x, size)) * _transform(y, size), size, x.size)
+    return _inverse_transform(jnp.conj(_transform(x, size)) * _transform(y, size), size, x.size)
 
 
 def _transform(x: jax.Array, size: int) -> jax.Array:
@@ -350,15 +339,15 @@ def _transform(x: jax.Array, size: int) -> jax.Array:
     return _row_major(jnp.fft.rfft(_row_major(jnp.pad(x, padding))))
 
 
-def _back(x: jax.Array, size: int, keep: int) -> jax.Array:
-    """Its inverse, the first `keep` elements."""
+def _inverse_transform(x: jax.Array, size: int, keep: int) -> jax.Array:
+    """The inverse of `_transform`, the first `keep` elements."""
     return _row_major(jnp.fft.irfft(_row_major(x), size))[..., :keep]
 
 
 def _row_major(x: jax.Array) -> jax.Array:
     # XLA on CPU (jax 0.10.2) may lay out a single row otherwise, which its transforms then refuse:
     # "RET_CHECK failure ... IsMonotonicWithDim0Major"; test_single_column_made_inside_a_program.
-    # Elsewhere there is no need, and `jax.export` has no place for what says so.
+    # Elsewhere there is no need, and `jax.export` cannot express the constraint.
     return jax.lax.platform_dependent(x, cpu=_constrained, default=_unconstrained)
 
 

@@ -16,5 +16,8 @@ from ._posterior import MarkovPosterior as MarkovPosterior
 from ._site_updates import SitesInfo as SitesInfo, SitesState as SitesState
 from ._sites import Sites as Sites
 from ._space_time import SpaceTimeGP as SpaceTimeGP, SpaceTimePosterior as SpaceTimePosterior
-from ._spaces import AbstractStateSpace as AbstractStateSpace
+from ._spaces import (
+    AbstractElementarySpace as AbstractElementarySpace,
+    AbstractStateSpace as AbstractStateSpace,
+)
 from ._state_space import state_space as state_space

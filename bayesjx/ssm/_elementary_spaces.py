@@ -15,9 +15,9 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ..kernels._temporal import damped_waves
+from ..kernels import damped_waves
 from . import _unrolled as alg
-from ._spaces import AbstractStateSpace
+from ._spaces import AbstractElementarySpace, AbstractStateSpace
 from ._unrolled import Matrix
 
 # Correlations of the scaled states of Matérn processes of each order, by the Lyapunov equation.
@@ -31,7 +31,7 @@ GAMMA_TERMS = 18
 NODES = 10  # of Gauss-Legendre rules over short steps
 
 
-class MaternSpace(AbstractStateSpace):
+class MaternSpace(AbstractElementarySpace):
     r"""A Matérn process of order $p + 1/2$: $(d/dt + \lambda)^{p+1} f$ is white noise.
 
     References:
@@ -77,7 +77,7 @@ class MaternSpace(AbstractStateSpace):
         return alg.symmetric([[entry(i, j) for j in range(i + 1)] for i in range(d)])
 
 
-class WaveSpace(AbstractStateSpace):
+class WaveSpace(AbstractElementarySpace):
     """A wave of unknown amplitude and phase: a vector that turns at a known frequency."""
 
     frequency: jax.Array
@@ -103,7 +103,7 @@ class WaveSpace(AbstractStateSpace):
         return alg.zeros(2)
 
 
-class OscillatorSpace(AbstractStateSpace):
+class OscillatorSpace(AbstractElementarySpace):
     """A damped oscillator driven by white noise: value, and velocity over frequency."""
 
     frequency: jax.Array
@@ -150,7 +150,7 @@ class OscillatorSpace(AbstractStateSpace):
         return alg.symmetric(rows)
 
 
-class ConstantSpace(AbstractStateSpace):
+class ConstantSpace(AbstractElementarySpace):
     """A constant."""
 
     variance: jax.Array
@@ -200,6 +200,13 @@ class LineSpace(AbstractStateSpace):
     def since(self, origin: float) -> AbstractStateSpace:
         return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
 
+    def defined(self, time: Any) -> Any:
+        return jnp.ones(jnp.shape(time), bool)
+
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        return (self,)
+
 
 class WienerSpace(AbstractStateSpace):
     """A Wiener process from the origin on (order 0), or its integral (order 1).
@@ -245,6 +252,10 @@ class WienerSpace(AbstractStateSpace):
 
     def since(self, origin: float) -> AbstractStateSpace:
         return eqx.tree_at(lambda space: space.origin, self, _earlier(self.origin, origin))
+
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        return (self,)
 
 
 def lower_gamma(m: int, z: Any) -> Any:

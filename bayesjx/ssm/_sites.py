@@ -11,10 +11,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._core import traced, TracedFunction
-from ..likelihoods import AbstractLikelihood, adaptive_nodes, Likelihood, log_likelihood
+from ..likelihoods import (
+    AbstractLikelihood,
+    adaptive_nodes,
+    gauss_hermite,
+    Likelihood,
+    log_likelihood,
+)
 
 NODES = 32  # of Gauss-Hermite quadrature for moments of observations
 
@@ -247,5 +252,5 @@ def _tilted(
 
 
 def _hermite(like: jax.Array) -> tuple[jax.Array, jax.Array]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-    return jnp.asarray(nodes, like.dtype), jnp.asarray(weights / weights.sum(), like.dtype)
+    nodes, weights = gauss_hermite(NODES)
+    return jnp.asarray(nodes[:, 0], like.dtype), jnp.asarray(weights, like.dtype)

@@ -10,8 +10,7 @@ import numpy as np
 from numpyro.distributions import constraints, Distribution
 
 from .._core import checked_finite, eigh, safe_cholesky, solve_triangular
-from ..kernels import AbstractKernel
-from ..kernels._kernel import points as as_points
+from ..kernels import AbstractKernel, real_points
 from ..likelihoods import Gaussian, Likelihood
 from . import _complete_grid as complete_grid, _process as process, _unrolled as unrolled
 from ._approximate import approximate, check_prior
@@ -79,11 +78,11 @@ class SpaceTimeGP(Distribution):
     ):
         check_kernel("space_kernel", space_kernel)
         self.space_kernel = space_kernel
-        locations = as_points("locations", numbers("locations", locations))
+        locations = real_points("locations", numbers("locations", locations))
         self.locations = checked_finite("locations", locations)
         anchors = self.locations
         if inducing_points is not None:
-            anchors = as_points("inducing_points", inducing_points)
+            anchors = real_points("inducing_points", inducing_points)
         self.inducing_points = checked_finite("inducing_points", anchors)
         same_dimension("inducing_points", self.inducing_points, self.locations)
         self.complete = mask is None and inducing_points is None and np.ndim(noise_var) == 0
@@ -117,12 +116,12 @@ class SpaceTimeGP(Distribution):
 
     def mixing(self, locations: Any) -> jax.Array:
         """How the function at locations mixes independent processes of time, `(q, M)`."""
-        cross = self.space_kernel.gram(self.inducing_points, as_points("locations", locations))
+        cross = self.space_kernel.gram(self.inducing_points, real_points("locations", locations))
         return solve_triangular(self.root, cross, lower=True).T
 
     def residual_var(self, locations: Any, mixing: jax.Array) -> jax.Array:
         """The variance of the factor of space that a mixture does not have, `(q,)`."""
-        variances = self.space_kernel.diag(as_points("locations", locations))
+        variances = self.space_kernel.diag(real_points("locations", locations))
         return jnp.maximum(variances - jnp.sum(mixing**2, axis=1), 0)
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
@@ -167,7 +166,7 @@ class SpaceTimeGP(Distribution):
         """Draws of the observations; with inducing points not to be had."""
         draws_of(key, "sample_shape", sample_shape)
         if self.residual is not None:
-            raise NotImplementedError("draws need all of the covariance: leave inducing points out")
+            raise NotImplementedError("draws need all of the covariance: leave inducing_points out")
         inside = self.process
         if not self.complete:
             return inside.sample(key, sample_shape)

@@ -10,7 +10,7 @@ import numpy as np
 from numpyro import distributions as dist
 
 from .._core import eigh, safe_cholesky
-from ..kernels._kernel import points as as_points
+from ..kernels import real_points
 from ..likelihoods import AbstractPosterior, Likelihood, predictive
 from ._approximate import MarkovApproximation
 from ._inputs import draws as draws_of, numbers
@@ -135,7 +135,7 @@ class SpaceTimePosterior(AbstractPosterior):
         times, locations = (None, None) if x is None else x
         if locations is None:
             return times, self.prior.locations
-        locations = as_points("locations", locations)
+        locations = real_points("locations", locations)
         same_dimension("locations", locations, self.prior.locations)
         return times, locations
 

@@ -51,30 +51,44 @@ class AbstractStateSpace(eqx.Module):
         """
 
     @property
+    @abc.abstractmethod
     def slope(self) -> tuple[Any, ...]:
         """The vector that reads the derivative of $f$ from the state.
 
         Raises:
             ValueError: the process has none.
         """
-        raise ValueError(f"{type(self).__name__}: this process has no derivative")
 
     @property
     def size(self) -> int:
         """The number of states."""
         return len(self.readout)
 
+    @abc.abstractmethod
     def since(self, origin: float) -> AbstractStateSpace:
         """The same process where time is counted from an origin."""
+
+    @abc.abstractmethod
+    def defined(self, time: Any) -> Any:
+        """Whether the process is defined at a time; answers are NaN where it is not."""
+
+    @property
+    @abc.abstractmethod
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        """Independent processes whose sum this is, in the order of their states."""
+
+
+class AbstractElementarySpace(AbstractStateSpace):
+    """Abstract base class of processes that are no sum, defined at all times, without an origin."""
+
+    def since(self, origin: float) -> AbstractStateSpace:
         return self
 
     def defined(self, time: Any) -> Any:
-        """Whether there is a process at a time; answers are NaN where there is none."""
         return jnp.ones(jnp.shape(time), bool)
 
     @property
     def blocks(self) -> tuple[AbstractStateSpace, ...]:
-        """Independent processes whose sum this is, in the order of their states."""
         return (self,)
 
 
@@ -183,6 +197,10 @@ class ProductSpace(AbstractStateSpace):
 
     def defined(self, time: Any) -> Any:
         return self.first.defined(time) & self.second.defined(time)
+
+    @property
+    def blocks(self) -> tuple[AbstractStateSpace, ...]:
+        return (self,)
 
 
 def check_noise(space: AbstractStateSpace, times: Any, steps: Any) -> None:

@@ -5,123 +5,128 @@ return any combination of the two. `expectation` turns such a function into an e
 unbiased gradients, whatever mixture of gradient strategies its sites carry.
 """
 
-from ._auto_discrete import AutoDiscrete as AutoDiscrete
-from ._batch_and_match import (
-    batch_and_match as batch_and_match,
-    BatchMatchInfo as BatchMatchInfo,
-    BatchMatchState as BatchMatchState,
-)
-from ._check_reparam import check_reparam as check_reparam, ReparamCheck as ReparamCheck
-from ._collapse import (
+from ._diagnostics import (
+    active_units as active_units,
+    check_reparam as check_reparam,
+    gradient_report as gradient_report,
+    GradientReport as GradientReport,
+    GradientRow as GradientRow,
     HierarchicalCollapse as HierarchicalCollapse,
+    latent_usage as latent_usage,
+    LatentUsage as LatentUsage,
     linear_cvae_collapse as linear_cvae_collapse,
     linear_hvae_collapse as linear_hvae_collapse,
     linear_vae_collapse as linear_vae_collapse,
     LinearCollapse as LinearCollapse,
+    psis as psis,
+    ReparamCheck as ReparamCheck,
 )
-from ._context import BiasedGradientWarning as BiasedGradientWarning
-from ._continuation import Branches as Branches, Continuation as Continuation
-from ._cost import Cost as Cost, Term as Term
-from ._detached import draw as draw, frozen as frozen
-from ._diagnostics import psis as psis
-from ._enumerate import Enum as Enum, Leg as Leg
-from ._expectation import (
-    Expectation as Expectation,
-    expectation as expectation,
-    SiteInfo as SiteInfo,
-)
-from ._families import GaussianGuide as GaussianGuide
-from ._filtering import fivo as fivo
-from ._fit_posterior import fit_posterior as fit_posterior
-from ._flows import FlowGuide as FlowGuide, FlowJAXDistribution as FlowJAXDistribution
-from ._functional import Functional as Functional, functional as functional
-from ._gradient_report import gradient_report as gradient_report
-from ._gradient_table import GradientReport as GradientReport, GradientRow as GradientRow
-from ._hierarchical import (
-    diwhvi as diwhvi,
-    hvi as hvi,
-    iwhvi as iwhvi,
-    marginal_guide as marginal_guide,
-)
-from ._inference import (
-    AbstractEvidenceEstimator as AbstractEvidenceEstimator,
-    Exact as Exact,
-    exact as exact,
-    SIR as SIR,
-    sir as sir,
-    Target as Target,
-)
-from ._latent_usage import (
-    active_units as active_units,
-    latent_usage as latent_usage,
-    LatentUsage as LatentUsage,
-)
-from ._law import WithStrategy as WithStrategy
-from ._marginal import (
-    marginal as marginal,
-    normalize as normalize,
-    ProgramDistribution as ProgramDistribution,
-)
-from ._measure_valued import MVD as MVD
-from ._multi_bounds import (
-    chi_square as chi_square,
-    iwelbo as iwelbo,
-    renyi as renyi,
-    thermodynamic as thermodynamic,
-)
-from ._multi_sample import DisARM as DisARM, Importance as Importance, RLOO as RLOO
-from ._objectives import elbo as elbo
-from ._optimise import (
-    fit as fit,
-    optimise as optimise,
-    VIResult as VIResult,
-)
-from ._particles import log_mean_exp as log_mean_exp, particles as particles
-from ._pathfinder import (
-    PathfinderResult as PathfinderResult,
-    PathfinderWarning as PathfinderWarning,
-)
-from ._pathfinder_guide import (
-    init_from_pathfinder as init_from_pathfinder,
-    PathfinderGuide as PathfinderGuide,
-)
-from ._pathwise import (
-    GumbelSoftmax as GumbelSoftmax,
-    Reparam as Reparam,
-    StraightThrough as StraightThrough,
-)
-from ._posterior_fit import PosteriorFit as PosteriorFit
-from ._programs import log_density as log_density, sample as sample, simulate as simulate
-from ._prox import prox_scale as prox_scale, ProxScaleState as ProxScaleState
-from ._score import EMA as EMA, LearnedBaseline as LearnedBaseline, Reinforce as Reinforce
-from ._site import Site as Site
-from ._smc import SMC as SMC, smc as smc
-from ._strategy import (
+from ._estimator import (
     AbstractPathwise as AbstractPathwise,
     AbstractReplay as AbstractReplay,
     AbstractScore as AbstractScore,
     AbstractStrategy as AbstractStrategy,
+    BiasedGradientWarning as BiasedGradientWarning,
+    Branches as Branches,
+    Continuation as Continuation,
+    Cost as Cost,
+    Expectation as Expectation,
+    expectation as expectation,
+    log_mean_exp as log_mean_exp,
+    particles as particles,
+    Site as Site,
+    SiteInfo as SiteInfo,
+    Term as Term,
+    WithStrategy as WithStrategy,
 )
-from ._svi import SVILoss as SVILoss
-from ._trace import Trace as Trace
-from ._wake_sleep import (
+from ._fit import (
+    fit as fit,
+    optimise as optimise,
+    prox_scale as prox_scale,
+    ProxScaleState as ProxScaleState,
+    SVILoss as SVILoss,
+    VIResult as VIResult,
+)
+from ._guides import (
+    AutoDiscrete as AutoDiscrete,
+    FlowGuide as FlowGuide,
+    FlowJAXDistribution as FlowJAXDistribution,
+    GaussianGuide as GaussianGuide,
+    init_from_pathfinder as init_from_pathfinder,
+    PathfinderGuide as PathfinderGuide,
+    PathfinderResult as PathfinderResult,
+    PathfinderWarning as PathfinderWarning,
+)
+from ._marginals import (
+    AbstractEvidenceEstimator as AbstractEvidenceEstimator,
+    Exact as Exact,
+    exact as exact,
+    marginal as marginal,
+    normalize as normalize,
+    ProgramDistribution as ProgramDistribution,
+    SIR as SIR,
+    sir as sir,
+    SMC as SMC,
+    smc as smc,
+    Target as Target,
+)
+from ._objectives import (
+    chi_square as chi_square,
+    diwhvi as diwhvi,
+    elbo as elbo,
+    fivo as fivo,
     forward_kl as forward_kl,
+    hvi as hvi,
+    iwelbo as iwelbo,
+    iwhvi as iwhvi,
+    marginal_guide as marginal_guide,
+    renyi as renyi,
     sleep as sleep,
     symmetric_kl as symmetric_kl,
+    thermodynamic as thermodynamic,
     wake_guide as wake_guide,
     wake_model as wake_model,
     wake_posterior as wake_posterior,
 )
-from ._wrappers import (
+from ._posterior import (
+    batch_and_match as batch_and_match,
+    BatchMatchInfo as BatchMatchInfo,
+    BatchMatchState as BatchMatchState,
+    fit_posterior as fit_posterior,
+    PosteriorFit as PosteriorFit,
+)
+from ._programs import (
+    draw as draw,
+    frozen as frozen,
+    Functional as Functional,
+    functional as functional,
+    log_density as log_density,
+    sample as sample,
+    simulate as simulate,
+    Trace as Trace,
+)
+from ._strategies import (
+    DisARM as DisARM,
     disarm as disarm,
+    EMA as EMA,
+    Enum as Enum,
     enum as enum,
     gumbel_softmax as gumbel_softmax,
+    GumbelSoftmax as GumbelSoftmax,
+    Importance as Importance,
     importance as importance,
+    LearnedBaseline as LearnedBaseline,
+    Leg as Leg,
     leg as leg,
+    MVD as MVD,
     mvd as mvd,
+    Reinforce as Reinforce,
     reinforce as reinforce,
+    Reparam as Reparam,
     reparam as reparam,
+    RLOO as RLOO,
     rloo as rloo,
     straight_through as straight_through,
+    StraightThrough as StraightThrough,
     with_strategy as with_strategy,
 )

@@ -9,10 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesjx.ops._block_sparse import block_product
-from bayesjx.ops._entry_sparse import entry_product
-from bayesjx.ops._grouped_columns import grouped_moments, grouped_product
-from bayesjx.ops._kron_pair import kron_pair
+from bayesjx.ops import block_product, entry_product, grouped_moments, grouped_product, kron_pair
 
 # What a kernel of ours is called in a lowered module.
 CALLS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}

@@ -52,16 +52,16 @@ def model(params: Params, y: jax.Array, batch: int | None = None) -> None:
     with numpyro.plate("points", len(y), subsample_size=batch) as index:
         member: Any = numpyro.sample("member", chances)
         scale = jnp.asarray(SCALES)[member]
-        law = dist.Normal(centres[member], scale[..., None]).to_event(1)
-        numpyro.sample("y", law, obs=y[index])
+        distribution = dist.Normal(centres[member], scale[..., None]).to_event(1)
+        numpyro.sample("y", distribution, obs=y[index])
 
 
 def guide(wrap: Wrap) -> Callable[..., None]:
     """The guide whose assignments carry a strategy."""
 
     def run(params: Params, y: jax.Array, batch: int | None = None) -> None:
-        law = _centres(params["loc"], jnp.exp(params["log_scale"]))
-        centres = numpyro.sample("centres", law)
+        distribution = _centres(params["loc"], jnp.exp(params["log_scale"]))
+        centres = numpyro.sample("centres", distribution)
         with numpyro.plate("points", len(y), subsample_size=batch) as index:
             distance = jnp.sum((y[index][:, None] - jnp.asarray(centres)) ** 2, axis=-1)
             logits = params["weight"] - 0.5 * jnp.exp(params["log_precision"]) * distance

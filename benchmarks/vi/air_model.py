@@ -104,7 +104,7 @@ class Encoder(eqx.Module):
         return Memory(state, jnp.ones(n), where, what)
 
     def attend(self, seen: jax.Array, memory: Memory) -> tuple[jax.Array, Any, Any]:
-        """State, chance of a further object, and law of its place."""
+        """State, chance of a further object, and distribution of its place."""
         last = jnp.concatenate([memory.present[:, None], memory.where, memory.what], axis=-1)
         state = jax.vmap(self.cell)(jnp.concatenate([seen, last], axis=-1), memory.state)
         out = jax.vmap(self.head)(state)
@@ -185,9 +185,9 @@ def guide(*wraps: Wrap) -> Callable[[Air, jax.Array], None]:
     return run
 
 
-def plain(law: Any) -> Any:
+def plain(distribution: Any) -> Any:
     """No strategy: for NumPyro's objectives, and to draw from the guide."""
-    return law
+    return distribution
 
 
 def _standard(size: int, present: jax.Array) -> Any:

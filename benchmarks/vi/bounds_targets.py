@@ -52,7 +52,7 @@ def ring(p: jax.Array) -> None:
 
 
 def ring_proposal(given: Any, p: jax.Array) -> None:
-    """Angles near that of the point: for equal scales the exact law, at half its concentration."""
+    """Angles near that of the point: for equal scales the exact ones, at half the concentration."""
     x, y = given["x"], given["y"]
     concentration = 0.5 * RADIUS * jnp.hypot(x, y) / jnp.exp(2 * p[0])
     numpyro.sample("angle", dist.VonMises(jnp.arctan2(y, x), concentration))

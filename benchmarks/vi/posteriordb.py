@@ -155,8 +155,8 @@ def autoregression(data: dict[str, np.ndarray]) -> Built:
         alpha = sample("alpha", dist.Normal(0, 10))
         beta = sample("beta", dist.Normal(0, 10).expand((lags,)).to_event(1))
         sigma = sample("sigma", dist.HalfCauchy(2.5))
-        law = dist.Normal(alpha + past @ beta, sigma)
-        sample("y", law.to_event(1), obs=y[lags:])
+        distribution = dist.Normal(alpha + past @ beta, sigma)
+        sample("y", distribution.to_event(1), obs=y[lags:])
 
     return model, _named("alpha", "sigma", vectors=("beta",))
 

@@ -64,8 +64,8 @@ def _task_c(quick: bool, report: Report) -> dict[str, Any]:
 def _scene_losses(
     params: Any, images: jax.Array, quick: bool, few: bool = False
 ) -> dict[str, Loss]:
-    def average(law: Any) -> Any:
-        return vi.reinforce(law, baseline=vi.EMA())
+    def average(distribution: Any) -> Any:
+        return vi.reinforce(distribution, baseline=vi.EMA())
 
     wraps: dict[str, tuple] = {"average, average, enum": (average, average, vi.enum)}
     if not quick:
@@ -75,7 +75,7 @@ def _scene_losses(
         wraps |= {name: (getattr(vi, name),) for name in names}
         wraps |= {"average": (average,), "mvd, mvd, enum": (vi.mvd, vi.mvd, vi.enum)}
     losses = {name: _scene_loss(params, images, *each) for name, each in wraps.items()}
-    plain = _programs.scene_guide(lambda law: law)
+    plain = _programs.scene_guide(lambda distribution: distribution)
     return losses | {PEER: _peer(_programs.scene_model, plain)}
 
 
@@ -85,7 +85,7 @@ def _task_d(quick: bool, report: Report) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for label, batch in (("D", BATCH), ("D_all", None)):
         losses = {name: _mixture_loss(getattr(vi, name), batch) for name in ("reinforce", *names)}
-        losses[PEER] = _peer(mixture.model, mixture.guide(lambda law: law), batch)
+        losses[PEER] = _peer(mixture.model, mixture.guide(lambda distribution: distribution), batch)
         params = _climb(losses["enum"], mixture.start(), (y,), 200, 0.02)
         title = f"D, {batch or POINTS} of {POINTS} points, after 200 steps"
         if batch is not None or not quick:

@@ -13,12 +13,16 @@ from numpyro.infer import MCMC, NUTS
 from scipy.stats import multivariate_normal
 
 from bayesjx.distributions._structured_normal import StructuredNormal
-from bayesjx.ops._block_diag import BlockDiag
-from bayesjx.ops._block_tridiag import BlockTridiag
-from bayesjx.ops._dense import Dense, Diag, ScaledIdentity
-from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._tags import psd
-from bayesjx.ops._toeplitz import Toeplitz
+from bayesjx.ops import (
+    BlockDiag,
+    BlockTridiag,
+    Dense,
+    Diag,
+    LowRankPlusDiag,
+    psd,
+    ScaledIdentity,
+    Toeplitz,
+)
 
 N = 6  # three blocks of two
 TIGHT = {"rtol": 1e-9, "atol": 1e-10}

@@ -74,6 +74,7 @@ def test_numbers_are_compared_as_closely_as_a_page_says():
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.compiles(3000, "the blocks of a page run one by one, as its reader would run them")
 @pytest.mark.parametrize(
     "page",
     [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in SLOW)) for p in PAGES],

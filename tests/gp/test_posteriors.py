@@ -386,7 +386,7 @@ ROWS = {
         gp.HeteroscedasticPosterior,
     ),
 }
-SINGLE = {"points", "grid", "inducing points", "Laplace, classes", "noise that varies"}
+SINGLE = ("points", "grid", "inducing points", "Laplace, classes", "noise that varies")
 CASES = [(name, jnp.float64) for name in ROWS] + [(name, jnp.float32) for name in SINGLE]
 
 

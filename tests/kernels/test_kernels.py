@@ -138,6 +138,9 @@ def test_every_kernel(name):
     np.testing.assert_allclose(cross, one_by_one, rtol=1e-9, atol=1e-12)
     both = jnp.concatenate([X, Z])
     np.testing.assert_allclose(kernel.gram(both)[:N, N:], cross, rtol=1e-9, atol=1e-11)
+    single = eqx.filter_eval_shape(all_of, kernel, X.astype("float32"), Z.astype("float32"))
+    if name != "transformed":  # whose function says of what type its points are
+        assert {x.dtype for x in jax.tree.leaves(single)} == {jnp.dtype("float32")}
     copied = jax.tree.unflatten(*jax.tree.flatten(kernel)[::-1])
     np.testing.assert_array_equal(copied.gram(X, Z), kernel.gram(X, Z))
 

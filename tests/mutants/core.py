@@ -109,4 +109,18 @@ MUTANTS = [
         'return run("raise", args, options)',
         "tests/_core/test_eager.py",
     ),
+    Mutant(
+        "a loss that is climbed is descended",
+        "_core/_gradient.py",
+        "return (-found if maximise else found), (found, None)",
+        "return found, (found, None)",
+        "tests/_core/test_gradient.py -k climbing",
+    ),
+    Mutant(
+        "weights of the running average swapped",
+        "_core/_gradient.py",
+        "average * a + (1 - average) * p",
+        "(1 - average) * a + average * p",
+        "tests/_core/test_gradient.py -k steps_are_those",
+    ),
 ]

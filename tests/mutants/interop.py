@@ -74,4 +74,11 @@ MUTANTS = [
         "",
         "tests/_core/test_checkpoint.py -k another_fit_is_refused",
     ),
+    Mutant(
+        "statistics of the steps before the draws",
+        "interop/_blackjax.py",
+        "rows = slice(thin - 1, None, thin)",
+        "rows = slice(0, None, thin)",
+        "tests/interop/test_blackjax.py -k labels",
+    ),
 ]

@@ -21,8 +21,8 @@ MUTANTS = [
     Mutant(
         "exponent of the periodic kernel",
         "kernels/_stationary.py",
-        "amplitude(self, x.dtype) * jnp.exp(-0.5 * r2)",
-        "amplitude(self, x.dtype) * jnp.exp(-2.0 * r2)",
+        "self.amplitude(x) * jnp.exp(-0.5 * r2)",
+        "self.amplitude(x) * jnp.exp(-2.0 * r2)",
         "tests/kernels/test_kernels.py -k periodic_and_cosine",
     ),
     Mutant(
@@ -70,8 +70,8 @@ MUTANTS = [
     Mutant(
         "a negative offset of a polynomial passes",
         "kernels/_linear.py",
-        "    offset: jax.Array = constrained_field(constraints.nonnegative)",
-        "    offset: jax.Array",
+        '    offset: Float[Array, ""] = constrained_field(constraints.nonnegative)',
+        '    offset: Float[Array, ""]',
         "tests/kernels/test_invalid.py -k every_parameter",
     ),
     Mutant(
@@ -84,8 +84,8 @@ MUTANTS = [
     Mutant(
         "variances of a spectral mixture in another precision",
         "kernels/_spectral.py",
-        "jnp.sum(nan_unless_valid(kernel, kernel.weights)), x.dtype)",
-        "jnp.sum(nan_unless_valid(kernel, kernel.weights)))",
+        "jnp.sum(nan_unless_valid(self, self.weights)).astype(x.dtype)",
+        "jnp.sum(nan_unless_valid(self, self.weights))",
         "tests/kernels/test_kernels.py -k test_every_kernel",
     ),
 ]

@@ -6,9 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bayesjx.ops._block_sparse import block_product
-from bayesjx.ops._entry_sparse import entry_product
-from bayesjx.ops._grouped_columns import grouped_product
+from bayesjx.ops import block_product, entry_product, grouped_product
 
 MODES = ("xla", "interpret-tpu", "interpret-cuda")
 LAYOUTS = ("blocks", "grouped", "entries")

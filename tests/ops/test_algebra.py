@@ -316,3 +316,29 @@ def test_operators_are_exported_for_accelerators():
     with ops.failures_are_nan():
         exported = jax.export.export(jax.jit(run), platforms=("cuda", "tpu"))(x)
     assert exported.platforms == ("cuda", "tpu")
+
+
+def test_dense_matrices_are_returned_and_inverses_answered_by_their_base():
+    matrix = jnp.asarray(A)
+    assert ops.Dense(matrix).as_matrix() is matrix
+
+    @jit
+    def run(b):
+        inverse = ops.Inverse(KINDS["Dense"].make(jnp.float64))
+        return (
+            inverse.mm(b),
+            inverse.solve(b),
+            inverse.logdet(),
+            inverse.psd_logdet(),
+            inverse.diag(),
+        )
+
+    dense, b = KINDS["Dense"].dense, np.sin(np.arange(1.0, 13.0)).reshape(6, 2)
+    want = np.linalg.inv(dense)
+    logdet = -np.linalg.slogdet(dense)[1]
+    for found, value in zip(
+        run(b), (want @ b, dense @ b, logdet, logdet, np.diag(want)), strict=True
+    ):
+        np.testing.assert_allclose(found, value, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="psd_logdet needs a positive semi-definite Dense"):
+        ops.Dense(matrix).psd_logdet()

@@ -16,10 +16,7 @@ from dense_twin import (
 )
 from jax.scipy.linalg import block_diag
 
-from bayesjx.ops._block_diag import BlockDiag
-from bayesjx.ops._dense import Dense, Diag
-from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._tags import psd
+from bayesjx.ops import BlockDiag, Dense, Diag, LowRankPlusDiag, psd
 
 T, B = 5, 3
 

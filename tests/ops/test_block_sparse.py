@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sparse_layouts import problem
 
-from bayesjx.ops._block_sparse import block_product, BlockSparse
+from bayesjx.ops import block_product, BlockSparse
 
 SHAPE = (16, 32)
 P = problem("blocks")

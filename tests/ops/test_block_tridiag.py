@@ -17,7 +17,7 @@ from dense_twin import (
 )
 from jax.scipy.linalg import block_diag
 
-from bayesjx.ops._block_tridiag import BlockBidiag, BlockTridiag
+from bayesjx.ops import BlockBidiag, BlockTridiag
 
 T, B = 5, 3
 parallel_block_tridiag = functools.partial(BlockTridiag, parallel=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sparse_layouts import problem
 
-from bayesjx.ops._entry_sparse import entry_product, EntrySparse
+from bayesjx.ops import entry_product, EntrySparse
 
 SHAPE = (7, 5)
 RNG = np.random.default_rng(0)

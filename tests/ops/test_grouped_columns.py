@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 from sparse_layouts import MODES, problem, SIZES, tolerance, wide
 
-from bayesjx.ops._grouped_columns import grouped_moments, grouped_product, GroupedColumns
+from bayesjx.ops import grouped_moments, grouped_product, GroupedColumns
 
 SHAPE = (16, 32)
 P = problem("grouped")

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 from sparse_layouts import MODES, SIZES, tolerance, wide
 
-from bayesjx.ops._kron_pair import kron_pair
+from bayesjx.ops import kron_pair
 
 # (m_a, n_a), (m_b, n_b), matrices
 SHAPES = {

@@ -6,10 +6,7 @@ import numpy as np
 import pytest
 from dense_twin import jit, peak_bytes
 
-from bayesjx.ops._dense import Dense, Diag
-from bayesjx.ops._lanczos import stochastic_logdet
-from bayesjx.ops._low_rank import LowRankPlusDiag
-from bayesjx.ops._tags import psd
+from bayesjx.ops import Dense, Diag, LowRankPlusDiag, psd, stochastic_logdet
 
 N = 7
 NUM_PROBES = 500

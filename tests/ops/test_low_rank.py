@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from dense_twin import assert_derivatives, assert_draws, assert_values, assert_vmap, jit, peak_bytes
 
-from bayesjx.ops._low_rank import LowRank, LowRankPlusDiag
+from bayesjx.ops import LowRank, LowRankPlusDiag
 
 N, R = 7, 3
 

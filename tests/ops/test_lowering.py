@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayesjx.ops._kron_pair import kron_pair
+from bayesjx.ops import kron_pair
 from benchmarks.ops._lowered import CALLS, cases, exported, lowered_calls, transformed
 
 CASES = cases()

@@ -16,10 +16,16 @@ from sparse_layouts import (
     SIZES,
 )
 
-from bayesjx.ops import _sparse_products
-from bayesjx.ops._block_sparse import block_product, BlockSparse
-from bayesjx.ops._entry_sparse import entry_product, EntrySparse
-from bayesjx.ops._grouped_columns import grouped_moments, grouped_product, GroupedColumns
+from bayesjx.ops import (
+    _sparse_products,
+    block_product,
+    BlockSparse,
+    entry_product,
+    EntrySparse,
+    grouped_moments,
+    grouped_product,
+    GroupedColumns,
+)
 
 
 @pytest.mark.parametrize("kernels", MODES)

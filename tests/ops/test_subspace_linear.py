@@ -8,10 +8,7 @@ import optax
 import pytest
 from sparse_layouts import LAYOUTS, problem
 
-from bayesjx.ops._block_sparse import BlockSparse
-from bayesjx.ops._entry_sparse import EntrySparse
-from bayesjx.ops._grouped_columns import GroupedColumns
-from bayesjx.ops._subspace_linear import SubspaceLinear
+from bayesjx.ops import BlockSparse, EntrySparse, GroupedColumns, SubspaceLinear
 
 MAKE = {
     "blocks": lambda p, n: BlockSparse.from_indices((16, n), *p.index, p.values),

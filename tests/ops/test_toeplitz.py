@@ -15,8 +15,7 @@ from dense_twin import (
 )
 from jax.scipy.linalg import cho_solve, solve_triangular
 
-from bayesjx.ops._tags import symmetric
-from bayesjx.ops._toeplitz import Toeplitz
+from bayesjx.ops import symmetric, Toeplitz
 
 N = 7
 

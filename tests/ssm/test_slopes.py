@@ -40,30 +40,32 @@ def cov(kernel, s, of_s, t, of_t):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_density_gradient_and_posterior_are_dense(name):
-    kernel = KERNELS[name]
+    @jax.jit
+    def everything(kernel):
+        def ours(kernel):
+            return ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).log_prob(Y)
 
-    def ours(kernel):
-        return ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).log_prob(Y)
+        def theirs(kernel):
+            total = cov(kernel, TIMES, SLOPES, TIMES, SLOPES) + 0.1 * jnp.eye(N)
+            total = 0.5 * (total + total.T)
+            return dist.MultivariateNormal(jnp.zeros(N), total).log_prob(Y), total
 
-    def theirs(kernel):
-        total = cov(kernel, TIMES, SLOPES, TIMES, SLOPES) + 0.1 * jnp.eye(N)
-        total = 0.5 * (total + total.T)
-        return dist.MultivariateNormal(jnp.zeros(N), total).log_prob(Y)
+        (want, data), wanted = jax.value_and_grad(theirs, has_aux=True)(kernel)
+        post = ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).condition(Y)
+        answers = [post.moments(NEW, slope=slope) for slope in (False, True)]
+        dense = [
+            (cov(kernel, NEW, of, TIMES, SLOPES), jnp.diag(cov(kernel, NEW, of, NEW, of)))
+            for of in (np.full(3, False), np.full(3, True))
+        ]
+        return jax.value_and_grad(ours)(kernel), (want, wanted), answers, data, dense
 
-    value, slopes = jax.jit(jax.value_and_grad(ours))(kernel)
-    want, wanted = jax.jit(jax.value_and_grad(theirs))(kernel)
+    (value, slopes), (want, wanted), answers, data, dense = everything(KERNELS[name])
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for slope, expected in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-4)
-    post = ssm.MarkovGP(kernel, TIMES, noise_var=0.1, slopes=SLOPES).condition(Y)
-    data = cov(kernel, TIMES, SLOPES, TIMES, SLOPES) + 0.1 * np.eye(N)
-    for slope in (False, True):
-        of = np.full(3, slope)
-        cross = cov(kernel, NEW, of, TIMES, SLOPES)
+    for (mean, variance), (cross, prior) in zip(answers, dense, strict=True):
         gain = np.linalg.solve(data, cross.T).T
-        mean, variance = post.moments(NEW, slope=slope)
         np.testing.assert_allclose(mean, gain @ Y, rtol=1e-4, atol=1e-5)
-        prior = jnp.diag(cov(kernel, NEW, of, NEW, of))
         np.testing.assert_allclose(variance, prior - np.sum(gain * cross, 1), rtol=1e-3, atol=1e-6)
 
 
@@ -71,7 +73,9 @@ def test_draws_and_leave_one_out(getkey):
     kernel, few = KERNELS["matern52"], slice(None, None, 8)
     prior = ssm.MarkovGP(kernel, TIMES[few], noise_var=0.1, slopes=SLOPES[few])
     draws = prior.sample(getkey(), (40_000,))
-    want = cov(kernel, TIMES[few], SLOPES[few], TIMES[few], SLOPES[few]) + 0.1 * np.eye(5)
+    want = np.asarray(
+        jax.jit(lambda k: cov(k, TIMES[few], SLOPES[few], TIMES[few], SLOPES[few]))(kernel)
+    ) + 0.1 * np.eye(5)
     error = np.sqrt((np.outer(np.diag(want), np.diag(want)) + want**2) / len(draws))
     assert np.max(np.abs(np.cov(draws, rowvar=False) - want) / error) < 5
     np.testing.assert_allclose(prior.variance, np.diag(want), rtol=1e-5)

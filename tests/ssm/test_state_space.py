@@ -113,12 +113,16 @@ def test_harmonics_that_are_missed_are_said():
         ssm.state_space(kernels.Periodic(0.3), harmonics=3)
 
 
-class Backwards(ssm.AbstractStateSpace):
+class Backwards(ssm.AbstractElementarySpace):
     """A random walk whose noise has the wrong sign."""
 
     @property
     def readout(self):
         return (1,)
+
+    @property
+    def slope(self):
+        raise ValueError("no derivative")
 
     def transition(self, step):
         return ((1,),)

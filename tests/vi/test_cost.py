@@ -9,7 +9,7 @@ import pytest
 from numpyro.primitives import CondIndepStackFrame as Frame
 
 from bayesjx import vi
-from bayesjx.vi._cost import local_costs, reduce_to
+from bayesjx.vi._estimator._cost import local_costs, reduce_to
 
 ROWS, COLUMNS = Frame("rows", -2, 5), Frame("columns", -1, 3)
 BOTH = frozenset({ROWS, COLUMNS})

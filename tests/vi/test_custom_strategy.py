@@ -14,7 +14,7 @@ from benchmarks.vi import cells
 class PairedScores(vi.AbstractReplay):
     """The score times half the difference of the costs at two independent draws."""
 
-    def why_not(self, law):
+    def why_not(self, distribution):
         return None
 
     def combine(self, site, key, rest):
@@ -36,8 +36,12 @@ class ClippedScore(vi.AbstractScore):
 
     unbiased = False
 
-    def why_not(self, law):
-        return None if law.is_discrete else f"{type(law).__name__} is continuous. Use vi.reparam"
+    def why_not(self, distribution):
+        return (
+            None
+            if distribution.is_discrete
+            else f"{type(distribution).__name__} is continuous. Use vi.reparam"
+        )
 
     def signal(self, local, frames, state):
         centred = {**local, frames: local.get(frames, 0.0) - self.guess}
@@ -48,11 +52,17 @@ class ClippedScore(vi.AbstractScore):
 class HalfNormalPath(vi.AbstractPathwise):
     """Half-normal draws as the absolute value of a normal one."""
 
-    def why_not(self, law):
-        return None if isinstance(law, dist.HalfNormal) else "only for HalfNormal. Use vi.reparam"
+    def why_not(self, distribution):
+        return (
+            None
+            if isinstance(distribution, dist.HalfNormal)
+            else "only for HalfNormal. Use vi.reparam"
+        )
 
-    def sample(self, law, key, sample_shape):
-        return law.scale * jnp.abs(jax.random.normal(key, law.shape(sample_shape))), []
+    def sample(self, distribution, key, sample_shape):
+        return distribution.scale * jnp.abs(
+            jax.random.normal(key, distribution.shape(sample_shape))
+        ), []
 
 
 @pytest.mark.parametrize("batch", [None, cells.plates.B], ids=["plate", "subsampled"])

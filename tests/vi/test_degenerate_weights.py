@@ -9,7 +9,7 @@ import pytest
 from monte_carlo import draws
 
 from bayesjx import vi
-from bayesjx.vi._log_weights import log_mean, log_sum, shares, weighted_sum
+from bayesjx.vi._estimator._log_weights import log_mean, log_sum, shares, weighted_sum
 
 POINT = jnp.array([0.3, -0.2])
 INF = jnp.inf

@@ -43,8 +43,8 @@ def bad_data(p):
 def hidden_data(p):
     """What a mask hides may be anything."""
     w = numpyro.sample("w", dist.HalfNormal(1.0))
-    law = dist.Gamma(2.0, jnp.abs(w)).mask(jnp.array([True, False]))
-    numpyro.sample("y", law, obs=jnp.array([1.0, -2.0]))
+    distribution = dist.Gamma(2.0, jnp.abs(w)).mask(jnp.array([True, False]))
+    numpyro.sample("y", distribution, obs=jnp.array([1.0, -2.0]))
 
 
 SAYS = {

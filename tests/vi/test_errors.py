@@ -119,9 +119,9 @@ def test_a_dependent_cost_outside_the_plate_names_site_plate_and_remedy(strategy
 @pytest.mark.parametrize("strategy", [vi.enum, vi.leg, vi.mvd], ids=["enum", "leg", "mvd"])
 def test_elements_without_a_plate_need_lanes(strategy):
     d = dist.Bernoulli(probs=jnp.full(3, 0.3))
-    for law in (d, d.to_event(1)):
+    for distribution in (d, d.to_event(1)):
         with pytest.raises(ValueError, match=r"\(3,\) elements are set together.*lanes=True"):
-            simulate(sampling(strategy(law)))
+            simulate(sampling(strategy(distribution)))
 
 
 def test_the_remedies_work():

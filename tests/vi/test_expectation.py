@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from bayesjx import vi
-from bayesjx.vi._context import map_draws
+from bayesjx.vi._estimator._context import map_draws
 from benchmarks.vi import cells
 
 KEY = jax.random.key(0)

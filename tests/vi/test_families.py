@@ -1,4 +1,4 @@
-"""Gaussian guides: their laws, their fits, and what they refuse."""
+"""Gaussian guides: their distributions, their fits, and what they refuse."""
 
 import jax
 import jax.numpy as jnp

@@ -173,9 +173,9 @@ def test_bad_input_is_named():
         vi.elbo(model, no_entropy, entropy="analytic").estimate(jax.random.key(0))
 
 
-@pytest.mark.parametrize("law", ["nested", "subspace"])
-def test_our_gaussians_in_both_precisions(law, dtype, tol):
-    if law == "nested":
+@pytest.mark.parametrize("distribution", ["nested", "subspace"])
+def test_our_gaussians_in_both_precisions(distribution, dtype, tol):
+    if distribution == "nested":
         guide, problem = prepared(gaussian, scale="structured")
         posterior = guide.get_posterior(problem.constrain(problem.params))
     else:
@@ -211,7 +211,7 @@ def test_our_gaussians_in_both_precisions(law, dtype, tol):
     expanded = posterior.expand((3,))
     assert expanded.log_prob(draws[:3]).shape == (3,)
     assert expanded.has_rsample
-    if law == "subspace":
+    if distribution == "subspace":
         precision = jnp.diag(jnp.linalg.inv(want.covariance_matrix))
         np.testing.assert_allclose(posterior.precision_diagonal, precision, rtol=1e-3)
 

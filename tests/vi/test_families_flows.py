@@ -13,18 +13,20 @@ from numpyro.infer.autoguide import AutoBNAFNormal, AutoIAFNormal
 from bayesjx import vi
 
 flows = pytest.importorskip("flowjax.flows")
-laws = pytest.importorskip("flowjax.distributions")
+distributions = pytest.importorskip("flowjax.distributions")
 paramax = pytest.importorskip("paramax")
 
 
 def affine(dtype=jnp.float64):
     tril = jnp.linalg.cholesky(covariance()).astype(dtype)
-    flow = laws.MultivariateNormal(MEAN, tril @ tril.T)  # float64 under x64, whatever comes in
+    flow = distributions.MultivariateNormal(
+        MEAN, tril @ tril.T
+    )  # float64 under x64, whatever comes in
     return jax.tree.map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, flow)
 
 
 def autoregressive(key, d):
-    base = laws.Normal(jnp.zeros(d))
+    base = distributions.Normal(jnp.zeros(d))
     return flows.masked_autoregressive_flow(
         key, base_dist=base, invert=True, flow_layers=2, nn_width=8, nn_depth=1
     )
@@ -43,7 +45,7 @@ def test_it_is_a_pytree_and_takes_old_keys():
 
 def test_conditional_flows_have_batches():
     flow = flows.masked_autoregressive_flow(
-        jax.random.key(0), base_dist=laws.Normal(jnp.zeros(3)), cond_dim=2, nn_width=8
+        jax.random.key(0), base_dist=distributions.Normal(jnp.zeros(3)), cond_dim=2, nn_width=8
     )
     condition = jnp.arange(8.0).reshape(4, 2)
     d = vi.FlowJAXDistribution(flow, condition)
@@ -78,11 +80,11 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="must be a FlowJAX distribution"):
         vi.FlowJAXDistribution(flow=3)
     with pytest.raises(ValueError, match=r"shape \(d,\)"):
-        vi.FlowJAXDistribution(laws.Normal(jnp.zeros((2, 2))))
+        vi.FlowJAXDistribution(distributions.Normal(jnp.zeros((2, 2))))
     with pytest.raises(ValueError, match="takes no condition"):
         vi.FlowJAXDistribution(affine(), jnp.zeros(2))
     with pytest.raises(ValueError, match="5 dimensions"):
-        flow = laws.Normal(jnp.zeros(3))
+        flow = distributions.Normal(jnp.zeros(3))
         vi.functional(jax.random.key(0), gaussian, vi.FlowGuide(gaussian, flow))
     guide = AutoBNAFNormal(gaussian, num_flows=1)
     problem = vi.functional(jax.random.key(0), gaussian, guide)

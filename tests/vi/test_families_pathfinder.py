@@ -12,7 +12,7 @@ from family_problems import covariance, gaussian, hierarchy, MEAN, READINGS, SCA
 from scipy import optimize
 
 from bayesjx import vi
-from bayesjx.vi._pathfinder import pathfinder
+from bayesjx.vi._guides._pathfinder import pathfinder
 
 pytest.importorskip("blackjax")
 

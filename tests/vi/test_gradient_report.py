@@ -93,7 +93,7 @@ def test_nothing_is_recommended_where_nothing_is_better():
 
 
 class Refuses(vi.AbstractReplay):
-    def why_not(self, law):
+    def why_not(self, distribution):
         return None
 
     def combine(self, site, key, rest):

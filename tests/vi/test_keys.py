@@ -9,7 +9,7 @@ import pytest
 from numpyro.contrib.control_flow import cond, scan
 
 from bayesjx import vi
-from bayesjx.vi._context import named
+from bayesjx.vi._estimator._context import named
 
 KEY = jax.random.key(0)
 NORMAL = dist.Normal(0.0, 1.0)

@@ -47,8 +47,8 @@ def scoped(y, reverse=False):
 def by_hand(b, x, y, reverse):
     total, last = 0.0, 0.0
     for t in range(len(y))[:: -1 if reverse else 1]:
-        law = stats.norm(0.9 * last, 0.5) if b[t] else stats.norm(last - 1, 1.5)
-        total += np.log(0.35 if b[t] else 0.65) + law.logpdf(x[t])
+        distribution = stats.norm(0.9 * last, 0.5) if b[t] else stats.norm(last - 1, 1.5)
+        total += np.log(0.35 if b[t] else 0.65) + distribution.logpdf(x[t])
         total += stats.norm(x[t], 0.7).logpdf(y[t])
         last = x[t]
     return total
@@ -118,7 +118,7 @@ def test_given_values_arrive_in_loops_within_loops(reverse):
 
 
 def flags(probs, strategy=lambda d: d):
-    """A flag, and another one from a law that depends on it."""
+    """A flag, and another one from a distribution that depends on it."""
     b = numpyro.sample("b", strategy(dist.Bernoulli(probs[0])))
     one = lambda _: numpyro.sample("c", strategy(dist.Bernoulli(probs[1])))  # noqa: E731
     other = lambda _: numpyro.sample("c", strategy(dist.Bernoulli(probs[2])))  # noqa: E731
@@ -177,14 +177,14 @@ def test_draws_that_no_loop_hands_on_are_scored(loop):
     """One draw by hand: neither the carry nor the output of the loop depends on it."""
     y = jnp.array([0.4, -1.0])
 
-    def flag(law, state):
-        numpyro.sample("b", law)
+    def flag(distribution, state):
+        numpyro.sample("b", distribution)
         return state
 
-    def run(law):
+    def run(distribution):
         if loop == "scan":
-            return scan(lambda state, _: (flag(law, state), None), 0.0, jnp.arange(2))
-        return cond(True, lambda x: flag(law, x), lambda x: flag(law, x), 0.0)
+            return scan(lambda state, _: (flag(distribution, state), None), 0.0, jnp.arange(2))
+        return cond(True, lambda x: flag(distribution, x), lambda x: flag(distribution, x), 0.0)
 
     def guide(q):
         run(vi.reinforce(dist.Bernoulli(jnp.broadcast_to(q, (2,))).to_event(1)))
@@ -211,18 +211,18 @@ def test_draws_that_no_loop_hands_on_are_scored(loop):
 def test_a_baseline_in_a_scan_is_subtracted_from_the_cost_of_the_path(reverse):
     """One draw by hand, for baselines that are numbers and those that are learned."""
 
-    def program(law):
+    def program(distribution):
         def step(state, x):
-            numpyro.sample("b", law(x))
+            numpyro.sample("b", distribution(x))
             return state, None
 
         scan(step, 0.0, jnp.array([0.7, 0.7]), reverse=reverse)
 
     def guide(q, learned):
-        def law(x):
+        def distribution(x):
             return vi.reinforce(dist.Bernoulli(q), baseline=vi.LearnedBaseline(x) if learned else x)
 
-        program(law)
+        program(distribution)
 
     @vi.expectation(has_aux=True)
     def bound(q, learned):

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
-from bayesjx.vi._hierarchy import advice
-from bayesjx.vi._many_dimensions import dense_at, krylov_at
-from bayesjx.vi._moves import look, moved_draws
-from bayesjx.vi._normal_mixture import DenseNormal, KrylovNormal
-from bayesjx.vi._unconstrained import unconstrained
+from bayesjx import vi
+from bayesjx.vi._posterior._hierarchy import advice
+from bayesjx.vi._posterior._many_dimensions import dense_at, krylov_at
+from bayesjx.vi._posterior._moves import look, moved_draws
+from bayesjx.vi._posterior._normal_mixture import DenseNormal, KrylovNormal
+from bayesjx.vi._posterior._unconstrained import unconstrained
 
 D = 11
 RNG = np.random.default_rng(4)
@@ -75,6 +77,27 @@ def test_transitions_tell_right_moments_from_wrong_ones_and_mend_them():
         z = np.linalg.solve(TRIL, np.asarray(draws - MEAN).T)
         assert np.abs(z.mean(axis=1)).max() < 5 / 500**0.5
         assert np.abs(np.cov(z) - np.eye(D)).max() < 8 / 500**0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [353, 1009])
+def test_weights_condemn_what_transitions_find_right(d):
+    counts = np.random.default_rng(0).poisson(3.0, size=d)
+
+    def model():
+        with numpyro.plate("cells", d):
+            rate = numpyro.sample("rate", dist.Gamma(2.0, 1.0))
+            numpyro.sample("count", dist.Poisson(rate), obs=jnp.asarray(counts))
+
+    fit = vi.fit_posterior(jax.random.key(0), model)
+    # Each marginal of the logarithm is skewed, which hundreds of them add up.
+    assert fit.k_hat > 0.7 and fit.reliable and "transitions" in fit.verdict
+    assert np.isnan(fit.log_evidence)
+    rate = np.asarray(fit.sample(jax.random.key(1), 1000)["rate"])
+    mean, sd = (2 + counts) / 2, np.sqrt(2 + counts) / 2
+    shift = (rate.mean(axis=0) - mean) / sd
+    assert np.sqrt(np.mean(shift**2)) < 0.1 and np.abs(shift).max() < 0.1 + 5 / 1000**0.5
+    assert np.abs(rate.std(axis=0) / sd - 1).max() < 0.15 + 5 * (1.5 / 1000) ** 0.5
 
 
 def test_sites_drawn_with_a_latent_scale_are_named():

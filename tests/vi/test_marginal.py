@@ -133,27 +133,27 @@ def four_points():
 
 
 def resampled_law(num_particles):
-    """The exact law of a resampled draw of `four_points` under its prior, by enumeration."""
+    """Exact probabilities of a resampled draw of `four_points` under its prior, by enumeration."""
     prior = np.array([0.1, 0.4, 0.2, 0.3])
     weights = np.exp(-0.5 * (np.arange(4) - 1.3) ** 2)
-    law = np.zeros(4)
+    distribution = np.zeros(4)
     for points in itertools.product(range(4), repeat=num_particles):
         chosen = weights[list(points)]
         for point, weight in zip(points, chosen / chosen.sum(), strict=True):
-            law[point] += np.prod(prior[list(points)]) * weight
-    return law
+            distribution[point] += np.prod(prior[list(points)]) * weight
+    return distribution
 
 
 def test_the_density_of_resampling_is_that_of_its_draws():
     d = vi.normalize(four_points, vi.sir(3))
     z, log_q = draws(sampled(d), 20_000)
-    law = resampled_law(3)
+    distribution = resampled_law(3)
     for point in range(4):
-        assert_mean(1.0 * (z == point), law[point], 0.03)
+        assert_mean(1.0 * (z == point), distribution[point], 0.03)
         # E[1/q̌ | z] q(z) = 1
         assert_mean(np.exp(-log_q) * (z == point), 1.0, 0.03)
         log_given = draws(evaluated(d, jnp.array(point)).estimate, 2_000, seed=2)
-        assert_mean(np.exp(log_given), law[point], 0.03)
+        assert_mean(np.exp(log_given), distribution[point], 0.03)
 
 
 def posterior_test_problem():

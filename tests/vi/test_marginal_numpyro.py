@@ -266,14 +266,14 @@ def test_a_proposal_of_narrower_support_is_refused():
         u = numpyro.sample("u", dist.Normal(0.0, 1.0))
         numpyro.sample("x", dist.Normal(u, 1.0))
 
-    def ask(law):
-        proposal = lambda given: numpyro.sample("u", law)  # noqa: E731
+    def ask(distribution):
+        proposal = lambda given: numpyro.sample("u", distribution)  # noqa: E731
         vi.marginal(target, "x", vi.sir(2, proposal))(key=jax.random.key(0)).log_prob(0.3)
 
     ask(dist.Cauchy(0.0, 1.0))
-    for law in (dist.HalfNormal(1.0), dist.Uniform(-3.0, 3.0), dist.Poisson(2.0)):
+    for distribution in (dist.HalfNormal(1.0), dist.Uniform(-3.0, 3.0), dist.Poisson(2.0)):
         with pytest.raises(ValueError, match="support at site 'u'.*does not cover"):
-            ask(law)
+            ask(distribution)
     with pytest.raises(ValueError, match="'u'"):
         vi.marginal(target, "x", vi.sir(2, lambda given: None))(key=jax.random.key(0)).log_prob(0.3)
 

@@ -20,8 +20,8 @@ SHAPES = [((), 0), ((3,), 0), ((3,), 1), ((1,), 0), ((2, 3), 0), ((2, 3), 1), ((
 
 
 def program(shape, event_dim):
-    law = dist.Normal(jnp.zeros(shape), 1.0)
-    return lambda: numpyro.sample("z", law.to_event(event_dim))
+    distribution = dist.Normal(jnp.zeros(shape), 1.0)
+    return lambda: numpyro.sample("z", distribution.to_event(event_dim))
 
 
 def run(objective):
@@ -61,13 +61,13 @@ def test_the_scalar_latent_of_three_observations():
 STANDARD = dist.Normal(0.0, 1.0)
 
 
-def plated(batch=None, law=STANDARD, plate=True):
+def plated(batch=None, distribution=STANDARD, plate=True):
     def run():
         if not plate:
-            numpyro.sample("z", law)
+            numpyro.sample("z", distribution)
             return
         with numpyro.plate("rows", 6, subsample_size=batch):
-            numpyro.sample("z", law)
+            numpyro.sample("z", distribution)
 
     return run
 
@@ -84,7 +84,7 @@ def test_plates_against_shapes_without_plates(size):
     if size is not None:
         # Of the right shape, but its log density would not be scaled as the model's is.
         with pytest.raises(ValueError, match="'z'.*plate 'rows'"):
-            run(vi.elbo(model, plated(law=wide, plate=False)))
+            run(vi.elbo(model, plated(distribution=wide, plate=False)))
 
 
 def test_a_subsampled_plate_around_the_guide_alone():

@@ -145,7 +145,7 @@ def test_wake_objectives_have_the_gradient_of_the_forward_divergence():
 
 
 def test_forward_kl_is_an_upper_bound_with_few_particles():
-    # Of the divergence from the resampled law to the guide, so never negative in mean.
+    # Of the divergence from the resampled distribution to the guide, so never negative in mean.
     value = draws(lambda key: vi.forward_kl(model, guide, 2).estimate(key, POINT), 5_000)
     assert z_score(value, 0.0) > 3
 
@@ -292,8 +292,10 @@ def test_marginal_guides_go_through_the_wake_objectives():
 
     def marginal_density(p, z):
         log_prob = jax.nn.log_sigmoid(jnp.array([-1, 1]) * p[0])
-        laws = [dist.Normal(p[1] + 1.5 * u, 0.8).log_prob(z) for u in (0, 1)]
-        return logsumexp(jnp.stack([a + b for a, b in zip(log_prob, laws, strict=True)]), axis=0)
+        distributions = [dist.Normal(p[1] + 1.5 * u, 0.8).log_prob(z) for u in (0, 1)]
+        return logsumexp(
+            jnp.stack([a + b for a, b in zip(log_prob, distributions, strict=True)]), axis=0
+        )
 
     def exact(p):
         z = posterior(POINT).loc + posterior(POINT).scale * NODES

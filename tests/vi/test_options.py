@@ -86,7 +86,7 @@ def test_particles_are_not_summed_by_jnp_functions():
 class Signal(vi.AbstractScore):
     output: object = eqx.field(static=True)
 
-    def why_not(self, law):
+    def why_not(self, distribution):
         return None
 
     def signal(self, local, frames, state):

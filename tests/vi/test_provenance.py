@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bayesjx.vi._provenance import Staged, tag
+from bayesjx.vi._estimator._provenance import Staged, tag
 
 
 def addresses(fn, *args):

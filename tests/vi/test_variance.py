@@ -72,8 +72,8 @@ def test_baselines_and_structure_lower_the_variance():
     def far_from_zero(baseline, structured=False):
         @vi.expectation
         def objective(p):
-            law = vi.reinforce(dist.Bernoulli(logits=p[0]), baseline)
-            flag = 1.0 * vi.simulate(lambda: numpyro.sample("b", law))[0]["b"]
+            distribution = vi.reinforce(dist.Bernoulli(logits=p[0]), baseline)
+            flag = 1.0 * vi.simulate(lambda: numpyro.sample("b", distribution))[0]["b"]
             return vi.Cost() + 10.0 + flag if structured else 10.0 + flag
 
         return objective

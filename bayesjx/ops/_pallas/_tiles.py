@@ -1,4 +1,4 @@
-"""What the kernels share: products in full precision, padding to tiles, calls of Pallas."""
+"""Helpers of the kernels: products in full precision, padding to tiles, calls of Pallas."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tpu_call(
         semantics: one letter an axis: `p`, steps may run in any order, or `a`, in sequence.
         in_specs: blocks of the operands that are not prefetched.
         out_specs: blocks of the results.
-        scratch: shapes and types of vector memory that lives through the whole grid.
+        scratch: shapes and types of vector memory that is kept through the grid.
         prefetch: how many operands are loaded into scalar memory beforehand.
         interpret: as for `pallas_call`.
     """
@@ -133,5 +133,5 @@ def like(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
 
 
 def int32(value: int) -> Any:
-    """An index of 32 bits whatever the default is: TPUs know no others."""
+    """A 32-bit index, whatever the default: the only integers of TPUs."""
     return jnp.int32(value)

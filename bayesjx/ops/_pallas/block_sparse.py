@@ -128,64 +128,58 @@ def _product_cuda(
     )
 
 
+def _run(
+    product: Any, sizes: Any, operands: Any, shape: Any, block: Any, axis: int, interpret: Any
+) -> jax.Array:
+    """A product with W^T (`axis` 0) or W (1), `(K, M)` or `(N, M)`, through blocks of tiles.
+
+    Args:
+        product: `_product_tpu` or `_product_cuda`.
+        sizes: of a block and of the batch, as tiles have them.
+        operands: values `(S, bk, bn)`, rows, columns, and the dense operand.
+        shape: of W.
+        block: rows and columns of a block.
+        axis: of the blocks that is summed over.
+        interpret: as for `pallas_call`.
+    """
+    values, *index, x = operands
+    source, target = index[axis], index[1 - axis]
+    v = pad(values, None, *sizes[:2])
+    blocks = _blocks(x, block[axis], sizes[axis], sizes[2])
+    y = product(v, source, target, blocks, shape[1 - axis] // block[1 - axis], axis, interpret)
+    return y[:, : block[1 - axis], : x.shape[1]].reshape(shape[1 - axis], -1)
+
+
 def fits_forward_tpu(values: Any, rows: Any, cols: Any, x: Any, *, block: Any, **_: Any) -> bool:
     """Whether the indices fit into scalar memory and the blocks into vector memory."""
     return _fits_tpu(values[0], block)
 
 
-def run_forward_tpu(
-    values: Any, rows: Any, cols: Any, x: Any, *, shape: Any, block: Any, interpret: Any
-) -> jax.Array:
-    """Values `(S, bk, bn)`, x `(K, M)` to `W^T x`, `(N, M)`."""
-    tall, wide, width = _sizes_tpu(block, x.dtype, x.shape[1])
-    v, blocks = pad(values, None, tall, wide), _blocks(x, block[0], tall, width)
-    y = _product_tpu(v, rows, cols, blocks, shape[1] // block[1], 0, interpret)
-    return y[:, : block[1], : x.shape[1]].reshape(shape[1], -1)
+fits_backward_tpu = fits_forward_tpu  # the same blocks and indices
 
 
-def fits_backward_tpu(values: Any, rows: Any, cols: Any, y: Any, *, block: Any, **_: Any) -> bool:
-    """Whether the indices fit into scalar memory and the blocks into vector memory."""
-    return _fits_tpu(values[0], block)
+def run_forward_tpu(*operands: Any, shape: Any, block: Any, interpret: Any) -> jax.Array:
+    """Values `(S, bk, bn)`, rows, columns, x `(K, M)` to `W^T x`, `(N, M)`."""
+    sizes = _sizes_tpu(block, operands[-1].dtype, operands[-1].shape[1])
+    return _run(_product_tpu, sizes, operands, shape, block, 0, interpret)
 
 
-def run_backward_tpu(
-    values: Any, rows: Any, cols: Any, y: Any, *, shape: Any, block: Any, interpret: Any
-) -> jax.Array:
-    """Values `(S, bk, bn)`, y `(N, M)` to `W y`, `(K, M)`."""
-    tall, wide, width = _sizes_tpu(block, y.dtype, y.shape[1])
-    v, blocks = pad(values, None, tall, wide), _blocks(y, block[1], wide, width)
-    x = _product_tpu(v, cols, rows, blocks, shape[0] // block[0], 1, interpret)
-    return x[:, : block[0], : y.shape[1]].reshape(shape[0], -1)
+def run_backward_tpu(*operands: Any, shape: Any, block: Any, interpret: Any) -> jax.Array:
+    """Values `(S, bk, bn)`, rows, columns, y `(N, M)` to `W y`, `(K, M)`."""
+    sizes = _sizes_tpu(block, operands[-1].dtype, operands[-1].shape[1])
+    return _run(_product_tpu, sizes, operands, shape, block, 1, interpret)
 
 
-def fits_forward_cuda(values: Any, rows: Any, cols: Any, x: Any, **_: Any) -> bool:
-    """Always."""
-    return True
+def run_forward_cuda(*operands: Any, shape: Any, block: Any, interpret: Any) -> jax.Array:
+    """Values `(S, bk, bn)`, rows, columns, x `(K, M)` to `W^T x`, `(N, M)`."""
+    sizes = _sizes_cuda(block, operands[-1].shape[1])
+    return _run(_product_cuda, sizes, operands, shape, block, 0, interpret)
 
 
-def run_forward_cuda(
-    values: Any, rows: Any, cols: Any, x: Any, *, shape: Any, block: Any, interpret: Any
-) -> jax.Array:
-    """Values `(S, bk, bn)`, x `(K, M)` to `W^T x`, `(N, M)`."""
-    tall, wide, width = _sizes_cuda(block, x.shape[1])
-    v, blocks = pad(values, None, tall, wide), _blocks(x, block[0], tall, width)
-    y = _product_cuda(v, rows, cols, blocks, shape[1] // block[1], 0, interpret)
-    return y[:, : block[1], : x.shape[1]].reshape(shape[1], -1)
-
-
-def fits_backward_cuda(values: Any, rows: Any, cols: Any, y: Any, **_: Any) -> bool:
-    """Always."""
-    return True
-
-
-def run_backward_cuda(
-    values: Any, rows: Any, cols: Any, y: Any, *, shape: Any, block: Any, interpret: Any
-) -> jax.Array:
-    """Values `(S, bk, bn)`, y `(N, M)` to `W y`, `(K, M)`."""
-    tall, wide, width = _sizes_cuda(block, y.shape[1])
-    v, blocks = pad(values, None, tall, wide), _blocks(y, block[1], wide, width)
-    x = _product_cuda(v, cols, rows, blocks, shape[0] // block[0], 1, interpret)
-    return x[:, : block[0], : y.shape[1]].reshape(shape[0], -1)
+def run_backward_cuda(*operands: Any, shape: Any, block: Any, interpret: Any) -> jax.Array:
+    """Values `(S, bk, bn)`, rows, columns, y `(N, M)` to `W y`, `(K, M)`."""
+    sizes = _sizes_cuda(block, operands[-1].shape[1])
+    return _run(_product_cuda, sizes, operands, shape, block, 1, interpret)
 
 
 def fits_weights_tpu(rows: Any, cols: Any, x: Any, y: Any, *, block: Any, **_: Any) -> bool:
@@ -230,11 +224,6 @@ def run_weights_tpu(
         interpret=interpret,
     )
     return values[:, : block[0], : block[1]]
-
-
-def fits_weights_cuda(rows: Any, cols: Any, x: Any, y: Any, **_: Any) -> bool:
-    """Always."""
-    return True
 
 
 def run_weights_cuda(

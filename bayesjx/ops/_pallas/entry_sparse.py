@@ -83,11 +83,6 @@ def run_forward_tpu(values: Any, index: Any, x: Any, *, interpret: Any, **_: Any
     return y[:columns, :items]
 
 
-def fits_forward_cuda(values: Any, index: Any, x: Any, **_: Any) -> bool:
-    """Always."""
-    return True
-
-
 def run_forward_cuda(values: Any, index: Any, x: Any, *, interpret: Any, **_: Any) -> jax.Array:
     """Values and index `(E, N)`, x `(K, M)` to `W^T x`, `(N, M)`."""
     (entries, columns), items = values.shape, x.shape[1]

@@ -98,11 +98,11 @@ def _products_cuda(values: Any, index: Any, x: Any, interpret: Any) -> Sequence[
         def step(t: Any, sums: Any) -> Any:
             at = pl.ds(t * tk, tk)
             rows = x_ref[index_ref[group, at], m]
-            powers, found = rows, []
+            powers, updated = rows, []
             for i in range(count):
-                found.append(sums[i] + dot(refs[i][group, at, out], powers, (0, 0)))
+                updated.append(sums[i] + dot(refs[i][group, at, out], powers, (0, 0)))
                 powers = powers * rows
-            return tuple(found)
+            return tuple(updated)
 
         start = tuple(jnp.zeros((tg, tm), acc) for _ in range(count))
         sums = lax.fori_loop(int32(0), int32(index.shape[1] // tk), step, start)
@@ -119,8 +119,11 @@ def _products_cuda(values: Any, index: Any, x: Any, interpret: Any) -> Sequence[
     )
 
 
-def _flat(out: Any, g: int, items: int) -> jax.Array:
-    return out[:, :g, :items].reshape(-1, items)
+def _flat(product: Any, values: Any, index: Any, x: Any, interpret: Any) -> list[jax.Array]:
+    """The products of each of `values` with x, x², …, all `(n g, M)`."""
+    g, items = values[0].shape[2], x.shape[1]
+    out = product(values, index, x, interpret)
+    return [o[:, :g, :items].reshape(-1, items) for o in out]
 
 
 def fits_forward_tpu(values: Any, index: Any, x: Any, *, shape: Any, **_: Any) -> bool:
@@ -130,19 +133,12 @@ def fits_forward_tpu(values: Any, index: Any, x: Any, *, shape: Any, **_: Any) -
 
 def run_forward_tpu(values: Any, index: Any, x: Any, *, interpret: Any, **_: Any) -> jax.Array:
     """Values `(n, k, g)`, index `(n, k)`, x `(K, M)` to `(n g, M)`."""
-    (out,) = _products_tpu([values], index, x, interpret)
-    return _flat(out, values.shape[2], x.shape[1])
-
-
-def fits_forward_cuda(values: Any, index: Any, x: Any, **_: Any) -> bool:
-    """Always."""
-    return True
+    return _flat(_products_tpu, [values], index, x, interpret)[0]
 
 
 def run_forward_cuda(values: Any, index: Any, x: Any, *, interpret: Any, **_: Any) -> jax.Array:
     """Values `(n, k, g)`, index `(n, k)`, x `(K, M)` to `(n g, M)`."""
-    (out,) = _products_cuda([values], index, x, interpret)
-    return _flat(out, values.shape[2], x.shape[1])
+    return _flat(_products_cuda, [values], index, x, interpret)[0]
 
 
 def fits_moments_tpu(mean: Any, var: Any, index: Any, x: Any, *, shape: Any, **_: Any) -> bool:
@@ -152,23 +148,16 @@ def fits_moments_tpu(mean: Any, var: Any, index: Any, x: Any, *, shape: Any, **_
 
 def run_moments_tpu(
     mean: Any, var: Any, index: Any, x: Any, *, interpret: Any, **_: Any
-) -> Sequence[jax.Array]:
+) -> list[jax.Array]:
     """Products of `mean` with x and of `var` with x², both `(n g, M)`."""
-    out = _products_tpu([mean, var], index, x, interpret)
-    return [_flat(o, mean.shape[2], x.shape[1]) for o in out]
-
-
-def fits_moments_cuda(mean: Any, var: Any, index: Any, x: Any, **_: Any) -> bool:
-    """Always."""
-    return True
+    return _flat(_products_tpu, [mean, var], index, x, interpret)
 
 
 def run_moments_cuda(
     mean: Any, var: Any, index: Any, x: Any, *, interpret: Any, **_: Any
-) -> Sequence[jax.Array]:
+) -> list[jax.Array]:
     """Products of `mean` with x and of `var` with x², both `(n g, M)`."""
-    out = _products_cuda([mean, var], index, x, interpret)
-    return [_flat(o, mean.shape[2], x.shape[1]) for o in out]
+    return _flat(_products_cuda, [mean, var], index, x, interpret)
 
 
 def fits_weights_tpu(index: Any, x: Any, y: Any, *, shape: Any, **_: Any) -> bool:
@@ -215,11 +204,6 @@ def run_weights_tpu(index: Any, x: Any, y: Any, *, interpret: Any, **_: Any) -> 
         interpret=interpret,
     )
     return out[:, :wanted]
-
-
-def fits_weights_cuda(index: Any, x: Any, y: Any, **_: Any) -> bool:
-    """Always."""
-    return True
 
 
 def run_weights_cuda(index: Any, x: Any, y: Any, *, interpret: Any, **_: Any) -> jax.Array:

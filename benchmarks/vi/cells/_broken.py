@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 
 from bayesjx import vi
-from bayesjx.vi import _cost, _handlers, _surrogate
-from bayesjx.vi._context import current
-from bayesjx.vi._site import Site
+from bayesjx.vi._estimator import _cost, _surrogate
+from bayesjx.vi._estimator._context import current
+from bayesjx.vi._estimator._site import Site
+from bayesjx.vi._programs import _handlers
 
 from . import _chain, _lanes, _loops, _particles, _plates, _scalars
 from ._cell import Cell, STRATEGIES
@@ -38,7 +39,7 @@ class _Scaled(vi.AbstractScore):
 
     factor: float = eqx.field(static=True)
 
-    def why_not(self, law: dist.Distribution) -> str | None:
+    def why_not(self, distribution: dist.Distribution) -> str | None:
         return None
 
     def signal(self, local: Any, frames: Any, state: Any) -> Any:
@@ -51,8 +52,8 @@ class _Altered(vi.AbstractReplay):
     strategy: vi.AbstractReplay
     factor: float = eqx.field(static=True)
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return self.strategy.why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return self.strategy.why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         cost = self.strategy.combine(site, key, rest)
@@ -65,8 +66,8 @@ class _Altered(vi.AbstractReplay):
 class _WrongBranch(vi.AbstractReplay):
     """Enumeration that gives each branch the probability of another."""
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return vi.Enum().why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return vi.Enum().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -77,8 +78,8 @@ class _WrongBranch(vi.AbstractReplay):
 class _CountsPerElement(vi.AbstractReplay):
     """Enumeration that broadcasts costs without a plate into it, and so counts them repeatedly."""
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return vi.Enum().why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return vi.Enum().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -91,8 +92,8 @@ class _CountsPerElement(vi.AbstractReplay):
 class _TemperedLeg(vi.AbstractReplay):
     """Local expectation gradients with the square roots of the probabilities as weights."""
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return vi.Leg().why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return vi.Leg().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -106,8 +107,8 @@ class _TemperedLeg(vi.AbstractReplay):
 class _OneSidedDisARM(vi.AbstractReplay):
     """DisARM with weight sigmoid(logit) in place of sigmoid(|logit|)."""
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return vi.DisARM().why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return vi.DisARM().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         cost = vi.DisARM().combine(site, key, rest)
@@ -127,14 +128,14 @@ class _InverseRatio(vi.AbstractReplay):
 
     proposal: dist.Distribution
 
-    def why_not(self, law: dist.Distribution) -> str | None:
-        return vi.Importance(self.proposal).why_not(law)
+    def why_not(self, distribution: dist.Distribution) -> str | None:
+        return vi.Importance(self.proposal).why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         swapped = Site(
             site.address, self.proposal, site.frames, site.strategy, site.key, site.value
         )
-        return vi.Importance(site.law).combine(swapped, key, rest)
+        return vi.Importance(site.distribution).combine(swapped, key, rest)
 
 
 @contextmanager
@@ -188,8 +189,8 @@ def shared_keys() -> Generator[None]:
     """All sites of an objective draw from one key."""
     right = _handlers.draw
 
-    def wrong(law: dist.Distribution, key: jax.Array) -> Any:
-        return right(law, current("shared_keys").key)
+    def wrong(distribution: dist.Distribution, key: jax.Array) -> Any:
+        return right(distribution, current("shared_keys").key)
 
     with patch.object(_handlers, "draw", wrong):
         yield

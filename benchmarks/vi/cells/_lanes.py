@@ -81,8 +81,8 @@ def _pair_logits(p):
 
 def pairs_model(p: jax.Array) -> None:
     with numpyro.plate("rows", ROWS):
-        law = dist.Bernoulli(probs=jnp.array([0.3, 0.6])).to_event(1)
-        c = jnp.asarray(numpyro.sample("c", law))
+        distribution = dist.Bernoulli(probs=jnp.array([0.3, 0.6])).to_event(1)
+        c = jnp.asarray(numpyro.sample("c", distribution))
         numpyro.sample("y", dist.Normal(_pair_mean(c[..., 0], c[..., 1]), 0.8), obs=jnp.asarray(Y))
 
 

@@ -1,4 +1,4 @@
-"""NumPyro's scan and cond: a hidden Markov model, and branches with different laws."""
+"""NumPyro's scan and cond: a hidden Markov model, and branches with different distributions."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def hmm_guide(p: jax.Array, step_strategy: Any, start_strategy: Any = None) -> N
         start = numpyro.sample("b0", given(dist.Bernoulli(logits=p[1]), start_strategy))
 
     def step(previous: Any, _: Any) -> Any:
-        law = dist.Bernoulli(logits=p[0] + p[1] * previous)
-        state = numpyro.sample("b", given(law, step_strategy))
+        distribution = dist.Bernoulli(logits=p[0] + p[1] * previous)
+        state = numpyro.sample("b", given(distribution, step_strategy))
         return state, state
 
     scan(step, start, jnp.arange(T))
@@ -87,8 +87,8 @@ def rows_guide(p: jax.Array, strategy: Any) -> None:
 
     def step(previous: Any, _: Any) -> Any:
         with numpyro.plate("rows", len(ROWS)):
-            law = dist.Bernoulli(logits=p[0] + p[1] * previous)
-            state = numpyro.sample("b", given(law, strategy))
+            distribution = dist.Bernoulli(logits=p[0] + p[1] * previous)
+            state = numpyro.sample("b", given(distribution, strategy))
         return state, state
 
     scan(step, jnp.zeros(len(ROWS), int), jnp.arange(T))

@@ -21,10 +21,12 @@ Strategy = Any
 
 
 def _one_site(
-    law: Callable[[jax.Array], dist.Distribution], strategy: Strategy, cost: Callable[..., Any]
+    distribution: Callable[[jax.Array], dist.Distribution],
+    strategy: Strategy,
+    cost: Callable[..., Any],
 ) -> vi.Expectation:
     def guide(p: jax.Array) -> None:
-        numpyro.sample("x", given(law(p), strategy))
+        numpyro.sample("x", given(distribution(p), strategy))
 
     @vi.expectation
     def objective(p: jax.Array) -> vi.Cost:

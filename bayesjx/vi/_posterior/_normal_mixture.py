@@ -1,0 +1,235 @@
+"""Mixtures of Gaussians as importance densities, adapted to a density by their own weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import random
+from jax.scipy.special import logsumexp
+
+from ..._core import solve_triangular
+from ...diagnostics import PSIS, psis
+from ...distributions import SubspaceNormal
+
+# Each component stands for three of its shape, two of them wider: tails that the weights can bear.
+_WIDTHS = (1.0, 1.5, 3.0)
+_SHARES = (0.8, 0.15, 0.05)
+_BATCH = 250  # densities evaluated at once
+
+
+class NormalMixture(eqx.Module):
+    """A mixture of multivariate Gaussians, each with a share of wider ones of the same centre.
+
+    Attributes:
+        log_shares: shape `(k,)`.
+        locs: shape `(k, d)`.
+        trils: lower Cholesky factors of the covariances, shape `(k, d, d)`.
+        wide: whether there are wider ones.
+    """
+
+    log_shares: jax.Array
+    locs: jax.Array
+    trils: jax.Array
+    wide: bool = eqx.field(static=True, default=True)
+
+    def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
+        """Shape `(num_draws, d)`."""
+        which_key, width_key, noise_key = random.split(key, 3)
+        widths, shares = self._widths
+        which = random.categorical(which_key, self.log_shares, shape=(num_draws,))
+        width = random.categorical(width_key, jnp.log(shares), shape=(num_draws,))
+        noise = random.normal(noise_key, (num_draws, self.locs.shape[1]), self.locs.dtype)
+        noise = noise * widths[width][:, None]
+
+        def one(number: jax.Array, noise: jax.Array) -> jax.Array:
+            return self.locs[number] + self.trils[number] @ noise
+
+        return jax.lax.map(lambda pair: one(*pair), (which, noise), batch_size=_BATCH)
+
+    @property
+    def _widths(self) -> tuple[jax.Array, jax.Array]:
+        number = len(_WIDTHS) if self.wide else 1
+        shares = jnp.asarray(_SHARES[:number], self.locs.dtype)
+        return jnp.asarray(_WIDTHS[:number], self.locs.dtype), shares / jnp.sum(shares)
+
+    def log_prob(self, draws: jax.Array) -> jax.Array:
+        """Of each draw, shape `(num_draws,)`."""
+        return logsumexp(self.by_component(draws), axis=0)
+
+    def by_component(self, draws: jax.Array) -> jax.Array:
+        """Log share times density of each component, shape `(k, num_draws)`."""
+        d = self.locs.shape[1]
+        widths, shares = (x[:, None] for x in self._widths)
+        shares = jnp.log(shares) - d * jnp.log(widths)
+
+        def component(args: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+            log_share, loc, tril = args
+            noise = solve_triangular(tril, (draws - loc).T, lower=True)
+            squares = jnp.sum(noise**2, axis=0) / widths**2
+            log_det = jnp.sum(jnp.log(jnp.abs(jnp.diag(tril))))
+            constant = log_share - 0.5 * d * jnp.log(2 * jnp.pi) - log_det
+            return logsumexp(shares - 0.5 * squares, axis=0) + constant
+
+        return jax.lax.map(component, (self.log_shares, self.locs, self.trils))
+
+
+class DenseNormal(eqx.Module):
+    """A Gaussian by its mean and the lower Cholesky factor of its covariance."""
+
+    loc: jax.Array
+    tril: jax.Array
+
+    @property
+    def sd(self) -> jax.Array:
+        """Standard deviation of each coordinate."""
+        return jnp.linalg.norm(self.tril, axis=1)
+
+    def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
+        """Shape `(num_draws, d)`."""
+        noise = random.normal(key, (num_draws, self.loc.size), self.loc.dtype)
+        return self.loc + noise @ self.tril.T
+
+    def log_prob(self, draws: jax.Array) -> jax.Array:
+        """Of each draw, shape `(num_draws,)`."""
+        noise = solve_triangular(self.tril, (draws - self.loc).T, lower=True)
+        log_det = jnp.sum(jnp.log(jnp.diag(self.tril)))
+        constant = 0.5 * self.loc.size * jnp.log(2 * jnp.pi) + log_det
+        return -0.5 * jnp.sum(noise**2, axis=0) - constant
+
+    def times_covariance(self, vectors: jax.Array) -> jax.Array:
+        """The covariance times each row."""
+        return (vectors @ self.tril) @ self.tril.T
+
+
+class KrylovNormal(eqx.Module):
+    """A Gaussian whose covariance is diagonal but for a small subspace: `SubspaceNormal`."""
+
+    loc: jax.Array
+    scale: jax.Array
+    basis: jax.Array
+    inner_tril: jax.Array
+
+    @property
+    def _normal(self) -> SubspaceNormal:
+        return SubspaceNormal(self.loc, self.scale, self.basis, self.inner_tril)
+
+    @property
+    def sd(self) -> jax.Array:
+        """Standard deviation of each coordinate."""
+        return jnp.sqrt(self._normal.variance)
+
+    def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
+        """Shape `(num_draws, d)`."""
+        return self._normal.sample(key, (num_draws,))
+
+    def log_prob(self, draws: jax.Array) -> jax.Array:
+        """Of each draw, shape `(num_draws,)`."""
+        return self._normal.log_prob(draws)
+
+    def times_covariance(self, vectors: jax.Array) -> jax.Array:
+        """The covariance times each row."""
+        return self._normal.covariance_times(vectors.T).T
+
+
+class Weighed(eqx.Module):
+    """Draws of an importance density with their weights.
+
+    Attributes:
+        draws: shape `(s, d)`.
+        weights: Pareto-smoothed log weights with their k-hat and effective sample size.
+        log_evidence: log of the mean weight.
+    """
+
+    draws: jax.Array
+    weights: PSIS
+    log_evidence: jax.Array
+
+    def better_than(self, other: Weighed) -> bool:
+        """Whether these weights can be trusted and the others cannot, or tell more."""
+        mine, theirs = bool(self.weights.reliable), bool(other.weights.reliable)
+        if mine != theirs:
+            return mine
+        return bool(self.weights.ess > other.weights.ess)
+
+
+@eqx.filter_jit
+def weigh(key: jax.Array, density: Any, proposal: Any, num_draws: int) -> Weighed:
+    """Importance weights of fresh draws; draws without a finite density have weight zero."""
+    draws = proposal.sample(key, num_draws)
+    log_p = jax.lax.map(density, draws, batch_size=_BATCH)
+    log_weights = log_p - proposal.log_prob(draws)
+    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    smoothed = psis(log_weights)
+    return Weighed(draws, smoothed, logsumexp(log_weights) - jnp.log(1.0 * num_draws))
+
+
+@eqx.filter_jit
+def adapted(mixture: NormalMixture, weighed: Weighed) -> NormalMixture:
+    """A step of population Monte Carlo: shares and moments from weighted draws.
+
+    Covariances are drawn towards the old ones where few effective draws stand behind them.
+
+    References:
+        Cappé, Douc, Guillin, Marin and Robert (2008), "Adaptive importance sampling in general
+        mixture classes", Statistics and Computing 18.
+    """
+    draws, d = weighed.draws, mixture.locs.shape[1]
+    parts = mixture.by_component(draws)
+    belongs = jax.nn.softmax(parts, axis=0)
+    shares = belongs * jnp.exp(weighed.weights.log_weights)
+
+    def component(args: tuple) -> tuple[jax.Array, jax.Array, jax.Array]:
+        share, loc, tril = args
+        total = jnp.sum(share)
+        share = share / jnp.maximum(total, jnp.finfo(share.dtype).tiny)
+        effective = 1 / jnp.maximum(jnp.sum(share**2), 1e-12)
+        trust = effective / (effective + 4 * d)
+        new = share @ draws
+        noise = solve_triangular(tril, (draws - new).T, lower=True)
+        shift = solve_triangular(tril, (new - loc)[:, None], lower=True)[:, 0]
+        eye = jnp.eye(d, dtype=draws.dtype)
+        inner = trust * (noise * share) @ noise.T + (1 - trust) * eye
+        middle = trust * new + (1 - trust) * loc
+        inner = inner + trust * (1 - trust) * jnp.outer(shift, shift)
+        factor = tril @ jnp.linalg.cholesky(0.5 * (inner + inner.T))
+        good = (effective > 2) & jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(middle))
+        return total, jnp.where(good, middle, loc), jnp.where(good, factor, tril)
+
+    totals, locs, trils = jax.lax.map(component, (shares, mixture.locs, mixture.trils))
+    log_shares = jnp.log(jnp.maximum(totals, 1e-4))
+    return NormalMixture(log_shares - logsumexp(log_shares), locs, trils)
+
+
+@eqx.filter_jit
+def split(key: jax.Array, weighed: Weighed, number: int, width: float = 0.6) -> NormalMixture:
+    """A mixture whose components sit on weighted draws, each narrower than all of them."""
+    weights = jnp.exp(weighed.weights.log_weights)
+    mean = weights @ weighed.draws
+    shift = weighed.draws - mean
+    scale = jnp.sqrt(weights @ shift**2)
+    scaled = shift / scale
+    d = mean.size
+    correlation = (scaled * weights[:, None]).T @ scaled
+    eye = jnp.eye(d, dtype=mean.dtype)
+    effective = weighed.weights.ess
+    trust = effective / (effective + 4 * d)
+    tril = scale[:, None] * jnp.linalg.cholesky(trust * correlation + (1 - trust) * eye)
+    chosen = resampled(key, weighed.weights.log_weights, number)
+    log_shares = jnp.full((number,), -jnp.log(1.0 * number), mean.dtype)
+    return NormalMixture(
+        log_shares, weighed.draws[chosen], jnp.broadcast_to(width * tril, (number, d, d))
+    )
+
+
+@eqx.filter_jit
+def resampled(key: jax.Array, log_weights: jax.Array, number: int) -> jax.Array:
+    """Indices drawn by systematic resampling, in random order."""
+    offset_key, order_key = random.split(key)
+    edges = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
+    offset = random.uniform(offset_key, (), edges.dtype)
+    at = (jnp.arange(number, dtype=edges.dtype) + offset) / number * edges[-1]
+    index = jnp.minimum(jnp.searchsorted(edges, at, side="right"), log_weights.size - 1)
+    return random.permutation(order_key, index)
