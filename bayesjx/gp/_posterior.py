@@ -74,7 +74,7 @@ def with_noise(prior: GP, mean: jax.Array, variance: jax.Array) -> dist.Normal:
     noise = prior.noise_var
     if isinstance(noise, ops.AbstractOperator) or noise.ndim:
         raise ValueError(
-            "predict: the noise differs between observations; add that of the new ones to "
+            "predict: noise_var differs between observations; add that of the new ones to "
             "variance(x)"
         )
     return dist.Normal(mean, jnp.sqrt(variance + noise.astype(mean.dtype)))

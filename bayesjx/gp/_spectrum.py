@@ -236,7 +236,7 @@ def no_features(kernel: Any) -> ValueError:
     if isinstance(kernel, kernels.White):
         return ValueError(
             "fourier_features: White is not the covariance of a function; leave it out of the "
-            "kernel and add its variance to the noise"
+            "kernel and add its variance to noise_var"
         )
     return ValueError(f"fourier_features: no random features of {name} are known")
 

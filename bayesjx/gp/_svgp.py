@@ -341,7 +341,7 @@ def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
                 f"{type(likelihood).__name__}"
             )
         if isinstance(noise, ops.AbstractOperator) or _known(noise, lambda v: v != 0):
-            raise ValueError("a likelihood was given: the noise of the prior would not be used")
+            raise ValueError("a likelihood was given: noise_var of the prior would not be used")
         if tight and not isinstance(likelihood, Gaussian):
             raise ValueError("tight: the tightened bound is known for normal noise only")
         return

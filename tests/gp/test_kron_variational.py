@@ -258,7 +258,7 @@ def test_bad_problems_are_named():
         gp.KronVariational(q.prior, likelihoods.PoissonExp(), TEST)
     with pytest.raises(ValueError, match="no product of kernels"):
         gp.KronVariational(gp.GP(kernels.Matern32(1.0)), likelihoods.PoissonExp(), q.grid)
-    with pytest.raises(ValueError, match="noise of the prior"):
+    with pytest.raises(ValueError, match="noise_var of the prior"):
         gp.KronVariational(gp.GP(kernels.RBF(1.0), noise_var=0.1), likelihoods.PoissonExp(), q.grid)
     with pytest.raises(ValueError, match="integers of shape"):
         q.elbo(MASK, COUNTS)

@@ -324,7 +324,7 @@ def test_bad_problems_are_named():
         (dict(solver="qr"), ValueError, "solver must be"),
         (dict(x=np.asarray(GRID.points()), solver="cg"), ValueError, "is for a Grid"),
         (dict(likelihood=lambda f: f), TypeError, "NumPyro distribution"),
-        (dict(prior=gp.GP(prior.kernel, noise_var=0.1)), ValueError, "noise of the prior"),
+        (dict(prior=gp.GP(prior.kernel, noise_var=0.1)), ValueError, "noise_var of the prior"),
     )
     for change, error, text in cases:
         problem = dict(prior=prior, x=GRID, y=COUNTS, likelihood=poisson) | change

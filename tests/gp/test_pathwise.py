@@ -199,5 +199,5 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="num_features must be at least 2"):
         gp.pathwise(jax.random.key(0), posterior, 1, num_features=1)
     white = gp.condition(gp.GP(kernels.RBF() + kernels.White(), noise_var=0.1), X, Y)
-    with pytest.raises(ValueError, match="add its variance to the noise"):
+    with pytest.raises(ValueError, match="add its variance to noise_var"):
         gp.pathwise(jax.random.key(0), white, 1)

@@ -510,7 +510,7 @@ def test_questions_without_an_answer_say_who_has_one():
         variational.log_evidence()
     with pytest.raises(ValueError, match="elbo.*KronVariational"):
         kron_variational(float, y).log_evidence()
-    with pytest.raises(ValueError, match="noise differs between observations"):
+    with pytest.raises(ValueError, match="noise_var differs between observations"):
         gp.condition(prior(float, EACH), x, Y).predict(NEW)
     with pytest.raises(ValueError, match=r"y must have shape \(3,\), as x says; got \(2,\)"):
         variational.log_predictive_prob(NEW, y[:2])

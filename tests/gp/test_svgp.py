@@ -434,7 +434,7 @@ def test_bad_options_are_named():
     prior = make_prior()
     with pytest.raises(ValueError, match="noise_var of the prior must be positive"):
         gp.SVGP(make_prior(noise=0.0), inducing_points=X)
-    with pytest.raises(ValueError, match="noise of the prior would not be used"):
+    with pytest.raises(ValueError, match="noise_var of the prior would not be used"):
         gp.SVGP(prior, bernoulli, inducing_points=X)
     with pytest.raises(ValueError, match="must be a scalar"):
         gp.SVGP(gp.GP(prior.kernel, noise_var=np.ones(N)), inducing_points=X)
