@@ -41,12 +41,13 @@ def condition(
         mask: which observations there are, booleans of the shape of `y`, known when traced; where
             it is false `y` may hold NaN.
         options: without a likelihood, on a grid with a mask, those of `ops.Masked` such as
-            `solver="cg"`; with one, those of `laplace`.
+            `solver="cg"`; with one, those of `laplace`, or at times of `ssm.approximate`.
 
     Returns:
         An `ExactPosterior`, or a `GridPosterior` on a grid, where everything keeps the Kronecker
-        structure; both report the jitter that they needed. At times a `TimesPosterior`, all of
-        whose answers take linear time. With a likelihood that is not normal a `LaplacePosterior`.
+        structure; both report the jitter that they needed. With a likelihood that is not normal a
+        `LaplacePosterior`. At times, with any likelihood, a `TimesPosterior`, whose moments, draws
+        and evidence take linear time.
 
     Raises:
         ValueError: shapes that disagree, empty or NaN data, a kernel without Kronecker structure on
@@ -59,7 +60,9 @@ def condition(
     if likelihood is not None:
         check_observed(prior, likelihood, False)
         if not isinstance(likelihood, Gaussian):
-            return _approximate(prior, x, y, likelihood, mask, options)
+            if isinstance(x, Times):
+                return times_posterior(prior, x, y, mask, likelihood, **options)
+            return laplace(prior, likelihood, x, y, mask, **options)
         prior = GP(prior.kernel, prior.mean, noise_var=likelihood.noise_var)
     if unknown := sorted(options.keys() - OPTIONS):
         raise ValueError(
@@ -75,17 +78,6 @@ def condition(
     if mask is not None:
         x, y = _observed(as_points(x), real_array("y", y), known_mask(mask))
     return exact_posterior(prior, x, y)
-
-
-def _approximate(
-    prior: GP, x: Any, y: Any, likelihood: Likelihood, mask: Any, options: dict[str, Any]
-) -> AbstractGPPosterior:
-    if isinstance(x, Times):
-        raise ValueError(
-            "condition: at Times only normal noise is known here; take "
-            "ssm.approximate(prior(times), y, likelihood), in linear time, or points"
-        )
-    return laplace(prior, likelihood, x, y, mask, **options)
 
 
 def _observed(x: Any, y: Any, mask: Any) -> tuple[Any, Any]:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from numpyro import distributions as dist
 
 from .._core import cho_solve, safe_cholesky, solve_triangular
-from ..ssm import MarkovPosterior
+from ..likelihoods import Likelihood
+from ..ssm import MarkovApproximation, MarkovPosterior
 from ._inputs import all_points, Times
 from ._posterior import AbstractGPPosterior, clipped, dense_draws, with_noise
 from ._process import GP, observations
@@ -101,16 +102,17 @@ def exact_posterior(prior: GP, x: Any, y: Any) -> ExactPosterior:
 
 
 class TimesPosterior(AbstractGPPosterior):
-    """The exact posterior given noisy values at times, in linear time.
+    """The posterior given observations at times, in linear time: exact with normal noise.
 
     Attributes:
         prior: the process before data.
-        process: the same posterior by a state space, which answers.
+        process: the same posterior by a state space, which answers; an `ssm.MarkovApproximation`
+            with a likelihood that is not normal.
         y: the observations, shape `(n,)`.
     """
 
     prior: GP
-    process: MarkovPosterior
+    process: MarkovPosterior | MarkovApproximation
     y: jax.Array
 
     def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
@@ -122,24 +124,35 @@ class TimesPosterior(AbstractGPPosterior):
     def covariance(self, x: Any) -> jax.Array:
         return self.process.covariance(_plain(x))
 
-    def predict(self, x: Any) -> dist.Normal:
-        return with_noise(self.prior, *self.moments(x))
+    def predict(self, x: Any) -> dist.Distribution:
+        return self.process.predict(_plain(x))
 
     def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         return self.process.sample(key, _plain(x), sample_shape)
 
     def log_evidence(self) -> jax.Array:
-        """Log marginal likelihood of the data, scalar."""
+        """Log marginal likelihood of the data, or its bound or estimate, scalar."""
         return self.process.log_evidence()
 
     def leave_one_out(self) -> dist.Normal:
-        """The leave-one-out predictive distribution of each observation, `(n,)`."""
+        """The leave-one-out predictive distribution of each observation, `(n,)`.
+
+        Raises:
+            ValueError: the likelihood is not normal.
+        """
+        if isinstance(self.process, MarkovApproximation):
+            raise ValueError(
+                "leave_one_out: known with normal noise only, of a posterior by condition(prior, "
+                "x, y) without a likelihood"
+            )
         return self.process.leave_one_out()
 
 
-def times_posterior(prior: GP, x: Times, y: Any, mask: Any) -> TimesPosterior:
+def times_posterior(
+    prior: GP, x: Times, y: Any, mask: Any, likelihood: Likelihood | None = None, **options: Any
+) -> TimesPosterior:
     """The posterior of a process given observations at times; see `condition`."""
-    process = prior.in_time(x, mask).condition(y)
+    process = prior.in_time(x, mask, noisy=likelihood is None).condition(y, likelihood, **options)
     return TimesPosterior(prior, process, jnp.asarray(y))
 
 

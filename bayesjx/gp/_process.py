@@ -112,15 +112,21 @@ class GP(eqx.Module):
         masked = ops.Masked(total, mask, **solver)
         return StructuredNormal(loc[masked.observed], masked)
 
-    def in_time(self, x: Times, mask: Any = None) -> MarkovGP:
-        """The joint distribution of the observations at times, by a state space."""
+    def in_time(self, x: Times, mask: Any = None, *, noisy: bool = True) -> MarkovGP:
+        """The joint distribution of the observations at times, by a state space.
+
+        Args:
+            x: the times.
+            mask: which values are observed.
+            noisy: whether they have noise; else they are values of the function.
+        """
         if not isinstance(self.noise_var, jax.Array):
             raise ValueError("at Times noise_var must be a scalar or (n,), not an operator")
         return MarkovGP(
             self.kernel,
             x.times,
             MeanOfTime(self.mean) if callable(self.mean) else self.mean,
-            noise_var=self.noise_var,
+            noise_var=self.noise_var if noisy else 0.0,
             mask=mask,
             backend=x.backend,
             harmonics=x.harmonics,

@@ -134,7 +134,7 @@ class Exotic(NamedTuple):
 
 
 def exotic():
-    """A state with a typed key, bfloat16, integers, nothing, and a weakly typed result."""
+    """A state with an unusual key, bfloat16, integers, nothing, and a weakly typed result."""
 
     def step(key, state):
         key, subkey = jax.random.split(state.key)
@@ -145,7 +145,10 @@ def exotic():
         )
 
     state = Exotic(
-        jnp.zeros(3, jnp.bfloat16), jax.random.key(9), jnp.int8(0), jnp.zeros((0, 2), jnp.float32)
+        jnp.zeros(3, jnp.bfloat16),
+        jax.random.key(9, impl="rbg"),
+        jnp.int8(0),
+        jnp.zeros((0, 2), jnp.float32),
     )
     return Algorithm(lambda: state, step), state
 

@@ -60,7 +60,7 @@ def check_pillars(reports):
     reference, *fits = reports["processes"].rows
     for row in (reference, *fits):
         assert row.extra["held out (nats)"] > -1.25  # a constant with the right variance: -1.36
-        assert 0.75 < row.extra["in 90 %"] < 0.98
+        assert 0.75 < row.extra["in 90 %"] <= 0.98  # of 50 years
     exact, sparse = fits
     assert sparse.bound[0] < exact.bound[0]  # a bound of the same evidence
     reference, *fits = reports["cycles"].rows
@@ -71,12 +71,14 @@ def check_pillars(reports):
 
 
 @pytest.mark.slow
+@pytest.mark.optimised
 @pytest.mark.timeout(900)
 def test_the_tour_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys):
     check_pillars(shown([], TOUR, tmp_path, capsys))
 
 
 @pytest.mark.nightly
+@pytest.mark.optimised
 @pytest.mark.timeout(3600)
 def test_the_whole_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys):
     reports = shown(["--all"], list(PARTS), tmp_path, capsys)

@@ -107,6 +107,7 @@ def test_labels():
     tree = found.to_datatree(dims={"b": ["one"]}, attrs={"model": "normal"})
     assert tree["posterior"]["a"].dims == ("chain", "draw")
     assert dict(tree["posterior"].sizes) == {"chain": 4, "draw": 7, "one": 1}
+    assert len(np.unique(found.draws["a"][:, -1])) == 4  # from one start, by keys of their own
     assert {"lp", "acceptance_rate", "diverging", "energy"} <= set(tree["sample_stats"])
     want = jax.jit(jax.vmap(jax.vmap(chain.log_density)))(found.draws)
     np.testing.assert_allclose(tree["sample_stats"]["lp"], want, rtol=1e-12)

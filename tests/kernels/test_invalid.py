@@ -106,7 +106,7 @@ def one_or_all_negated(kernel):
 def test_densities_in_time_are_nan(kinds):
     """Of state spaces, whose formulas are others; also of two that are negative together."""
     y = jnp.array([0.1, -0.4, 0.3])
-    density = lambda kernel: ssm.MarkovGP(kernel, X, 0.1).log_prob(y)  # noqa: E731
+    density = lambda kernel: ssm.MarkovGP(kernel, X, noise_var=0.1).log_prob(y)  # noqa: E731
     stacks = {kind: one_or_all_negated(BASE[kind]) for kind in kinds}
     found = jax.jit(lambda stacks: {k: jax.vmap(density)(v) for k, v in stacks.items()})(stacks)
     for kind, values in found.items():

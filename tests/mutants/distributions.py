@@ -23,8 +23,8 @@ MUTANTS = [
     Mutant(
         "sign of a determinant of a precision",
         "distributions/_structured_normal.py",
-        "logdet = -distribution.precision._psd_logdet()",
-        "logdet = distribution.precision._psd_logdet()",
+        "logdet = -law.precision._psd_logdet()",
+        "logdet = law.precision._psd_logdet()",
         f"{STRUCTURED} -k density_and_moments",
     ),
     Mutant(

@@ -79,6 +79,6 @@ MUTANTS = [
         "interop/_blackjax.py",
         "rows = slice(thin - 1, None, thin)",
         "rows = slice(0, None, thin)",
-        "tests/interop/test_blackjax.py -k steps_and_thinning",
+        "tests/interop/test_blackjax.py -k labels",
     ),
 ]

@@ -54,6 +54,36 @@ def by_hand():
     return a[:, 0], np.array(joint), np.array(stats)
 
 
+def test_density_and_conditional_draws_are_those_of_enumeration():
+    grid, joint, stats = by_hand()
+    density = log_density_of("test", plated, (jnp.asarray(Y),), {})
+
+    @eqx.filter_jit
+    def run(density, key):
+        keys = jax.random.split(key, 4000)
+        draws = jax.vmap(lambda k: density.draw(jnp.array([grid[120]]), k))(keys)
+        return jax.vmap(density)(jnp.asarray(grid)[:, None]), draws
+
+    got, draws = run(density, jax.random.key(1))
+    np.testing.assert_allclose(got, logsumexp(joint, axis=0), rtol=1e-12)
+    share = np.exp(joint[:, 120] - logsumexp(joint[:, 120]))
+    parts = [np.asarray(draws[name]).reshape(4000, -1) for name in ("group", "row", "cell")]
+    drawn = with_pairs(np.concatenate(parts, axis=1))
+    assert_means(drawn, share, with_pairs(stats[:, :-1]), 4000)
+
+
+def with_pairs(x):
+    """Also products of values whose sites stand in terms together."""
+    return np.concatenate([x, x[:, :1] * x[:, 1:3], x[:, 1:2] * x[:, 3:6]], axis=1)
+
+
+def assert_means(draws, share, stats, effective):
+    mean = share @ stats
+    error = np.sqrt(share @ (stats - mean) ** 2 / effective)
+    assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * error)
+
+
+@pytest.mark.slow
 def test_draws_are_those_of_quadrature_times_enumeration():
     grid, joint, stats = by_hand()
     log_evidence = logsumexp(joint) + np.log(grid[1] - grid[0])
@@ -73,12 +103,8 @@ def test_draws_are_those_of_quadrature_times_enumeration():
     got = np.concatenate([group[:, None], row[..., 0], cell.reshape(4000, 6)], axis=1)
     np.testing.assert_allclose(draws["count"], got[:, 1:3].sum(1) + 0.1 * got[:, 3:].sum(1))
     got = np.concatenate([got, np.asarray(draws["count"])[:, None]], axis=1)
-    pairs = lambda x: np.concatenate([x, x[:, :1] * x[:, 1:3], x[:, 1:2] * x[:, 3:6]], axis=1)  # noqa: E731
-    got, want = pairs(got), pairs(stats)
     share = weights.sum(axis=1)
-    expected = share @ want
-    error = np.sqrt(share @ (want - expected) ** 2 / 3000)  # effective draws
-    assert np.all(np.abs(got.mean(axis=0) - expected) < 5 * error)
+    assert_means(with_pairs(got), share, with_pairs(stats), 3000)  # effective draws
     # The exact conditional of the discrete sites belongs to the density of values.
     at = int(np.argmax(share))
     values = {

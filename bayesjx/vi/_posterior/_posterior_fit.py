@@ -216,6 +216,13 @@ class PosteriorFit:
             )
         if self.reliable:
             return f"can be trusted ({share})"
+        if self.change is None and self.k_hat < 1 and self.ess > 0.8 * self.num_draws:
+            # Tails a little heavier than those of the proposal.
+            return (
+                f"do not trust its tails ({share}): most draws are effective, so that means are "
+                "likely right, but tails and what depends on them, as standard deviations of "
+                "scales, are not covered. NUTS would tell"
+            )
         return (
             f"do not trust it ({share}): the posterior is not covered. What may help: the "
             "non-centred form of sites that are drawn with a scale to be learnt, priors that keep "
