@@ -63,19 +63,8 @@ def test_likelihoods_see_values_in_the_order_of_the_observations():
         np.testing.assert_allclose(a, b[mixed], rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    "method", ["ep", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("vi", "pl"))]
-)
-def test_derivatives_of_any_order_are_those_of_the_whole(method):
-    """First and second ones against finite differences; moments too move with the sites."""
-    options = {"atol": 1e-12, "max_steps": 400, "power": 0.5 if method == "ep" else 1.0}
-
-    def answer(at):
-        rise, lengthscale = at
-        prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 0.8), TIMES)
-        likelihood = lambda f: dist.Poisson(jnp.exp(f + rise))  # noqa: E731
-        post = ssm.approximate(prior, COUNTS, likelihood, method, **options)
-        return post.log_evidence() + jnp.sum(jnp.stack(post.moments(np.array([0.7]))))
+def differences(answer):
+    """First and second derivatives, forward and reverse, against finite differences."""
 
     @jax.jit
     def both(at, direction):
@@ -89,6 +78,36 @@ def test_derivatives_of_any_order_are_those_of_the_whole(method):
         along, slopes @ direction, rtol=1e-7
     )  # to which sites are solved for
     np.testing.assert_allclose(second, (sides[0][1] - sides[1][1]) / (2 * step), rtol=1e-6)
+
+
+def approximated(at, method):
+    """Counts, whose rate and lengthscale are parameters."""
+    rise, lengthscale = at
+    prior = ssm.MarkovGP(kernels.Matern32(lengthscale, 0.8), TIMES)
+    likelihood = lambda f: dist.Poisson(jnp.exp(f + rise))  # noqa: E731
+    power = 0.5 if method == "ep" else 1.0
+    options = {"atol": 1e-12, "max_steps": 400, "power": power}
+    return ssm.approximate(prior, COUNTS, likelihood, method, **options)
+
+
+def test_derivatives_of_any_order_are_those_of_the_whole():
+    """Of the evidence, and of moments, which move with the sites."""
+
+    def answer(at):
+        post = approximated(at, "ep")
+        return post.log_evidence() + jnp.sum(post.state.mean) + jnp.sum(post.state.variance)
+
+    differences(answer)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", METHODS)
+def test_derivatives_at_other_times_are_those_of_the_whole(method):
+    def answer(at):
+        post = approximated(at, method)
+        return post.log_evidence() + jnp.sum(jnp.stack(post.moments(np.array([0.7]))))
+
+    differences(answer)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -109,6 +128,7 @@ def test_what_is_for_normal_noise_is_refused():
             call()
 
 
+@pytest.mark.compiles(300, "the first calls of four families of questions")
 def test_calls_with_other_data_compile_nothing():
     """Nor do likelihoods and closures that are defined anew each time."""
     lowered = []
