@@ -11,7 +11,7 @@ MUTANTS = [
         "vi/_measure_valued.py",
         "(scale * math.sqrt(2 * math.pi))",
         "(scale * math.sqrt(math.pi))",
-        f"{UNBIASED} -k mvd",
+        "tests/vi/test_unbiased_programs.py -k mvd",
     ),
     Mutant(
         "sign of the measure-valued derivative of a Bernoulli site",
