@@ -26,9 +26,9 @@ class CGSolve(NamedTuple):
         converged: whether the tolerance was met, likewise.
     """
 
-    value: Inexact[Array, " n *k"]
-    num_steps: Int[Array, "*k"]
-    converged: Bool[Array, "*k"]
+    value: Inexact[Array, "n ..."]
+    num_steps: Int[Array, "..."]
+    converged: Bool[Array, "..."]
 
 
 def cg_solve(
