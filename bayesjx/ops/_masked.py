@@ -343,6 +343,7 @@ class KronPlusDiag(AbstractOperator):
         return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
 
     def replaced(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
+        """The same with another product and other variances of the cells."""
         return KronPlusDiag(signal, noise, rtol=self.rtol, max_steps=self.max_steps)
 
 
