@@ -27,8 +27,8 @@ class CGSolve(NamedTuple):
     """
 
     value: Inexact[Array, "n ..."]
-    num_steps: Int[Array, "..."]
-    converged: Bool[Array, "..."]
+    num_steps: Int[Array, ...]
+    converged: Bool[Array, ...]
 
 
 def cg_solve(

@@ -27,7 +27,7 @@ class InvQuadLogdet(NamedTuple):
         logdet: $\log\det A$, a scalar.
     """
 
-    inv_quad: Inexact[Array, "..."]
+    inv_quad: Inexact[Array, ...]
     logdet: Inexact[Array, ""]
 
 

@@ -73,6 +73,7 @@ def check_pillars(reports):
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.timeout(900)
+@pytest.mark.compiles(600, "four programs with their pictures")
 def test_the_tour_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys):
     check_pillars(shown([], TOUR, tmp_path, capsys))
 

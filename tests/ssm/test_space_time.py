@@ -71,6 +71,7 @@ def test_gradient_of_eigenvalues_that_are_equal_or_zero(last):
 
 
 @pytest.mark.parametrize("mask", [None, MASK], ids=["complete", "gaps"])
+@pytest.mark.compiles(600, "all questions of a posterior outside of jit")
 def test_posterior_is_dense(mask, getkey):
     seen = np.flatnonzero(np.ones((N, S), bool) if mask is None else mask)
     prior = ssm.SpaceTimeGP(SPACE, TIME, LOCATIONS, TIMES, 0.4, noise_var=0.1, mask=mask)

@@ -31,6 +31,7 @@ def dense(posterior):
     return jnp.diag(posterior.variance)
 
 
+@pytest.mark.compiles(800, "derivatives outside of jit, as dense matrices of small guides")
 def test_structured_conditions_on_what_is_outside_the_plates():
     guide, problem = prepared(hierarchy, READINGS, scale="structured")
     names = [*guide.prototype_trace]

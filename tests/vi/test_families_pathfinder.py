@@ -44,6 +44,7 @@ def test_guides_start_near_a_gaussian_posterior(scale):
 
 # The density of a centred hierarchy has no mode: it grows without end as the scale falls.
 @pytest.mark.filterwarnings("ignore::bayesjx.vi.PathfinderWarning")
+@pytest.mark.compiles(1000, "paths of BlackJAX, outside of jit as users call them")
 def test_pathfinder_guides_are_guides():
     guide = vi.PathfinderGuide(hierarchy, num_paths=2)
     result = guide.prepare(jax.random.key(0), READINGS)

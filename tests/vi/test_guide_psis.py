@@ -51,6 +51,7 @@ def test_k_hat_of_a_normal_guide_follows_the_ratio_of_scales(getkey):
     assert abs(k_hat - (1 - 0.6**2)) < 0.25  # the tail settles slowly
 
 
+@pytest.mark.compiles(500, "weights outside of jit, where users ask for them")
 def test_plates_have_one_k_hat_per_element(getkey):
     key = getkey()
     result = vi.psis(key, ELBO, jnp.array(0.6), num_draws=500, plate="data", batch_size=100)
