@@ -134,10 +134,15 @@ def unconstrained(tree: Any, trainable: Any = None) -> Any:
     """
     if trainable is None or callable(trainable):
         trainable = learnable(tree, trainable)
+    elif not all(isinstance(leaf, bool) for leaf in jax.tree.leaves(trainable)):
+        raise ValueError(f"trainable must be a function of params, got {trainable!r:.80}")
     leaves, structure = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, trainable))
     free = [_free(leaf, _constraint(tree, path), path) for path, leaf in leaves]
     if all(x is None for x in free):
-        raise ValueError("there is nothing to train: no floating-point array that is not known")
+        raise ValueError(
+            "there is nothing to train: params holds no floating-point array that is not known, or "
+            "trainable chose none"
+        )
     return jax.tree.unflatten(structure, free)
 
 
@@ -184,11 +189,13 @@ def _free(leaf: Any, constraint: Any, path: Any) -> Any:
         return jnp.asarray(real, leaf.dtype)
     name = path_name(path, "params")
     if np.isnan(np.asarray(real)).any():
-        raise ValueError(f"{name} holds NaN, or values that break its constraint, {constraint}")
+        raise ValueError(
+            f"in params {name} holds NaN, or values that break its constraint, {constraint}"
+        )
     if bad.all():
         return None
     raise ValueError(
-        f"{name} holds zeros beside other values, or others on the boundary of its constraint, "
+        f"in params {name} holds zeros beside other values, or others on the boundary of its constraint, "
         f"{constraint}: move them inside, or leave the array out by trainable"
     )
 

@@ -173,7 +173,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         "gp.condition",
-        "noise",
+        "noise_var",
         lambda: gp.condition(_prior(), _x(), _x(), lambda f: dist.Normal(f, 1.0)),
         "would not be used",
     ),

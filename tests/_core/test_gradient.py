@@ -180,7 +180,9 @@ def test_errors():
     adam = optax.adam(0.1)
     with pytest.raises(ValueError, match="nothing to train"):
         gradient_algorithm(loss, {"n": 3}, adam)
-    with pytest.raises(ValueError, match=r"^scale holds NaN, or values that break .*[Pp]ositive"):
+    with pytest.raises(
+        ValueError, match=r"^in params scale holds NaN, or values that break .*[Pp]ositive"
+    ):
         gradient_algorithm(loss, model(scale=-1.0), adam)
     with pytest.raises(ValueError, match="share holds zeros beside other values"):
         gradient_algorithm(loss, eqx.tree_at(lambda m: m.share, model(), jnp.array([0, 0.5])), adam)
