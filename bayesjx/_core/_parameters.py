@@ -195,8 +195,8 @@ def _free(leaf: Any, constraint: Any, path: Any) -> Any:
     if bad.all():
         return None
     raise ValueError(
-        f"in params {name} holds zeros beside other values, or others on the boundary of its constraint, "
-        f"{constraint}: move them inside, or leave the array out by trainable"
+        f"in params {name} holds zeros beside other values, or others on the boundary of its "
+        f"constraint, {constraint}: move them inside, or leave the array out by trainable"
     )
 
 
