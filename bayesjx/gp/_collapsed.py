@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .. import ops
@@ -46,29 +47,29 @@ class SparsePosterior(AbstractGPPosterior):
 
     prior: GP
     features: InducingFeatures
-    whitened_mean: jax.Array
-    scale_tril: jax.Array
+    whitened_mean: Float[Array, " m"]
+    scale_tril: Float[Array, "m m"]
     likelihood: Likelihood | None = None
     num_latents: int = eqx.field(static=True, default=1)
-    bound: jax.Array | None = None
+    bound: Float[Array, ""] | None = None
 
     @property
-    def jitter(self) -> jax.Array:
+    def jitter(self) -> Float[Array, ""]:
         """What was added to the variances of the inducing variables, scalar."""
         return self.features.jitter
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         x = all_points(x)
         phi = self.features(x)
         mean = self.prior.mean_at(x) + phi.T @ self.whitened_mean
         own = jnp.sum((self.scale_tril.T @ phi) ** 2, axis=0)
         return mean, self.features.residual(x, phi) + own
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         x = all_points(x)
         return self.prior.mean_at(x) + self.features(x).T @ self.whitened_mean
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         x = all_points(x)
         phi = self.features(x)
         own = self.scale_tril.T @ phi
@@ -91,10 +92,12 @@ class SparsePosterior(AbstractGPPosterior):
             return with_noise(self.prior, *self.moments(x))
         return predictive(self.likelihood, *self.moments(x))
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         return dense_draws(self, key, x, sample_shape)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The bound of the log marginal likelihood of the data, scalar.
 
         With `alpha = 0` that of `sgpr`, tightened; else what `power_ep` says.
@@ -174,7 +177,7 @@ def sparse_posterior(
     return SparsePosterior(prior, features, mean, tril, bound=bound)
 
 
-def power_penalty(ratio: jax.Array, alpha: jax.Array) -> jax.Array:
+def power_penalty(ratio: Float[Array, " n"], alpha: Float[Array, ""]) -> Float[Array, ""]:
     r"""$\frac{1 - \alpha}{\alpha} \sum_n \log(1 + \alpha r_n)$ from the ratios $r$, scalar."""
     power = jnp.where(alpha > 0, alpha, 1)
     each = jnp.where(alpha > 0, jnp.log1p(power * ratio) / power, ratio)

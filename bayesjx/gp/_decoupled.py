@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import block_diag
+from jaxtyping import Array, Float
 
 from ..likelihoods import held, Likelihood
 from ._arguments import checked_jitter
@@ -63,8 +63,8 @@ class DecoupledSVGP(AbstractSVGP):
 
     prior: GP
     likelihood: Likelihood | None
-    inducing_points: jax.Array
-    orthogonal_points: jax.Array
+    inducing_points: Float[Array, "m d"]
+    orthogonal_points: Float[Array, "m2 d"]
     blocks: tuple[WhitenedNormal, ...]
     tight: bool = eqx.field(static=True)
     jitter: float | None = eqx.field(static=True)
@@ -113,7 +113,7 @@ class DecoupledSVGP(AbstractSVGP):
         """The distribution of those of the second set."""
         return self.blocks[1]
 
-    def project(self, x: jax.Array) -> Projection:
+    def project(self, x: Float[Array, "n d"]) -> Projection:
         """The prior's part at points `(n, d)`."""
         kernel, m = self.prior.kernel, len(self.inducing_points)
         both = jnp.concatenate([self.inducing_points, self.orthogonal_points])

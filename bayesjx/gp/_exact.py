@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
 from numpyro import distributions as dist
 
 from .._core import cho_solve, safe_cholesky, solve_triangular
@@ -33,24 +34,24 @@ class ExactPosterior(AbstractGPPosterior):
     """
 
     prior: GP
-    x: jax.Array
-    residual: jax.Array
-    tril: jax.Array
-    weights: jax.Array
-    jitter: jax.Array
+    x: Float[Array, "n d"]
+    residual: Float[Array, " n"]
+    tril: Float[Array, "n n"]
+    weights: Float[Array, " n"]
+    jitter: Float[Array, ""]
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         x = all_points(x)
         cross = self.prior.kernel.gram(self.x, x)
         half = solve_triangular(self.tril, cross, lower=True)
         mean = self.prior.mean_at(x) + cross.T @ self.weights
         return mean, clipped(self.prior.kernel.diag(x), jnp.sum(half**2, axis=0))
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         x = all_points(x)
         return self.prior.mean_at(x) + self.prior.kernel.gram(x, self.x) @ self.weights
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         x = all_points(x)
         half = solve_triangular(self.tril, self.prior.kernel.gram(self.x, x), lower=True)
         return self.prior.kernel.gram(x) - half.T @ half
@@ -58,10 +59,12 @@ class ExactPosterior(AbstractGPPosterior):
     def predict(self, x: Any) -> dist.Normal:
         return with_noise(self.prior, *self.moments(x))
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         return dense_draws(self, key, x, sample_shape)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """Log marginal likelihood of the data, scalar, with the jitter that was needed.
 
         To optimise it use `prior(x).log_prob(y)`, whose gradient is the cheap one.
@@ -113,24 +116,26 @@ class TimesPosterior(AbstractGPPosterior):
 
     prior: GP
     process: MarkovPosterior | MarkovApproximation
-    y: jax.Array
+    y: Shaped[Array, " n"]
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         return self.process.moments(_plain(x))
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         return self.process.mean(_plain(x))
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         return self.process.covariance(_plain(x))
 
     def predict(self, x: Any) -> dist.Distribution:
         return self.process.predict(_plain(x))
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         return self.process.sample(key, _plain(x), sample_shape)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """Log marginal likelihood of the data, or its bound or estimate, scalar."""
         return self.process.log_evidence()
 

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float
 
 from .. import kernels
 from .._core import nan_if_negative, safe_sqrt
@@ -28,10 +29,10 @@ from ._spectrum import (
 class Waves(eqx.Module):
     """A cosine and a sine of each frequency `(F / 2, d)`, of variances `weights`, `(F / 2,)`."""
 
-    frequencies: jax.Array
-    weights: jax.Array
+    frequencies: Float[Array, "k d"]
+    weights: Float[Array, " k"]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         angle = x @ self.frequencies.astype(x.dtype).T
         scale = _root(self.weights).astype(x.dtype)
         return jnp.concatenate([scale * jnp.cos(angle), scale * jnp.sin(angle)], axis=1)
@@ -40,10 +41,10 @@ class Waves(eqx.Module):
 class Slopes(eqx.Module):
     """Each coordinate less the centre, `variance` of shape `(d,)`."""
 
-    centre: jax.Array
-    variance: jax.Array
+    centre: Float[Array, " d"]
+    variance: Float[Array, " d"]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
         return _root(self.variance).astype(x.dtype) * (x - self.centre.astype(x.dtype))
 
 
@@ -51,9 +52,9 @@ class Units(eqx.Module):
     """Hidden units with weights `(F, d + 1)`: steps, rectified linear ones or their squares."""
 
     kernel: ArcCosine
-    weights: jax.Array
+    weights: Float[Array, "F d_plus_1"]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         kernel = self.kernel
         fields = kernel._augmented(x) @ self.weights.astype(x.dtype).T
         on = fields > 0
@@ -66,7 +67,7 @@ class Outputs(eqx.Module):
 
     kernel: Coregion
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         index, is_one = self.kernel.index(x)
         own = jnp.diag(_root(self.kernel.diagonal))
         root = jnp.concatenate([self.kernel.factor, own], axis=1).astype(x.dtype)
@@ -77,9 +78,9 @@ class Weighted(eqx.Module):
     """Features times the root of a variance."""
 
     part: Any
-    variance: jax.Array
+    variance: Float[Array, ""]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         return _root(self.variance).astype(x.dtype) * self.part(x)
 
 
@@ -89,7 +90,7 @@ class Mapped(eqx.Module):
     parts: tuple[Any, ...]
     function: Callable[[jax.Array], jax.Array]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         mapped = self.function(x)
         return jnp.concatenate([part(mapped) for part in self.parts], axis=1)
 
@@ -99,7 +100,7 @@ class Each(eqx.Module):
 
     function: Callable[[jax.Array], jax.Array]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> jax.Array:
         return jax.vmap(self.function)(x)
 
 
@@ -108,7 +109,7 @@ class Tensor(eqx.Module):
 
     factors: tuple[tuple[Any, ...], ...]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n F"]:
         total = jnp.ones((len(x), 1), x.dtype)
         for parts in self.factors:
             features = jnp.concatenate([part(x) for part in parts], axis=1)
@@ -141,7 +142,7 @@ class FourierFeatures(eqx.Module):
         at_one = jax.ShapeDtypeStruct((1, self.dim), jnp.result_type(float))
         return sum(eqx.filter_eval_shape(part, at_one).shape[1] for part in self.parts)
 
-    def __call__(self, x: Any) -> jax.Array:
+    def __call__(self, x: Any) -> Float[Array, "n F"]:
         x = real_points("x", x)
         if x.shape[1] != self.dim:
             raise ValueError(f"the features are of {self.dim} coordinates, points have {x.shape}")

@@ -10,6 +10,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Float, Int
 from numpyro import distributions as dist
 
 from .. import ops
@@ -50,16 +51,16 @@ class GridPosterior(AbstractGPPosterior):
     prior: GP
     grid: Grid
     operator: ops.AbstractOperator
-    residual: jax.Array
-    weights: jax.Array
-    jitter: jax.Array
+    residual: Float[Array, " n_o"]
+    weights: Float[Array, " N"]
+    jitter: Float[Array, ""]
 
     @property
-    def observed(self) -> jax.Array | slice:
+    def observed(self) -> Int[Array, " n_o"] | slice:
         """Flat indices of the observed cells."""
         return self.operator.observed if isinstance(self.operator, ops.Masked) else slice(None)
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         cross, variance = grid_cross(self.prior, x, self.grid), prior_variance(self.prior, x)
         mean = self.prior.mean_at(checked_points(x)) + cross.mv(self.weights)
         if isinstance(self.operator, (ops.KronPlusNoise, ops.Masked)):
@@ -68,11 +69,11 @@ class GridPosterior(AbstractGPPosterior):
             left = variance - explained_variance(self.operator, cross)
         return mean, jnp.maximum(left, jnp.finfo(left.dtype).eps * variance)
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         cross = grid_cross(self.prior, x, self.grid)
         return self.prior.mean_at(checked_points(x)) + cross.mv(self.weights)
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         points = all_points(x)
         cross = grid_cross(self.prior, points, self.grid).dense()[:, self.observed]
         explained = cross @ self.operator.solve(cross.T)
@@ -81,7 +82,9 @@ class GridPosterior(AbstractGPPosterior):
     def predict(self, x: Any) -> dist.Normal:
         return with_noise(self.prior, *self.moments(x))
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         r"""Exact joint draws of the function, shape `(*sample_shape, m)`.
 
         On a `Grid`, by Matheron's rule: a draw of the prior on the axes of both grids, moved by
@@ -102,7 +105,7 @@ class GridPosterior(AbstractGPPosterior):
         draws = new.mm(noise) + grid_cross(self.prior, x, self.grid).mm(weights)
         return (self.prior.mean_at(x)[:, None] + draws).T.reshape(*sample_shape, x.size)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """Log marginal likelihood of the observed cells, scalar.
 
         To optimise it use `prior(grid, mask).log_prob(y)`, which needs no posterior.
@@ -209,7 +212,7 @@ def checked_mask(mask: Any, grid: Grid) -> np.ndarray:
     return seen.reshape(-1)
 
 
-def cell_values(grid: Grid, y: Any, mask: np.ndarray | None) -> jax.Array:
+def cell_values(grid: Grid, y: Any, mask: np.ndarray | None) -> Float[Array, " n_o"]:
     """The values of the observed cells, shape `(n_o,)`, floating-point of the grid's type.
 
     Raises:
@@ -234,7 +237,7 @@ def checked_points(x: Any) -> Any:
     return x if isinstance(x, Grid) else all_points(x)
 
 
-def prior_variance(prior: GP, x: Any) -> jax.Array:
+def prior_variance(prior: GP, x: Any) -> Float[Array, " m"]:
     """Prior variances at points or on a grid, shape `(m,)`."""
     if isinstance(x, Grid):
         return prior.covariance(x).diag()
@@ -283,7 +286,7 @@ def _same(a: jax.Array, b: jax.Array) -> bool:
 
 
 @jax.custom_jvp
-def symmetric_root(matrix: jax.Array) -> jax.Array:
+def symmetric_root(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """The square root that is symmetric, of a positive semi-definite matrix, singular ones too.
 
     Needs no jitter, and its derivative has sums of roots for denominators where that of an

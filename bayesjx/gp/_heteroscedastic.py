@@ -8,6 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .. import ops
@@ -41,25 +42,27 @@ class HeteroscedasticPosterior(AbstractGPPosterior):
     prior: GP
     function: ExactPosterior
     log_noise_prior: GP
-    constant_noise: jax.Array
-    slopes: jax.Array
-    root_lambda: jax.Array
-    tril: jax.Array
-    penalty: jax.Array
+    constant_noise: Float[Array, ""]
+    slopes: Float[Array, " n"]
+    root_lambda: Float[Array, " n"]
+    tril: Float[Array, "n n"]
+    penalty: Float[Array, ""]
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         return self.function.moments(x)
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         return self.function.mean(x)
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         return self.function.covariance(x)
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         return dense_draws(self, key, x, sample_shape)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The lower bound of the log evidence of the data, scalar, see `heteroscedastic_bound`."""
         return self.function.log_evidence() - self.penalty
 
@@ -73,7 +76,7 @@ class HeteroscedasticPosterior(AbstractGPPosterior):
         variance = clipped(kernel.diag(x), jnp.sum(half**2, axis=0))
         return dist.Normal(mean, jnp.sqrt(variance))
 
-    def noise_variance(self, x: Any) -> jax.Array:
+    def noise_variance(self, x: Any) -> Float[Array, " m"]:
         """The expected variance of the noise at points, shape `(m,)`."""
         log_noise = self.log_noise(x)
         return jnp.exp(log_noise.loc + log_noise.scale**2 / 2) + self.constant_noise
@@ -94,7 +97,9 @@ class HeteroscedasticPosterior(AbstractGPPosterior):
         return dist.MixtureSameFamily(mixing, component)
 
 
-def heteroscedastic_bound(prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: Any) -> jax.Array:
+def heteroscedastic_bound(
+    prior_f: GP, prior_g: GP, log_lambda: Any, x: Any, y: Any
+) -> Float[Array, ""]:
     r"""A lower bound of the log evidence of $y = f(x) + e^{g(x) / 2} \epsilon$, scalar.
 
     $\log N(y; m_f, K_f + R) - \mathrm{tr}(\Sigma) / 4 - KL(N(\mu, \Sigma) \| N(m_g, K_g))$ with

@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float, Int
 
 from .. import ops
 from .._core import check_key, refuse_where, safe_cholesky, solve_triangular
@@ -31,15 +32,15 @@ class InducingFeatures(eqx.Module):
     """
 
     kernel: AbstractKernel
-    inducing_points: jax.Array
-    tril: jax.Array
-    jitter: jax.Array
+    inducing_points: Float[Array, "m d"]
+    tril: Float[Array, "m m"]
+    jitter: Float[Array, ""]
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "m n"]:
         """Features of points `(n, d)`, shape `(m, n)`."""
         return solve_triangular(self.tril, self.kernel.gram(self.inducing_points, x), lower=True)
 
-    def residual(self, x: jax.Array, features: jax.Array) -> jax.Array:
+    def residual(self, x: Float[Array, "n d"], features: Float[Array, "m n"]) -> Float[Array, " n"]:
         r"""$k(x, x) - \|\phi(x)\|^2$, the variance that the inducing points leave, shape `(n,)`."""
         return jnp.maximum(self.kernel.diag(x) - jnp.sum(features**2, axis=0), 0)
 
@@ -69,8 +70,8 @@ def inducing_features(
 
 
 def features_at(
-    prior: GP, x: jax.Array, inducing_points: Any, jitter: float | None
-) -> tuple[InducingFeatures, jax.Array]:
+    prior: GP, x: Float[Array, "n d"], inducing_points: Any, jitter: float | None
+) -> tuple[InducingFeatures, Float[Array, "m n"]]:
     """The features of inducing points, and what they are at the data, shape `(m, n)`.
 
     Raises:
@@ -91,7 +92,7 @@ def features_at(
     return features, features(x)
 
 
-def diagonal_noise(prior: GP, x: jax.Array) -> jax.Array:
+def diagonal_noise(prior: GP, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """The variances of the noise, shape `(n,)`; NaN where known only at run time and not positive.
 
     Raises:
@@ -125,9 +126,9 @@ class GreedyPoints(NamedTuple):
             `(n,)`.
     """
 
-    points: jax.Array
-    index: jax.Array
-    remaining: jax.Array
+    points: Float[Array, "num d"]
+    index: Int[Array, " num"]
+    remaining: Float[Array, " n"]
 
 
 def greedy_points(kernel: AbstractKernel, x: Any, num: int) -> GreedyPoints:
@@ -155,7 +156,7 @@ def greedy_points(kernel: AbstractKernel, x: Any, num: int) -> GreedyPoints:
     return _greedy(kernel, x, num)
 
 
-def kmeans_points(key: jax.Array, x: Any, num: int) -> jax.Array:
+def kmeans_points(key: jax.Array, x: Any, num: int) -> Float[Array, "num d"]:
     """Centres of clusters of the inputs, by k-means from a random start far apart.
 
     Distances are those of `x` as it is: standardise its columns. Of more than 10 000 inputs a

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .. import kernels, ops
 from .._core import checked_finite, known_field
@@ -27,7 +28,7 @@ class Grid(eqx.Module):
         ValueError: no axis, or one that is empty, has more than two dimensions or holds NaN.
     """
 
-    axes: tuple[jax.Array, ...] = known_field()
+    axes: tuple[Float[Array, "_ _"], ...] = known_field()
 
     def __init__(self, *axes: Any):
         if not axes:
@@ -59,7 +60,7 @@ class Grid(eqx.Module):
             starts += axis.shape[1]
         return tuple(dims)
 
-    def points(self) -> jax.Array:
+    def points(self) -> Float[Array, "size d"]:
         """The points, shape `(size, d)`: for small grids."""
         index = jnp.indices(self.shape).reshape(len(self.axes), -1)
         return jnp.concatenate([axis[i] for axis, i in zip(self.axes, index, strict=True)], axis=1)
@@ -127,7 +128,7 @@ def cross_covariance(kernel: kernels.AbstractKernel, x: Any, y: Any) -> ops.Abst
     return ops.Dense(kernel.gram(all_points(x), all_points(y)))
 
 
-def all_points(x: Any, name: str = "x") -> jax.Array:
+def all_points(x: Any, name: str = "x") -> Float[Array, "n d"]:
     """Points as `(n, d)`, those of a grid and times too.
 
     Raises:
@@ -138,7 +139,7 @@ def all_points(x: Any, name: str = "x") -> jax.Array:
     return checked_finite(name, as_points(x, name))
 
 
-def as_points(x: Any, name: str = "x") -> jax.Array:
+def as_points(x: Any, name: str = "x") -> Float[Array, "n d"]:
     """The same without a look for NaN, which costs time where `x` is traced.
 
     Raises:

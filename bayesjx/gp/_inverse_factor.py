@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._core import cholesky_each, compiled, inverse_tril, safe_cholesky
 
 
 @jax.custom_jvp
-def inverse_factor(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+def inverse_factor(matrix: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
     r"""$L^{-1}$ of the Cholesky factor $L$ of a matrix, and the jitter that it needed.
 
     A triangular solve with a minibatch costs several times as much as the product with the inverse,
@@ -54,7 +55,7 @@ def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
 
 
 @jax.custom_jvp
-def product(left: jax.Array, right: jax.Array) -> jax.Array:
+def product(left: Float[Array, "*b n m"], right: Float[Array, "m k"]) -> Float[Array, "*b n k"]:
     """The product of matrices, with a reverse derivative that is as fast as itself.
 
     XLA takes twice the time on CPUs for a left factor that is to be transposed on the way, so the
@@ -70,12 +71,12 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     return left @ right, moved + left_change @ right
 
 
-def written_out(matrix: jax.Array) -> jax.Array:
+def written_out(matrix: Float[Array, "*b n m"]) -> Float[Array, "*b n m"]:
     """The matrix, in memory of its own."""
     return jax.lax.optimization_barrier(matrix)
 
 
-def root_of_inverse(matrix: jax.Array) -> jax.Array:
+def root_of_inverse(matrix: Float[Array, "*b n n"]) -> Float[Array, "*b n n"]:
     r"""Lower triangular $R$ with $R R^\top = \Lambda^{-1}$.
 
     The factor of the matrix with rows and columns in reverse, reversed again, is upper triangular;

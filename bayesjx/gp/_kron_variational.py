@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax import random
 from jax.tree_util import Partial
+from jaxtyping import Array, Float, Num
 from numpyro import distributions as dist
 
 from .. import ops
@@ -81,8 +82,8 @@ class KronVariational(eqx.Module):
     prior: GP
     likelihood: Likelihood
     grid: Grid
-    whitened_mean: jax.Array
-    factors: tuple[jax.Array, ...]
+    whitened_mean: Float[Array, " N"]
+    factors: tuple[Float[Array, "_ _"], ...]
     jitter: float | None = eqx.field(static=True)
 
     def __init__(
@@ -96,7 +97,7 @@ class KronVariational(eqx.Module):
         self.whitened_mean = jnp.zeros(grid.size, grid.dtype)
         self.factors = tuple(jnp.eye(n, dtype=grid.dtype) for n in grid.shape)
 
-    def divergence(self) -> jax.Array:
+    def divergence(self) -> Float[Array, ""]:
         r"""$\mathrm{KL}(q(f) \,\|\, p(f))$, scalar.
 
         $\frac12 [\prod_d \|R_d\|^2 + \|\nu\|^2 - N - 2 \sum_d \frac{N}{n_d} \log \det R_d]$.
@@ -107,7 +108,7 @@ class KronVariational(eqx.Module):
             logdet += 2 * size / len(factor) * jnp.sum(jnp.log(jnp.abs(jnp.diag(factor))))
         return 0.5 * (trace + jnp.sum(self.whitened_mean**2) - size - logdet)
 
-    def cell_moments(self) -> tuple[jax.Array, jax.Array]:
+    def cell_moments(self) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
         """Mean and variance of the function at all cells, shape `(N,)` both."""
         trils, _ = self._trils()
         mean, rows = self._mean_and_rows(trils)
@@ -115,7 +116,7 @@ class KronVariational(eqx.Module):
 
     def elbo(
         self, cells: Any, y: Any, num_data: int | None = None, *, key: jax.Array | None = None
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         r"""The evidence lower bound, or its unbiased estimate from a minibatch of cells.
 
         Args:
@@ -160,7 +161,7 @@ class KronVariational(eqx.Module):
         """The same with the arrays of a state of `kron_vi`, made from it."""
         return trained(self, state)
 
-    def scale_trils(self) -> tuple[jax.Array, ...]:
+    def scale_trils(self) -> tuple[Float[Array, "_ _"], ...]:
         """$R_d$, lower triangular."""
         return tuple(jnp.tril(factor) for factor in self.factors)
 
@@ -209,13 +210,13 @@ class KronVariationalPosterior(AbstractGPPosterior):
 
     prior: GP
     grid: Grid
-    trils: tuple[jax.Array, ...]
-    whitened_mean: jax.Array
-    scale_trils: tuple[jax.Array, ...]
-    jitter: jax.Array
+    trils: tuple[Float[Array, "_ _"], ...]
+    whitened_mean: Float[Array, " N"]
+    scale_trils: tuple[Float[Array, "_ _"], ...]
+    jitter: Float[Array, ""]
     likelihood: Likelihood
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         rows = self._rows(x)
         mean = self.prior.mean_at(checked_points(x)) + rows.mv(self.whitened_mean)
         variance = prior_variance(self.prior, x)
@@ -228,7 +229,7 @@ class KronVariationalPosterior(AbstractGPPosterior):
             change = jnp.prod(jnp.stack(own), axis=0) - jnp.prod(jnp.stack(known), axis=0)
         return mean, jnp.maximum(variance + change, jnp.finfo(variance.dtype).eps * variance)
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         points = all_points(x)
         rows = self._rows(points)
         pairs = zip(rows.factors, self.scale_trils, strict=True)
@@ -236,13 +237,13 @@ class KronVariationalPosterior(AbstractGPPosterior):
         known = rows.dense()
         return self.prior.kernel.gram(points) - known @ known.T + own @ own.T
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         return self.prior.mean_at(checked_points(x)) + self._rows(x).mv(self.whitened_mean)
 
     def predict(self, x: Any) -> dist.Distribution:
         return predictive(self.likelihood, *self.moments(x))
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """Not known, as this posterior holds no data.
 
         Raises:
@@ -253,7 +254,9 @@ class KronVariationalPosterior(AbstractGPPosterior):
             "that made it is the bound"
         )
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         """Joint draws of the function, `(*sample_shape, m)`; on a `Grid` by Matheron's rule."""
         if not isinstance(x, Grid):
             return dense_draws(self, key, x, sample_shape)
@@ -312,7 +315,7 @@ def _bound(
     return q.elbo(cells, y, num_data, key=key)
 
 
-def observed_cells(grid: Grid, y: Any, mask: Any = None) -> tuple[np.ndarray, jax.Array]:
+def observed_cells(grid: Grid, y: Any, mask: Any = None) -> tuple[np.ndarray, Num[Array, " n_o"]]:
     """Flat indices of the observed cells and their observations, shape `(n_o,)` both.
 
     Args:

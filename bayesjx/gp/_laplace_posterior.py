@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 from jax.tree_util import Partial
+from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
 from .. import ops
@@ -36,7 +37,7 @@ class Curvature(ops.AbstractOperator):
 
     covariance: ops.AbstractOperator
     observed: Any
-    half: jax.Array
+    half: Float[Array, " n_o"]
     rtol: float = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
@@ -57,17 +58,19 @@ class Curvature(ops.AbstractOperator):
     def transpose(self) -> Curvature:
         return self
 
-    def at(self, weight: jax.Array) -> Curvature:
+    def at(self, weight: Float[Array, " n_o"]) -> Curvature:
         """The same for other $W$, shape `(n_o,)`, not negative."""
         zero = weight <= 0
         half = jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, weight)))
         return Curvature(self.covariance, self.observed, half, self.rtol, self.max_steps)
 
-    def times(self, x: jax.Array) -> jax.Array:
+    def times(self, x: Float[Array, " n_o"]) -> Float[Array, " n_o"]:
         r"""$K_{oo} x$ for vectors, shape `(n_o,)`."""
         return self._restricted()._mm(x[:, None])[:, 0]
 
-    def solve_quietly(self, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def solve_quietly(
+        self, b: Float[Array, " n_o"]
+    ) -> tuple[Float[Array, " n_o"], Bool[Array, ""]]:
         """The solution for a vector, and whether it is one; never raises."""
         if isinstance(self.covariance, ops.Dense):
             solved = cho_solve((cholesky_each(self._dense().matrix), True), b)
@@ -135,28 +138,28 @@ class LaplacePosterior(AbstractGPPosterior):
     x: Any
     likelihood: Likelihood
     observed: Any
-    weights: jax.Array
-    mode: jax.Array
-    objective: jax.Array
+    weights: Float[Array, " n"]
+    mode: Float[Array, " n_o"]
+    objective: Float[Array, ""]
     curvature: Curvature
-    num_steps: jax.Array
-    converged: jax.Array
+    num_steps: Int[Array, ""]
+    converged: Bool[Array, ""]
 
     @property
-    def jitter(self) -> jax.Array:
+    def jitter(self) -> Float[Array, ""]:
         """What was added to the diagonal: 0, as the matrix is well-conditioned by itself."""
         return jnp.zeros((), self.mode.dtype)
 
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         cross = self._cross(x)
         mean = self.prior.mean_at(checked_points(x)) + cross @ self.weights
         explained = map_rows(cross, Partial(_explained, self.curvature, self.observed))
         return mean, clipped(prior_variance(self.prior, x), explained)
 
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, " m"]:
         return self.prior.mean_at(checked_points(x)) + self._cross(x) @ self.weights
 
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "m m"]:
         points = all_points(x)
         cross = self._cross(points)
         cross = cross.dense() if isinstance(cross, ops.KhatriRao) else cross
@@ -165,7 +168,9 @@ class LaplacePosterior(AbstractGPPosterior):
         explained = rows.T @ self.curvature._solve(rows)
         return self.prior.kernel.gram(points) - 0.5 * (explained + explained.T)
 
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, "*sample m"]:
         r"""Exact joint draws of this normal approximation, shape `(*sample_shape, m)`.
 
         Between grids by Matheron's rule, with $W^{-1}$ for the noise; see `GridPosterior.sample`.
@@ -188,7 +193,7 @@ class LaplacePosterior(AbstractGPPosterior):
 
     def log_evidence(
         self, key: jax.Array | None = None, *, num_probes: int = 10, num_steps: int = 30
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         r"""Laplace's approximation of the log marginal likelihood, scalar.
 
         $\log p(y \mid \hat f) - \frac12 \alpha^\top (\hat f - m) - \frac12 \log \det B$, NaN if
@@ -215,7 +220,7 @@ class LaplacePosterior(AbstractGPPosterior):
             logdet = estimate.value
         return jnp.where(self.converged, self.objective - 0.5 * logdet, jnp.nan)
 
-    def evidence_bounds(self) -> tuple[jax.Array, jax.Array]:
+    def evidence_bounds(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
         r"""Bounds from below and above of `log_evidence` on a grid, from eigenvalues of its axes.
 
         With the eigenvalues $e$ of $K$ and the elements $w$ of $W$ (0 at missing cells),

@@ -11,6 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Bool, Float, Int
 
 from .._core import (
     check_key,
@@ -45,12 +46,12 @@ class Minimum(NamedTuple):
     """
 
     params: Any
-    objective: jax.Array
-    num_steps: jax.Array
-    converged: jax.Array
-    gradient: jax.Array
-    decrease: jax.Array
-    ends: jax.Array
+    objective: Float[Array, ...]
+    num_steps: Int[Array, ...]
+    converged: Bool[Array, ...]
+    gradient: Float[Array, ...]
+    decrease: Float[Array, ...]
+    ends: Float[Array, ...]
 
     @property
     def message(self) -> str:

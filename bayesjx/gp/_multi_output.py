@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .. import ops
 from .._core import refuse_where
@@ -68,7 +69,7 @@ def lcm(
     return first
 
 
-def at_output(x: Any, output: int) -> jax.Array:
+def at_output(x: Any, output: int) -> Float[Array, "n d_plus_1"]:
     """Points of one output: with its number as last coordinate.
 
     Args:
@@ -83,7 +84,9 @@ def at_output(x: Any, output: int) -> jax.Array:
     return jnp.concatenate([x, jnp.full((len(x), 1), output, x.dtype)], axis=1)
 
 
-def stack_outputs(xs: Sequence[Any], ys: Sequence[Any]) -> tuple[jax.Array, jax.Array]:
+def stack_outputs(
+    xs: Sequence[Any], ys: Sequence[Any]
+) -> tuple[Float[Array, "n d_plus_1"], Float[Array, " n"]]:
     """Observations of several outputs, each at points of its own, as those of one process.
 
     Args:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int
 
 from .._core import Algorithm, gradient_algorithm, GradientState, inverse_tril, learnable
 from ._arguments import check_optimizer
@@ -25,8 +26,8 @@ class NaturalNormal(NamedTuple):
         shift: $S^{-1} m$, shape `(..., m)`.
     """
 
-    precision: jax.Array
-    shift: jax.Array
+    precision: Float[Array, "... m m"]
+    shift: Float[Array, "... m"]
 
 
 class NaturalState(NamedTuple):
@@ -40,7 +41,7 @@ class NaturalState(NamedTuple):
 
     blocks: tuple[WhitenedNormal, ...]
     normals: tuple[NaturalNormal, ...]
-    count: jax.Array
+    count: Int[Array, ""]
 
 
 def svgp_adam(

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float
 
 from .._core import check_key, cho_solve, in_chunks, solve_triangular
 from ._arguments import integer
@@ -42,11 +43,11 @@ class PathwiseSamples(eqx.Module):
 
     prior: GP
     features: FourierFeatures
-    weights: jax.Array
-    centres: jax.Array | Grid
-    updates: jax.Array
+    weights: Float[Array, "num F"]
+    centres: Float[Array, "n d"] | Grid
+    updates: Float[Array, "num n"]
 
-    def __call__(self, x: Any) -> jax.Array:
+    def __call__(self, x: Any) -> Float[Array, "num m"]:
         x = checked_points(x)
         if isinstance(self.centres, Grid):
             change = grid_cross(self.prior, x, self.centres).mm(self.updates.T)

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .. import ops
@@ -55,7 +56,7 @@ def pathwise_draws(posterior: Any, key: jax.Array, num_samples: int, num_feature
 
 def dense_draws(
     posterior: AbstractGPPosterior, key: jax.Array, x: Any, sample_shape: tuple[int, ...]
-) -> jax.Array:
+) -> Float[Array, "*sample m"]:
     """Joint draws of the function by a factor of its covariance, shape `(*sample_shape, m)`.
 
     Where that is singular a jitter is added, which is noise of the draws; see
@@ -65,7 +66,7 @@ def dense_draws(
     return posterior(x).sample(key, sample_shape)
 
 
-def with_noise(prior: GP, mean: jax.Array, variance: jax.Array) -> dist.Normal:
+def with_noise(prior: GP, mean: Float[Array, " m"], variance: Float[Array, " m"]) -> dist.Normal:
     """The predictive distribution where the noise is that of the prior.
 
     Raises:
@@ -80,7 +81,9 @@ def with_noise(prior: GP, mean: jax.Array, variance: jax.Array) -> dist.Normal:
     return dist.Normal(mean, jnp.sqrt(variance + noise.astype(mean.dtype)))
 
 
-def clipped(prior_variance: jax.Array, explained: jax.Array) -> jax.Array:
+def clipped(
+    prior_variance: Float[Array, " m"], explained: Float[Array, " m"]
+) -> Float[Array, " m"]:
     """The difference, which rounding may have made negative, at least a rounding above 0."""
     smallest = jnp.finfo(prior_variance.dtype).eps * prior_variance
     return jnp.maximum(prior_variance - explained, smallest)

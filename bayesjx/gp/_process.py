@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .. import ops
@@ -162,7 +163,7 @@ class GP(eqx.Module):
             covariance = ops.Dense(covariance.matrix, covariance.tags, added)
         return StructuredNormal(loc, covariance)
 
-    def mean_at(self, x: Any) -> jax.Array:
+    def mean_at(self, x: Any) -> Float[Array, " n"]:
         """The prior mean at points or on a grid (flat), shape `(n,)`."""
         if not callable(self.mean):
             size = x.size if isinstance(x, Grid) else len(x)
@@ -205,7 +206,7 @@ class GP(eqx.Module):
         return ops.Diag(noise_var, ops.psd)
 
 
-def observations(prior: GP, x: Any, y: Any) -> tuple[Any, jax.Array]:
+def observations(prior: GP, x: Any, y: Any) -> tuple[Any, Float[Array, " n"]]:
     """Inputs and responses, checked.
 
     Returns:

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float
 
 from .. import kernels
 from .._core import compiled, nan_if_negative
@@ -21,7 +22,9 @@ DEGREES = {kernels.Matern12: 1, kernels.Matern32: 3, kernels.Matern52: 5, kernel
 
 
 @functools.singledispatch
-def spectrum(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+def spectrum(
+    kernel: Any, key: jax.Array, num: int, dim: int
+) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:
     r"""Frequencies and weights with $E \sum_j w_j e^{i \omega_j^\top \tau} = k(\tau)$.
 
     All $w_j e^{i \omega_j^\top \tau}$ have the same mean, so that two such sums can be multiplied
@@ -173,7 +176,7 @@ def _(kernel: kernels.Product, key: jax.Array, num: int, dim: int) -> tuple[jax.
     return jnp.asarray(frequencies), jnp.asarray(weights)
 
 
-def harmonics(lengthscale: jax.Array) -> jax.Array:
+def harmonics(lengthscale: Float[Array, " d"]) -> Float[Array, "d k"]:
     r"""Logarithms of the weights of $\cos k\theta$ in $\exp((\cos\theta - 1) / \ell^2)$.
 
     The weights are $2 e^{-z} I_k(z)$ with $z = \ell^{-2}$, half of that for $k = 0$. Ratios of

@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 
 from .. import ops
 from .._core import checked_finite, refuse_where, trained
@@ -33,16 +34,18 @@ class WhitenedNormal(eqx.Module):
         scale_tril: $R$, shape `(m, m)` or `(l, m, m)`; only its lower triangle is read.
     """
 
-    mean: jax.Array
-    scale_tril: jax.Array
+    mean: Float[Array, "*l m"]
+    scale_tril: Float[Array, "*l m m"]
 
-    def through(self, phi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def through(
+        self, phi: Float[Array, "m n"]
+    ) -> tuple[Float[Array, " n *l"], Float[Array, " n *l"]]:
         r"""Mean and variance of $\phi^\top v$, shape `(n,)` or `(n, l)`, for features `(m, n)`."""
         root = written_out(jnp.tril(self.scale_tril).mT)
         variance = jnp.sum(product(root, phi) ** 2, axis=-2)
         return (self.mean @ phi).T, variance.T
 
-    def divergence(self) -> jax.Array:
+    def divergence(self) -> Float[Array, ""]:
         """The Kullback-Leibler divergence from the standard normal, scalar."""
         tril = jnp.tril(self.scale_tril)
         logdet = 2 * jnp.sum(jnp.log(jnp.abs(jnp.diagonal(tril, axis1=-2, axis2=-1))))
@@ -58,22 +61,22 @@ class Projection(NamedTuple):
         residual: variance that they leave, shape `(n,)`.
     """
 
-    mean: jax.Array
-    features: tuple[jax.Array, ...]
-    residual: jax.Array
+    mean: Float[Array, " n"]
+    features: tuple[Float[Array, "_ n"], ...]
+    residual: Float[Array, " n"]
 
 
 class AbstractSVGP(eqx.Module):
     """A process approximated through independent blocks of whitened inducing variables."""
 
     prior: eqx.AbstractVar[GP]
-    inducing_points: eqx.AbstractVar[jax.Array]
+    inducing_points: eqx.AbstractVar[Float[Array, "m d"]]
     likelihood: eqx.AbstractVar[Likelihood | None]
     tight: eqx.AbstractVar[bool]
     blocks: eqx.AbstractVar[tuple[WhitenedNormal, ...]]
 
     @abc.abstractmethod
-    def project(self, x: jax.Array) -> Projection:
+    def project(self, x: Float[Array, "n d"]) -> Projection:
         """The prior's part at points `(n, d)`."""
 
     @abc.abstractmethod
@@ -94,7 +97,7 @@ class AbstractSVGP(eqx.Module):
 
     def elbo(
         self, x: Any, y: Any, num_data: int | None = None, *, key: jax.Array | None = None
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         r"""The evidence lower bound, or its unbiased estimate from a minibatch.
 
         $\frac{N}{B} \sum_n E_q[\log p(y_n \mid f_n)] - \mathrm{KL}(q(v) \,\|\, p(v))$.
@@ -123,21 +126,23 @@ class AbstractSVGP(eqx.Module):
 
     def bound(
         self, at: Projection, y: jax.Array, weight: Any, key: jax.Array | None = None
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         """The bound from what `project` and `batch` gave, scalar."""
         mean, variance = total(self.contributions(at))
         divergence = jnp.stack([block.divergence() for block in self.blocks])
         term = self.data_term(at, y, mean, variance, key)
         return weight * jnp.sum(term) - jnp.sum(divergence)
 
-    def contributions(self, at: Projection) -> list[tuple[jax.Array, jax.Array]]:
+    def contributions(
+        self, at: Projection
+    ) -> list[tuple[Float[Array, " n *l"], Float[Array, " n *l"]]]:
         """Mean and variance of the function that each block brings about."""
         pairs = zip(self.blocks, at.features, strict=True)
         return [block.through(phi) for block, phi in pairs]
 
     def data_term(
         self, at: Projection, y: jax.Array, mean: Any, variance: Any, key: Any = None
-    ) -> jax.Array:
+    ) -> Float[Array, " n"]:
         """Expected log densities where the blocks bring mean and variance, shape `(n,)`."""
         prior_mean, residual = at.mean, at.residual
         if mean.ndim == 2:
@@ -150,7 +155,9 @@ class AbstractSVGP(eqx.Module):
         term = expectation(self.observed, y, mean, variance)
         return term - 0.5 * jnp.log1p(residual / noise)
 
-    def batch(self, x: Any, y: Any, num_data: int | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def batch(
+        self, x: Any, y: Any, num_data: int | None
+    ) -> tuple[Float[Array, "n d"], Shaped[Array, "n ..."], Float[Array, ""]]:
         """Inputs and responses, checked, and what the sum over them is multiplied with."""
         x = real_points("x", x)
         guard = jnp.ones((), self.inducing_points.dtype)
@@ -220,7 +227,7 @@ class SVGP(AbstractSVGP):
 
     prior: GP
     likelihood: Likelihood | None
-    inducing_points: jax.Array
+    inducing_points: Float[Array, "m d"]
     blocks: tuple[WhitenedNormal, ...]
     tight: bool = eqx.field(static=True)
     jitter: float | None = eqx.field(static=True)
@@ -250,7 +257,7 @@ class SVGP(AbstractSVGP):
         """The distribution of the whitened inducing variables."""
         return self.blocks[0]
 
-    def project(self, x: jax.Array) -> Projection:
+    def project(self, x: Float[Array, "n d"]) -> Projection:
         """The prior's part at points `(n, d)`."""
         kernel = self.prior.kernel
         added = first_jitter(kernel, self.inducing_points, self.jitter)
@@ -267,14 +274,16 @@ class SVGP(AbstractSVGP):
         return SparsePosterior(self.prior, features, q.mean, tril, held(self.likelihood), count)
 
 
-def mean_at(prior: GP, x: jax.Array) -> jax.Array:
+def mean_at(prior: GP, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     """The prior mean at points that have been checked, shape `(n,)`."""
     if not callable(prior.mean):
         return prior.mean_at(x)
     return jax.vmap(prior.mean)(x).reshape(-1).astype(x.dtype)
 
 
-def total(contributions: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, jax.Array]:
+def total(
+    contributions: list[tuple[Float[Array, " n *l"], Float[Array, " n *l"]]],
+) -> tuple[Float[Array, " n *l"], Float[Array, " n *l"]]:
     """Mean and variance that all blocks bring together."""
     mean, variance = contributions[0]
     for more_mean, more_variance in contributions[1:]:
@@ -282,7 +291,9 @@ def total(contributions: list[tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, 
     return mean, variance
 
 
-def first_jitter(kernel: AbstractKernel, points: jax.Array, jitter: float | None) -> jax.Array:
+def first_jitter(
+    kernel: AbstractKernel, points: Float[Array, "m d"], jitter: float | None
+) -> Float[Array, "m m"]:
     """What `inducing_features` adds to the covariance of the points, a scalar multiple of I."""
     added = checked_jitter(jitter, points.dtype) * jax.lax.stop_gradient(
         jnp.mean(kernel.diag(points))

@@ -11,6 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 from numpyro.distributions import constraints
 
@@ -33,7 +34,9 @@ class AbstractLikelihood(eqx.Module):
         """The distribution of observations where the function is `f`."""
 
     @abc.abstractmethod
-    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def expected_log_prob(
+        self, y: jax.Array, mean: jax.Array, variance: jax.Array
+    ) -> Float[Array, ...]:
         """Expected log density where `f` is normal with these moments, all of shape `(n,)`."""
 
 
@@ -47,7 +50,7 @@ class Gaussian(AbstractLikelihood):
         ValueError: `noise_var` is not a scalar, or known and not positive.
     """
 
-    noise_var: jax.Array = constrained_field(constraints.positive)
+    noise_var: Float[Array, ""] = constrained_field(constraints.positive)
 
     def __init__(self, noise_var: Any):
         if not isinstance(noise_var, (int, float, np.generic, np.ndarray, jax.Array)):
@@ -63,7 +66,9 @@ class Gaussian(AbstractLikelihood):
     def __call__(self, f: jax.Array) -> dist.Normal:
         return dist.Normal(f, jnp.sqrt(self.noise_var.astype(f.dtype)))
 
-    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def expected_log_prob(
+        self, y: jax.Array, mean: jax.Array, variance: jax.Array
+    ) -> Float[Array, ...]:
         noise_var = self.noise_var.astype(mean.dtype)
         square = (y - mean) ** 2 + variance
         return -0.5 * (square / noise_var + jnp.log(2 * jnp.pi * noise_var))
@@ -75,7 +80,9 @@ class PoissonExp(AbstractLikelihood):
     def __call__(self, f: jax.Array) -> dist.Poisson:
         return dist.Poisson(jnp.exp(f))
 
-    def expected_log_prob(self, y: jax.Array, mean: jax.Array, variance: jax.Array) -> jax.Array:
+    def expected_log_prob(
+        self, y: jax.Array, mean: jax.Array, variance: jax.Array
+    ) -> Float[Array, ...]:
         # The rate is log-normal. Only the count's factorial is left for the distribution to say.
         log_factorial = jax.scipy.special.gammaln(y.astype(mean.dtype) + 1)
         return y * mean - jnp.exp(mean + 0.5 * variance) - log_factorial
@@ -92,7 +99,7 @@ def expected_log_prob(
     *,
     key: jax.Array | None = None,
     num_samples: int = 16,
-) -> jax.Array:
+) -> Float[Array, " n"]:
     r"""$E_{f \sim N(\mu, v)}[\log p(y \mid f)]$ of each observation.
 
     In closed form for `Gaussian` and `PoissonExp`. For any other function it is Gauss-Hermite
@@ -136,7 +143,7 @@ def expectation(
     variance: jax.Array,
     key: jax.Array | None = None,
     num_samples: int = 16,
-) -> jax.Array:
+) -> Float[Array, " n"]:
     """`expected_log_prob` of arguments that have been checked."""
     if isinstance(likelihood, AbstractLikelihood):
         return likelihood.expected_log_prob(y, mean, variance)
@@ -161,7 +168,7 @@ def log_predictive_prob(
     *,
     key: jax.Array | None = None,
     num_samples: int = 256,
-) -> jax.Array:
+) -> Float[Array, " n"]:
     r"""$\log E_{f \sim N(\mu, v)}[p(y \mid f)]$ of each observation: its log predictive density.
 
     Exact for `Gaussian`. Of one latent function it is quadrature with nodes where likelihood and
@@ -180,7 +187,7 @@ def log_expectation(
     variance: jax.Array,
     key: jax.Array | None = None,
     num_samples: int = 256,
-) -> jax.Array:
+) -> Float[Array, " n"]:
     """`log_predictive_prob` of arguments that have been checked."""
     if isinstance(likelihood, Gaussian):
         noise_var = likelihood.noise_var.astype(mean.dtype)

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jaxtyping import Array, Float
 
 from ._likelihood import inside
 
@@ -24,19 +25,19 @@ class AbstractPosterior(eqx.Module):
     """
 
     @abc.abstractmethod
-    def moments(self, x: Any) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any) -> tuple[Float[Array, "m ..."], Float[Array, "m ..."]]:
         """Mean and variance of the function at each point, shape `(m,)` both."""
 
     @abc.abstractmethod
-    def mean(self, x: Any) -> jax.Array:
+    def mean(self, x: Any) -> Float[Array, "m ..."]:
         """Means of the function, shape `(m,)`."""
 
-    def variance(self, x: Any = None) -> jax.Array:
+    def variance(self, x: Any = None) -> Float[Array, "m ..."]:
         """Variances of the function, shape `(m,)`."""
         return self.moments(x)[1]
 
     @abc.abstractmethod
-    def covariance(self, x: Any) -> jax.Array:
+    def covariance(self, x: Any) -> Float[Array, "k k"]:
         """Covariances of the function between the points, shape `(m, m)`."""
 
     def marginal(self, x: Any = None) -> dist.Normal:
@@ -55,18 +56,20 @@ class AbstractPosterior(eqx.Module):
         """
 
     @abc.abstractmethod
-    def sample(self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(
+        self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
+    ) -> Float[Array, ...]:
         """Joint draws of the function at the points, shape `(*sample_shape, m)`."""
 
     @abc.abstractmethod
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """Log marginal likelihood of the data, its bound or its approximation, scalar.
 
         Raises:
             ValueError: the posterior does not hold it; the text says what does.
         """
 
-    def log_predictive_prob(self, x: Any, y: Any) -> jax.Array:
+    def log_predictive_prob(self, x: Any, y: Any) -> Float[Array, "m ..."]:
         """Log predictive density of each new observation by itself, batch shape `(m,)`.
 
         Args:
