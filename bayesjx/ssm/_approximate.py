@@ -9,6 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
 from .._core import Algorithm, refuse_where
@@ -29,11 +30,11 @@ class MarkovPrior(Protocol):
     """What is asked of a `MarkovGP` here."""
 
     space: AbstractStateSpace
-    before: jax.Array
-    steps: jax.Array
-    loc: jax.Array
+    before: Float[Array, " n"]
+    steps: Float[Array, " n"]
+    loc: Float[Array, " n *p"]
     mean_function: Any
-    observed: jax.Array
+    observed: Float[Array, " n *p"]
     order: Any
     readout: Any
     origin: float
@@ -197,10 +198,10 @@ class MarkovApproximation(AbstractPosterior):
 
     parameters: Parameters
     solution: SitesState
-    num_steps: jax.Array
-    converged: jax.Array
+    num_steps: Int[Array, ""]
+    converged: Bool[Array, ""]
     likelihood: Any
-    loc: jax.Array
+    loc: Float[Array, " n *p"]
     mean_function: Any
     origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)
@@ -236,7 +237,7 @@ class MarkovApproximation(AbstractPosterior):
     def _options(self) -> dict[str, Any]:
         return {"method": self.method, "power": self.power, "rate": self.rate}
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The lower bound ("vi", "pl") or estimate ("ep") of the log evidence, scalar.
 
         NaN where the sites have not converged.
@@ -247,15 +248,17 @@ class MarkovApproximation(AbstractPosterior):
             total = updates.evidence(self.parameters, self.solution, **self._options)
         return jnp.where(self.converged, total, jnp.nan)
 
-    def moments(self, x: Any = None, term: int | None = None) -> tuple[jax.Array, jax.Array]:
+    def moments(
+        self, x: Any = None, term: int | None = None
+    ) -> tuple[Float[Array, " m *p"], Float[Array, " m *p"]]:
         """Mean and variance of the function at each time; see `MarkovPosterior.moments`."""
         return self.posterior.moments(x, term)
 
-    def mean(self, x: Any = None) -> jax.Array:
+    def mean(self, x: Any = None) -> Float[Array, " m *p"]:
         """Means of the function, shape `(m,)`."""
         return self.moments(x)[0]
 
-    def covariance(self, x: Any = None) -> jax.Array:
+    def covariance(self, x: Any = None) -> Float[Array, "mp mp"]:
         """Covariances of the function; see `MarkovPosterior.covariance`."""
         return self.posterior.covariance(x)
 
@@ -274,7 +277,7 @@ class MarkovApproximation(AbstractPosterior):
 
     def sample(
         self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
-    ) -> jax.Array:
+    ) -> Float[Array, ...]:
         """Joint draws of the function; see `MarkovPosterior.sample`. NaN where a site is convex."""
         return self.posterior.sample(key, x, sample_shape)
 

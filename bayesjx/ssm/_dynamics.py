@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from . import _unrolled as unrolled
 from ._algebra import AbstractAlgebra, DENSE, UNROLLED
@@ -98,8 +99,8 @@ class SpaceDynamics(AbstractDynamics):
     """
 
     space: AbstractStateSpace
-    time: jax.Array
-    step: jax.Array
+    time: Float[Array, ...]
+    step: Float[Array, ...]
     precise: bool = eqx.field(static=True)
 
     @property

@@ -14,6 +14,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ..kernels import damped_waves
 from . import _unrolled as alg
@@ -40,8 +41,8 @@ class MaternSpace(AbstractElementarySpace):
     """
 
     order: int = eqx.field(static=True)
-    rate: jax.Array
-    variance: jax.Array
+    rate: Float[Array, ""]
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:
@@ -80,8 +81,8 @@ class MaternSpace(AbstractElementarySpace):
 class WaveSpace(AbstractElementarySpace):
     """A wave of unknown amplitude and phase: a vector that turns at a known frequency."""
 
-    frequency: jax.Array
-    variance: jax.Array
+    frequency: Float[Array, ""]
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:
@@ -106,9 +107,9 @@ class WaveSpace(AbstractElementarySpace):
 class OscillatorSpace(AbstractElementarySpace):
     """A damped oscillator driven by white noise: value, and velocity over frequency."""
 
-    frequency: jax.Array
-    quality: jax.Array
-    variance: jax.Array
+    frequency: Float[Array, ""]
+    quality: Float[Array, ""]
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:
@@ -153,7 +154,7 @@ class OscillatorSpace(AbstractElementarySpace):
 class ConstantSpace(AbstractElementarySpace):
     """A constant."""
 
-    variance: jax.Array
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:
@@ -176,8 +177,8 @@ class ConstantSpace(AbstractElementarySpace):
 class LineSpace(AbstractStateSpace):
     """A line through 0 at the origin: value and slope."""
 
-    origin: jax.Array
-    variance: jax.Array
+    origin: Float[Array, ""]
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:
@@ -216,8 +217,8 @@ class WienerSpace(AbstractStateSpace):
     """
 
     order: int = eqx.field(static=True)
-    origin: jax.Array
-    variance: jax.Array
+    origin: Float[Array, ""]
+    variance: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:

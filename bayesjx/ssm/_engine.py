@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from . import _passes as passes, _square_root as square_root, _steps as steps
 from ._backend import Plan
@@ -77,7 +78,7 @@ def _chunked(plan: Plan, dynamics: AbstractDynamics, observations: Observations)
 
 def kalman_filter(
     plan: Plan, dynamics: AbstractDynamics, observations: Observations
-) -> tuple[jax.Array, Filtered]:
+) -> tuple[Float[Array, ""], Filtered]:
     """The log density, and what the backward pass needs."""
     alg, start, size = dynamics.algebra, dynamics.start(), dynamics.size
     if plan.lanes == 1:
@@ -98,7 +99,7 @@ def kalman_filter(
 
 def smooth(
     plan: Plan, dynamics: AbstractDynamics, observations: Observations, rows: Any
-) -> tuple[jax.Array, jax.Array, Smoothed]:
+) -> tuple[Float[Array, "n q"], Float[Array, "n q"], Smoothed]:
     """Means and variances of combinations of the states given all observations.
 
     Args:
@@ -126,7 +127,7 @@ def smooth(
 
 def filtered_states(
     plan: Plan, dynamics: AbstractDynamics, observations: Observations
-) -> tuple[Moments, jax.Array]:
+) -> tuple[Moments, Float[Array, ""]]:
     """States given all observations up to each time, means `(n, d)`, and the log density."""
     alg, n = dynamics.algebra, len(observations.y)
     total, filtered = kalman_filter(plan, dynamics, observations)
@@ -147,7 +148,7 @@ def filtered_states(
 
 def smoothed_states(
     plan: Plan, dynamics: AbstractDynamics, observations: Observations
-) -> tuple[Moments, jax.Array]:
+) -> tuple[Moments, Float[Array, ""]]:
     """States given all observations, means `(n, d)`, and the log density."""
     alg, n = dynamics.algebra, len(observations.y)
     total, filtered = kalman_filter(plan, dynamics, observations)

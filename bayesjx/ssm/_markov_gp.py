@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Shaped
 from numpyro.distributions import constraints, Distribution
 
 from .._core import refuse_where
@@ -174,7 +175,7 @@ class MarkovGP(Distribution):
         """All vectors, or all matrices."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+    def log_prob(self, value: Any, intermediates: Any = None) -> Float[Array, ...]:
         event, shape = self.event_shape, np.shape(numbers("value", value))
         if shape[len(shape) - len(event) :] != event:
             wanted = ", ".join(map(str, event))
@@ -187,7 +188,7 @@ class MarkovGP(Distribution):
         totals = one(flat[0]) if len(flat) == 1 else jax.vmap(one)(flat)
         return jnp.reshape(totals, shape[: len(shape) - len(event)])
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, ...]:
         draws_of(key, "sample_shape", sample_shape)
         in_path, in_noise = jax.random.split(key)
         path = process.prior_paths(
@@ -197,7 +198,7 @@ class MarkovGP(Distribution):
         path = self.where_defined(path)
         return self.loc + self.as_given(path + jnp.sqrt(self.noise_var) * draws)
 
-    def where_defined(self, array: jax.Array) -> jax.Array:
+    def where_defined(self, array: Float[Array, "... n *p"]) -> Float[Array, "... n *p"]:
         """An array of the shape of the data, in the order of time, NaN where no process is."""
         defined = self.space.defined(self.before + self.steps)
         defined = defined if len(self.event_shape) == 1 else defined[:, None]
@@ -211,11 +212,11 @@ class MarkovGP(Distribution):
         return plan(self.backend, n, self.space.size, dtype, arrays, is_brief(self.space))
 
     @property
-    def mean(self) -> jax.Array:
+    def mean(self) -> Float[Array, " n *p"]:
         return self.loc
 
     @property
-    def variance(self) -> jax.Array:
+    def variance(self) -> Float[Array, " n *p"]:
         n, dtype = len(self.steps), self.steps.dtype
         marginal = unrolled.stacked(self.space.marginal(self.before + self.steps), (n,), dtype)
         rows = jnp.asarray([self.space.readout], dtype) if self.readout is None else self.readout
@@ -281,7 +282,7 @@ class MarkovGP(Distribution):
         more = self.in_order(_observed(mask, self.event_shape, self.steps.dtype))
         return replaced(self, observed=self.observed * more, complete=False)
 
-    def replaced_noise(self, noise_var: jax.Array) -> MarkovGP:
+    def replaced_noise(self, noise_var: Float[Array, ""]) -> MarkovGP:
         """The same with other noise, a scalar."""
         noise_var = jnp.asarray(noise_var, self.steps.dtype)
         whole = jnp.broadcast_to(noise_var, self.event_shape)
@@ -303,11 +304,11 @@ class MarkovGP(Distribution):
         centred = jnp.where(self.observed > 0, self.where_defined(centred), 0.0)
         return Series(self.before, self.steps, centred, self.noise_var, self.observed)
 
-    def in_order(self, array: jax.Array) -> jax.Array:
+    def in_order(self, array: Shaped[Array, ...]) -> Shaped[Array, ...]:
         """An array of the shape of the data, in the order of time."""
         return array if self.order is None else self._taken(array, self.order[0])
 
-    def as_given(self, array: jax.Array) -> jax.Array:
+    def as_given(self, array: Shaped[Array, ...]) -> Shaped[Array, ...]:
         """The inverse of `in_order`."""
         return array if self.order is None else self._taken(array, self.order[1])
 
@@ -353,13 +354,13 @@ def _nonnegative(array: jax.Array, given: Any) -> jax.Array:
     return jnp.where(array >= 0, array, jnp.nan) if _is_traced(given) else array
 
 
-def mixed(space: Any, mixing: jax.Array) -> jax.Array:
+def mixed(space: Any, mixing: Float[Array, "p q"]) -> Float[Array, "p d"]:
     """The readout `(p, d)` of outputs that mix the processes of a sum."""
     rows = [jnp.asarray(part.readout, mixing.dtype) for part in space.spaces]
     return jnp.concatenate([mixing[:, [q]] * row for q, row in enumerate(rows)], axis=1)
 
 
-def rows_of(space: AbstractStateSpace, dtype: Any) -> jax.Array:
+def rows_of(space: AbstractStateSpace, dtype: Any) -> Float[Array, "2 1 d"]:
     """What reads the function and its derivative, `(2, 1, d)`."""
     rows = (space.readout, space.slope)
     return jnp.stack([unrolled.stacked(row, (), dtype)[None] for row in rows])

@@ -9,6 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .._core import refuse_where
@@ -43,7 +44,7 @@ class MarkovPosterior(AbstractPosterior):
 
     space: AbstractStateSpace
     series: Series
-    loc: jax.Array
+    loc: Float[Array, " n *p"]
     mean_function: Any
     new_noise_var: Any
     order: Any
@@ -51,14 +52,14 @@ class MarkovPosterior(AbstractPosterior):
     origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The log density of the observations, scalar."""
         way = self._plan(len(self.loc), self.backend)
         return process.log_density(way, self.space, self.series, self.readout)
 
     def moments(
         self, x: Any = None, term: int | None = None, slope: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, " m *p"], Float[Array, " m *p"]]:
         """Mean and variance of the function at each time, shape `(m,)` both.
 
         Args:
@@ -76,11 +77,11 @@ class MarkovPosterior(AbstractPosterior):
             mean, variance = mean[:, 0], variance[:, 0]
         return (mean if term is not None else self._prior_mean(x, slope) + mean), variance
 
-    def mean(self, x: Any = None) -> jax.Array:
+    def mean(self, x: Any = None) -> Float[Array, " m *p"]:
         """Means of the function, shape `(m,)`."""
         return self.moments(x)[0]
 
-    def covariance(self, x: Any = None) -> jax.Array:
+    def covariance(self, x: Any = None) -> Float[Array, "mp mp"]:
         """Covariances of the function between the times, shape `(m, m)`, in $O(n m)$.
 
         Of `p` outputs, shape `(m p, m p)`, output after output at each time.
@@ -90,7 +91,7 @@ class MarkovPosterior(AbstractPosterior):
         size = total.shape[0] * total.shape[1]
         return total.reshape(size, size)
 
-    def covariance_of(self, rows: jax.Array, x: Any = None) -> jax.Array:
+    def covariance_of(self, rows: Float[Array, "q d"], x: Any = None) -> Float[Array, "m q m q"]:
         """Covariances of combinations `(q, d)` of the states, shape `(m, q, m, q)`.
 
         Each column is minus what the posterior mean would be, had the prior covariance with that
@@ -114,7 +115,9 @@ class MarkovPosterior(AbstractPosterior):
         both = (defined[:, None] & defined)[:, None, :, None]
         return jnp.where(both, prior - explained, jnp.nan)
 
-    def combinations(self, rows: Any, x: Any = None) -> tuple[jax.Array, jax.Array]:
+    def combinations(
+        self, rows: Any, x: Any = None
+    ) -> tuple[Float[Array, "m q"], Float[Array, "m q"]]:
         """Means and variances of combinations `(q, d)` of the states, shape `(m, q)` both."""
         size = self.space.size
         if np.ndim(rows) != 2 or np.shape(rows)[1] != size:
@@ -177,14 +180,14 @@ class MarkovPosterior(AbstractPosterior):
             mean, variance = mean[self.order[1]], variance[self.order[1]]
         return dist.Normal(self.loc + mean, jnp.sqrt(variance))
 
-    def observed_times(self) -> jax.Array:
+    def observed_times(self) -> Float[Array, " n"]:
         """The times of the observations, in the order in which they were given, shape `(n,)`."""
         times = self.origin + self.series.time + self.series.step
         return times if self.order is None else times[self.order[1]]
 
     def sample(
         self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
-    ) -> jax.Array:
+    ) -> Float[Array, ...]:
         """Joint draws of the function, shape `(*sample_shape, m)`.
 
         Matheron's rule: a draw of the prior, moved by what its own noisy observations say about it;

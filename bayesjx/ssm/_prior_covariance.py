@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from . import _unrolled as unrolled
 from ._spaces import AbstractStateSpace
@@ -14,8 +15,12 @@ from ._spaces import AbstractStateSpace
 
 @jax.jit
 def prior_covariance(
-    space: AbstractStateSpace, s: jax.Array, t: jax.Array, rows: jax.Array, columns: jax.Array
-) -> jax.Array:
+    space: AbstractStateSpace,
+    s: Float[Array, " m"],
+    t: Float[Array, " n"],
+    rows: jax.Array,
+    columns: jax.Array,
+) -> Float[Array, "m p n q"]:
     r"""$h_i^T \operatorname{Cov}(x(s), x(t)) h_j$, shape `(m, p, n, q)`.
 
     From $\operatorname{Cov}(x(t), x(s)) = A(t - s) \Pi(s)$ for $t \ge s$, block by block.

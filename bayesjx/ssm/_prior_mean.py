@@ -6,9 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def means_at(mean: Any, times: jax.Array, outputs: tuple[int, ...], dtype: Any) -> jax.Array:
+def means_at(
+    mean: Any, times: Float[Array, " n"], outputs: tuple[int, ...], dtype: Any
+) -> Float[Array, " n *p"]:
     """The prior mean at times, `(m,)`, or `(m, p)` of several outputs.
 
     Args:
@@ -34,7 +37,7 @@ def means_at(mean: Any, times: jax.Array, outputs: tuple[int, ...], dtype: Any) 
     return jnp.broadcast_to(values if values.shape == shape else values[:, None], shape)
 
 
-def mean_slopes_at(mean: Any, times: jax.Array, dtype: Any) -> jax.Array:
+def mean_slopes_at(mean: Any, times: Float[Array, " n"], dtype: Any) -> Float[Array, " n"]:
     """The derivative of the prior mean of one output at times, `(m,)`."""
     if not callable(mean):
         return jnp.zeros(len(times), dtype)

@@ -9,6 +9,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array, Float
 
 from . import _engine as engine, _prior_sampling as sampling, _steady_state as steady_state
 from ._backend import MOST_STATES, Plan
@@ -29,11 +30,11 @@ class Series(NamedTuple):
         site_precision: of factors in place of observations.
     """
 
-    time: jax.Array
-    step: jax.Array
-    y: jax.Array
-    noise_var: jax.Array
-    observed: jax.Array
+    time: Float[Array, " n"]
+    step: Float[Array, " n"]
+    y: Float[Array, "n ..."]
+    noise_var: Float[Array, "n ..."]
+    observed: Float[Array, "n ..."]
     site_precision: Any = None
 
 
@@ -57,7 +58,7 @@ def _model(
 @functools.partial(jax.jit, static_argnums=0)
 def log_density(
     plan: Plan, space: AbstractStateSpace, series: Series, readout: Any = None
-) -> jax.Array:
+) -> Float[Array, ""]:
     """The log density of what was observed, scalar, with exact derivatives.
 
     Args:
@@ -74,7 +75,7 @@ def log_density(
 
 def smooth(
     plan: Plan, space: AbstractStateSpace, series: Series, rows: Any, readout: Any = None
-) -> tuple[jax.Array, jax.Array, Smoothed]:
+) -> tuple[Float[Array, "n q"], Float[Array, "n q"], Smoothed]:
     """Means and variances `(n, q)` of combinations `(q, d)` of the states given all observations.
 
     Also derivatives in each observation, of their shape.
@@ -98,7 +99,7 @@ def _smooth(plan: Plan, known: Any, space: Any, series: Series, rows: Any, reado
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def states(
     plan: Plan, space: AbstractStateSpace, series: Series, readout: Any, smoothed: bool
-) -> tuple[Moments, jax.Array]:
+) -> tuple[Moments, Float[Array, ""]]:
     """Means `(n, d)` and covariances `(n, d, d)` of the states, and the log density.
 
     Given the observations up to each time, or all of them.
@@ -116,11 +117,11 @@ def states(
 def prior_paths(
     key: jax.Array,
     space: AbstractStateSpace,
-    before: jax.Array,
-    steps: jax.Array,
+    before: Float[Array, " n"],
+    steps: Float[Array, " n"],
     shape: tuple[int, ...] = (),
     readout: Any = None,
-) -> jax.Array:
+) -> Float[Array, "*shape n p"]:
     """Draws of the outputs at sorted times, `(*shape, n, p)`.
 
     Args:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from . import _process as process, _sites as site
 from ._backend import Plan
@@ -31,8 +32,8 @@ class SitesState(NamedTuple):
     """
 
     sites: Sites
-    mean: jax.Array
-    variance: jax.Array
+    mean: Float[Array, "n ..."]
+    variance: Float[Array, "n ..."]
 
 
 class SitesInfo(NamedTuple):
@@ -43,7 +44,7 @@ class SitesInfo(NamedTuple):
             infinite if a site could not be updated.
     """
 
-    change: jax.Array
+    change: Float[Array, ""]
 
 
 class Method(NamedTuple):
@@ -67,9 +68,9 @@ class Chain(eqx.Module):
     """
 
     space: AbstractStateSpace
-    before: jax.Array
-    steps: jax.Array
-    observed: jax.Array
+    before: Float[Array, " n"]
+    steps: Float[Array, " n"]
+    observed: Float[Array, " n *p"]
     order: Any
     readout: Any
     plan: Plan = eqx.field(static=True)
@@ -82,7 +83,7 @@ class Chain(eqx.Module):
         nothing = jnp.zeros_like(linear)
         return Series(self.before, self.steps, linear, nothing, self.observed, precision)
 
-    def moments(self, sites: Sites) -> tuple[jax.Array, jax.Array]:
+    def moments(self, sites: Sites) -> tuple[Float[Array, " n *p"], Float[Array, " n *p"]]:
         """Means and variances of the function under these sites, of their shape."""
         rows = [self.space.readout] if self.readout is None else self.readout
         made = process.smooth(self.plan, self.space, self.series(sites), rows, self.readout)
@@ -162,7 +163,7 @@ def search(
     state: SitesState,
     max_steps: Any,
     atol: Any,
-) -> tuple[SitesState, jax.Array, jax.Array]:
+) -> tuple[SitesState, Int[Array, ""], Bool[Array, ""]]:
     """Updates until nothing changes: the state, the number of updates, whether it has converged."""
 
     def goes_on(carry: Any) -> jax.Array:
@@ -254,7 +255,7 @@ def _relax(rate: Any, lacking: Callable[[Sites], Sites], wanted: Sites) -> Sites
 @eqx.filter_custom_jvp
 def evidence(
     parameters: Parameters, state: SitesState, *, method: str, power: Any, rate: Any
-) -> jax.Array:
+) -> Float[Array, ""]:
     """The log evidence or its bound at a fixed point of the updates.
 
     Where it is stationary in the state, first derivatives hold that fixed; others follow it.
@@ -273,7 +274,7 @@ def _(primals: Any, tangents: Any, *, method: str, power: Any, rate: Any) -> Any
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def energy(parameters: Parameters, state: SitesState, method: str, power: Any) -> jax.Array:
+def energy(parameters: Parameters, state: SitesState, method: str, power: Any) -> Float[Array, ""]:
     """The log evidence or its bound, of a state whose moments belong to its sites, scalar."""
     chain, problem = parameters
     flat = jax.tree.map(lambda array: array.reshape(-1), state)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Shaped
 
 from .._core import traced, TracedFunction
 from ..likelihoods import (
@@ -32,8 +33,8 @@ class Sites(NamedTuple):
         precision: $\lambda_2$; negative where the likelihood is convex.
     """
 
-    linear: jax.Array
-    precision: jax.Array
+    linear: Float[Array, "n ..."]
+    precision: Float[Array, "n ..."]
 
 
 class Problem(NamedTuple):
@@ -51,10 +52,10 @@ class Problem(NamedTuple):
             a method needs them.
     """
 
-    y: jax.Array
-    observed: jax.Array
-    loc: jax.Array
-    residual_var: jax.Array
+    y: Shaped[Array, " n"]
+    observed: Float[Array, " n"]
+    loc: Float[Array, " n"]
+    residual_var: Float[Array, " n"]
     log_prob: TracedFunction
     expected: TracedFunction | None
     moments: TracedFunction | None
@@ -95,7 +96,7 @@ def _has(distribution: Any, name: str) -> bool:
 
 def variational(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
-) -> tuple[Sites, jax.Array]:
+) -> tuple[Sites, Bool[Array, " n"]]:
     """Where the expected log likelihood has the derivatives of the sites.
 
     References:
@@ -111,7 +112,7 @@ def variational(
 
 def power_ep(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
-) -> tuple[Sites, jax.Array]:
+) -> tuple[Sites, Bool[Array, " n"]]:
     """Where a cavity times a power of the site has the moments that it has with the likelihood.
 
     A site whose cavity is not a normal distribution stays as it is.
@@ -142,7 +143,7 @@ def power_ep(
 
 def linearised(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
-) -> tuple[Sites, jax.Array]:
+) -> tuple[Sites, Bool[Array, " n"]]:
     """The likelihood as a normal distribution about a line in the function, fitted to its moments.
 
     References:
@@ -190,14 +191,14 @@ def cavity(power: Any, sites: Sites, mean: Any, variance: Any) -> tuple[Any, Any
 
 def log_partition(
     problem: Problem, mean: Any, variance: Any, power: Any, start: Any = None
-) -> jax.Array:
+) -> Float[Array, " n"]:
     """The log of the expected likelihood, to that power, of each observation."""
     _, log_prob, log_weights = _tilted(problem, mean, variance, power, start)
     total = jax.nn.logsumexp(power * log_prob + log_weights, axis=0)
     return jnp.where(problem.observed > 0, total, 0.0)
 
 
-def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> jax.Array:
+def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> Float[Array, " n"]:
     """The log of the expectation of the site, to that power."""
     linear, precision = power * sites.linear, power * sites.precision
     growth = 1 + precision * variance
@@ -207,14 +208,16 @@ def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> jax.Array:
 
 def variational_energy(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
-) -> jax.Array:
+) -> Float[Array, ""]:
     """What the evidence lower bound has besides the log integral of prior and sites, scalar."""
     expected = _expected(problem, mean, variance)
     in_sites = sites.linear * mean - 0.5 * sites.precision * (mean**2 + variance)
     return jnp.sum(jnp.where(problem.observed > 0, expected - in_sites, 0.0))
 
 
-def ep_energy(power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any) -> jax.Array:
+def ep_energy(
+    power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
+) -> Float[Array, ""]:
     """The same of power EP's approximation of the evidence."""
     _, centre, cavity_var = cavity(power, sites, mean, variance)
     partition = log_partition(problem, centre, cavity_var, power, mean)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro.distributions import constraints, Distribution
 
 from .._core import checked_finite, eigh, safe_cholesky, solve_triangular
@@ -114,17 +115,17 @@ class SpaceTimeGP(Distribution):
         """All matrices."""
         return constraints.independent(constraints.real, 2)
 
-    def mixing(self, locations: Any) -> jax.Array:
+    def mixing(self, locations: Any) -> Float[Array, "q M"]:
         """How the function at locations mixes independent processes of time, `(q, M)`."""
         cross = self.space_kernel.gram(self.inducing_points, real_points("locations", locations))
         return solve_triangular(self.root, cross, lower=True).T
 
-    def residual_var(self, locations: Any, mixing: jax.Array) -> jax.Array:
+    def residual_var(self, locations: Any, mixing: Float[Array, "q M"]) -> Float[Array, " q"]:
         """The variance of the factor of space that a mixture does not have, `(q,)`."""
         variances = self.space_kernel.diag(real_points("locations", locations))
         return jnp.maximum(variances - jnp.sum(mixing**2, axis=1), 0)
 
-    def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
+    def log_prob(self, value: Any, intermediates: Any = None) -> Float[Array, ...]:
         if not self.complete:
             return self.process.log_prob(value) - self.lost()
         shape = np.shape(value)
@@ -134,7 +135,7 @@ class SpaceTimeGP(Distribution):
         one = lambda y: self.complete_log_density(self.process.series(y))  # noqa: E731
         return jnp.reshape(jax.vmap(one)(jnp.reshape(value, (-1, *shape[-2:]))), shape[:-2])
 
-    def complete_log_density(self, series: Any) -> jax.Array:
+    def complete_log_density(self, series: Any) -> Float[Array, ""]:
         """The log density of a complete grid, scalar."""
         inside = self.process
         precise = inside.steps.dtype != jnp.float64
@@ -150,7 +151,7 @@ class SpaceTimeGP(Distribution):
         left = self.time_variance()[:, None] * self.residual
         return 0.5 * jnp.sum(inside.observed * left / noise_var)
 
-    def time_variance(self, times: Any = None) -> jax.Array:
+    def time_variance(self, times: Any = None) -> Float[Array, " m"]:
         """The prior variance of the factor of time, shape `(m,)`.
 
         By default at the times of the observations, in the order of time.
@@ -162,7 +163,7 @@ class SpaceTimeGP(Distribution):
         h = jnp.asarray(space.readout, dtype)
         return jnp.einsum("i,...ij,j->...", h, marginal, h)
 
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Float[Array, "*sample n s"]:
         """Draws of the observations; with inducing points not to be had."""
         draws_of(key, "sample_shape", sample_shape)
         if self.residual is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .._core import eigh, safe_cholesky
@@ -34,7 +35,7 @@ class SpaceTimePosterior(AbstractPosterior):
     prior: Any
     inside: MarkovPosterior | MarkovApproximation
 
-    def moments(self, x: Any = None) -> tuple[jax.Array, jax.Array]:
+    def moments(self, x: Any = None) -> tuple[Float[Array, "m q"], Float[Array, "m q"]]:
         """Mean and variance of the function, shape `(m, q)` both.
 
         Raises:
@@ -54,11 +55,11 @@ class SpaceTimePosterior(AbstractPosterior):
         variance = variance + left * prior.residual_var(locations, rows)
         return self._prior_mean(x) + mean, variance
 
-    def mean(self, x: Any = None) -> jax.Array:
+    def mean(self, x: Any = None) -> Float[Array, "m q"]:
         """Means of the function, shape `(m, q)`."""
         return self.moments(x)[0]
 
-    def covariance(self, x: Any = None) -> jax.Array:
+    def covariance(self, x: Any = None) -> Float[Array, "mq mq"]:
         """Covariances of the function, shape `(m q, m q)`, location after location at each time."""
         prior, (times, locations) = self.prior, self._points(x)
         rows = self._rows(locations)
@@ -108,7 +109,7 @@ class SpaceTimePosterior(AbstractPosterior):
 
     def sample(
         self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
-    ) -> jax.Array:
+    ) -> Float[Array, "*sample m q"]:
         """Joint draws of the function, shape `(*sample_shape, m, q)`.
 
         By a Cholesky factor of their covariance, with the jitter that it needs; $O((m q)^3)$.
@@ -118,7 +119,7 @@ class SpaceTimePosterior(AbstractPosterior):
         draws = jax.random.normal(key, (*sample_shape, mean.size), mean.dtype)
         return mean + (draws @ tril.T).reshape(*sample_shape, *mean.shape)
 
-    def log_evidence(self) -> jax.Array:
+    def log_evidence(self) -> Float[Array, ""]:
         """The log density of the observations, or its lower bound or estimate, scalar."""
         if self.prior.complete:
             return self.prior.complete_log_density(self._markov.series)
@@ -190,7 +191,7 @@ class SpaceTimePosterior(AbstractPosterior):
         return jax.vmap(one, (0, 1))(jnp.maximum(values, 0), columns)
 
 
-def same_dimension(name: str, points: jax.Array, others: jax.Array) -> None:
+def same_dimension(name: str, points: Float[Array, "_ _"], others: Float[Array, "_ _"]) -> None:
     """Refuse locations of another dimension than those of the observations.
 
     Raises:

@@ -16,6 +16,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from . import _unrolled as alg
 from ._unrolled import Matrix
@@ -96,7 +97,7 @@ class ScaledSpace(AbstractStateSpace):
     """A process times a number, given as the factor of its variance."""
 
     space: AbstractStateSpace
-    factor: jax.Array
+    factor: Float[Array, ""]
 
     @property
     def readout(self) -> tuple[int, ...]:

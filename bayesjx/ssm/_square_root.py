@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from ._algebra import DENSE
 from ._dynamics import AbstractDynamics
@@ -15,8 +16,8 @@ from ._steps import log_factors, Moments, Observations
 class SquareRoot(NamedTuple):
     """Mean `(d,)` of a state and a root of its covariance `(d, d)`."""
 
-    mean: jax.Array
-    root: jax.Array
+    mean: Float[Array, "d ..."]
+    root: Float[Array, "d d ..."]
 
 
 def forward(

@@ -11,6 +11,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from .. import kernels
 from ._elementary_spaces import (
@@ -166,7 +167,7 @@ def _product(first: AbstractStateSpace, second: AbstractStateSpace) -> AbstractS
     return ProductSpace(first, second)
 
 
-def periodic_shares(lengthscale: Any, harmonics: int) -> jax.Array:
+def periodic_shares(lengthscale: Any, harmonics: int) -> Float[Array, " h"]:
     r"""Shares of the variance that the harmonics $0, 1, \dots$ of a `Periodic` kernel have.
 
     $e^{-z} I_0(z)$ and $2 e^{-z} I_j(z)$ with $z = \ell^{-2}$. Ratios of neighbours come from the

@@ -10,6 +10,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 NO_NUMBERS = "mMOSUc"  # kinds of types: dates, durations, objects, text, complex numbers
 LEAST_DIGITS = 64  # of rounding errors of the latest time that an average step must have
@@ -28,9 +29,9 @@ class Times(NamedTuple):
     """
 
     origin: float
-    before: jax.Array
-    steps: jax.Array
-    order: tuple[jax.Array, jax.Array] | None
+    before: Float[Array, " n"]
+    steps: Float[Array, " n"]
+    order: tuple[Int[Array, " n"], Int[Array, " n"]] | None
 
 
 def sorted_times(times: Any, name: str = "times") -> Times:
