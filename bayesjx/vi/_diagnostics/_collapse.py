@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
 
 from .._estimator import (
     check_count,
@@ -32,12 +33,12 @@ class LinearCollapse(NamedTuple):
             `r - 1` is the supremum of those with at least `r` in use.
     """
 
-    theta: jax.Array
-    decoder: jax.Array
-    encoder: jax.Array
-    posterior_scale: jax.Array
-    collapsed: jax.Array
-    critical_beta: jax.Array
+    theta: Float[Array, " k"]
+    decoder: Float[Array, " k"]
+    encoder: Float[Array, " k"]
+    posterior_scale: Float[Array, " k"]
+    collapsed: Bool[Array, " k"]
+    critical_beta: Float[Array, " k"]
 
 
 class HierarchicalCollapse(NamedTuple):
@@ -54,13 +55,13 @@ class HierarchicalCollapse(NamedTuple):
             use, entry `r - 1`, all else equal.
     """
 
-    theta: jax.Array
-    encoder: jax.Array
-    decoder: jax.Array
-    upper_decoder: jax.Array
-    lower_collapsed: jax.Array
-    collapsed: jax.Array
-    critical_beta2: jax.Array
+    theta: Float[Array, " k"]
+    encoder: Float[Array, " k"]
+    decoder: Float[Array, " k"]
+    upper_decoder: Float[Array, " k"]
+    lower_collapsed: Bool[Array, " k"]
+    collapsed: Bool[Array, " k"]
+    critical_beta2: Float[Array, " k"]
 
 
 def linear_vae_collapse(

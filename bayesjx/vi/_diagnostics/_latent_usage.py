@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import random
 from jax.scipy.special import logsumexp
+from jaxtyping import Array, Bool, Float, Int
 from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.distributions.kl import kl_divergence
@@ -45,15 +46,15 @@ class LatentUsage(NamedTuple):
             cannot exceed $\log n$ of the $n$ data points given.
     """
 
-    variance: jax.Array
-    kl: jax.Array
-    collapse_rate: jax.Array
-    active: jax.Array
-    collapsed: jax.Array
-    mutual_information: jax.Array
+    variance: Float[Array, " k"]
+    kl: Float[Array, " k"]
+    collapse_rate: Float[Array, " k"]
+    active: Bool[Array, " k"]
+    collapsed: Bool[Array, " k"]
+    mutual_information: Float[Array, ""]
 
     @property
-    def num_active(self) -> jax.Array:
+    def num_active(self) -> Int[Array, ""]:
         """How many dimensions are active."""
         return jnp.sum(self.active)
 
@@ -71,7 +72,7 @@ class LatentUsage(NamedTuple):
         return f"{text}\n{summary}, mutual information {self.mutual_information:.3f} nats"
 
 
-def active_units(means: jax.Array, threshold: float = 0.01) -> jax.Array:
+def active_units(means: jax.Array, threshold: float = 0.01) -> Int[Array, ""]:
     r"""The number of latent dimensions whose posterior mean varies with the data.
 
     Args:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Float, Int
 
 from ..._core import check_key
 from ._cost import (
@@ -54,7 +55,7 @@ class DrawKey(NamedTuple):
     """
 
     key: jax.Array
-    index: jax.Array
+    index: Int[Array, ""]
 
     def site(self, name: str) -> jax.Array:
         """Key of a site."""
@@ -78,7 +79,7 @@ class BiasedGradientWarning(UserWarning):
 class ScoreRecord(eqx.Module):
     """A score site reduced to what its surrogate term needs."""
 
-    log_prob: jax.Array  # over the site's plates
+    log_prob: Float[Array, ...]  # over the site's plates
     strategy: AbstractScore
     address: str = eqx.field(static=True)
     frames: Frames = eqx.field(static=True)

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Num
 from numpyro.primitives import CondIndepStackFrame as Frame
 
 Frames = frozenset[Frame]
@@ -35,7 +36,7 @@ class Term(eqx.Module):
             the others that it is summed with, as JAX's weakly typed arrays do.
     """
 
-    value: jax.Array
+    value: Num[Array, ...]
     signals: dict[Frame, jax.Array] = eqx.field(default_factory=dict)
     frames: Frames = eqx.field(static=True, default=frozenset())
     label: str = eqx.field(static=True, default="")
@@ -108,7 +109,7 @@ class Cost(eqx.Module):
         return self * (1.0 / weight)
 
     @property
-    def total(self) -> jax.Array:
+    def total(self) -> Num[Array, ""]:
         """The scalar sum, safe to use in any expression."""
         return sum_all(term.value for term in self.terms)
 
@@ -149,7 +150,7 @@ class Cost(eqx.Module):
             self.records,
         )
 
-    def by_site(self) -> dict[str, jax.Array]:
+    def by_site(self) -> dict[str, Num[Array, ""]]:
         """The sum of each label's terms, for printing and for finding a non-finite one."""
         sums: dict[str, jax.Array] = {}
         for term in self.terms:
@@ -207,7 +208,7 @@ def one_dtype(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     )
 
 
-def reduce_to(value: jax.Array, keep: Iterable[Frame]) -> jax.Array:
+def reduce_to(value: jax.Array, keep: Iterable[Frame]) -> Num[Array, ...]:
     """Sums `value` over every axis that is not the axis of a plate in `keep`.
 
     Axes that belong to no plate at all, such as the time axis of a scan, are summed too; plates

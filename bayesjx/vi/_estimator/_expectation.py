@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Float
 from numpyro.distributions.distribution import validation_enabled
 
 from ._context import (
@@ -92,7 +93,7 @@ class Expectation(eqx.Module):
         states: dict[str, jax.Array] | None,
         *args: Any,
         **kwargs: Any,
-    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    ) -> tuple[Float[Array, ""], tuple[Any, dict[str, jax.Array]]]:
         """Like `surrogate`, for loops that keep the states of moving-average baselines.
 
         Args:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float
 
 
-def log_sum(log_weights: jax.Array, axis: int | None = None, keepdims: bool = False) -> jax.Array:
+def log_sum(
+    log_weights: Float[Array, ...], axis: int | None = None, keepdims: bool = False
+) -> Float[Array, ...]:
     """Log of the sum of weights: −inf if all are zero, inf if one is infinite.
 
     In both cases the gradient is zero.
@@ -19,12 +22,12 @@ def log_sum(log_weights: jax.Array, axis: int | None = None, keepdims: bool = Fa
     return total if keepdims else jnp.squeeze(total, axis=axis)
 
 
-def log_mean(log_weights: jax.Array) -> jax.Array:
+def log_mean(log_weights: Float[Array, ...]) -> Float[Array, ""]:
     """Log of the mean weight of a vector; see `log_sum`."""
     return log_sum(log_weights) - jnp.log(jnp.asarray(log_weights.size, log_weights.dtype))
 
 
-def shares(log_weights: jax.Array) -> jax.Array:
+def shares(log_weights: Float[Array, " n"]) -> Float[Array, " n"]:
     """Normalised weights of a vector, all zero if all weights are; no gradient flows through."""
     log_weights = jax.lax.stop_gradient(log_weights)
     top = jnp.max(log_weights)
@@ -34,11 +37,11 @@ def shares(log_weights: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(top), at_top, usual)
 
 
-def weighted_sum(shares: jax.Array, values: jax.Array) -> jax.Array:
+def weighted_sum(shares: Float[Array, ...], values: Float[Array, ...]) -> Float[Array, ""]:
     """Sum of shares times values, in which nothing comes from a share of zero."""
     return jnp.sum(shares * jnp.where(shares == 0, 0.0, values))
 
 
-def drawable(log_weights: jax.Array) -> jax.Array:
+def drawable(log_weights: Float[Array, ...]) -> Float[Array, ...]:
     """Log weights that can be sampled from: even ones if all weights are zero."""
     return jnp.where(jnp.all(log_weights == -jnp.inf), 0.0, log_weights)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Int
 
 
 class ProxScaleState(NamedTuple):
     """State of `prox_scale`: the number of steps so far."""
 
-    count: jax.Array
+    count: Int[Array, ""]
 
 
 def prox_scale(

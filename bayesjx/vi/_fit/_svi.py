@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float
 from numpyro.handlers import substitute
 
 from .._estimator import (
@@ -63,7 +64,7 @@ class SVILoss:
         guide: Callable[..., Any],
         *args: Any,
         **kwargs: Any,
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         """The loss that `SVI` differentiates: minus the surrogate of a bound, a scalar.
 
         Args:

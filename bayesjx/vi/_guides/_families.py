@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jaxtyping import Array, Num
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import LowerCholeskyAffine
@@ -199,7 +200,7 @@ class GaussianGuide(ContinuousGuide):
             tril = posterior.scale_tril
         return LowerCholeskyAffine(posterior.mean, tril)
 
-    def median(self, params: dict[str, Any]) -> dict[str, jax.Array]:
+    def median(self, params: dict[str, Any]) -> dict[str, Num[Array, ...]]:
         """The median of each latent site (of its coordinates, for sites with a vector support).
 
         Args:
@@ -207,7 +208,7 @@ class GaussianGuide(ContinuousGuide):
         """
         return self._unpack_and_constrain(self.get_posterior(params).mean, params)
 
-    def quantiles(self, params: dict[str, Any], quantiles: Any) -> dict[str, jax.Array]:
+    def quantiles(self, params: dict[str, Any], quantiles: Any) -> dict[str, Num[Array, ...]]:
         """Quantiles of each latent site, with a leading axis for several.
 
         Args:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array, Bool, Float, Int
 
 from ..._core import each
 from ...distributions import SubspaceNormal
@@ -38,12 +39,12 @@ class PathfinderResult(NamedTuple):
     """
 
     normal: SubspaceNormal
-    bound: jax.Array
-    bounds: jax.Array
+    bound: Float[Array, ""]
+    bounds: Float[Array, " num_paths"]
     normals: SubspaceNormal
-    log_densities: jax.Array
-    num_steps: jax.Array
-    converged: jax.Array
+    log_densities: Float[Array, " num_paths"]
+    num_steps: Int[Array, " num_paths"]
+    converged: Bool[Array, " num_paths"]
 
 
 class _Path(NamedTuple):
@@ -62,7 +63,7 @@ class PathfinderWarning(UserWarning):
 def pathfinder(
     key: jax.Array,
     log_density: Callable[[jax.Array], jax.Array],
-    starts: jax.Array,
+    starts: Float[Array, "num_paths d"],
     *,
     num_samples: int = 200,
     max_steps: int = 100,

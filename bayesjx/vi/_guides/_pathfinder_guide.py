@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from jax import random
+from jaxtyping import Array, Float, Num
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import not_jax_tracer as is_concrete
@@ -153,7 +154,7 @@ class PathfinderGuide(ContinuousGuide):
         """
         return self._get_posterior()
 
-    def median(self, params: dict[str, Any] | None = None) -> dict[str, jax.Array]:
+    def median(self, params: dict[str, Any] | None = None) -> dict[str, Num[Array, ...]]:
         """The median of each latent site.
 
         Args:
@@ -163,7 +164,7 @@ class PathfinderGuide(ContinuousGuide):
 
     def resample(
         self, key: jax.Array, num_draws: int, *args: Any, **kwargs: Any
-    ) -> tuple[dict[str, jax.Array], jax.Array]:
+    ) -> tuple[dict[str, Num[Array, "num_draws ..."]], Float[Array, ""]]:
         """Draws from all paths, resampled by Pareto-smoothed importance weights.
 
         Closer to the posterior than `sample_posterior`, which draws from the best path.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jaxtyping import Array, Float, Int
 from numpyro import handlers
 
 from .._estimator import (
@@ -55,8 +56,8 @@ class Particle(NamedTuple):
     """
 
     values: Values
-    log_weight: jax.Array
-    log_joint: jax.Array
+    log_weight: Float[Array, ...]
+    log_joint: Float[Array, ...]
 
 
 class Target(NamedTuple):
@@ -85,7 +86,7 @@ class Target(NamedTuple):
         """Log of the unnormalised density at values of all free sites."""
         return log_density(self.conditioned, values, *self.args, **self.kwargs)
 
-    def log_joint(self, values: Values) -> jax.Array:
+    def log_joint(self, values: Values) -> Float[Array, ""]:
         """`density` as a scalar."""
         return self.density(values).total
 
@@ -106,7 +107,7 @@ class Target(NamedTuple):
 
     def weigh(
         self, values: Values, density: Cost, proposal: Callable[..., Any] | None
-    ) -> jax.Array:
+    ) -> Float[Array, ""]:
         """Log importance weight of given values with a known `density`, scalar."""
         if proposal is None:
             return _observed(density, values)
@@ -142,11 +143,11 @@ class AbstractEvidenceEstimator(eqx.Module):
     """
 
     @abc.abstractmethod
-    def log_evidence(self, target: Target) -> jax.Array:
+    def log_evidence(self, target: Target) -> Float[Array, ""]:
         r"""Log of an estimate with $E[\hat Z] = Z$, scalar."""
 
     @abc.abstractmethod
-    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> Float[Array, ""]:
         r"""Log of an estimate that keeps `values` among its particles, scalar.
 
         If `values` is a draw from the normalised target, then $E[1/\hat Z] = 1/Z$.
@@ -159,7 +160,7 @@ class AbstractEvidenceEstimator(eqx.Module):
         """
 
     @abc.abstractmethod
-    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+    def resample(self, target: Target) -> tuple[Values, Float[Array, ""], Float[Array, ""]]:
         r"""A draw that approximates the normalised target.
 
         Returns:
@@ -179,17 +180,17 @@ class SIR(AbstractEvidenceEstimator):
         check_programs(True, proposal=self.proposal)
         check_strategy("index_strategy", self.index_strategy)
 
-    def log_evidence(self, target: Target) -> jax.Array:
+    def log_evidence(self, target: Target) -> Float[Array, ""]:
         return log_mean(self._draw(target, self.num_particles).log_weight)
 
-    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> Float[Array, ""]:
         weights = target.weigh(values, density, self.proposal)[None]
         if self.num_particles > 1:
             others = self._draw(target, self.num_particles - 1)
             weights = jnp.concatenate([weights, others.log_weight])
         return log_mean(weights)
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+    def resample(self, target: Target) -> tuple[Values, Float[Array, ""], Float[Array, ""]]:
         drawn = self._draw(target, self.num_particles)
         log_evidence = log_mean(drawn.log_weight)
         if self.num_particles == 1:
@@ -211,16 +212,16 @@ class Exact(AbstractEvidenceEstimator):
     def __check_init__(self):
         check_strategy("index_strategy", self.index_strategy)
 
-    def log_evidence(self, target: Target) -> jax.Array:
+    def log_evidence(self, target: Target) -> Float[Array, ""]:
         return log_sum(self._all(target).log_weight)
 
-    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> Float[Array, ""]:
         points = self._all(target)
         same = [point == values[name] for name, point in points.values.items()]
         here = jnp.all(jnp.stack(same), axis=0) if same else jnp.ones((1,), bool)
         return log_sum(jnp.where(here, density.total, points.log_weight))
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+    def resample(self, target: Target) -> tuple[Values, Float[Array, ""], Float[Array, ""]]:
         points = self._all(target)
         index = choose(points.log_weight, self.index_strategy)
         return *_pick(points, index), log_sum(points.log_weight)
@@ -301,7 +302,7 @@ def _or_reinforce(strategy: AbstractStrategy | None) -> AbstractStrategy:
     return Reinforce() if strategy is None else strategy
 
 
-def choose(log_weights: jax.Array, strategy: AbstractStrategy) -> jax.Array:
+def choose(log_weights: Float[Array, " n"], strategy: AbstractStrategy) -> Int[Array, ...]:
     """An index drawn in proportion to the weights, a site of the running objective.
 
     All-impossible weights choose uniformly: the estimate of the evidence is then zero anyway.

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpyro
 from jax import random
+from jaxtyping import Array, Float, Num
 from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.primitives import _PYRO_STACK, Messenger
@@ -103,7 +104,7 @@ class ProgramDistribution(Distribution):
         """Whether the log density is exact, sampled or evaluated."""
         return isinstance(self.algorithm, Exact)
 
-    def unpack(self, value: jax.Array) -> Values:
+    def unpack(self, value: Num[Array, ...]) -> Values:
         """The value of each site, from a value of the distribution (leading axes allowed)."""
         lead = value.shape[: value.ndim - self.event_dim]
         if len(self.names) == 1:
@@ -116,7 +117,7 @@ class ProgramDistribution(Distribution):
             start += size
         return parts
 
-    def pack(self, values: Values) -> jax.Array:
+    def pack(self, values: Values) -> Num[Array, ...]:
         """The inverse of `unpack`, without leading axes."""
         if len(self.names) == 1:
             return jnp.asarray(values[self.names[0]])
@@ -125,12 +126,12 @@ class ProgramDistribution(Distribution):
         dtype = jnp.result_type(*floating) if floating else jnp.result_type(float)
         return jnp.concatenate([part.astype(dtype) for part in parts])
 
-    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+    def sample(self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()) -> Num[Array, ...]:
         return self.sample_with_intermediates(key, sample_shape)[0]
 
     def sample_with_intermediates(
         self, key: jax.Array | None, sample_shape: tuple[int, ...] = ()
-    ) -> tuple[jax.Array, list[jax.Array]]:
+    ) -> tuple[Num[Array, ...], list[Float[Array, ...]]]:
         """A draw and, in a list, the log density estimate that belongs to it."""
         count = math.prod(sample_shape)
         lanes = jnp.zeros((count,)) if sample_shape else None
@@ -140,7 +141,7 @@ class ProgramDistribution(Distribution):
             [log_prob.reshape(sample_shape)],
         )
 
-    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> jax.Array:
+    def log_prob(self, value: Any, intermediates: list[Any] | None = None) -> Float[Array, ...]:
         """Estimate of the log density: the one made while sampling if it is handed in, else one
         from below, with the distribution's own key where no objective is running."""
         if intermediates:

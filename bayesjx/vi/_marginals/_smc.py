@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
@@ -60,13 +61,13 @@ class SMC(AbstractEvidenceEstimator):
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")
 
-    def log_evidence(self, target: Target) -> jax.Array:
+    def log_evidence(self, target: Target) -> Float[Array, ""]:
         return self._run(target, None)[1]
 
-    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> jax.Array:
+    def log_evidence_given(self, target: Target, values: Values, density: Cost) -> Float[Array, ""]:
         return self._run(target, values)[1]
 
-    def resample(self, target: Target) -> tuple[Values, jax.Array, jax.Array]:
+    def resample(self, target: Target) -> tuple[Values, Float[Array, ""], Float[Array, ""]]:
         values, log_evidence = self._run(target, None)
         return values, target.log_joint(values), log_evidence
 

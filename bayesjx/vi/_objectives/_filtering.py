@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array, Float
 from numpyro.primitives import Messenger
 
 from .._estimator import (
@@ -45,9 +46,9 @@ class FilterStep(NamedTuple):
         index_score: log probability of the resampled indices.
     """
 
-    log_evidence: jax.Array
-    site_score: jax.Array
-    index_score: jax.Array
+    log_evidence: Float[Array, ...]
+    site_score: Float[Array, ...]
+    index_score: Float[Array, ...]
 
 
 def fivo(
