@@ -19,7 +19,7 @@ class Algorithm(NamedTuple):
             It is evaluated at the state that the step started from.
         diagnose: `diagnose(key, state, *batch) -> str`, or None. Called on the host, once
             and outside `jit`, when a step has made something not finite; the arguments are
-            those of that step. It says which site went bad first.
+            those of that step. It names the first site that is not finite.
     """
 
     init: Callable

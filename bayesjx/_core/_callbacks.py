@@ -63,7 +63,7 @@ def stop_when_flat(window: int = 200, rtol: float = 1e-4) -> Callable[[CallbackI
         rtol: relative change below which the objective counts as flat.
     Returns:
         A callback without memory of its own, so that a resumed fit stops where an
-        uninterrupted one does. It is asked once per chunk.
+        uninterrupted one does. It is called once per chunk.
     Raises:
         ValueError: `window` is below 2 or `rtol` negative; in use, when the `Info` has no
             field `objective`.

@@ -190,13 +190,13 @@ def check_leaves(saved: list[dict], like: Any, path: Any, root: str = "state") -
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide what a program computes."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "jax": jax.__version__}
+    versions = {"python": ".".join(map(str, sys.version_info[:3])), "jax": jax.__version__}
     for name in ("bayesjx", "equinox", "numpyro", "optax"):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+            versions[name] = "unknown"
+    return versions
 
 
 def leaf_bytes(x: Any) -> memoryview:

@@ -122,10 +122,10 @@ def _step(
     def value(free: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         params = eqx.combine(from_real(free), fixed)
         if has_natural:
-            found, objective, natural = loss(key, params, state.natural, *batch)
-            return _scalar(found), (objective, natural)
-        found = _scalar(loss(key, params, *batch))
-        return (-found if maximise else found), (found, None)
+            total, objective, natural = loss(key, params, state.natural, *batch)
+            return _scalar(total), (objective, natural)
+        total = _scalar(loss(key, params, *batch))
+        return (-total if maximise else total), (total, None)
 
     if update is None:
         objective, natural = value(state.params)[1]
@@ -141,7 +141,7 @@ def _step(
     return GradientState(params, opt_state, natural, mean), info
 
 
-def _scalar(found: Any) -> Any:
-    if jnp.shape(found) != ():
-        raise ValueError(f"the loss must be a scalar, got shape {jnp.shape(found)}")
-    return found
+def _scalar(value: Any) -> Any:
+    if jnp.shape(value) != ():
+        raise ValueError(f"the loss must be a scalar, got shape {jnp.shape(value)}")
+    return value

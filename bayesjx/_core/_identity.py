@@ -91,8 +91,8 @@ class Identity:
             if identity is not None:
                 forget(identity)
 
-        found = (same.ref() for same in self.objects)
-        self._watches = [weakref.ref(value, gone) for value in found if value is not None]
+        values = (same.ref() for same in self.objects)
+        self._watches = [weakref.ref(value, gone) for value in values if value is not None]
 
 
 _CACHES: list[WeakCache] = []
@@ -207,8 +207,8 @@ def _parts_of_function(function: types.FunctionType) -> tuple[Any, ...] | None:
 
 def _same(value: Any, objects: list[_Same]) -> Any:
     try:
-        found = _Same(value)
+        same = _Same(value)
     except TypeError:  # it cannot be told from others: equal to nothing
         return object()
-    objects.append(found)
-    return found
+    objects.append(same)
+    return same

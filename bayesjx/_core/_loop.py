@@ -30,7 +30,7 @@ class Loop:
         told: number of steps done when the callback was last called.
         seconds: spent on steps.
         compile_seconds: spent on tracing and compiling.
-        failure: message about the step that went bad, or None.
+        failure: message about the step that made something infinite or NaN, or None.
         arguments: of the step, at the start.
     """
 
@@ -93,7 +93,7 @@ class Loop:
             self.compile_seconds += time.perf_counter() - started
 
     def advance(self, count: int) -> float:
-        """Do `count` steps in one dispatch, or find the one among them that goes bad.
+        """Do `count` steps in one dispatch, or find the first that is not finite.
 
         Returns:
             The seconds that it took.
@@ -166,5 +166,5 @@ class Loop:
 
 
 def _put_like(x: Any, old: jax.Array) -> jax.Array:
-    spread = len(old.sharding.device_set) > 1
-    return jax.device_put(x, old.sharding) if spread else jnp.asarray(x)
+    on_several = len(old.sharding.device_set) > 1
+    return jax.device_put(x, old.sharding) if on_several else jnp.asarray(x)

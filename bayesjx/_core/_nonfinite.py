@@ -40,7 +40,7 @@ def _finite_leaves(leaves: list) -> list:
 
 
 class BadStep(NamedTuple):
-    """The step that went bad, and what there was just before and after it."""
+    """The first step that made something infinite or NaN, with the states before and after it."""
 
     step: int
     state: Any  # before the step: the last good one
@@ -51,7 +51,7 @@ class BadStep(NamedTuple):
 def find_bad_step(
     run: Callable[[int, int, Any], tuple], first: int, count: int, state: Any
 ) -> BadStep:
-    """Bisect steps `first` to `first + count - 1`, of which some went bad.
+    """Bisect steps `first` to `first + count - 1`, of which some are not finite.
 
     Repeats at most `count` steps in all, in the very program that ran them, so the numbers
     are the same.
@@ -75,7 +75,7 @@ def find_bad_step(
 
 
 def describe_bad_step(bad: BadStep, watch: Watch, diagnosis: str | None) -> str:
-    """Message of several lines: the step, what went bad in it, and what to try."""
+    """Message of several lines: the step, what is not finite after it, and what to try."""
     objective = getattr(bad.info, "objective", None)
     names = _bad_leaves(bad.new_state, watch)
     what = []
@@ -102,7 +102,7 @@ def describe_bad_step(bad: BadStep, watch: Watch, diagnosis: str | None) -> str:
 
 def _bad_leaves(state: Any, watch: Watch) -> list[str]:
     """Name and content of each watched leaf that is not finite, in the order of the state."""
-    found = []
+    descriptions = []
     leaves = jax.tree_util.tree_leaves_with_path(state)
     for (path, x), watched in zip(leaves, watch.leaves, strict=True):
         if not watched or jnp.all(jnp.isfinite(x)):
@@ -110,5 +110,5 @@ def _bad_leaves(state: Any, watch: Watch) -> list[str]:
         x = np.asarray(x)
         bad = x[~np.isfinite(x)]
         count = f" in {bad.size} of {x.size} entries" if x.size > 1 else ""
-        found.append(f"{path_name(path)} {bad.flat[0]}{count}")
-    return found
+        descriptions.append(f"{path_name(path)} {bad.flat[0]}{count}")
+    return descriptions

@@ -212,8 +212,8 @@ def _mapped(tree: Any, function: Any) -> Any:
 def _constraint(tree: Any, path: Any) -> Any:
     """That of the innermost module field on the way to a leaf; None if it has none."""
     fields = list(_fields(tree, path))
-    found = fields[-1][0].get("constraint") if fields else None
-    return None if found is constraints.real else found
+    constraint = fields[-1][0].get("constraint") if fields else None
+    return None if constraint is constraints.real else constraint
 
 
 def _is_known(metadata: Any, value: Any) -> bool:

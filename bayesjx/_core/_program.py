@@ -169,7 +169,7 @@ class Program:
         )
         stacked = [jax.ShapeDtypeStruct((self.capacity, *x.shape), x.dtype) for x in batch]
         shardings = None
-        if any(map(is_spread, (arguments.key, *own, *state, *data))):
+        if any(map(is_sharded, (arguments.key, *own, *state, *data))):
             shardings = ([x.sharding for x in state], None, None, None)
         zero = np.int32(0)
         lowered = jax.jit(_make_run(self), out_shardings=shardings).lower(
@@ -206,21 +206,21 @@ def get_program(arguments: Arguments, capacity: int, thin: int, watch: Watch) ->
 
 
 def place(*trees: Any) -> tuple[Any, ...]:
-    """Copy what lies on one device to all of them, if something is spread over a mesh."""
+    """Copy what lies on one device to all of them, if something is sharded over a mesh."""
     leaves = jax.tree.leaves(trees)
-    meshes = [x.sharding.mesh for x in leaves if is_spread(x) and hasattr(x.sharding, "mesh")]
+    meshes = [x.sharding.mesh for x in leaves if is_sharded(x) and hasattr(x.sharding, "mesh")]
     if not meshes:
         return trees
     everywhere = NamedSharding(meshes[0], PartitionSpec())
 
     def move(x):
-        return x if is_spread(x) else jax.device_put(x, everywhere)
+        return x if is_sharded(x) else jax.device_put(x, everywhere)
 
     return jax.tree.map(move, trees)
 
 
-def is_spread(x: Any) -> bool:
-    """Whether an array lies on several devices."""
+def is_sharded(x: Any) -> bool:
+    """Whether an array is on several devices."""
     return len(x.sharding.device_set) > 1
 
 
@@ -236,12 +236,12 @@ def _make_run(program: Program) -> Callable:
             state, rows, kept = carry
             now = jax.random.fold_in(key, first + i)
             batch = [_row(x, i) for x in batches]
-            found = jax.core.eval_jaxpr(step, constants, now, *own, *state, *data, *batch)
-            new, found = found[: len(state)], found[len(state) :]
+            outputs = jax.core.eval_jaxpr(step, constants, now, *own, *state, *data, *batch)
+            new, outputs = outputs[: len(state)], outputs[len(state) :]
             new = [x.astype(old.dtype) for x, old in zip(new, state, strict=True)]
-            rows = _written(rows, i, found[: len(rows)])
+            rows = _written(rows, i, outputs[: len(rows)])
             block = (first + i) // thin - first // thin
-            return new, rows, _written(kept, block, found[len(rows) :])
+            return new, rows, _written(kept, block, outputs[len(rows) :])
 
         rows = [jnp.zeros((capacity, *x.shape), x.dtype) for x in like]
         kept = [jnp.zeros((blocks, *x.shape), x.dtype) for x in kept_like]

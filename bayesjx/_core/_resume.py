@@ -25,7 +25,7 @@ from bayesjx._core._checkpoint import (
 )
 from bayesjx._core._lock import FileLock
 from bayesjx._core._loop import Loop
-from bayesjx._core._program import is_spread
+from bayesjx._core._program import is_sharded
 from bayesjx._core._tree import is_array, is_key, path_name, shape_text
 
 
@@ -259,7 +259,7 @@ def _typed(key: Any) -> Any:
 def _fingerprint(loop: Loop) -> str:
     """Fingerprint of the step, whether its key is raw or typed and wherever its data lie."""
     arguments, program = loop.arguments, loop.program
-    moved = any(map(is_spread, (*arguments.fixed(), *jax.tree.leaves(arguments.state))))
+    moved = any(map(is_sharded, (*arguments.fixed(), *jax.tree.leaves(arguments.state))))
     if not is_key(loop.key) or moved:
         try:
             return program_fingerprint(arguments.trace(_typed(loop.key), shapes=True).jaxpr)
@@ -272,15 +272,15 @@ def _fingerprint(loop: Loop) -> str:
 
 
 def _layout(loop: Loop) -> str:
-    """Where the arrays lie, as text."""
-    spread = [
+    """Devices and shardings of the arrays, as text."""
+    sharded = [
         f"{path_name(path, root)} by {getattr(x.sharding, 'spec', x.sharding)}"
         for tree, root in ((loop.position.state, "state"), (loop.data, "data"))
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
-        if is_spread(x) and not x.sharding.is_fully_replicated
+        if is_sharded(x) and not x.sharding.is_fully_replicated
     ]
     count = len(loop.key.devices())
-    return f"{count} devices ({', '.join(spread)})" if count > 1 else "one device"
+    return f"{count} devices ({', '.join(sharded)})" if count > 1 else "one device"
 
 
 def _contents(tree: Any, root: str) -> list[list[str]]:

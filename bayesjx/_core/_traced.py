@@ -54,8 +54,8 @@ class TracedFunction(eqx.Module):
 
     def __call__(self, *args: Any) -> Any:
         flat = jax.tree.leaves(args)
-        found = jax.core.eval_jaxpr(self.jaxpr, self.constants, *flat)
-        return jax.tree.unflatten(self.structure, found)
+        outputs = jax.core.eval_jaxpr(self.jaxpr, self.constants, *flat)
+        return jax.tree.unflatten(self.structure, outputs)
 
 
 def traced(function: Callable[..., Any], *args: Any, source: Any = None) -> TracedFunction:

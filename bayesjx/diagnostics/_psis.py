@@ -53,8 +53,8 @@ def psis(log_weights: jax.Array, relative_efficiency: float = 1.0) -> PSIS:
     - the whole tail (or everything) has one weight: `k_hat` -inf, nothing to smooth.
 
     Ties at the cutoff of the tail, of rounded weights or repeated draws, would all be excesses of
-    exactly zero, which no Pareto law has: they make the fit depend on how many of them the tail
-    happens to hold, and its first quartile 0 if there are many. The tail is then what lies strictly
+    exactly zero, which no Pareto distribution has: they make the fit depend on how many of them
+    the tail happens to hold, and its first quartile 0 if there are many. The tail is then what lies strictly
     above them, and the cutoff halfway to its smallest weight, as for a histogram: `k_hat` of
     weights rounded to 0.1 in the logarithm is that of the weights themselves, to its own noise.
     ArviZ (arviz-stats 0.8) and R's loo keep the zeros; without ties the results agree.
@@ -159,7 +159,7 @@ def _smooth(log_weights: jax.Array, tail: int) -> tuple[jax.Array, jax.Array]:
 def _fit_pareto(
     excess: jax.Array, used: jax.Array, number: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Shape and scale of a generalised Pareto law: posterior means on a grid.
+    """Shape and scale of a generalised Pareto distribution: posterior means on a grid.
 
     Args:
         excess: positive, ascending; entries that are not used come first.

@@ -45,15 +45,15 @@ class _Beta:
 
 
 class Beta(_Beta, dist.Beta):
-    __doc__ = _Beta.__doc__
+    """`Beta` with the right derivatives at 0 and 1, where NumPyro has none in any parameter."""
 
 
 class BetaProportion(_Beta, dist.BetaProportion):
-    __doc__ = _Beta.__doc__
+    """`BetaProportion` with the right derivatives at 0 and 1, as `Beta` has them."""
 
 
 class Dirichlet(dist.Dirichlet):
-    """With a density, not NaN, where an element is 0 and its concentration 1."""
+    """`Dirichlet` with a density, not NaN, where an element is 0 and its concentration 1."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -63,7 +63,7 @@ class Dirichlet(dist.Dirichlet):
 
 
 class Kumaraswamy(dist.Kumaraswamy):
-    """With finite derivatives at 0 where the density is."""
+    """`Kumaraswamy` with finite derivatives at 0 where the density is."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -90,14 +90,14 @@ def _laplace_cdf_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]
 
 
 class Laplace(dist.Laplace):
-    """With the right derivative of the distribution function at the mode."""
+    """`Laplace` with the right derivative of the distribution function at the mode."""
 
     def cdf(self, value: Any) -> jax.Array:
         return _laplace_cdf((jnp.asarray(value) - self.loc) / self.scale)
 
 
 class AsymmetricLaplace(dist.AsymmetricLaplace):
-    """With the right derivative of the distribution function at the mode."""
+    """`AsymmetricLaplace` with the right derivative of the distribution function at the mode."""
 
     def cdf(self, value: Any) -> jax.Array:
         z = jnp.asarray(value) - self.loc
@@ -109,7 +109,7 @@ class AsymmetricLaplace(dist.AsymmetricLaplace):
 
 
 class StudentT(dist.StudentT):
-    """With the right derivative, not NaN, of the distribution function at the mode.
+    """`StudentT` with the right derivative, not NaN, of the distribution function at the mode.
 
     Densities truncated there, as the half-Student prior of scales, have it in their constant. Many
     degrees of freedom, near the normal distribution, keep their digits.
@@ -177,7 +177,7 @@ def _log_sinhc(z: jax.Array) -> jax.Array:
 
 
 class SineBivariateVonMises(dist.SineBivariateVonMises):
-    """With the right second derivative, not NaN, at a correlation of 0."""
+    """`SineBivariateVonMises` with the right second derivative, not NaN, at a correlation of 0."""
 
     @lazy_property
     def norm_const(self) -> jax.Array:

@@ -58,7 +58,7 @@ def _bernoulli_log_prob_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax
 
 
 class BinomialLogits(dist.BinomialLogits):
-    """With the right derivatives at logits of exactly zero, as `BernoulliLogits`."""
+    """`BinomialLogits` with the right derivatives at logits of exactly zero."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -90,7 +90,7 @@ def _log_odds_apart(probs: Any, wins: Any, losses: Any) -> jax.Array:
 
 
 class BernoulliProbs(dist.BernoulliProbs):
-    """With the right derivatives at probabilities of 0 and 1 that were right."""
+    """`BernoulliProbs` with the right derivatives at probabilities of 0 and 1 that were right."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -99,7 +99,7 @@ class BernoulliProbs(dist.BernoulliProbs):
 
 
 class BinomialProbs(dist.BinomialProbs):
-    """With the right derivatives at probabilities of 0 and 1 that were right."""
+    """`BinomialProbs` with the right derivatives at probabilities of 0 and 1 that were right."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -116,7 +116,7 @@ def _xlogy(x: Any, y: Any) -> jax.Array:
 
 
 class Poisson(dist.Poisson):
-    """With the right derivative, -1, where the rate and the count are 0."""
+    """`Poisson` with the right derivative, -1, where the rate and the count are 0."""
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         if self.is_sparse:
@@ -131,7 +131,7 @@ class Poisson(dist.Poisson):
 
 
 class MultinomialProbs(dist.MultinomialProbs):
-    """With finite derivatives where an event of probability 0 was not seen."""
+    """`MultinomialProbs` with finite derivatives where an event of probability 0 was not seen."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -141,7 +141,7 @@ class MultinomialProbs(dist.MultinomialProbs):
 
 
 class GeometricProbs(dist.GeometricProbs):
-    """With a density of 1, where NumPyro says 0, of no failures if success is certain."""
+    """`GeometricProbs` with density 1, in place of 0, of no failures where success is certain."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -162,7 +162,7 @@ def _betaln(a: Any, b: Any) -> jax.Array:
 
 
 class BetaBinomial(dist.BetaBinomial):
-    """With the right second derivatives at equal concentrations."""
+    """`BetaBinomial` with the right second derivatives at equal concentrations."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -173,7 +173,7 @@ class BetaBinomial(dist.BetaBinomial):
 
 
 class BetaNegativeBinomial(dist.BetaNegativeBinomial):
-    """With the right second derivatives at equal concentrations."""
+    """`BetaNegativeBinomial` with the right second derivatives at equal concentrations."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -188,7 +188,7 @@ def _log_choices(concentration: Any, value: Any) -> jax.Array:
 
 
 class _GammaPoisson:
-    """With the right second derivatives where the concentration is the count plus one.
+    """With the right second derivatives at a concentration of the count plus one.
 
     Large concentrations, near the Poisson distribution, keep their digits.
     """
@@ -203,15 +203,18 @@ class _GammaPoisson:
 
 
 class GammaPoisson(_GammaPoisson, dist.GammaPoisson):
-    __doc__ = _GammaPoisson.__doc__
+    """`GammaPoisson` with the right second derivatives at a concentration of the count plus one.
+
+    Large concentrations, near the Poisson distribution, keep their digits.
+    """
 
 
 class NegativeBinomial2(_GammaPoisson, dist.NegativeBinomial2):
-    __doc__ = _GammaPoisson.__doc__
+    """`NegativeBinomial2` with the density of `GammaPoisson`."""
 
 
 class NegativeBinomialProbs(dist.NegativeBinomialProbs):
-    """With the right derivatives also at a probability of 0, whose rate is infinite."""
+    """`NegativeBinomialProbs` with the right derivatives at a probability of 0 too."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -257,11 +260,11 @@ def _log_mixed_with_one_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax
 
 
 class ZeroInflatedProbs(_ZeroInflated, dist.ZeroInflatedProbs):
-    __doc__ = _ZeroInflated.__doc__
+    """`ZeroInflatedProbs` with finite derivatives at gates of 0 and 1, and no underflow."""
 
 
 class ZeroInflatedPoisson(_ZeroInflated, dist.ZeroInflatedPoisson):
-    __doc__ = _ZeroInflated.__doc__
+    """`ZeroInflatedPoisson` with finite derivatives at gates of 0 and 1, and no underflow."""
 
 
 class _Hurdle:
@@ -279,19 +282,19 @@ class _Hurdle:
 
 
 class HurdleProbs(_Hurdle, dist.HurdleProbs):
-    __doc__ = _Hurdle.__doc__
+    """`HurdleProbs` with finite derivatives at gates of 0 and 1."""
 
 
 class HurdlePoisson(_Hurdle, dist.HurdlePoisson):
-    __doc__ = _Hurdle.__doc__
+    """`HurdlePoisson` with finite derivatives at gates of 0 and 1."""
 
 
 class HurdleGamma(_Hurdle, dist.HurdleGamma):
-    __doc__ = _Hurdle.__doc__
+    """`HurdleGamma` with finite derivatives at gates of 0 and 1."""
 
 
 class HurdleLogNormal(_Hurdle, dist.HurdleLogNormal):
-    __doc__ = _Hurdle.__doc__
+    """`HurdleLogNormal` with finite derivatives at gates of 0 and 1."""
 
 
 MENDED = (

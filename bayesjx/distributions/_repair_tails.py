@@ -120,7 +120,7 @@ def _log_between(base: Any, low: Any, high: Any) -> jax.Array:
 
 
 class LeftTruncatedDistribution(dist.LeftTruncatedDistribution):
-    """With a constant that is right, and has derivatives, wherever the end is."""
+    """`LeftTruncatedDistribution` with the right constant, and its derivatives, at any end."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -128,7 +128,7 @@ class LeftTruncatedDistribution(dist.LeftTruncatedDistribution):
 
 
 class RightTruncatedDistribution(dist.RightTruncatedDistribution):
-    """With a constant that is right, and has derivatives, wherever the end is."""
+    """`RightTruncatedDistribution` with the right constant, and its derivatives, at any end."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -136,7 +136,7 @@ class RightTruncatedDistribution(dist.RightTruncatedDistribution):
 
 
 class TwoSidedTruncatedDistribution(dist.TwoSidedTruncatedDistribution):
-    """With a constant that is right, and has derivatives, wherever the ends are."""
+    """`TwoSidedTruncatedDistribution` with the right constant, and its derivatives, at any ends."""
 
     @validate_sample
     def log_prob(self, value: Any) -> jax.Array:
@@ -144,7 +144,7 @@ class TwoSidedTruncatedDistribution(dist.TwoSidedTruncatedDistribution):
 
 
 class LeftCensoredDistribution(dist.LeftCensoredDistribution):
-    """With the right probability in the tail, for the usual families."""
+    """`LeftCensoredDistribution` with the right probability in the tail, for the usual families."""
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         if not (isinstance(self.base_dist, _SYMMETRIC) or _knows(_log_cdf, self.base_dist)):
@@ -159,7 +159,7 @@ class LeftCensoredDistribution(dist.LeftCensoredDistribution):
 
 
 class RightCensoredDistribution(dist.RightCensoredDistribution):
-    """With the right probability in the tail, for the usual families.
+    """`RightCensoredDistribution` with the right probability in the tail, for the usual families.
 
     NumPyro's is never below the rounding error, with a score of 0 beyond.
     """
@@ -177,7 +177,7 @@ class RightCensoredDistribution(dist.RightCensoredDistribution):
 
 
 class IntervalCensoredDistribution(dist.IntervalCensoredDistribution):
-    """With the right probabilities in the tails, for symmetric families."""
+    """`IntervalCensoredDistribution` with the right tail probabilities, for symmetric families."""
 
     def log_prob(self, value: Any, intermediates: Any = None) -> jax.Array:
         if not isinstance(self.base_dist, _SYMMETRIC):

@@ -239,6 +239,11 @@ def _tags_of_product(tags: frozenset[object], count: int) -> frozenset[object]:
 
 
 def refuse_tags(owner: str, tags: frozenset[object], bad: set[object], count: int) -> None:
+    """Refuses tags that do not hold for the product where they hold for every factor.
+
+    Raises:
+        ValueError: `tags` holds one of `bad`, and there are several factors.
+    """
     if tags & bad and count > 1:
         raise ValueError(
             f"{owner}: tags must hold for the whole matrix, and {set(tags & bad)} does not if it "

@@ -27,7 +27,7 @@ ALLOWED = (0, 1, 0.5, -1)  # values, one of which most likelihoods allow
 
 @runtime_checkable
 class MarkovPrior(Protocol):
-    """What is asked of a `MarkovGP` here."""
+    """Protocol of priors that `approximate` takes; `MarkovGP` has it."""
 
     space: AbstractStateSpace
     before: Float[Array, " n"]

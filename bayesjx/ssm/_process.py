@@ -1,4 +1,4 @@
-"""What is asked of a process of time, whichever way its matrices are kept.
+"""Densities, moments and draws of processes of time, whichever way matrices are kept.
 
 Each question is one compiled program, which all series of one length share.
 """

@@ -24,7 +24,7 @@ from ._spaces import ScaledSpace
 class SpaceTimePosterior(AbstractPosterior):
     """The posterior of a process of space and time; made by `SpaceTimeGP.condition`.
 
-    `x` stands for a pair of times `(m,)` and locations `(q, p)` or `(q,)`, whose grid is asked for;
+    `x` stands for a pair of times `(m,)` and locations `(q, p)` or `(q,)`, whose grid is meant;
     None in place of one of them, or of both, for those of the observations.
 
     Attributes:

@@ -44,10 +44,10 @@ def exact(split: Any, steps: int, rows: int) -> Fit:
 
     begin = time.perf_counter()
     x, y = _some(split, rows)
-    found = gp.minimise(_evidence, start(x.shape[1]), x, y, max_steps=steps)
-    law = gp.condition(found.params, x, y).predict(split.test_x)
-    noise = float(found.params.noise_var) ** 0.5
-    return _fit(split, law, -float(found.objective), noise, begin, found.params)
+    best = gp.minimise(_evidence, start(x.shape[1]), x, y, max_steps=steps)
+    predictive = gp.condition(best.params, x, y).predict(split.test_x)
+    noise = float(best.params.noise_var) ** 0.5
+    return _fit(split, predictive, -float(best.objective), noise, begin, best.params)
 
 
 def _evidence(prior: Any, x: Any, y: Any) -> Any:
@@ -78,14 +78,14 @@ def collapsed(split: Any, points: Any, steps: int, tight: bool) -> Fit:
     params = (start(points.shape[1]), points)
     # Functions with a name of their own: folds of one size share what is compiled.
     objective = _tightened if tight else _titsias
-    found = gp.minimise(objective, params, split.train_x, split.train_y, max_steps=steps)
-    prior, moved = found.params
+    best = gp.minimise(objective, params, split.train_x, split.train_y, max_steps=steps)
+    prior, moved = best.params
     posterior = eqx.filter_jit(gp.sparse_posterior)(
         prior, split.train_x, split.train_y, inducing_points=moved
     )
     noise = float(prior.noise_var) ** 0.5
-    law = posterior.predict(split.test_x)
-    return _fit(split, law, -float(found.objective), noise, begin, found.params)
+    predictive = posterior.predict(split.test_x)
+    return _fit(split, predictive, -float(best.objective), noise, begin, best.params)
 
 
 def stochastic(split: Any, points: Any, orthogonal: Any, epochs: int, least: int) -> Fit:
@@ -116,9 +116,9 @@ def stochastic(split: Any, points: Any, orthogonal: Any, epochs: int, least: int
 
     result = bayesjx.fit(jax.random.key(0), algorithm, algorithm.init(), num_steps, batches=batches)
     svgp = svgp.trained(result.state)
-    law = svgp.posterior().predict(split.test_x)
+    predictive = svgp.posterior().predict(split.test_x)
     bound = float(_whole_bound(eqx.filter_jit(_part), svgp, x, y)) / n
-    return _fit(split, law, bound, float(svgp.prior.noise_var) ** 0.5, begin, svgp)
+    return _fit(split, predictive, bound, float(svgp.prior.noise_var) ** 0.5, begin, svgp)
 
 
 def _part(svgp: Any, x: Any, y: Any) -> tuple[Any, Any]:
@@ -165,8 +165,8 @@ def gpjax_collapsed(split: Any, points: Any, steps: int) -> Fit:
     mean = jnp.concatenate([part.mean for part in parts])
     variance = jnp.concatenate([part.variance for part in parts])
     noise = float(gpjax.parameters.val(family.model.likelihood.obs_stddev))
-    law = dist.Normal(mean, jnp.sqrt(variance + noise**2))
-    return _fit(split, law, -float(loss), noise, begin, family)
+    predictive = dist.Normal(mean, jnp.sqrt(variance + noise**2))
+    return _fit(split, predictive, -float(loss), noise, begin, family)
 
 
 def ordered(fit: Fit, split: Any, rows: int) -> bool:
@@ -184,8 +184,8 @@ def ordered(fit: Fit, split: Any, rows: int) -> bool:
         sparse = [gp.sgpr(prior, x, inducing_points=points, **kind).log_prob(y) for kind in kinds]
         return [prior(x).log_prob(y), *sparse]
 
-    found = [float(value) for value in bounds(prior, points, x, y)]
-    return all(a >= b - 1e-6 * abs(b) for a, b in zip(found[:-1], found[1:], strict=True))
+    values = [float(value) for value in bounds(prior, points, x, y)]
+    return all(a >= b - 1e-6 * abs(b) for a, b in zip(values[:-1], values[1:], strict=True))
 
 
 def _some(split: Any, rows: int) -> tuple[Any, Any]:
@@ -199,9 +199,9 @@ def _parts(split: Any) -> int:
     return 1 + len(split.test_y) // 2000
 
 
-def _fit(split: Any, law: Any, bound: float, noise: float, begin: float, params: Any) -> Fit:
+def _fit(split: Any, predictive: Any, bound: float, noise: float, begin: float, params: Any) -> Fit:
     import jax.numpy as jnp
 
-    rmse = float(jnp.sqrt(jnp.mean((law.mean - split.test_y) ** 2)))
-    density = float(jnp.mean(law.log_prob(split.test_y)))
+    rmse = float(jnp.sqrt(jnp.mean((predictive.mean - split.test_y) ** 2)))
+    density = float(jnp.mean(predictive.log_prob(split.test_y)))
     return Fit(rmse, density, bound, noise, time.perf_counter() - begin, params)

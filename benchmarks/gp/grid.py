@@ -13,7 +13,7 @@ SIDE, QUICK_SIDE = 100, 24
 STRIDE, QUICK_STRIDE = 5, 2  # of the cells whose evidence is maximised
 MISSING = 0.1
 NOISE = 0.5  # standard deviation, of a function whose own is about 1
-DRAWS, QUANTILE = 4, 2.132  # and that of the t law with as many degrees of freedom
+DRAWS, QUANTILE = 4, 2.132  # and that of the t distribution with as many degrees of freedom
 RTOL = 1e-3  # of conjugate gradients; at 40³, errors differ by 0.1 % from those at 1e-5
 INDUCING, BATCH = 256, 1024
 STEPS, QUICK_STEPS = 1000, 200  # of the sparse peer
@@ -61,9 +61,9 @@ def _impute(quick: bool, report: Report) -> dict[str, Any]:
     some = (slice(None, None, stride),) * 3
     coarse = gp.Grid(*(axis[::stride],) * 3)
     data = jnp.asarray(y[some][mask[some]])
-    law = lambda prior: prior(coarse, mask[some], solver="schur")  # noqa: E731
+    masked = lambda prior: prior(coarse, mask[some], solver="schur")  # noqa: E731
     found = gp.minimise(
-        lambda prior: -law(prior).log_prob(data), _prior(), max_steps=10 if quick else 30
+        lambda prior: -masked(prior).log_prob(data), _prior(), max_steps=10 if quick else 30
     )
     prior, fitting = found.params, time.perf_counter() - begun
 

@@ -51,8 +51,8 @@ def _run(quick: bool, report: Report) -> dict[str, Any]:
         f"{source}; {len(x)} rows, {m} inducing points that start at the first rows, minibatches "
         f"of {batch}, squared exponential with one lengthscale a column. Everything is trained: "
         f"Adam at a rate of {RATE:g}, natural gradients with steps of {GAMMA:g}. Bounds are taken "
-        f"on {JUDGED} rows, as an estimate for all. 'q' trains the law of the inducing variables "
-        "alone and keeps kernel, noise and points; otherwise these, moved by Adam at the same rate "
+        f"on {JUDGED} rows, as an estimate for all. 'q' trains the distribution of the inducing "
+        "variables alone and keeps kernel, noise and points; otherwise these, moved by Adam at the same rate "
         "in all, decide how soon a bound is reached."
     )
     algorithms = {
@@ -68,18 +68,21 @@ def _run(quick: bool, report: Report) -> dict[str, Any]:
     }
     figures: dict[str, Any] = _peer(candidates, points, rows, len(x))
     figures |= _times(candidates, quick, report)
-    del algorithms["decoupled, Adam"]  # only its time is asked for
-    algorithms["q, Adam"] = (whole, gp.svgp_adam(whole, adam, num_data=len(x), trainable=_law))
+    del algorithms["decoupled, Adam"]  # only its time is compared
+    algorithms["q, Adam"] = (
+        whole,
+        gp.svgp_adam(whole, adam, num_data=len(x), trainable=_variational),
+    )
     algorithms["q, natural"] = (whole, gp.svgp_natgrad(whole, None, GAMMA, num_data=len(x)))
     return figures | _races(algorithms, x, y, batch, quick, report)
 
 
-def _law(svgp: Any) -> Any:
+def _variational(svgp: Any) -> Any:
     return [svgp.q.mean, svgp.q.scale_tril]
 
 
 def _data() -> tuple[Any, Any, str]:
-    """All rows of kin40k, or as many of a smooth function if it is not there."""
+    """All rows of kin40k, or as many of a smooth function if that is not installed."""
     import numpy as np
 
     from benchmarks.gp._uci import random_split
@@ -91,7 +94,7 @@ def _data() -> tuple[Any, Any, str]:
         draw = np.random.default_rng(0)
         x = draw.normal(size=(ROWS, 8))
         y = np.sin(x[:, 0]) * np.cos(x[:, 1] + x[:, 2]) + 0.1 * draw.normal(size=ROWS)
-        return x, y / y.std(), "a product of waves with noise (kin40k is not there)"
+        return x, y / y.std(), "a product of waves with noise (no kin40k)"
 
 
 def _prior(num_columns: int) -> Any:
@@ -115,12 +118,12 @@ def _peer_process(points: Any, q: Any = None, jitter: float = 1e-6) -> Any:
     )
     model = prior * gpjax.likelihoods.Gaussian(obs_stddev=jnp.sqrt(jnp.asarray(0.1)))
     family: Any = gpjax.variational_families.WhitenedVariationalGaussian
-    laws = () if q is None else (q.mean[:, None], q.scale_tril)
-    return family(model, points, *laws)
+    given = () if q is None else (q.mean[:, None], q.scale_tril)
+    return family(model, points, *given)
 
 
 def _peer(candidates: dict[str, Any], points: Any, rows: Any, num_data: int) -> dict[str, Any]:
-    """Adds the peer's step, and compares the bounds of some law."""
+    """Adds the peer's step, and compares the bounds of one distribution."""
     import equinox as eqx
     import jax
     import jax.numpy as jnp

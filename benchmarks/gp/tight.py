@@ -108,11 +108,11 @@ def _scores(params: Any, train_x: Any, train_y: Any, x: Any, y: Any) -> tuple[fl
     return _errors(posterior.predict(x), y)
 
 
-def _errors(law: Any, y: Any) -> tuple[float, float]:
+def _errors(predictive: Any, y: Any) -> tuple[float, float]:
     import jax.numpy as jnp
 
-    rmse = jnp.sqrt(jnp.mean((law.mean - y) ** 2))
-    return float(rmse), float(jnp.mean(law.log_prob(y)))
+    rmse = jnp.sqrt(jnp.mean((predictive.mean - y) ** 2))
+    return float(rmse), float(jnp.mean(predictive.log_prob(y)))
 
 
 def _ordered(params: Any, x: Any, y: Any) -> bool:

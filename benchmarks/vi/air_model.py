@@ -112,7 +112,7 @@ class Encoder(eqx.Module):
         return state, chance(jax.nn.sigmoid(out[:, 0]), memory.present), where
 
     def describe(self, images: jax.Array, where: jax.Array) -> Any:
-        """Law of the code of the object at a place."""
+        """Distribution of the code of the object at a place."""
         rows, columns = placement(where)
         windows = jnp.einsum("nyi,nyx,nxj->nij", rows, images, columns)
         out = jax.vmap(self.window)(windows.reshape(len(images), -1))
@@ -174,12 +174,12 @@ def guide(*wraps: Wrap) -> Callable[[Air, jax.Array], None]:
         with numpyro.plate("images", len(images)):
             seen, memory = encoder.look(images), encoder.start(images)
             for t in range(STEPS):
-                state, presence, where_law = encoder.attend(seen, memory)
+                state, presence, where_distribution = encoder.attend(seen, memory)
                 drawn = sample(f"present{t}", each[t](presence))
                 present = jnp.asarray(drawn, images.dtype)
-                where = sample(f"where{t}", where_law.mask(present > 0))
-                what_law = encoder.describe(images, where)
-                what = sample(f"what{t}", what_law.mask(present > 0))
+                where = sample(f"where{t}", where_distribution.mask(present > 0))
+                what_distribution = encoder.describe(images, where)
+                what = sample(f"what{t}", what_distribution.mask(present > 0))
                 memory = Memory(state, present, where, what)
 
     return run

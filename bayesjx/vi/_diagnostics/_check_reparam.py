@@ -119,24 +119,24 @@ def check_reparam(
 
 
 def _reparameterised(objective: Expectation, args: Any, kwargs: Any) -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
+    sites_found: list[tuple[str, str]] = []
 
     def run() -> None:
         context = Context(random.key(0))
         objective._run(context, args, kwargs)
         for site in context.sites:
             if isinstance(site.strategy, Reparam) and not site.in_loop:
-                found.append((site.name, site.address))
+                sites_found.append((site.name, site.address))
 
     jax.eval_shape(run)
-    return found
+    return sites_found
 
 
 def _largest_z(mean: Any, error: Any, other_mean: Any, other_error: Any) -> float:
     """Of the difference of two means; 0 where both are equal without noise."""
-    gap, spread = jnp.abs(mean - other_mean), jnp.sqrt(error + other_error)
+    gap, standard_error = jnp.abs(mean - other_mean), jnp.sqrt(error + other_error)
     floor = 1e3 * jnp.finfo(gap.dtype).eps * (jnp.abs(mean) + jnp.abs(other_mean))
-    z = jnp.where(gap <= floor, 0.0, gap / jnp.where(spread > 0, spread, floor))
+    z = jnp.where(gap <= floor, 0.0, gap / jnp.where(standard_error > 0, standard_error, floor))
     return float(jnp.max(jnp.where(jnp.isnan(z), jnp.inf, z), initial=0.0))
 
 

@@ -90,19 +90,19 @@ def gradient_report(
     tried = ALTERNATIVES if alternatives is None else tuple(alternatives)
     for strategy in tried:
         check_strategy("alternatives", strategy)
-    found = _sites(objective, args, kwargs, tried, sites)
+    choices_of_sites = _sites(objective, args, kwargs, tried, sites)
     measure = _Measure(key, objective, args, kwargs, argnums, num_draws, states)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BiasedGradientWarning)
-        variants = [_Variant("", "", {}, all(site.unbiased for site in found))]
+        variants = [_Variant("", "", {}, all(site.unbiased for site in choices_of_sites))]
         measure.add(variants[0])
-        for site in found:
+        for site in choices_of_sites:
             for strategy in site.choices:
                 variants.append(measure.first_that_serves(site, strategy))
         measure.time(variants)
         best = {
             site.address: min(usable, key=lambda v: v.product)
-            for site in found
+            for site in choices_of_sites
             if (usable := _worthwhile(site.address, variants))
         }
         if len(best) > 1:
@@ -112,12 +112,12 @@ def gradient_report(
             measure.time(variants)
     chosen = min([variants[0], *(_worthwhile(None, variants))], key=lambda variant: variant.product)
     rows = tuple(variant.row() for variant in variants)
-    text = _recommend(variants[0], chosen, found)
+    text = _recommend(variants[0], chosen, choices_of_sites)
     return GradientReport(rows, text, dict(chosen.replaced), num_draws)
 
 
 @dataclasses.dataclass
-class _Found:
+class _SiteChoices:
     """A site with the strategies that could serve it."""
 
     name: str
@@ -234,7 +234,7 @@ class _Measure:
             variant.problem = _short(str(error))
             return variant
 
-    def first_that_serves(self, site: _Found, strategy: AbstractStrategy) -> _Variant:
+    def first_that_serves(self, site: _SiteChoices, strategy: AbstractStrategy) -> _Variant:
         """The variant with `strategy`, or with its lanes if elements are coupled."""
         variant = _Variant(site.name, show(strategy), {site.address: strategy}, strategy.unbiased)
         variant = self.try_to_add(variant)
@@ -264,31 +264,31 @@ def _sites(
     kwargs: Any,
     tried: Sequence[AbstractStrategy],
     wanted: Sequence[str] | None,
-) -> list[_Found]:
+) -> list[_SiteChoices]:
     """The sites of one run outside loops, with what they could be given."""
-    found: list[_Found] = []
+    choices_of_sites: list[_SiteChoices] = []
 
     def run() -> jax.Array:
         context = Context(random.key(0))
         cost, _ = objective._run(context, args, kwargs)
-        found.extend(_choices(site, tried) for site in context.sites)
+        choices_of_sites.extend(_choices(site, tried) for site in context.sites)
         return sum((jnp.sum(term.value) for term in cost.terms), jnp.zeros(()))
 
     jax.eval_shape(run)
-    names = {site.name for site in found}
+    names = {site.name for site in choices_of_sites}
     if unknown := sorted(set(wanted or ()) - names):
         raise ValueError(
             f"sites: no site is called {' or '.join(unknown)}; there are {sorted(names)}"
         )
-    for site in found:
-        if sum(site.name == other.name for other in found) > 1:
+    for site in choices_of_sites:
+        if sum(site.name == other.name for other in choices_of_sites) > 1:
             site.name = site.address
         if wanted is not None and site.address.rpartition("/")[2] not in wanted:
             site.choices = []
-    return found
+    return choices_of_sites
 
 
-def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _Found:
+def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _SiteChoices:
     present = site.strategy
     choices = [
         strategy
@@ -297,7 +297,7 @@ def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _Found:
         and show(strategy) != show(present)
         and strategy.why_not(site.distribution) is None
     ]
-    return _Found(site.name, site.address, show(present), present.unbiased, choices)
+    return _SiteChoices(site.name, site.address, show(present), present.unbiased, choices)
 
 
 def show(strategy: AbstractStrategy) -> str:
@@ -318,10 +318,10 @@ def _worthwhile(address: str | None, variants: list[_Variant]) -> list[_Variant]
     ]
 
 
-def _recommend(present: _Variant, chosen: _Variant, found: list[_Found]) -> str:
+def _recommend(present: _Variant, chosen: _Variant, choices_of_sites: list[_SiteChoices]) -> str:
     lines = [
         f"site {site.name!r} has a biased gradient ({site.strategy})."
-        for site in found
+        for site in choices_of_sites
         if not site.unbiased
     ]
     if not chosen.replaced:
@@ -330,7 +330,7 @@ def _recommend(present: _Variant, chosen: _Variant, found: list[_Found]) -> str:
         ratio = chosen.product / present.product
         changes = ", ".join(
             f"vi.{show(strategy)} at {site.name!r} in place of {site.strategy}"
-            for site in found
+            for site in choices_of_sites
             for address, strategy in chosen.replaced.items()
             if address == site.address
         )

@@ -99,7 +99,7 @@ class Continuation:
         in_scan = site.loop is not None
         run = self._distribution if in_scan else lambda value: (self._pure(value), ())
         staged = Staged(run, values[0]).without_gradient()
-        dependent = _dependent(staged, lambda found: found[0])
+        dependent = _dependent(staged, lambda output: output[0])
         frames = _shared_frames(site, staged.shape[0], dependent)
         axes = site.coupled_axes(frames)
         here = site.log_prob(site.value)
@@ -204,10 +204,10 @@ def _later(site: Site, mask: jax.Array) -> jax.Array:
 
 
 def _dependent(
-    staged: Staged, cost_of: Callable[[Any], Cost] = lambda found: found
+    staged: Staged, cost_of: Callable[[Any], Cost] = lambda output: output
 ) -> tuple[bool, ...]:
     return tuple(
-        any("argument" in found for found in jax.tree.leaves(term, is_leaf=_is_set))
+        any("argument" in sources for sources in jax.tree.leaves(term, is_leaf=_is_set))
         for term in cost_of(staged.depends()).terms
     )
 

@@ -267,7 +267,7 @@ def _particle_frame(cost: Cost) -> Frame:
 
 
 def _find_plate(cost: Cost, plate: str) -> Frame:
-    found: set[Frame] = set()
+    frames: set[Frame] = set()
     for term in cost.terms:
         inside = {frame for frame in term.frames if frame.name == plate}
         if not inside:
@@ -275,5 +275,5 @@ def _find_plate(cost: Cost, plate: str) -> Frame:
                 f"log_mean_exp(plate={plate!r}): the term {term.label!r} is outside that plate; "
                 "leave out plate=, or move the site into the plate"
             )
-        found |= inside
-    return found.pop()
+        frames |= inside
+    return frames.pop()

@@ -51,8 +51,8 @@ class Staged:
         The function's own arguments count as the address `"argument"`.
         """
         sources = [frozenset({"argument"})] * self._num_inputs
-        found = _walk(self._jaxpr.jaxpr, sources)
-        return jax.tree.unflatten(jax.tree.structure(self.shape), found)
+        sources_of_outputs = _walk(self._jaxpr.jaxpr, sources)
+        return jax.tree.unflatten(jax.tree.structure(self.shape), sources_of_outputs)
 
 
 def _walk(jaxpr: Jaxpr, sources: list[frozenset[str]]) -> list[frozenset[str]]:
@@ -90,9 +90,7 @@ def _inner_jaxpr(eqn: Any) -> Jaxpr | None:
 
 
 def _nested_tags(eqn: Any) -> list[frozenset[str]]:
-    return [
-        found for body in _bodies(eqn) for found in _walk(body, [frozenset()] * len(body.invars))
-    ]
+    return [out for body in _bodies(eqn) for out in _walk(body, [frozenset()] * len(body.invars))]
 
 
 def _bodies(eqn: Any) -> list[Jaxpr]:

@@ -130,7 +130,7 @@ def run_level(
 
     def distribution(value: jax.Array) -> tuple[Cost, jax.Array]:
         fixed = {**context.fixed, address: site.unpad(value)}
-        return pure_cost_and_law(objective, key, settings, fixed, address)
+        return pure_cost_and_log_prob(objective, key, settings, fixed, address)
 
     rest = Continuation(site, surrogate, pure, distribution)
     cost = site.strategy.combine(site, random.fold_in(site.key, 1), rest)  # ty: ignore
@@ -148,7 +148,7 @@ def pure_cost(
         return as_cost(objective(), "objective")
 
 
-def pure_cost_and_law(
+def pure_cost_and_log_prob(
     objective: Callable[[], Any],
     key: jax.Array | DrawKey,
     settings: Settings,
@@ -167,11 +167,13 @@ def with_scores(
     cost: Cost, records: list[ScoreRecord], dependence: Cost, settings: Settings
 ) -> Cost:
     """Adds the score terms of `records`, each times the terms of `cost` that depend on it."""
-    found = [frozenset().union(*jax.tree.leaves(t, is_leaf=_is_set)) for t in dependence.terms]
+    addresses_of_terms = [
+        frozenset().union(*jax.tree.leaves(t, is_leaf=_is_set)) for t in dependence.terms
+    ]
     terms: list[Term] = []
     kept_records = dict(cost.records)
     for record in records:
-        keep = [record.address in addresses for addresses in found]
+        keep = [record.address in addresses for addresses in addresses_of_terms]
         local = local_costs(cost, record.frames, keep)
         state = (settings.states or {}).get(record.address)
         signals, kept, loss = _signal(record, local, state)
@@ -188,17 +190,17 @@ def with_scores(
 
 def _signal(record: ScoreRecord, local: dict[Frames, jax.Array], state: Any) -> Any:
     """What the strategy of a score site returns, checked."""
-    found: Any = record.strategy.signal(local, record.frames, state)
-    if not isinstance(found, tuple) or len(found) != 3 or not isinstance(found[0], dict):
-        came = type(found).__name__
-        if isinstance(found, tuple):
-            came = f"({', '.join(type(part).__name__ for part in found)})"
+    signal: Any = record.strategy.signal(local, record.frames, state)
+    if not isinstance(signal, tuple) or len(signal) != 3 or not isinstance(signal[0], dict):
+        came = type(signal).__name__
+        if isinstance(signal, tuple):
+            came = f"({', '.join(type(part).__name__ for part in signal)})"
         raise TypeError(
             f"site {record.address.rpartition('/')[2]!r}: signal of {record.strategy.name} must "
             "return (signals, record, baseline_loss), signals being a dict like `local` and the "
             f"others None if there are none; it returned {came}"
         )
-    return found
+    return signal
 
 
 def _score_term(record: ScoreRecord, frames: Frames, signal: jax.Array) -> Term:

@@ -65,7 +65,7 @@ def optimise(
 
     Returns:
         `init() -> GradientState`, `step(key, state, *batch) -> (GradientState, GradientInfo)`,
-        and a diagnosis that names the site which went bad first.
+        and a diagnosis that names the first site that is not finite.
 
     Raises:
         TypeError: `objective` is no `Expectation`, or `optimizer` is not of Optax.

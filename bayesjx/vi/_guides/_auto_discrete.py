@@ -117,16 +117,16 @@ class AutoDiscrete(AutoGuide):
         plates = self._create_plates(*args, **kwargs)
         values: dict[str, jax.Array] = {}
         for name, site in self._discrete_sites().items():
-            here = None
+            conditional = None
             if name in self._masked:
-                here = self._law_here(name, values, plates, args, kwargs)
+                conditional = self._conditional(name, values, plates, args, kwargs)
             with ExitStack() as stack:
                 for frame in site["cond_indep_stack"]:
                     stack.enter_context(plates[frame.name])
-                values[name] = self._sample(name, site, here)
+                values[name] = self._sample(name, site, conditional)
         return values
 
-    def _law_here(
+    def _conditional(
         self, name: str, values: dict[str, Any], plates: dict[str, Any], args: Any, kwargs: Any
     ) -> Any:
         """The distribution that the model gives a site, other sites and minibatches as drawn."""
@@ -138,7 +138,7 @@ class AutoDiscrete(AutoGuide):
             model(*args, **kwargs)
         return trace[name]["fn"]
 
-    def _sample(self, name: str, site: dict[str, Any], here: Any) -> Any:
+    def _sample(self, name: str, site: dict[str, Any], conditional: Any) -> Any:
         distribution, size = _support_of(name, site)
         bernoulli = size == 0
         # Parameters cover the full plates, also where the model sees a subsample of them.
@@ -153,12 +153,12 @@ class AutoDiscrete(AutoGuide):
             constraint=constraints.real,
             event_dim=len(event) + (0 if bernoulli else 1),
         )
-        if here is not None:
-            seen = visible(here)
-            prior = _prior_logits(here, size)
+        if conditional is not None:
+            seen = visible(conditional)
+            prior = _prior_logits(conditional, size)
             logits = jnp.where(seen if bernoulli else seen[..., None], logits, prior)
         family = dist.Bernoulli(logits=logits) if bernoulli else dist.Categorical(logits=logits)
-        family = family if here is None else family.mask(seen)
+        family = family if conditional is None else family.mask(seen)
         d = family.to_event(len(event)) if event else family
         given = self.strategy
         d = with_strategy(d, given) if isinstance(given, AbstractStrategy) else given(d)

@@ -24,7 +24,7 @@ _APART = 0.5  # nats between the modes of paths that count as different
 
 
 class PathfinderResult(NamedTuple):
-    """What `pathfinder` found.
+    """Result of `pathfinder`.
 
     Attributes:
         normal: the Gaussian with the largest bound over all paths.

@@ -102,7 +102,7 @@ class Target(NamedTuple):
         trace, log_r = simulate(proposed, *self.args, **self.kwargs)
         values = {k: v for k, v in trace.values.items() if k not in trace.auxiliary}
         log_joint = log_density(own, values, *self.args, **self.kwargs).total
-        refuse_narrower(proposed.found, own.found)
+        refuse_narrower(proposed.by_site, own.by_site)
         return Particle(values, log_joint - log_r.total, log_joint)
 
     def weigh(
@@ -164,7 +164,7 @@ class AbstractEvidenceEstimator(eqx.Module):
         r"""A draw that approximates the normalised target.
 
         Returns:
-            the draw, the log of its unnormalised density, and the log of the $\hat Z$ found.
+            the draw, the log of its unnormalised density, and the log of the estimate $\hat Z$.
         """
 
 

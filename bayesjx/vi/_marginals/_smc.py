@@ -93,11 +93,11 @@ class SMC(AbstractEvidenceEstimator):
             ratio = jax.vmap(plan.log_ratio)(points)
             log_w = (betas[t + 1] - betas[t]) * ratio
             log_z = log_z + log_mean(log_w)
-            here, there = random.split(random.fold_in(move_key, t))
-            index = random.categorical(here, drawable(log_w), shape=(self.num_particles,))
+            index_key, particle_key = random.split(random.fold_in(move_key, t))
+            index = random.categorical(index_key, drawable(log_w), shape=(self.num_particles,))
             index = index if path is None else index.at[0].set(0)
             moved = jax.vmap(lambda k, x: self._move(plan, k, x, betas[t + 1]))(
-                random.split(there, self.num_particles), jax.lax.stop_gradient(points)[index]
+                random.split(particle_key, self.num_particles), jax.lax.stop_gradient(points)[index]
             )
             moved = moved if path is None else moved.at[0].set(path[t + 1])
             return (moved, log_z), None

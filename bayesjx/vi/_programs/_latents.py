@@ -50,12 +50,12 @@ class Latent(NamedTuple):
 
 def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Latent]:
     """The latent sites of a model, by an abstract run."""
-    found: dict[str, Latent] = {}
+    latents: dict[str, Latent] = {}
     arrays, rest = eqx.partition((args, kwargs), eqx.is_array)
 
     def run(key: jax.Array, arrays: Any) -> None:
         args, kwargs = eqx.combine(arrays, rest)
-        found.clear()
+        latents.clear()
         with handlers.block():
             trace = handlers.trace(filled(model, key)).get_trace(*args, **kwargs)
         for name, site in trace.items():
@@ -68,7 +68,7 @@ def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
                     for frame in site["cond_indep_stack"]
                     if trace.get(frame.name, {"args": (frame.size,)})["args"][0] != frame.size
                 ]
-                found[name] = Latent(
+                latents[name] = Latent(
                     bool(fn.is_discrete), moves, masked, is_silenced(fn), *(small[:1] or [None])
                 )
 
@@ -76,7 +76,7 @@ def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
         jax.eval_shape(run, jax.random.key(0), arrays)  # nothing is computed
     except _NOT_TRACEABLE:  # the model wants to see its data
         jax.eval_shape(lambda key: run(key, arrays), jax.random.key(0))
-    return found
+    return latents
 
 
 def check_continuous(

@@ -39,7 +39,7 @@ def latent_sites(
     Raises:
         ValueError: there is none.
     """
-    found: dict[str, LatentSite] = {}
+    latents: dict[str, LatentSite] = {}
 
     def look() -> jax.Array:
         context = Context(random.key(0))
@@ -53,18 +53,18 @@ def latent_sites(
                 support: Any = site.distribution.support
                 if extra:
                     support = constraints.independent(support, extra)
-                found[name] = LatentSite(value.shape, value.dtype, support)
+                latents[name] = LatentSite(value.shape, value.dtype, support)
         return jnp.zeros(())
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         jax.eval_shape(look)
-        leaves = jax.tree.leaves([site.support for site in found.values()])
+        leaves = jax.tree.leaves([site.support for site in latents.values()])
         if not all(is_concrete(leaf) for leaf in leaves):
             look()  # bounds that are computed: run for them; what else is computed is unused
-    if not found:
+    if not latents:
         raise ValueError("the program has no latent site")
-    return found
+    return latents
 
 
 def join_supports(supports: Sequence[Any], sizes: Sequence[int]) -> Any:

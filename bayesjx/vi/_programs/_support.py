@@ -23,29 +23,29 @@ class Supports:
     """A program that remembers the supports of its latent sites.
 
     Attributes:
-        found: support by site, after a run.
+        by_site: support of each site, after a run.
     """
 
     def __init__(self, program: Callable[..., Any]):
         self._program = program
-        self.found: dict[str, Constraint] = {}
+        self.by_site: dict[str, Constraint] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with _Watch(self.found):
+        with _Watch(self.by_site):
             return self._program(*args, **kwargs)
 
 
 class _Watch(Messenger):
-    def __init__(self, found: dict[str, Constraint]):
+    def __init__(self, by_site: dict[str, Constraint]):
         super().__init__()
-        self.found = found
+        self.by_site = by_site
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] != "sample" or msg["is_observed"]:
             return
         if not isinstance(elementwise_family(msg["fn"]), dist.Delta):
             try:
-                self.found[msg["name"]] = msg["fn"].support
+                self.by_site[msg["name"]] = msg["fn"].support
             except NotImplementedError:
                 pass
 
