@@ -54,9 +54,9 @@ def psis(log_weights: jax.Array, relative_efficiency: float = 1.0) -> PSIS:
 
     Ties at the cutoff of the tail, of rounded weights or repeated draws, would all be excesses of
     exactly zero, which no Pareto distribution has: they make the fit depend on how many of them
-    the tail happens to hold, and its first quartile 0 if there are many. The tail is then what lies strictly
-    above them, and the cutoff halfway to its smallest weight, as for a histogram: `k_hat` of
-    weights rounded to 0.1 in the logarithm is that of the weights themselves, to its own noise.
+    the tail happens to hold, and its first quartile 0 if there are many. The tail is then what is
+    strictly above them, and the cutoff halfway to its smallest weight, as for a histogram: `k_hat`
+    of weights rounded to 0.1 in the logarithm is that of the weights themselves, to its own noise.
     ArviZ (arviz-stats 0.8) and R's loo keep the zeros; without ties the results agree.
 
     Args:

@@ -52,8 +52,8 @@ def _run(quick: bool, report: Report) -> dict[str, Any]:
         f"of {batch}, squared exponential with one lengthscale a column. Everything is trained: "
         f"Adam at a rate of {RATE:g}, natural gradients with steps of {GAMMA:g}. Bounds are taken "
         f"on {JUDGED} rows, as an estimate for all. 'q' trains the distribution of the inducing "
-        "variables alone and keeps kernel, noise and points; otherwise these, moved by Adam at the same rate "
-        "in all, decide how soon a bound is reached."
+        "variables alone and keeps kernel, noise and points; otherwise these, moved by Adam at the "
+        "same rate in all, decide how soon a bound is reached."
     )
     algorithms = {
         "Adam": (whole, gp.svgp_adam(whole, adam, num_data=len(x))),

@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "a loss that is climbed is descended",
         "_core/_gradient.py",
-        "return (-found if maximise else found), (found, None)",
-        "return found, (found, None)",
+        "return (-total if maximise else total), (total, None)",
+        "return total, (total, None)",
         "tests/_core/test_gradient.py -k climbing",
     ),
     Mutant(
