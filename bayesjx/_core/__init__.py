@@ -65,6 +65,12 @@ from bayesjx._core._parameters import (
 )
 from bayesjx._core._program import Step as Step
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
+from bayesjx._core._results import (
+    first_of as first_of,
+    is_successful as is_successful,
+    RESULTS as RESULTS,
+    thrown as thrown,
+)
 from bayesjx._core._traced import traced as traced, TracedFunction as TracedFunction
 from bayesjx._core._tree import (
     check_key as check_key,

@@ -8,6 +8,7 @@ import numpy as np
 
 from bayesjx._core._callbacks import window_mean
 from bayesjx._core._datatree import to_datatree
+from bayesjx._core._results import RESULTS
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -37,6 +38,11 @@ class FitResult:
     compile_seconds: float
     resumed_from: int = 0
     kept: Any = None
+
+    @property
+    def result(self) -> RESULTS:
+        """`RESULTS.successful`, or `RESULTS.nonfinite` where `ok` is False."""
+        return RESULTS.successful if self.ok else RESULTS.nonfinite
 
     def __repr__(self) -> str:
         rows = [("status", self.message.splitlines()[0]), ("steps", self._steps_text())]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite, compiled, traced
+from .._core import checked_finite, compiled, first_of, RESULTS, thrown, traced
 from ..likelihoods import held, in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import all_points, Grid
@@ -36,6 +36,7 @@ def laplace(
     rtol: float | None = None,
     cg_rtol: float | None = None,
     cg_max_steps: int = 1000,
+    throw: bool = False,
 ) -> LaplacePosterior:
     r"""Laplace's approximation at the posterior mode, for any log-concave likelihood.
 
@@ -66,16 +67,18 @@ def laplace(
             standard deviations; by default 1e-6 in float64 and 1e-3 in float32.
         cg_rtol: of conjugate gradients, by default 1e-8 and 1e-5.
         cg_max_steps: of conjugate gradients at most.
+        throw: whether it is an error, or a `result`, that the mode was not found.
 
     Returns:
-        The posterior, which says whether Newton's method has converged; if not, its evidence is
-        NaN.
+        The posterior, whose `result` says whether Newton's method has converged; if not, its
+        evidence is NaN.
 
     Raises:
         ValueError: shapes that disagree, NaN in an observed cell, `y` outside of the support, a
             prior with noise, several latent functions, `"cg"` without a grid.
         TypeError: the likelihood does not return a NumPyro distribution.
-        RuntimeError: what is only known at run time, under `jit`.
+        RuntimeError: what is only known at run time, under `jit`; with `throw=True`, that the mode
+            was not found.
 
     References:
         Rasmussen and Williams (2006), "Gaussian processes for machine learning", algorithm 3.1
@@ -119,14 +122,15 @@ def laplace(
     rtol = rtol or (1e-6 if double else 1e-3)
     log_prob, constants = _explicit(likelihood, y, mean)
     problem = _Problem(mean, curvature, constants, log_prob)
-    mode, ok, steps = _find_mode(jax.lax.stop_gradient(problem), max_steps, rtol)
+    mode, result, steps = _find_mode(jax.lax.stop_gradient(problem), max_steps, rtol)
+    mode = thrown("laplace", result, mode) if throw else mode
     alpha = _attached(problem, mode)
     f = mean + curvature.times(alpha)
     _, weight = problem.slopes(f)
     weights = alpha if observed is None else jnp.zeros(count, mean.dtype).at[observed].set(alpha)
     return LaplacePosterior(
         prior, x, held(likelihood), observed, weights, f, problem.objective(alpha, f),
-        curvature.at(weight), steps, ok,
+        curvature.at(weight), steps, result,
     )  # fmt: skip
 
 
@@ -161,13 +165,13 @@ class _Carry(NamedTuple):
     f: jax.Array
     objective: jax.Array
     steps: jax.Array
-    state: jax.Array  # 0 goes on, 1 has converged, 2 has failed
+    state: jax.Array  # 0 goes on, 1 has converged, 2 has stagnated, 3 had no solution
 
 
 @compiled
 def _find_mode(
     problem: _Problem, max_steps: int, rtol: float
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, RESULTS, jax.Array]:
     """Coefficients of the mode, whether they are that, and the number of steps."""
     mean = problem.mean
 
@@ -192,7 +196,7 @@ def _find_mode(
         stuck = halvings == HALVINGS
         close = (scaled <= rtol) | (stuck & (scaled <= rtol**0.5))
         t = jnp.where(close, 1, t)
-        state = jnp.where(ok, jnp.where(close, 1, jnp.where(stuck, 2, 0)), 2)
+        state = jnp.where(ok, jnp.where(close, 1, jnp.where(stuck, 2, 0)), 3)
         alpha, f = carry.alpha + t * d_alpha, carry.f + t * d_f
         return _Carry(alpha, f, problem.objective(alpha, f), carry.steps + 1, state)
 
@@ -200,7 +204,13 @@ def _find_mode(
     zero = jnp.zeros_like(mean)
     first = _Carry(zero, mean, problem.objective(zero, mean), none, none)
     last = jax.lax.while_loop(lambda c: (c.state == 0) & (c.steps < max_steps), step, first)
-    return last.alpha, last.state == 1, last.steps
+    result = first_of(
+        (last.state == 1, RESULTS.successful),
+        (last.state == 2, RESULTS.stagnation),
+        (last.state == 3, RESULTS.breakdown),
+        otherwise=RESULTS.max_steps_reached,
+    )
+    return last.alpha, result, last.steps
 
 
 def _attached(problem: _Problem, mode: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import cho_solve, cholesky_each, eigenvalues
+from .._core import cho_solve, cholesky_each, eigenvalues, is_successful, RESULTS
 from ..likelihoods import Likelihood, predictive
 from ..ops import cg_solve, converged_value, Inverse, map_rows, outer_grid, scatter_rows, Submatrix
 from ._arguments import check_draws
@@ -131,7 +131,7 @@ class LaplacePosterior(AbstractGPPosterior):
         objective: $\log p(y \mid \hat f) - \frac12 \alpha^\top (\hat f - m)$, scalar.
         curvature: $I + W^{1/2} K W^{1/2}$, with $W^{1/2}$ as its `half`.
         num_steps: that Newton's method took.
-        converged: whether the mode was found.
+        result: whether the mode was found.
     """
 
     prior: GP
@@ -143,7 +143,12 @@ class LaplacePosterior(AbstractGPPosterior):
     objective: Float[Array, ""]
     curvature: Curvature
     num_steps: Int[Array, ""]
-    converged: Bool[Array, ""]
+    result: RESULTS
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether `result` is successful."""
+        return is_successful(self.result)
 
     @property
     def jitter(self) -> Float[Array, ""]:

@@ -19,9 +19,12 @@ from .._core import (
     compiled_for,
     Descent,
     failures_are_nan,
+    first_of,
     from_real,
+    is_successful,
     known,
     l_bfgs,
+    RESULTS,
     traced,
     TracedFunction,
     unconstrained,
@@ -38,7 +41,8 @@ class Minimum(NamedTuple):
         params: the parameters, of the structure that it was given.
         objective: its value at them, scalar.
         num_steps: of L-BFGS, integer.
-        converged: whether the gradient or the decrease fell below `rtol`.
+        result: how the best start ended; successful where the gradient or the decrease fell below
+            `rtol`.
         gradient: the largest element of the gradient, on the scale that was optimised.
         decrease: of the objective in the last ten steps.
         ends: the objective at the end of each start, shape `(restarts,)`. Ends
@@ -48,10 +52,15 @@ class Minimum(NamedTuple):
     params: Any
     objective: Float[Array, ...]
     num_steps: Int[Array, ...]
-    converged: Bool[Array, ...]
+    result: RESULTS
     gradient: Float[Array, ...]
     decrease: Float[Array, ...]
     ends: Float[Array, ...]
+
+    @property
+    def converged(self) -> Bool[Array, ...]:
+        """Whether `result` is successful."""
+        return is_successful(self.result)
 
     @property
     def message(self) -> str:
@@ -92,6 +101,7 @@ def minimise(
     restart_scale: float = 1.0,
     key: jax.Array | None = None,
     side_by_side: bool | None = None,
+    throw: bool = True,
 ) -> Minimum:
     r"""Minimise a function of modules by L-BFGS; positive fields move on a logarithmic scale.
 
@@ -123,15 +133,18 @@ def minimise(
             by default on accelerators. On CPUs one after another is as fast, as each ends when it
             has converged. Both work under `jit`, where values that are traced all move: leave out
             by `trainable` a variance that may be 0.
+        throw: whether it is an error, or a `result`, that no start has a finite objective. An end
+            that has not converged is never one.
 
     Returns:
-        The best end. Look at `converged`, or print `message`: on real data, with many lengthscales
+        The best end. Look at `result`, or print `message`: on real data, with many lengthscales
         that grow without end, 50 to 150 steps are usual, and hundreds with inducing points.
 
     Raises:
         ValueError: nothing to train, an objective that is not a scalar, restarts without a key,
             options out of range, or a positive array in which some elements are 0 or negative.
-        RuntimeError: the objective is NaN or infinite at every start (also under `jit`).
+        RuntimeError: the objective is NaN or infinite at every start (also under `jit`), unless
+            `throw=False`.
 
     References:
         Liu and Nocedal (1989), "On the limited memory BFGS method for large scale optimization";
@@ -165,9 +178,9 @@ def minimise(
         "minimise: the objective is NaN or infinite at every start; try other parameters, or "
         "more noise"
     )
-    if isinstance(lost, jax.core.Tracer):
+    if throw and isinstance(lost, jax.core.Tracer):
         best = best._replace(objective=eqx.error_if(best.objective, lost, text))
-    elif lost:
+    elif throw and lost:
         raise RuntimeError(text)
     return best._replace(params=eqx.combine(from_real(best.params), fixed), ends=ends.objective)
 
@@ -229,8 +242,14 @@ def _l_bfgs(
     last = l_bfgs(value, start, converged, max_steps=max_steps, memory=MEMORY, window=WINDOW)
     finite = jnp.where(jnp.isfinite(last.values), last.values, last.value)
     fallen = jnp.max(finite) - last.value
+    lost = ~(jnp.isfinite(last.slope) & jnp.isfinite(last.value))
+    result = first_of(
+        (last.converged, RESULTS.successful),
+        (lost, RESULTS.nonfinite),
+        otherwise=RESULTS.max_steps_reached,
+    )
     return Minimum(
-        last.params, last.value, last.num_steps, last.converged, last.slope, fallen, last.value
+        last.params, last.value, last.num_steps, result, last.slope, fallen, last.value
     )  # fmt: skip
 
 

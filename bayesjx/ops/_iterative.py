@@ -12,7 +12,7 @@ import lineax as lx
 import numpy as np
 from jaxtyping import Array, Bool, Inexact, Int
 
-from .._core import on_failure
+from .._core import first_of, is_successful, on_failure, RESULTS
 from ._operator import AbstractOperator, unknown
 from ._tags import psd, symmetric
 
@@ -23,12 +23,17 @@ class CGSolve(NamedTuple):
     Attributes:
         value: shape `(n,)` or `(n, k)`.
         num_steps: iterations, an integer or one for each column.
-        converged: whether the tolerance was met, likewise.
+        result: whether the tolerance was met, likewise.
     """
 
     value: Inexact[Array, "n ..."]
     num_steps: Int[Array, ...]
-    converged: Bool[Array, ...]
+    result: RESULTS
+
+    @property
+    def converged(self) -> Bool[Array, ...]:
+        """Whether each `result` is successful."""
+        return is_successful(self.result)
 
 
 def cg_solve(
@@ -49,13 +54,17 @@ def cg_solve(
     """
     options = {"preconditioner": jax.lax.stop_gradient(preconditioner)}
 
-    def one(column: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def one(column: jax.Array) -> tuple[jax.Array, jax.Array, RESULTS]:
         # Lineax compares element by element, which zeros in b would make impossible without atol.
         atol = rtol * jax.lax.stop_gradient(jnp.max(jnp.abs(column)))
         solver = lx.CG(rtol=rtol, atol=atol, max_steps=max_steps)  # ty: ignore
         solution = lx.linear_solve(operator, column, solver, options=options, throw=False)
-        good = solution.result == lx.RESULTS.successful
-        return solution.value, jnp.asarray(solution.stats["num_steps"]), good
+        result = first_of(
+            (solution.result == lx.RESULTS.successful, RESULTS.successful),
+            (solution.result == lx.RESULTS.max_steps_reached, RESULTS.max_steps_reached),
+            otherwise=RESULTS.breakdown,
+        )
+        return solution.value, jnp.asarray(solution.stats["num_steps"]), result
 
     return CGSolve(*jax.vmap(one, in_axes=1, out_axes=(1, 0, 0))(b))
 

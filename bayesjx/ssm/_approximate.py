@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
-from .._core import Algorithm, refuse_where
+from .._core import Algorithm, is_successful, refuse_where, RESULTS, thrown
 from ..likelihoods import AbstractPosterior, held, in_support, Likelihood, predictive
 from . import _site_updates as updates
 from ._backend import Plan
@@ -91,6 +91,7 @@ def approximate(
     residual_var: Any = 0.0,
     max_steps: int = 100,
     atol: float | None = None,
+    throw: bool = False,
 ) -> MarkovApproximation:
     r"""The approximate posterior of a process of time with any likelihood, in $O(n)$ a step.
 
@@ -130,10 +131,11 @@ def approximate(
         max_steps: at most.
         atol: it has converged once means change by less than this in standard deviations, and
             log variances too; by default 1e-8, or 1e-4 in single precision.
+        throw: whether it is an error, or a `result`, that the sites have not converged.
 
     Returns:
-        The posterior, which says whether it has converged; if not, its evidence is NaN. It has
-        not where a site could not be updated, as where its cavity is no normal distribution, or
+        The posterior, whose `result` says whether it has converged; if not, its evidence is NaN. It
+        has not where a site could not be updated, as where its cavity is no normal distribution, or
         where a likelihood is narrower than 3e-8 of what it is multiplied with.
 
     Raises:
@@ -141,6 +143,7 @@ def approximate(
             method, rate or power outside of (0, 1], a likelihood that fails or whose moments are
             not known to "pl".
         TypeError: the likelihood does not return a NumPyro distribution.
+        RuntimeError: with `throw=True`, the sites have not converged.
 
     References:
         Wilkinson, Särkkä and Solin (2023), "Bayes-Newton methods for approximate Bayesian
@@ -156,14 +159,13 @@ def approximate(
     # All that parameters enter by, also inside the likelihood, is held fixed in the search.
     fixed = jax.lax.stop_gradient(parameters)
     state = updates.begin(fixed.chain)
-    state, num_steps, converged = updates.search(
-        method, *fixed, power, rate, state, max_steps, atol
-    )
+    state, num_steps, result = updates.search(method, *fixed, power, rate, state, max_steps, atol)
+    state = thrown("approximate", result, state) if throw else state
     return MarkovApproximation(
         parameters,
         jax.lax.stop_gradient(state),
         num_steps,
-        converged,
+        result,
         held(likelihood),
         prior.loc,
         prior.mean_function,
@@ -185,7 +187,7 @@ class MarkovApproximation(AbstractPosterior):
         parameters: the process at its observations, and these with their likelihood.
         solution: sites and moments, without derivatives.
         num_steps: updates made, scalar.
-        converged: whether they have converged, boolean scalar; not if a site could not be updated.
+        result: whether they have converged; `RESULTS.breakdown` if a site could not be updated.
         likelihood: of the observations.
         loc: prior mean of the function at the observations.
         mean_function: see `MarkovPosterior`.
@@ -199,7 +201,7 @@ class MarkovApproximation(AbstractPosterior):
     parameters: Parameters
     solution: SitesState
     num_steps: Int[Array, ""]
-    converged: Bool[Array, ""]
+    result: RESULTS
     likelihood: Any
     loc: Float[Array, " n *p"]
     mean_function: Any
@@ -208,6 +210,11 @@ class MarkovApproximation(AbstractPosterior):
     method: str = eqx.field(static=True)
     power: float = eqx.field(static=True)
     rate: float = eqx.field(static=True)
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether `result` is successful."""
+        return is_successful(self.result)
 
     @property
     def state(self) -> SitesState:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
+from .._core import first_of, RESULTS
 from . import _process as process, _sites as site
 from ._backend import Plan
 from ._process import Series
@@ -163,8 +164,8 @@ def search(
     state: SitesState,
     max_steps: Any,
     atol: Any,
-) -> tuple[SitesState, Int[Array, ""], Bool[Array, ""]]:
-    """Updates until nothing changes: the state, the number of updates, whether it has converged."""
+) -> tuple[SitesState, Int[Array, ""], RESULTS]:
+    """Updates until nothing changes: the state, the number of updates, and how they ended."""
 
     def goes_on(carry: Any) -> jax.Array:
         _, change, count = carry
@@ -176,7 +177,13 @@ def search(
 
     first = state, jnp.asarray(jnp.inf, chain.steps.dtype), jnp.zeros((), int)
     state, change, count = jax.lax.while_loop(goes_on, next_one, first)
-    return state, count, change < atol
+    result = first_of(
+        (change < atol, RESULTS.successful),
+        (jnp.isnan(change), RESULTS.nonfinite),
+        (jnp.isinf(change), RESULTS.breakdown),
+        otherwise=RESULTS.max_steps_reached,
+    )
+    return state, count, result
 
 
 class Parameters(NamedTuple):

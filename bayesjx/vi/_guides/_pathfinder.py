@@ -12,7 +12,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._core import each
+from ..._core import each, first_of, is_successful, RESULTS
 from ...distributions import SubspaceNormal
 from .._posterior import (
     sign_search,
@@ -34,8 +34,8 @@ class PathfinderResult(NamedTuple):
         normals: the Gaussian of each path; its arrays have a leading axis.
         log_densities: where each path ended.
         num_steps: of L-BFGS on each path, at its last attempt.
-        converged: whether each path has come within 0.01 nats of a mode, as its last step
-            estimates.
+        result: how each path ended; successful where it has come within 0.01 nats of a mode, as its
+            last step estimates.
     """
 
     normal: SubspaceNormal
@@ -44,7 +44,12 @@ class PathfinderResult(NamedTuple):
     normals: SubspaceNormal
     log_densities: Float[Array, " num_paths"]
     num_steps: Int[Array, " num_paths"]
-    converged: Bool[Array, " num_paths"]
+    result: RESULTS
+
+    @property
+    def converged(self) -> Bool[Array, " num_paths"]:
+        """Whether the result of each path is successful."""
+        return is_successful(self.result)
 
 
 class _Path(NamedTuple):
@@ -147,12 +152,24 @@ def pathfinder(
     @jax.jit
     def run(key: jax.Array, starts: jax.Array) -> PathfinderResult:
         pairs = random.split(key, len(starts)), starts
-        normals, bounds, *ends, _ = jax.lax.map(best_of, pairs)
-        best = jnp.argmax(bounds)
-        normal = jax.tree.map(lambda x: x[best], normals)
-        return PathfinderResult(normal, bounds[best], bounds, normals, *ends)
+        paths = jax.lax.map(best_of, pairs)
+        best = jnp.argmax(paths.bound)
+        normal = jax.tree.map(lambda x: x[best], paths.normal)
+        bound, ends = paths.bound[best], jax.vmap(lambda path: _ended(path, max_steps))(paths)
+        return PathfinderResult(
+            normal, bound, paths.bound, paths.normal, paths.log_density, paths.num_steps, ends
+        )
 
     return run(key, starts)
+
+
+def _ended(path: _Path, max_steps: int) -> RESULTS:
+    return first_of(
+        (path.converged, RESULTS.successful),
+        (path.num_steps >= max_steps, RESULTS.max_steps_reached),
+        (~jnp.isfinite(path.log_density), RESULTS.nonfinite),
+        otherwise=RESULTS.stagnation,
+    )
 
 
 def warn_of_paths(result: PathfinderResult, max_steps: int) -> None:
