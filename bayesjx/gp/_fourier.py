@@ -14,15 +14,18 @@ from jaxtyping import Array, Float
 
 from .. import kernels
 from .._core import nan_if_negative, safe_sqrt
-from ..kernels import ArcCosine, check_coordinates, Coregion, real_points, valid_variance
-from ._spectrum import (
+from ..kernels import (
+    ArcCosine,
+    check_coordinates,
     check_one_coordinate,
+    Coregion,
     HARMONICS,
-    harmonics,
     has_spectrum,
-    no_features,
+    log_harmonics,
     parameter_dtype,
-    spectrum,
+    real_points,
+    sample_spectrum,
+    valid_variance,
 )
 
 
@@ -193,7 +196,9 @@ def fourier_features(
 @functools.singledispatch
 def _features(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
     """Maps from points to features; of stationary kernels unless they have rules of their own."""
-    return (Waves(*spectrum(kernel, key, num // 2, dim)),)
+    if not has_spectrum(kernel):
+        raise _no_features(kernel)
+    return (Waves(*sample_spectrum(key, kernel, num // 2, dim)),)
 
 
 @_features.register
@@ -211,10 +216,10 @@ def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[Any, 
 @_features.register
 def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
     if dim > 1 or num // 2 < HARMONICS:
-        return (Waves(*spectrum(kernel, key, num // 2, dim)),)
+        return (Waves(*sample_spectrum(key, kernel, num // 2, dim)),)
     for name in ("lengthscale", "period"):
         check_coordinates(kernel, name, dim)
-    weights = jnp.exp(harmonics(jnp.broadcast_to(kernel.lengthscale, (1,)))[0])
+    weights = jnp.exp(log_harmonics(jnp.broadcast_to(kernel.lengthscale, (1,)))[0])
     period = jnp.broadcast_to(nan_if_negative(kernel.period), (1,))
     frequencies = 2 * jnp.pi * jnp.arange(HARMONICS) / period
     return (Waves(frequencies[:, None], kernel.variance * weights),)
@@ -270,7 +275,7 @@ def _(kernel: kernels.Product, key: jax.Array, num: int, dim: int) -> tuple[Any,
             )
     factors = [_features(term, key, num, dim) for term in exact]  # which use no key
     if waves:
-        factors.insert(0, (Waves(*spectrum(kernels.Product(waves), key, num // 2, dim)),))
+        factors.insert(0, (Waves(*sample_spectrum(key, kernels.Product(waves), num // 2, dim)),))
     return (Tensor(tuple(factors)),) if len(factors) > 1 else factors[0]
 
 
@@ -292,7 +297,7 @@ def _(kernel: kernels.Transformed, key: jax.Array, num: int, dim: int) -> tuple[
 
 @_features.register
 def _(kernel: kernels.White, key: jax.Array, num: int, dim: int) -> tuple[Any, ...]:
-    raise no_features(kernel)
+    raise _no_features(kernel)
 
 
 def _is_exact(kernel: Any) -> bool:
@@ -318,3 +323,14 @@ def _summands(kernel: Any) -> list[Any]:
 def _named(kernel: Any) -> str:
     inner = isinstance(kernel, kernels.Scaled | kernels.OnDims)
     return _named(kernel.kernel) if inner else type(kernel).__name__
+
+
+def _no_features(kernel: Any) -> ValueError:
+    """The error of a kernel without features."""
+    name = type(kernel).__name__
+    if isinstance(kernel, kernels.White):
+        return ValueError(
+            "fourier_features: White is not the covariance of a function; leave it out of the "
+            "kernel and add its variance to noise_var"
+        )
+    return ValueError(f"fourier_features: no random features of {name} are known")

@@ -22,6 +22,14 @@ from ._spectral import (
     SpectralMixture as SpectralMixture,
     StudentMixture as StudentMixture,
 )
+from ._spectrum import (
+    check_one_coordinate as check_one_coordinate,
+    HARMONICS as HARMONICS,
+    has_spectrum as has_spectrum,
+    log_harmonics as log_harmonics,
+    parameter_dtype as parameter_dtype,
+    sample_spectrum as sample_spectrum,
+)
 from ._stationary import (
     AbstractStationary as AbstractStationary,
     Cosine as Cosine,

@@ -1,4 +1,4 @@
-"""Draws from the spectra of stationary kernels."""
+"""Spectral densities of stationary kernels, and draws from them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Float
 
-from .. import kernels
 from .._core import compiled, nan_if_negative
-from ..kernels import check_coordinates
+from ._kernel import Constant, OnDims, Product, Scaled, Sum
+from ._parameters import check_coordinates
+from ._spectral import SpectralMixture, StudentMixture
+from ._stationary import (
+    Cosine,
+    Matern12,
+    Matern32,
+    Matern52,
+    Matern72,
+    Periodic,
+    RationalQuadratic,
+    RBF,
+)
 
 HARMONICS = 256  # of a periodic kernel; with ten standard deviations they reach ℓ > 0.04
 SHORTEST = 8 / HARMONICS  # lengthscale whose harmonics end there; the rest is below 1e-14
-DEGREES = {kernels.Matern12: 1, kernels.Matern32: 3, kernels.Matern52: 5, kernels.Matern72: 7}
+DEGREES = {Matern12: 1, Matern32: 3, Matern52: 5, Matern72: 7}
 
 
-@functools.singledispatch
-def spectrum(
-    kernel: Any, key: jax.Array, num: int, dim: int
+def sample_spectrum(
+    key: jax.Array, kernel: Any, num: int, dim: int
 ) -> tuple[Float[Array, "num dim"], Float[Array, " num"]]:
     r"""Frequencies and weights with $E \sum_j w_j e^{i \omega_j^\top \tau} = k(\tau)$.
 
@@ -31,8 +41,8 @@ def spectrum(
     term by term. Only their real parts need that mean; `Product` makes it that of the whole.
 
     Args:
-        kernel: a stationary one.
         key: of the draw.
+        kernel: a stationary one.
         num: how many.
         dim: coordinates of a point.
 
@@ -42,37 +52,40 @@ def spectrum(
     Raises:
         ValueError: the spectrum of this kernel is not known.
     """
-    raise no_features(kernel)
+    return _sampled(kernel, key, num, dim)
+
+
+@functools.singledispatch
+def _sampled(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+    raise ValueError(f"sample_spectrum: the spectrum of {type(kernel).__name__} is not known")
 
 
 def has_spectrum(kernel: Any) -> bool:
-    """Whether `spectrum` knows the kernel."""
-    if isinstance(kernel, kernels.Scaled | kernels.OnDims):
+    """Whether `sample_spectrum` knows the spectrum of a kernel."""
+    if isinstance(kernel, Scaled | OnDims):
         return has_spectrum(kernel.kernel)
-    if isinstance(kernel, kernels.Sum | kernels.Product):
+    if isinstance(kernel, Sum | Product):
         return all(has_spectrum(term) for term in kernel.terms)
-    return spectrum.dispatch(type(kernel)) is not spectrum.dispatch(object)
+    return _sampled.dispatch(type(kernel)) is not _sampled.dispatch(object)
 
 
-@spectrum.register
-def _(kernel: kernels.RBF, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: RBF, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     draw = random.normal(key, (num, dim), parameter_dtype(kernel))
     return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
-@spectrum.register(kernels.Matern12)
-@spectrum.register(kernels.Matern32)
-@spectrum.register(kernels.Matern52)
-@spectrum.register(kernels.Matern72)
+@_sampled.register(Matern12)
+@_sampled.register(Matern32)
+@_sampled.register(Matern52)
+@_sampled.register(Matern72)
 def _(kernel: Any, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     draw = _student(key, num, dim, DEGREES[type(kernel)], parameter_dtype(kernel))
     return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
-@spectrum.register
-def _(
-    kernel: kernels.RationalQuadratic, key: jax.Array, num: int, dim: int
-) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: RationalQuadratic, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     dtype = parameter_dtype(kernel)
     normal, gamma = random.split(key)
     alpha = nan_if_negative(kernel.alpha)
@@ -81,10 +94,8 @@ def _(
     return draw / _lengthscale(kernel, dim), _even(kernel, num)
 
 
-@spectrum.register
-def _(
-    kernel: kernels.SpectralMixture, key: jax.Array, num: int, dim: int
-) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: SpectralMixture, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
     which, weights = _components(order, nan_if_negative(kernel.weights), num)
@@ -93,10 +104,8 @@ def _(
     return (2 * jnp.pi * nan_if_negative(kernel.frequencies)[which] + draw)[:, None], weights
 
 
-@spectrum.register
-def _(
-    kernel: kernels.StudentMixture, key: jax.Array, num: int, dim: int
-) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: StudentMixture, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     check_one_coordinate(kernel, dim)
     order, draw = random.split(key)
     which, weights = _components(order, nan_if_negative(kernel.weights), num)
@@ -107,13 +116,13 @@ def _(
     return (2 * jnp.pi * nan_if_negative(kernel.frequencies)[which] + draw)[:, None], weights
 
 
-@spectrum.register
-def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     # One harmonic of each coordinate. A draw of integers has no derivative, so weights carry it:
     # they are probabilities over themselves, of value 1.
     for name in ("lengthscale", "period"):
         check_coordinates(kernel, name, dim)
-    log_mass = harmonics(jnp.broadcast_to(kernel.lengthscale, (dim,)))
+    log_mass = log_harmonics(jnp.broadcast_to(kernel.lengthscale, (dim,)))
     which, sign = random.split(key)
     chosen = random.categorical(which, jax.lax.stop_gradient(log_mass), shape=(num, dim))
     log_mass = jnp.take_along_axis(log_mass, chosen.T, axis=1)
@@ -125,58 +134,58 @@ def _(kernel: kernels.Periodic, key: jax.Array, num: int, dim: int) -> tuple[jax
     ) / num
 
 
-@spectrum.register
-def _(kernel: kernels.Cosine, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: Cosine, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     check_coordinates(kernel, "period", dim)
     frequency = jnp.broadcast_to(2 * jnp.pi / nan_if_negative(kernel.period), (num, dim))
     return frequency, _even(kernel, num)
 
 
-@spectrum.register
-def _(kernel: kernels.Constant, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: Constant, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     return jnp.zeros((num, dim), kernel.variance.dtype), _even(kernel, num)
 
 
-@spectrum.register
-def _(kernel: kernels.Scaled, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
-    frequencies, weights = spectrum(kernel.kernel, key, num, dim)
+@_sampled.register
+def _(kernel: Scaled, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+    frequencies, weights = _sampled(kernel.kernel, key, num, dim)
     return frequencies, nan_if_negative(kernel.variance) * weights
 
 
-@spectrum.register
-def _(kernel: kernels.OnDims, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: OnDims, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     own = kernel.columns(dim)
-    frequencies, weights = spectrum(kernel.kernel, key, num, len(own))
+    frequencies, weights = _sampled(kernel.kernel, key, num, len(own))
     whole = jnp.zeros((num, dim), frequencies.dtype)
     return whole.at[:, jnp.asarray(own)].add(frequencies), weights
 
 
-@spectrum.register
-def _(kernel: kernels.Sum, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: Sum, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     terms, order = kernel.terms, random.fold_in(key, len(kernel.terms))
     if num < len(terms):
         raise ValueError(f"a sum of {len(terms)} kernels needs at least {2 * len(terms)} features")
     shares = [num // len(terms) + (i < num % len(terms)) for i in range(len(terms))]
     keys = random.split(key, len(terms))
-    parts = [spectrum(t, k, n, dim) for t, k, n in zip(terms, keys, shares, strict=True)]
+    parts = [_sampled(t, k, n, dim) for t, k, n in zip(terms, keys, shares, strict=True)]
     frequencies, weights = (jnp.concatenate(part) for part in zip(*parts, strict=True))
     mixed = random.permutation(order, num)
     return frequencies[mixed], weights[mixed]
 
 
-@spectrum.register
-def _(kernel: kernels.Product, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
+@_sampled.register
+def _(kernel: Product, key: jax.Array, num: int, dim: int) -> tuple[jax.Array, jax.Array]:
     frequencies, weights = 0.0, 1.0 / num
     for term, k in zip(kernel.terms, random.split(key, len(kernel.terms)), strict=True):
         draw, sign = random.split(k)
-        own, weight = spectrum(term, draw, num, dim)
+        own, weight = _sampled(term, draw, num, dim)
         # Of random sign the sines vanish on average: that of a sum is then the product of cosines.
         frequencies += own * random.rademacher(sign, (num, 1), own.dtype)
         weights *= num * weight
     return jnp.asarray(frequencies), jnp.asarray(weights)
 
 
-def harmonics(lengthscale: Float[Array, " d"]) -> Float[Array, "d k"]:
+def log_harmonics(lengthscale: Float[Array, " d"]) -> Float[Array, "d k"]:
     r"""Logarithms of the weights of $\cos k\theta$ in $\exp((\cos\theta - 1) / \ell^2)$.
 
     The weights are $2 e^{-z} I_k(z)$ with $z = \ell^{-2}$, half of that for $k = 0$. Ratios of
@@ -231,17 +240,6 @@ def check_one_coordinate(kernel: Any, dim: int) -> None:
 def parameter_dtype(kernel: Any) -> Any:
     """The type of a kernel's parameters, in which its features are drawn."""
     return jnp.result_type(*jax.tree.leaves(eqx.filter(kernel, eqx.is_inexact_array)), jnp.float32)
-
-
-def no_features(kernel: Any) -> ValueError:
-    """The error of a kernel without features."""
-    name = type(kernel).__name__
-    if isinstance(kernel, kernels.White):
-        return ValueError(
-            "fourier_features: White is not the covariance of a function; leave it out of the "
-            "kernel and add its variance to noise_var"
-        )
-    return ValueError(f"fourier_features: no random features of {name} are known")
 
 
 def _lengthscale(kernel: Any, dim: int) -> jax.Array:
