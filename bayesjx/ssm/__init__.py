@@ -7,9 +7,8 @@ from ._approximate import (
 )
 from ._kalman import (
     kalman_filter as kalman_filter,
-    KalmanFiltered as KalmanFiltered,
     rts_smoother as rts_smoother,
-    RTSSmoothed as RTSSmoothed,
+    StateMoments as StateMoments,
 )
 from ._markov_gp import MarkovGP as MarkovGP
 from ._posterior import MarkovPosterior as MarkovPosterior

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -14,22 +13,8 @@ from ._markov_gp import MarkovGP
 from ._state_space import HARMONICS
 
 
-class KalmanFiltered(NamedTuple):
-    """States given the observations up to each time.
-
-    Attributes:
-        means: of the states, shape `(n, d)`.
-        covs: their covariances, shape `(n, d, d)`.
-        log_prob: log density of all observations, scalar.
-    """
-
-    means: Float[Array, "n d"]
-    covs: Float[Array, "n d d"]
-    log_prob: Float[Array, ""]
-
-
-class RTSSmoothed(NamedTuple):
-    """States given all observations.
+class StateMoments(NamedTuple):
+    """Means and covariances of the states at each time, by `kalman_filter` or `rts_smoother`.
 
     Attributes:
         means: of the states, shape `(n, d)`.
@@ -52,7 +37,7 @@ def kalman_filter(
     mixing: Any = None,
     backend: str = "auto",
     harmonics: int = HARMONICS,
-) -> KalmanFiltered:
+) -> StateMoments:
     r"""The Kalman filter: states given the observations up to each time, and the log density.
 
     For $x(t') = A x(t) + \epsilon$, $\epsilon \sim N(0, Q)$, and $y_k = h^T x(t_k) + r_k$,
@@ -85,7 +70,7 @@ def kalman_filter(
         smoothers", IEEE Transactions on Automatic Control.
     """
     options = {"noise_var": noise_var, "mixing": mixing, "backend": backend, "harmonics": harmonics}
-    return KalmanFiltered(*_states(space, times, y, mask, options, smoothed=False))
+    return _states(space, times, y, mask, options, smoothed=False)
 
 
 def rts_smoother(
@@ -98,7 +83,7 @@ def rts_smoother(
     mixing: Any = None,
     backend: str = "auto",
     harmonics: int = HARMONICS,
-) -> RTSSmoothed:
+) -> StateMoments:
     """The Rauch-Tung-Striebel smoother: states given all observations, and the log density.
 
     Arguments and errors are those of `kalman_filter`. The recursion is that of Bryson and Frazier,
@@ -114,12 +99,12 @@ def rts_smoother(
         International Journal of Control, for the recursion.
     """
     options = {"noise_var": noise_var, "mixing": mixing, "backend": backend, "harmonics": harmonics}
-    return RTSSmoothed(*_states(space, times, y, mask, options, smoothed=True))
+    return _states(space, times, y, mask, options, smoothed=True)
 
 
 def _states(
     space: Any, times: Any, y: Any, mask: Any, options: dict[str, Any], smoothed: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> StateMoments:
     if options["backend"] == "steady":
         raise ValueError('backend="steady" is for densities alone, take another one')
     prior = MarkovGP(space, times, mask=mask, **options)
@@ -130,4 +115,4 @@ def _states(
     (means, covs), total = process.states(prior.plan, prior.space, series, prior.readout, smoothed)
     if prior.order is not None:
         means, covs = means[prior.order[1]], covs[prior.order[1]]
-    return means, covs, total
+    return StateMoments(means, covs, total)
