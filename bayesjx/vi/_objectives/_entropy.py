@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,8 +48,7 @@ def simulate_with_entropy(
     """
     context = current("elbo")
     prefix, key = context.enter_call()
-    handler = _EntropyHandler(context, prefix)
-    handler.proximal = proximal
+    handler = SimulateHandler(context, prefix, partial(_entropy_term, proximal))
     with handlers.block(), handlers.seed(rng_seed=named(key, "__seed__")), handler:
         program(*args, **kwargs)
     return handler.result()
@@ -90,33 +90,30 @@ def with_values_of(drawn: Cost, path: Cost) -> Cost:
     return Cost(tuple(valued(term) for term in path.terms))
 
 
-class _EntropyHandler(SimulateHandler):
-    proximal = False
-
-    def term(self, msg: Any) -> Term:
-        term = super().term(msg)
-        fn = split(msg["fn"], {})[0]
-        if msg["is_observed"] or _is_delta(fn):
-            return term
-        if self.proximal and not msg["infer"].get("entropy_is_log_scale"):
-            raise ValueError(
-                f'entropy="proximal": site {msg["name"]!r} is no GaussianGuide with '
-                'conditioner="linear" and a mean-field, full-rank or structured scale; use '
-                'entropy="analytic"'
-            )
-        try:
-            entropy = jnp.asarray(fn.entropy())
-        except NotImplementedError:
-            family = type(elementwise_family(fn)).__name__
-            raise ValueError(
-                f"entropy: site {msg['name']!r} ({family}) has no closed-form entropy; use "
-                'entropy="mc" or entropy="stl"'
-            ) from None
-        if self.proximal:
-            entropy = jax.lax.stop_gradient(entropy)
-        scale = 1.0 if msg["scale"] is None else msg["scale"]
-        value = jnp.broadcast_to(-scale * entropy, term.value.shape)
-        return dataclasses.replace(term, value=value, detached=False)
+def _entropy_term(proximal: bool, msg: Any, term: Term) -> Term:
+    """The term of a site with minus its entropy in closed form for its log density."""
+    fn = split(msg["fn"], {})[0]
+    if msg["is_observed"] or _is_delta(fn):
+        return term
+    if proximal and not msg["infer"].get("entropy_is_log_scale"):
+        raise ValueError(
+            f'entropy="proximal": site {msg["name"]!r} is no GaussianGuide with '
+            'conditioner="linear" and a mean-field, full-rank or structured scale; use '
+            'entropy="analytic"'
+        )
+    try:
+        entropy = jnp.asarray(fn.entropy())
+    except NotImplementedError:
+        family = type(elementwise_family(fn)).__name__
+        raise ValueError(
+            f"entropy: site {msg['name']!r} ({family}) has no closed-form entropy; use "
+            'entropy="mc" or entropy="stl"'
+        ) from None
+    if proximal:
+        entropy = jax.lax.stop_gradient(entropy)
+    scale = 1.0 if msg["scale"] is None else msg["scale"]
+    value = jnp.broadcast_to(-scale * entropy, term.value.shape)
+    return dataclasses.replace(term, value=value, detached=False)
 
 
 class _PathHandler(DensityHandler):

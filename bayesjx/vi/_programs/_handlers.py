@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro.distributions.util import is_identically_one
-from numpyro.primitives import CondIndepStackFrame as Frame, Messenger
 
 from .._estimator import (
     AbstractPathwise,
@@ -20,18 +18,13 @@ from .._estimator import (
     Context,
     Cost,
     draw,
-    float_dtype,
-    match_dtype,
-    named,
     one_dtype,
     replaced_strategy,
-    Scored,
     Site,
     split,
     tag,
     Term,
     unmasked,
-    unvalidated,
     WithStrategy,
 )
 from .._strategies import (
@@ -46,13 +39,14 @@ from ._loops import (
     is_from_loop,
     is_reversed,
     is_scan,
-    of_all_steps,
 )
 from ._matching import (
     as_values,
     check_given,
     check_match,
-    check_observed,
+)
+from ._recorder import (
+    AbstractRecorder,
 )
 from ._trace import (
     Drawn,
@@ -68,104 +62,16 @@ _ENUMERATED_IN_MODEL = (
 )
 
 
-class Recorder(Messenger):
-    """What both verbs share: a cost term per sample statement, and the checks on it."""
-
-    def __init__(self, context: Context | None, prefix: str):
-        super().__init__()
-        self.context = context
-        self.prefix = prefix
-        self.terms: list[Term] = []
-        self.names: set[str] = set()
-        self.frames: dict[str, Frame] = {}
-
-    def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] == "mutable" and self.context is not None:
-            self.context.mutables[msg["name"]] = msg["value"]
-        if msg["type"] != "sample":
-            return
-        name = msg["name"]
-        if name in self.names:
-            raise ValueError(
-                f"site {name!r} is sampled twice in one program; every sample site needs a name "
-                "of its own (use numpyro.plate or numpyro.handlers.scope for repeated structure)"
-            )
-        self.names.add(name)
-        for frame in msg["cond_indep_stack"]:
-            self.check_plate(name, frame)
-        self.terms.append(self.term(msg))
-
-    def subsample(self, msg: Any) -> None:
-        """Draws the indices of a subsampled plate from the key that the whole objective shares."""
-        if msg["value"] is not None:
-            return
-        if self.context is None:
-            raise ValueError(
-                f"plate {msg['name']!r} is subsampled, which needs a random key: call "
-                "vi.log_density inside an objective, or pass the Trace of a guide with that plate"
-            )
-        key = named(self.context.plate_key, msg["name"])
-        msg["value"] = msg["fn"](*msg["args"], rng_key=key)
-
-    def check_plate(self, site: str, frame: Frame) -> None:
-        known = self.frames.setdefault(frame.name, frame)
-        if known != frame:
-            raise ValueError(
-                f"site {site!r}: plate {frame.name!r} has dim {frame.dim} and size {frame.size} "
-                f"here but dim {known.dim} and size {known.size} elsewhere; give the plate the "
-                "same dim= and size in model and guide"
-            )
-
-    def term(self, msg: Any) -> Term:
-        fn, value, name = split(of_all_steps(msg), {})[0], msg["value"], msg["name"]
-        frames = frozenset(msg["cond_indep_stack"])
-        self.check_value(msg, fn)
-        if self.needs_no_validation(msg):
-            fn = unvalidated(fn)
-        with self.context.within(self.prefix, name) if self.context else nullcontext():
-            if msg.get("intermediates"):
-                log_prob = fn.log_prob(value, msg["intermediates"])
-            else:
-                log_prob = fn.log_prob(value)
-        log_prob = match_dtype(jnp.asarray(log_prob), (fn, value))
-        if self.context is not None and self.context.scored is not None:
-            source = self.is_drawn(msg), msg["is_observed"]
-            self.context.scored.append(Scored(fn, value, log_prob, self.prefix + name, *source))
-        scale, weight = msg["scale"], 1.0
-        if scale is not None and not is_identically_one(scale):
-            log_prob = scale * log_prob
-            weight = scale if isinstance(scale, float) else float("nan")
-        return Term(
-            log_prob,
-            frames=frames,
-            label=self.prefix + name,
-            scale=weight,
-            detached=self.is_detached(msg),
-            weak=float_dtype((fn, value)) is None,
-        )
-
-    def check_value(self, msg: Any, fn: Any) -> None:
-        """Refuses values that do not fit their site."""
-        frames = frozenset(msg["cond_indep_stack"])
-        if msg["is_observed"]:
-            check_observed(msg["name"], fn, msg["value"], frames)
-
-    def is_drawn(self, msg: Any) -> bool:
-        """Whether the value is a draw from the site's own distribution."""
-        return False
-
-    def is_detached(self, msg: Any) -> bool:
-        return False
-
-    def needs_no_validation(self, msg: Any) -> bool:
-        return False
-
-
-class SimulateHandler(Recorder):
+class SimulateHandler(AbstractRecorder):
     """Gives every latent site its value and tells the context about it."""
 
-    def __init__(self, context: Context, prefix: str):
-        super().__init__(context, prefix)
+    def __init__(
+        self,
+        context: Context,
+        prefix: str,
+        change_term: Callable[[Any, Term], Term] | None = None,
+    ):
+        super().__init__(context, prefix, change_term)
         self.run = context
         self.values: dict[str, jax.Array] = {}
         self.plates: dict[str, jax.Array] = {}
@@ -269,6 +175,9 @@ class SimulateHandler(Recorder):
             msg["intermediates"] = []
         self.run.add(site)
 
+    def check_latent(self, msg: Any, fn: Any) -> None:
+        """Draws fit their sites."""
+
     def is_drawn(self, msg: Any) -> bool:
         return not msg["is_observed"]
 
@@ -299,7 +208,7 @@ class SimulateHandler(Recorder):
         return trace, Cost(one_dtype(tuple(self.terms)))
 
 
-class DensityHandler(Recorder):
+class DensityHandler(AbstractRecorder):
     """Hands given values to a program's latent sites."""
 
     def __init__(self, context: Context | None, prefix: str, values: Trace | Mapping[str, Any]):
@@ -353,14 +262,19 @@ class DensityHandler(Recorder):
             )
         msg["value"] = self.plates.get(name, msg["value"])
 
+    def is_drawn(self, msg: Any) -> bool:
+        return False
+
+    def is_detached(self, msg: Any) -> bool:
+        return False
+
     def needs_no_validation(self, msg: Any) -> bool:
         """Relaxed values of a discrete site are scored by the formula of its support."""
         floating = jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating)
         return not msg["is_observed"] and floating and msg["fn"].is_discrete
 
-    def check_value(self, msg: Any, fn: Any) -> None:
-        super().check_value(msg, fn)
-        if msg["is_observed"] or msg["name"] not in self.used:
+    def check_latent(self, msg: Any, fn: Any) -> None:
+        if msg["name"] not in self.used:
             return
         frames = frozenset(msg["cond_indep_stack"])
         drawn = self.drawn.get(msg["name"])
