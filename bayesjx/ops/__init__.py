@@ -37,12 +37,13 @@ from ._kron import (
     kron_mm as kron_mm,
     outer_grid as outer_grid,
 )
+from ._kron_diag import KronPlusDiag as KronPlusDiag
 from ._kron_noise import KronPlusNoise as KronPlusNoise
 from ._kron_pair import kron_pair as kron_pair
 from ._kron_sum import KronSum as KronSum
 from ._lanczos import stochastic_logdet as stochastic_logdet, StochasticLogdet as StochasticLogdet
 from ._low_rank import LowRank as LowRank, LowRankPlusDiag as LowRankPlusDiag
-from ._masked import KronPlusDiag as KronPlusDiag, Masked as Masked
+from ._masked import Masked as Masked
 from ._operator import (
     AbstractOperator as AbstractOperator,
     InvQuadLogdet as InvQuadLogdet,

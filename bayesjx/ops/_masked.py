@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact, Int
 
-from .._core import check_key, cho_solve, compiled, eigenvalues, on_failure, solve_triangular
+from .._core import check_key, cho_solve, compiled, eigenvalues, solve_triangular
 from . import _general as general
-from ._checks import checked_arrays
 from ._dense import Dense
-from ._diagonal import Diag, ScaledIdentity
+from ._diagonal import ScaledIdentity
 from ._factors import kept, symmetric_solve
 from ._iterative import (
     cg_solve,
@@ -26,11 +25,10 @@ from ._iterative import (
     Submatrix,
 )
 from ._khatri_rao import check_cross, explained_variance, KhatriRao
-from ._kron import Kron
+from ._kron import Kron, outer_grid
 from ._kron_noise import KronPlusNoise
 from ._lanczos import stochastic_logdet
 from ._operator import AbstractOperator
-from ._stacks import HStack
 from ._tags import psd
 
 SCHUR_LIMIT = 2000  # missing cells up to which the exact path is chosen
@@ -237,8 +235,8 @@ class Masked(AbstractOperator):
             self.full.signal, Kron
         ):
             raise ValueError('Masked: logdet="scaled" is for a Kron with ScaledIdentity noise')
-        grid = jnp.maximum(_outer([eigenvalues(factor) for factor in self.full.signal.factors]), 0)
-        largest = jax.lax.top_k(grid, self.observed.size)[0]
+        spectrum = outer_grid([eigenvalues(factor) for factor in self.full.signal.factors])
+        largest = jax.lax.top_k(jnp.maximum(spectrum.reshape(-1), 0), self.observed.size)[0]
         share = self.observed.size / self.full.shape[0]
         return jnp.sum(jnp.log(share * largest + self.full.noise.scale))
 
@@ -253,98 +251,6 @@ def _(operator: Masked) -> jax.Array:
 @general.sample.register
 def _(operator: Masked, key: jax.Array, num: int) -> jax.Array:
     return general.sample(operator.full, key, num)[operator.observed]
-
-
-class KronPlusDiag(AbstractOperator):
-    r"""Kronecker product plus a diagonal, $K_1 \otimes \dots \otimes K_D + \mathrm{diag}(d)$.
-
-    Every cell of the grid has its own noise.
-
-    Made by adding `Kron + Diag`. Solved by conjugate gradients, preconditioned by the sum with the
-    geometric mean of the noises. The log-determinant is estimated by `ops.stochastic_logdet`.
-
-    Args:
-        signal: tagged `ops.psd`.
-        noise: variances, shape `(n,)`, positive.
-        rtol: of conjugate gradients.
-        max_steps: of conjugate gradients.
-
-    Raises:
-        ValueError: sizes or types differ, or `signal` is not tagged as positive semi-definite.
-        RuntimeError: a variance is not positive, or conjugate gradients did not converge.
-    """
-
-    signal: Kron
-    noise: Inexact[Array, " n"]
-    rtol: float = eqx.field(static=True)
-    max_steps: int = eqx.field(static=True)
-    tags: frozenset[object] = eqx.field(static=True)
-
-    def __init__(self, signal: Kron, noise: Any, *, rtol: float = 1e-8, max_steps: int = 1000):
-        if not isinstance(signal, Kron):
-            raise ValueError(f"Kron + Diag: signal must be a Kron, got {type(signal).__name__}")
-        if psd not in signal.tags:
-            raise ValueError("Kron + noise needs positive semi-definite factors: tags=ops.psd")
-        if jnp.shape(noise) != (signal.shape[0],):
-            raise ValueError(
-                f"Kron {signal.shape} + Diag: the noise must have shape ({signal.shape[0]},), got "
-                f"{jnp.shape(noise)}"
-            )
-        _, noise = checked_arrays("Kron + Diag", {"factors": signal.factors[0], "noise": noise})
-        check_cg("Kron + Diag", rtol, max_steps)
-        self.signal = signal
-        self.noise = eqx.error_if(
-            noise,
-            jnp.any(noise <= 0),
-            "Kron + Diag: the variances must be positive",
-            on_error=on_failure(),
-        )
-        self.rtol = rtol
-        self.max_steps = max_steps
-        self.tags = frozenset([psd])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.signal.shape
-
-    @property
-    def dtype(self) -> Any:
-        return self.signal.dtype
-
-    def transpose(self) -> KronPlusDiag:
-        return self
-
-    def solve_cg(self, b: Inexact[Array, "n k"]) -> CGSolve:
-        """The solution by conjugate gradients with the steps that it took; never raises.
-
-        Args:
-            b: shape `(n, k)`.
-        """
-        typical = jnp.exp(jnp.mean(jnp.log(self.noise)))
-        nearly = KronPlusNoise(self.signal, ScaledIdentity(typical, self.shape[0]))
-        return cg_solve(self, b, Inverse(nearly), self.rtol, self.max_steps)
-
-    def _mm(self, x: jax.Array) -> jax.Array:
-        return self.signal._mm(x) + self.noise[:, None] * x
-
-    def _solve(self, b: jax.Array) -> jax.Array:
-        return converged_value(self.solve_cg(b), "Kron + Diag")
-
-    def _logdet(self) -> jax.Array:
-        raise ValueError(
-            "Kron + Diag: the log-determinant is not known exactly; estimate it by "
-            "ops.stochastic_logdet(key, operator)"
-        )
-
-    def _diag(self) -> jax.Array:
-        return self.signal._diag() + self.noise
-
-    def _root(self) -> HStack:
-        return HStack(self.signal._root(), Diag(jnp.sqrt(self.noise)))
-
-    def replaced(self, signal: Kron, noise: jax.Array) -> KronPlusDiag:
-        """The same with another product and other variances of the cells."""
-        return KronPlusDiag(signal, noise, rtol=self.rtol, max_steps=self.max_steps)
 
 
 @compiled
@@ -401,10 +307,3 @@ def _checked_mask(mask: Any, grid: tuple[int, ...]) -> np.ndarray:
     if not seen.any():
         raise ValueError("Masked: mask is all false, so nothing is observed")
     return seen.reshape(-1)
-
-
-def _outer(values: list[jax.Array]) -> jax.Array:
-    grid = values[0]
-    for more in values[1:]:
-        grid = (grid[:, None] * more).reshape(-1)
-    return grid

@@ -19,10 +19,11 @@ from ._dense import Dense
 from ._diagonal import Diag, ScaledIdentity
 from ._khatri_rao import KhatriRao
 from ._kron import Kron
+from ._kron_diag import KronPlusDiag
 from ._kron_noise import KronPlusNoise
 from ._kron_sum import KronSum
 from ._low_rank import LowRank, LowRankPlusDiag
-from ._masked import KronPlusDiag, Masked
+from ._masked import Masked
 from ._operator import AbstractOperator
 from ._scaled import Scaled
 from ._sparse_operator import AbstractSparse

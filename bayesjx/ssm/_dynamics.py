@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from . import _unrolled as unrolled
-from ._algebra import AbstractAlgebra, DENSE, UNROLLED
+from ._algebra import AbstractAlgebra, UNROLLED
+from ._dense_algebra import DENSE
 from ._spaces import AbstractStateSpace
 from ._steps import Adjoint, Moments, predict, Transition
 

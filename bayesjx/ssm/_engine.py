@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from . import _passes as passes, _square_root as square_root, _steps as steps
+from . import _adjoint_steps as adjoint_steps, _passes as passes, _square_root as square_root
 from ._backend import Plan
 from ._derivatives import with_derivatives
 from ._dynamics import AbstractDynamics, in_order, SpaceDynamics
@@ -93,7 +93,7 @@ def kalman_filter(
     begins, total = passes.states_before(alg, start, parts, plan.associative, definite)
     ends, _, kept = passes.forward(dynamics, observations, begins, plan.precise)
     later = passes.information_after(alg, size, parts, plan.associative)
-    last = steps.adjoint_of(alg, ends, later)
+    last = adjoint_steps.adjoint_of(alg, ends, later)
     return total, Filtered(dynamics, observations, kept, ends, last)
 
 
@@ -116,7 +116,9 @@ def smooth(
     like = filtered.dynamics.like
 
     def moments(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
-        question = functools.partial(steps.smoothed_moments, alg, state=state, adjoint=adjoint)
+        question = functools.partial(
+            adjoint_steps.smoothed_moments, alg, state=state, adjoint=adjoint
+        )
         return (), alg.over_rows(question, rows, like)
 
     back = _backward(plan, filtered, moments)
@@ -155,7 +157,7 @@ def smoothed_states(
     like = filtered.dynamics.like
 
     def whole(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
-        mean, cov = steps.smoothed_state(alg, state, adjoint)
+        mean, cov = adjoint_steps.smoothed_state(alg, state, adjoint)
         return (), Moments(alg.stacked(mean, like), alg.stacked(cov, like))
 
     back = _backward(plan, filtered, whole)

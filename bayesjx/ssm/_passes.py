@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from . import _steps as steps
+from . import _adjoint_steps as adjoint_steps, _steps as steps
 from ._algebra import AbstractAlgebra
 from ._dynamics import AbstractDynamics, in_lanes, SpaceDynamics
 from ._steps import Adjoint, FilterElement, Information, Moments, Observations, Smoothed
@@ -182,7 +182,7 @@ def backward(
         )
         added, each = visit(moves, earlier, state, adjoint, smoothed)
         total = jax.tree.map(jnp.add, total, added)
-        before = steps.adjoint_predict(alg, transition, adjoint)
+        before = adjoint_steps.adjoint_predict(alg, transition, adjoint)
         return (_packed(alg, before, like), total), (each, smoothed, in_observations)
 
     inputs = (dynamics.inputs, _moving(observations), kept)
@@ -208,10 +208,12 @@ def _adjoint_outputs(
     def back(later: Adjoint, inputs: Any) -> tuple[Adjoint, Any]:
         one, state = inputs
         h = _readout(dynamics, one)
-        adjoint, smoothed = steps.adjoint_update(alg, h, state, one, later)
+        adjoint, smoothed = adjoint_steps.adjoint_update(alg, h, state, one, later)
         slopes = None
         if gradient:
-            slopes = steps.observation_gradient(alg, h, state, one, later, adjoint, smoothed)
+            slopes = adjoint_steps.observation_gradient(
+                alg, h, state, one, later, adjoint, smoothed
+            )
         return adjoint, (smoothed, slopes)
 
     _, states = alg.over_outputs(update, state, now)
@@ -287,7 +289,7 @@ def information_after(
 
     def step(later: Any, part: Any) -> Any:
         element = _unpacked_element(alg, part)
-        before = steps.information_before(alg, element, Information(*_unpacked(alg, later)))
+        before = adjoint_steps.information_before(alg, element, Information(*_unpacked(alg, later)))
         return _packed(alg, before, like), later
 
     nothing = alg.zero_vector(size, like), alg.zero_matrix(size, like)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._algebra import DENSE
+from ._dense_algebra import DENSE
 from ._dynamics import AbstractDynamics
 from ._steps import log_factors, Moments, Observations
 

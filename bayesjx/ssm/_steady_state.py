@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _passes as passes, _steps as steps
-from ._algebra import DENSE
+from ._dense_algebra import DENSE
 from ._dynamics import AbstractDynamics, in_order
 from ._spaces import AbstractStateSpace
 from ._steps import LOG_2PI, Moments, Observations, Transition

@@ -8,7 +8,8 @@ from dense_series import covariance
 
 from bayesjx import kernels, ssm
 from bayesjx.ssm import _dynamics, _square_root
-from bayesjx.ssm._algebra import DENSE, UNROLLED
+from bayesjx.ssm._algebra import UNROLLED
+from bayesjx.ssm._dense_algebra import DENSE
 
 SEASON = kernels.Matern52(3.0, 1.5) + kernels.Matern12(2.0) * kernels.Periodic(1.3, 1.5, 0.8)
 PAIR = (kernels.Matern32(0.7, 1.2), kernels.Matern12(1.5) * kernels.Cosine(0.9))
