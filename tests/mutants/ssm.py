@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "sign of the Kalman gain in the smoother's step back",
-        "ssm/_steps.py",
+        "ssm/_adjoint_steps.py",
         "error = step.scaled - alg.dot(gain, later.gradient)",
         "error = step.scaled + alg.dot(gain, later.gradient)",
         "tests/ssm/test_kalman.py -k few",
