@@ -42,9 +42,9 @@ class Waves(eqx.Module):
 
 
 class Slopes(eqx.Module):
-    """Each coordinate less the centre, `variance` of shape `(d,)`."""
+    """Each coordinate less the centre, a scalar or `(d,)`, with `variance` of shape `(d,)`."""
 
-    centre: Float[Array, " d"]
+    centre: Float[Array, ...]
     variance: Float[Array, " d"]
 
     def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:

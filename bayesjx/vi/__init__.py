@@ -59,14 +59,11 @@ from ._guides import (
 )
 from ._marginals import (
     AbstractEvidenceEstimator as AbstractEvidenceEstimator,
-    Exact as Exact,
     exact as exact,
     marginal as marginal,
     normalize as normalize,
     ProgramDistribution as ProgramDistribution,
-    SIR as SIR,
     sir as sir,
-    SMC as SMC,
     smc as smc,
     Target as Target,
 )

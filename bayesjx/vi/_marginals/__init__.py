@@ -2,9 +2,7 @@
 
 from ._inference import (
     AbstractEvidenceEstimator as AbstractEvidenceEstimator,
-    Exact as Exact,
     exact as exact,
-    SIR as SIR,
     sir as sir,
     Target as Target,
 )
@@ -15,6 +13,5 @@ from ._marginal import (
     ProgramDistribution as ProgramDistribution,
 )
 from ._smc import (
-    SMC as SMC,
     smc as smc,
 )

@@ -267,7 +267,7 @@ def sir(
     num_particles: int,
     proposal: Callable[..., Any] | None = None,
     index_strategy: AbstractStrategy | None = None,
-) -> SIR:
+) -> AbstractEvidenceEstimator:
     """Importance sampling, for `marginal` and (with resampling) for `normalize`.
 
     Args:
@@ -288,7 +288,7 @@ def sir(
     return SIR(num_particles, proposal, _or_reinforce(index_strategy))
 
 
-def exact(index_strategy: AbstractStrategy | None = None) -> Exact:
+def exact(index_strategy: AbstractStrategy | None = None) -> AbstractEvidenceEstimator:
     """Exact summation, for programs whose free sites are few scalars of finite support.
 
     Args:

@@ -201,7 +201,7 @@ def smc(
     num_temperatures: int = 10,
     num_moves: int = 5,
     step_size: float = 0.5,
-) -> SMC:
+) -> AbstractEvidenceEstimator:
     """Annealed sequential Monte Carlo, for `marginal` and `normalize`.
 
     Prefer it to `sir` where importance weights degenerate, from about five continuous
