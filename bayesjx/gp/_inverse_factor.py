@@ -12,7 +12,7 @@ from .._core import cholesky_each, compiled, inverse_tril, safe_cholesky
 
 
 @jax.custom_jvp
-def inverse_factor(matrix: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+def inverse_factor(matrix: Float[Array, "n n"]) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
     r"""$L^{-1}$ of the Cholesky factor $L$ of a matrix, and the jitter that it needed.
 
     A triangular solve with a minibatch costs several times as much as the product with the inverse,
