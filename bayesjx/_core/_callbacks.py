@@ -8,7 +8,7 @@ import numpy as np
 
 
 class CallbackInfo(NamedTuple):
-    """What a callback of `bayesjx.fit` is given after each chunk.
+    """Argument of the callback of `bayesjx.fit`, after each chunk.
 
     Attributes:
         step: number of steps done.

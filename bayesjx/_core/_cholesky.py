@@ -52,7 +52,7 @@ def safe_cholesky(matrix: jax.Array, jitter: float | None = None) -> Factor:
 
 
 def needed_jitter(matrix: jax.Array, scale: jax.Array) -> jax.Array:
-    """What has to be added to the diagonal of a difference of matrices for a Cholesky factor.
+    """The jitter that gives a difference of matrices a Cholesky factor.
 
     What is left of a prior covariance after data may be no larger than its rounding, so that its
     own diagonal says nothing of how much it takes: the scale does. Tries 0, then a hundred

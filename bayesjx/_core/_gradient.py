@@ -32,7 +32,7 @@ class GradientState(NamedTuple):
 
 
 class GradientInfo(NamedTuple):
-    """What a step reports: the objective at its start, and the norm of its gradient."""
+    """Info of a gradient step: the objective at its start, and the norm of its gradient."""
 
     objective: jax.Array
     gradient_norm: jax.Array

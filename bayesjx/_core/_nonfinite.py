@@ -11,7 +11,7 @@ from bayesjx._core._tree import is_inexact, path_name
 
 
 class Watch(NamedTuple):
-    """What has to stay finite: some leaves of the state, and perhaps the objective."""
+    """Leaves of the state that have to stay finite, and perhaps the objective."""
 
     leaves: tuple[bool, ...]
     objective: bool

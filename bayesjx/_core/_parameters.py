@@ -119,7 +119,7 @@ def learnable(tree: Any, chosen: Callable[[Any], Any] | None = None) -> Any:
 
 
 def unconstrained(tree: Any, trainable: Any = None) -> Any:
-    """What an optimiser moves, on the real line, and None elsewhere; `from_real` goes back.
+    """Parameters that an optimiser moves, on the real line, None elsewhere; `from_real` inverts it.
 
     An array on the boundary of its constraint, such as a variance of 0, is at infinity there: it
     is known, and stays.

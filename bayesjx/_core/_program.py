@@ -41,7 +41,7 @@ class Step:
 
 
 class Arguments:
-    """What the program of a step is called with: arrays in a list, and how they belong together.
+    """Arguments of the program of a step: arrays in a list, and their structure.
 
     Args:
         step: of an `Algorithm`.

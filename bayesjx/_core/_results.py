@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 class RESULTS(eqx.Enumeration):
-    """How an iteration ended: the field `result` of all that may fail.
+    """Enumeration of how an iteration ended: the field `result` of all that may fail.
 
     Compare with `result == RESULTS.successful`; `RESULTS[result]` is the text of one that is known.
     What takes `throw=True` raises a `RuntimeError` of that text in place of a result without an

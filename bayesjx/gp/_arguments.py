@@ -77,7 +77,7 @@ def checked_jitter(jitter: Any, dtype: Any) -> float:
 
 
 def check_kernel(kernel: Any) -> None:
-    """Whether it is a covariance function.
+    """Refuses what is no covariance function.
 
     Raises:
         ValueError: it is something else, perhaps a class of them.
@@ -93,7 +93,7 @@ def check_kernel(kernel: Any) -> None:
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Whether it is a gradient transformation of Optax.
+    """Refuses what is no gradient transformation of Optax.
 
     Raises:
         ValueError: it is not.

@@ -117,7 +117,7 @@ LLOYD_STEPS = 20
 
 
 class GreedyPoints(NamedTuple):
-    """What `greedy_points` chose.
+    """Result of `greedy_points`: the chosen inputs.
 
     Attributes:
         points: in the order in which they were chosen, shape `(num, d)`.

@@ -35,7 +35,7 @@ WINDOW = 10  # steps whose decrease together is compared with `rtol`
 
 
 class Minimum(NamedTuple):
-    """Where `minimise` ended.
+    """Result of `minimise`: the best parameters and how they were reached.
 
     Attributes:
         params: the parameters, of the structure that it was given.

@@ -31,7 +31,7 @@ class NaturalNormal(NamedTuple):
 
 
 class NaturalState(NamedTuple):
-    """What natural gradients move.
+    """State of natural gradients: the distributions of the inducing variables.
 
     Attributes:
         blocks: distributions of the inducing variables.

@@ -234,7 +234,7 @@ def _dtype(x: Any) -> Any:
 
 
 def check_prior(prior: Any, name: str = "prior") -> None:
-    """Whether it is a process.
+    """Refuses what is no process.
 
     Raises:
         ValueError: it is something else.

@@ -53,7 +53,7 @@ class WhitenedNormal(eqx.Module):
 
 
 class Projection(NamedTuple):
-    """What a minibatch needs of the prior.
+    """Prior mean, features and residual variances at the points of a minibatch.
 
     Attributes:
         mean: of the prior, shape `(n,)`.
@@ -294,7 +294,7 @@ def total(
 def first_jitter(
     kernel: AbstractKernel, points: Float[Array, "m d"], jitter: float | None
 ) -> Float[Array, "m m"]:
-    """What `inducing_features` adds to the covariance of the points, a scalar multiple of I."""
+    """The jitter that `inducing_features` adds to a covariance, a scalar multiple of I."""
     added = checked_jitter(jitter, points.dtype) * jax.lax.stop_gradient(
         jnp.mean(kernel.diag(points))
     )
@@ -320,7 +320,7 @@ def start(
 
 
 def num_latents(q: WhitenedNormal) -> int:
-    """How many functions the distribution is of."""
+    """The number of functions that the distribution is of."""
     return 1 if q.mean.ndim == 1 else len(q.mean)
 
 
@@ -338,7 +338,7 @@ def of_latent(q: WhitenedNormal, latent: int | None) -> WhitenedNormal:
 
 
 def check_observed(prior: GP, likelihood: Any, tight: bool) -> None:
-    """Whether noise and likelihood go together.
+    """Refuses noise and likelihood that contradict each other.
 
     Raises:
         ValueError: they do not.

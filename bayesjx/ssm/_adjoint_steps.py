@@ -34,7 +34,7 @@ def adjoint_of(alg: AbstractAlgebra, state: Moments, information: Information) -
 def information_before(
     alg: AbstractAlgebra, element: FilterElement, later: Information
 ) -> Information:
-    """What a filter element and all after it say about the state before it."""
+    """Information about the state before a filter element, from it and all after it."""
     adjoint = adjoint_of(alg, Moments(element.mean, element.cov), later)
     back, (linear, precision) = alg.transpose(element.matrix), element.information
     return Information(

@@ -25,7 +25,7 @@ BRIEF = (MaternSpace, WaveSpace, ConstantSpace, LineSpace, WienerSpace)  # of fe
 
 
 class Plan(NamedTuple):
-    """How to go through a series; static.
+    """Backend, lanes and algebra of a filter over a series; static.
 
     Attributes:
         lanes: parts that are filtered side by side; 1 for one step after another.
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 def plan(
     backend: str, n: int, d: int, dtype: Any, arrays: bool = False, brief: bool = False
 ) -> Plan:
-    """How to filter a series.
+    """The plan by which a series is filtered.
 
     Args:
         backend: see `MarkovGP`. What "auto" does was measured on two CPU cores: up to four states

@@ -17,7 +17,7 @@ from ._steps import Adjoint, Moments, Observations, Smoothed
 
 
 class Filtered(NamedTuple):
-    """What the backward pass starts from, all cut into the lanes of the plan.
+    """Output of the forward pass, from which the backward pass starts, cut into lanes.
 
     Attributes:
         dynamics: of the states.

@@ -79,7 +79,7 @@ def kernel(name: str, value: Any) -> None:
 
 
 def evaluated(likelihood: Any, f: jax.Array) -> Any:
-    """What a likelihood makes of values of the function.
+    """The distribution that a likelihood makes of values of the function.
 
     Raises:
         ValueError: it is no function, or fails for these.

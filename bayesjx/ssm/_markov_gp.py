@@ -361,7 +361,7 @@ def mixed(space: Any, mixing: Float[Array, "p q"]) -> Float[Array, "p d"]:
 
 
 def rows_of(space: AbstractStateSpace, dtype: Any) -> Float[Array, "2 1 d"]:
-    """What reads the function and its derivative, `(2, 1, d)`."""
+    """Readouts of the function and of its derivative, `(2, 1, d)`."""
     rows = (space.readout, space.slope)
     return jnp.stack([unrolled.stacked(row, (), dtype)[None] for row in rows])
 

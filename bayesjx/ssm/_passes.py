@@ -22,7 +22,7 @@ Visit = Callable[[Any, Moments, Moments, Adjoint, Smoothed], tuple[Any, Any]]
 
 
 class Backward(NamedTuple):
-    """What the backward pass made.
+    """Output of the backward pass.
 
     Attributes:
         summed: over all steps, by what was asked.
@@ -279,7 +279,7 @@ def states_before(
 def information_after(
     alg: AbstractAlgebra, size: int, parts: Any, associative: bool
 ) -> Information:
-    """What comes after each part says about the state at its end; see `states_before`."""
+    """Information about the state at the end of each part, from all after; see `states_before`."""
     listed = alg.lanes_first(parts)
     like = listed.log_density[0]
     if associative:

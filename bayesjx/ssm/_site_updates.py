@@ -24,7 +24,7 @@ ACCURACY = {"float64": 1e-10, "float32": 1e-5}  # of derivatives of sites, relat
 
 
 class SitesState(NamedTuple):
-    """Where site updates are; all of the shape of the observations, in the order of these.
+    """State of site updates; all of the shape of the observations, in the order of these.
 
     Attributes:
         sites: natural parameters.
@@ -38,7 +38,7 @@ class SitesState(NamedTuple):
 
 
 class SitesInfo(NamedTuple):
-    """What an update did.
+    """Info of a site update.
 
     Attributes:
         change: the largest change of a mean, in standard deviations, or of a log variance;
@@ -49,7 +49,7 @@ class SitesInfo(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How sites follow from moments, and what the evidence has besides the sites' own."""
+    """An approximation: its update of the sites from moments, and its part of the evidence."""
 
     update: Callable[..., tuple[Sites, jax.Array]]
     energy: Callable[..., jax.Array]
@@ -120,7 +120,7 @@ def begin(chain: Chain) -> SitesState:
 
 
 def updated(method: str, chain: Chain, problem: Problem, power: Any, state: SitesState) -> Any:
-    """What sites follow from moments, and which could be updated."""
+    """New sites from moments, and which of them could be updated."""
     flat = jax.tree.map(lambda array: array.reshape(-1), state)
     new, done = method_of(method).update(power, problem, *flat)
     return jax.tree.map(lambda array: array.reshape(chain.observed.shape), (new, done))

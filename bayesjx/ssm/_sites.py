@@ -97,7 +97,7 @@ def _has(distribution: Any, name: str) -> bool:
 def variational(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
 ) -> tuple[Sites, Bool[Array, " n"]]:
-    """Where the expected log likelihood has the derivatives of the sites.
+    """Sites of conjugate-computation variational inference, from derivatives in the moments.
 
     References:
         Khan and Lin (2017), "Conjugate-computation variational inference", AISTATS, theorem 1.
@@ -113,7 +113,7 @@ def variational(
 def power_ep(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
 ) -> tuple[Sites, Bool[Array, " n"]]:
-    """Where a cavity times a power of the site has the moments that it has with the likelihood.
+    """Sites of power EP, which match the moments of the tilted distribution.
 
     A site whose cavity is not a normal distribution stays as it is.
 
@@ -209,7 +209,7 @@ def log_mean(sites: Sites, mean: Any, variance: Any, power: Any) -> Float[Array,
 def variational_energy(
     power: Any, problem: Problem, sites: Sites, mean: Any, variance: Any
 ) -> Float[Array, ""]:
-    """What the evidence lower bound has besides the log integral of prior and sites, scalar."""
+    """The evidence lower bound less the log integral of prior and sites, scalar."""
     expected = _expected(problem, mean, variance)
     in_sites = sites.linear * mean - 0.5 * sites.precision * (mean**2 + variance)
     return jnp.sum(jnp.where(problem.observed > 0, expected - in_sites, 0.0))

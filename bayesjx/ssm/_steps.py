@@ -20,7 +20,7 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 class Observations(NamedTuple):
-    r"""What was observed at each time, or at one time inside of loops.
+    r"""Observations at each time, or at one time inside of loops.
 
     Attributes:
         y: what was observed, 0 where nothing was; `(n,)` of one output, or `(n, p)`.
@@ -62,7 +62,7 @@ class Moments(NamedTuple):
 
 
 class Information(NamedTuple):
-    r"""What observations say about a state before them, $\exp(\eta^T x - x^T J x / 2)$.
+    r"""Information of observations about a state before them, $\exp(\eta^T x - x^T J x / 2)$.
 
     Attributes:
         linear: $\eta$.
@@ -180,7 +180,7 @@ def _factor(now: Observations, mean: Any, variance: Any) -> tuple[Any, ...]:
 
 
 def log_factors(observations: Observations, determinants: jax.Array, lanes: int) -> jax.Array:
-    """What the log densities of a series have besides their exponents, summed but for lanes."""
+    """Log normalising factors of the densities of a series, summed but for lanes."""
     axes = tuple(range(determinants.ndim - lanes))
     if observations.site_precision is not None:
         # Of convex factors only the product over time is sure to be positive.

@@ -76,7 +76,7 @@ def linear_vae_collapse(
     centre: bool = True,
     floor: float | None = None,
 ) -> LinearCollapse:
-    r"""Which dimensions of a linear VAE collapse, and the spectra of its global minimum.
+    r"""Collapsed dimensions of a linear VAE, and the spectra of its global minimum.
 
     $q(z|x) = N(Wx, \Sigma)$ with $\Sigma$ diagonal, $p(y|z) = N(Uz, \eta_{dec}^2 I)$ with
     $y = x$ unless there is a `target`, $p(z) = N(0, \eta_{enc}^2 I)$, divergence times $\beta$.
@@ -152,7 +152,7 @@ def linear_cvae_collapse(
     centre: bool = True,
     floor: float | None = None,
 ) -> LinearCollapse:
-    r"""Which dimensions of a linear conditional VAE collapse, and the spectra of its minimum.
+    r"""Collapsed dimensions of a linear conditional VAE, and the spectra of its minimum.
 
     $q(z|x, y) = N(W_1 x + W_2 y, \Sigma)$ with $\Sigma$ diagonal and learned,
     $p(y|z, x) = N(U_1 z + U_2 x, \eta_{dec}^2 I)$, $p(z) = N(0, \eta_{enc}^2 I)$, divergence times
@@ -221,7 +221,7 @@ def linear_hvae_collapse(
     latent_dim: int | None = None,
     centre: bool = True,
 ) -> HierarchicalCollapse:
-    r"""Which dimensions of a linear two-level VAE collapse, and the spectra of its minimum.
+    r"""Collapsed dimensions of a linear two-level VAE, and the spectra of its minimum.
 
     $q(z_1|x) = N(W_1 x, \sigma_1^2 I)$, $q(z_2|z_1) = N(W_2 z_1, \Sigma_2)$;
     $p(z_2) = N(0, \eta_{enc}^2 I)$, $p(z_1|z_2) = N(U_2 z_2, \eta_{dec}^2 I)$,

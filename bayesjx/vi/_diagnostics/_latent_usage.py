@@ -111,7 +111,7 @@ def latent_usage(
     num_draws: int = 16,
     **kwargs: Any,
 ) -> LatentUsage:
-    r"""Which dimensions of a latent a trained guide uses, on the data that it is given.
+    r"""Usage of each dimension of a latent by a trained guide, on the data that it is given.
 
     Where the posterior has collapsed, $q(z|x)$ is the prior whatever the data. The prior may
     itself be conditional, and depend on earlier latents, which are drawn once.

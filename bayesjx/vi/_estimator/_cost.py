@@ -222,7 +222,7 @@ def reduce_to(value: jax.Array, keep: Iterable[Frame]) -> Num[Array, ...]:
 
 
 def local_costs(cost: Cost, frames: Frames, keep: Iterable[bool]) -> dict[Frames, jax.Array]:
-    """What a score-function site in the plates `frames` is multiplied with.
+    """The costs that a score-function site in the plates `frames` is multiplied with.
 
     Sums the kept terms element by element of the plates that the term shares with the site.
     Terms that lack some of the site's plates are kept apart, since broadcasting them into those

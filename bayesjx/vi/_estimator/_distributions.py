@@ -200,7 +200,7 @@ def _is_floating(x: Any) -> bool:
 
 
 def unmasked(fn: Distribution) -> Distribution:
-    """What the site is sampled from: `fn` without masks, which only silence densities."""
+    """The distribution that a site is sampled from: `fn` without masks, which silence densities."""
     if isinstance(fn, WithStrategy):
         return unmasked(fn.base)
     if isinstance(fn, MaskedDistribution):

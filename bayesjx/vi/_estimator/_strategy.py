@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class AbstractStrategy(eqx.Module):
-    """How the gradient of an expectation passes through one random choice.
+    """Abstract base class of gradient strategies of random choices.
 
     Subclass one of `AbstractPathwise`, `AbstractScore` and `AbstractReplay`.
 

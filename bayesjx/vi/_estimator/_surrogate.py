@@ -40,7 +40,7 @@ from ._provenance import (
 
 
 class Settings(NamedTuple):
-    """What stays the same through all runs of one estimate.
+    """Settings that all runs of one estimate share.
 
     Attributes:
         plate_key: see `Context`.

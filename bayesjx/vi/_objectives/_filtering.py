@@ -38,7 +38,7 @@ Program = Callable[..., Any]
 
 
 class FilterStep(NamedTuple):
-    """What one step of the filter leaves: arrays over time after the scan.
+    """Output of one step of the filter: arrays over time after the scan.
 
     Attributes:
         log_evidence: increment of the log evidence.

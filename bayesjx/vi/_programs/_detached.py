@@ -41,7 +41,7 @@ def draw(program: Callable[..., Any], *args: Any, **kwargs: Any) -> Trace:
 
 
 def detached(caller: str, fn: Callable[[], T]) -> T:
-    """What `fn` returns, as data: no gradient flows out, and its sites are not the objective's."""
+    """The output of `fn`, as data: no gradient flows out, and its sites are not the objective's."""
     parent = current(caller)
     prefix, key = parent.enter_call()
     context = Context(key, plate_key=parent.plate_key, prefix=prefix)

@@ -18,7 +18,7 @@ Program = Callable[..., Any]
 
 
 class Functional(NamedTuple):
-    """What `functional` returns.
+    """Pure programs and their parameters, made by `functional`.
 
     Attributes:
         model: `model(params, *args, **kwargs)`, a NumPyro program without `numpyro.param` sites.

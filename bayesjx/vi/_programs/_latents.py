@@ -31,7 +31,7 @@ _NOT_TRACEABLE = (
 
 
 class Latent(NamedTuple):
-    """What a guide has to know of a latent site before it is made.
+    """Properties of a latent site that decide how a guide treats it.
 
     Attributes:
         discrete: whether its values are.

@@ -16,7 +16,7 @@ from .._estimator import (
 
 
 class Drawn(NamedTuple):
-    """How a site was drawn, to be compared with how another program scores it.
+    """A site as it was drawn, to be compared with how another program scores it.
 
     Attributes:
         name: of the site.
