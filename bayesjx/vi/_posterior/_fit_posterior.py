@@ -58,6 +58,7 @@ _ROUNDS = 3
 _GOOD = 0.5  # k-hat below which, and share of effective draws above which, nothing is adapted
 _MOST_MODES = 4
 _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
+_NEWTON_STEPS, _STILL = 20, 1e-2  # from where L-BFGS ended, while one gains more than this (nats)
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
@@ -222,7 +223,7 @@ def _distinct(
         point = modes.points[index]
         if any(_near(place, point) for place in places):
             continue
-        place = coordinates(density, point, free)
+        place = _newton(density, point, free)
         rises = float(place.decrement) > _SLOPE
         if bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place)):
             continue  # a density that grows without end, ever more slowly
@@ -246,6 +247,17 @@ def _distinct(
         count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
         notes.append(f"{len(points)} modes were found, and {count} used")
     return _Found([points[i] for i in kept], [places[i] for i in kept], tuple(notes))
+
+
+def _newton(density: Unconstrained, point: jax.Array, free: jax.Array) -> Coordinates:
+    """Coordinates of a mode after a few Newton steps: L-BFGS stalls among columns of raw units."""
+    place = coordinates(density, point, free)
+    for _ in range(_NEWTON_STEPS):
+        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
+            break
+        point = place.loc
+        place = coordinates(density, point, free)
+    return place
 
 
 def _near(place: Coordinates, point: jax.Array) -> bool:

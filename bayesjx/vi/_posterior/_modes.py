@@ -146,8 +146,11 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     kept = jnp.maximum(jnp.abs(values), floor)
     scale = vectors / jnp.sqrt(kept) / root[:, None]
     slope = jnp.where(free, scale.T @ jnp.where(free, gradient, 0.0), 0.0)
-    newton = loc + scale @ slope  # from where L-BFGS stalled among columns of raw units
-    newton = jnp.where(density(newton) >= density(loc), newton, loc)
+    # From where L-BFGS stalled among columns of raw units: the best of a few lengths of the step.
+    lengths = jnp.asarray([0.0, 1.0, 0.5, 0.2, 0.05], loc.dtype)
+    along = loc + lengths[:, None] * (scale @ slope)
+    heights = jax.lax.map(density, along)
+    newton = along[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
     rises = free & (jnp.abs(gradient) > 0.3) & ~(diagonal > 1e-3 * gradient**2)
     decrement = 0.5 * jnp.sum(slope**2)
     return Coordinates(newton, scale, values[0], vectors[:, 0], flat, decrement, rises)
