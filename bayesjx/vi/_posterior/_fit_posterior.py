@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import random
@@ -101,8 +102,8 @@ def fit_posterior(
     Raises:
         ValueError: the model has a discrete latent with too many values to sum over (which is
             named, with the remedy), no latent, or a continuous latent in a subsampled plate; its
-            density is finite at no start; it is flat along some sites, which are named: an improper
-            posterior.
+            density is finite at no start (the sites are named); it is flat along some sites, which
+            are named: an improper posterior; or the call is inside of `jax.jit` or `jax.vmap`.
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), "Batch and match",
@@ -111,6 +112,13 @@ def fit_posterior(
         Marin and Robert (2008), "Adaptive importance sampling in general mixture classes".
     """
     check_key(key)
+    leaves = jax.tree.leaves((random.fold_in(key, 0), args, kwargs))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise ValueError(
+            "fit_posterior goes by the values that it meets and cannot be inside of jax.jit, "
+            "jax.vmap or jax.grad: call it outside; what it runs is compiled, once for each model "
+            "and shapes"
+        )
     density = log_density_of("fit_posterior", model, args, kwargs)
     fit = _fit(key, density)
     hint = advice(density) if not fit.reliable and not np.isnan(fit.k_hat) else None
@@ -167,10 +175,11 @@ def _laplace(loc: jax.Array, scale: jax.Array) -> DenseNormal:
 
 def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     """All sites are summed out, so that nothing is left to approximate."""
-    empty = jnp.zeros((0, 0), density.dtype)
-    point = DenseNormal(empty[0:0].reshape(0), empty)
+    point = DenseNormal(jnp.zeros(0, density.dtype), jnp.zeros((0, 0), density.dtype))
     weighed = weigh(key, density, point, 1000)
     note = "all latent sites are discrete and were summed over: the posterior is exact"
+    if density.discrete is None:
+        note = "all latent sites are empty: there is nothing to fit"
     return PosteriorFit.of(density, point, weighed, (note,), _FEW)
 
 
@@ -196,9 +205,11 @@ def _find(key: jax.Array, density: Unconstrained) -> _Found:
     modes = find_modes(density, starts, free)
     values, converged = np.asarray(modes.values), np.asarray(modes.converged)
     if not np.isfinite(values).any():
+        sites = density.not_finite(starts[0])
         raise ValueError(
-            f"fit_posterior: the log density is finite at none of {len(starts)} starts; look at "
-            "the data, and at sites whose support does not match what they are used for"
+            f"fit_posterior: the log density is finite at none of {len(starts)} starts"
+            f"{': that of ' + ' and '.join(sites) + ' is not' if sites else ''}; look at the data, "
+            "and at sites whose support does not match what they are used for"
         )
     notes: list[str] = []
     if not (converged & np.isfinite(values)).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -14,20 +15,28 @@ from ..._core import solve_triangular
 from ...diagnostics import PSIS, psis
 from ...distributions import SubspaceNormal
 
-# Each component stands for three of its shape, two of them wider: tails that the weights can bear.
+# Each component stands for three of its shape, two of them wider, and one with heavy tails along
+# each coordinate: tails that the weights can bear.
 _WIDTHS = (1.0, 1.5, 3.0)
-_SHARES = (0.8, 0.15, 0.05)
+_SHARES = (0.8, 0.1, 0.03)
+_TAIL_SHARE, _TAIL_DOF = 0.07, 2.0  # of Student's t
 _BATCH = 250  # densities evaluated at once
 
 
 class NormalMixture(eqx.Module):
-    """A mixture of multivariate Gaussians, each with a share of wider ones of the same centre.
+    r"""A mixture of multivariate Gaussians, each with a share of heavier ones of the same centre.
+
+    Two are wider. The third has Student's t as the marginal of one coordinate, drawn by chance, and
+    the Gaussian's conditional of the others: $N(x) \tfrac1d \sum_j t(x_j) / N(x_j)$. Scales and
+    probabilities have tails $e^{-a|z|}$ on the unconstrained scale, along their coordinate; a
+    Gaussian of any width leaves weights without bound there, and multivariate t has a Gaussian's
+    tails along a single one of many coordinates.
 
     Attributes:
         log_shares: shape `(k,)`.
         locs: shape `(k, d)`.
         trils: lower Cholesky factors of the covariances, shape `(k, d, d)`.
-        wide: whether there are wider ones.
+        wide: whether there are heavier ones.
     """
 
     log_shares: jax.Array
@@ -37,23 +46,32 @@ class NormalMixture(eqx.Module):
 
     def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
         """Shape `(num_draws, d)`."""
-        which_key, width_key, noise_key = random.split(key, 3)
+        which_key, width_key, noise_key, tail_key, axis_key = random.split(key, 5)
+        dtype, d = self.locs.dtype, self.locs.shape[1]
         widths, shares = self._widths
         which = random.categorical(which_key, self.log_shares, shape=(num_draws,))
         width = random.categorical(width_key, jnp.log(shares), shape=(num_draws,))
-        noise = random.normal(noise_key, (num_draws, self.locs.shape[1]), self.locs.dtype)
-        noise = noise * widths[width][:, None]
+        noise = random.normal(noise_key, (num_draws, d), dtype) * widths[width][:, None]
+        tail = random.t(tail_key, _TAIL_DOF, (num_draws,), dtype)
+        axis = random.randint(axis_key, (num_draws,), 0, max(d, 1))
 
-        def one(number: jax.Array, noise: jax.Array) -> jax.Array:
-            return self.locs[number] + self.trils[number] @ noise
+        def one(args: tuple[jax.Array, ...]) -> jax.Array:
+            number, width, noise, tail, axis = args
+            tril = self.trils[number]
+            if self.wide and d:
+                row = tril[axis]
+                unit = row / jnp.linalg.norm(row)  # of the noise that this coordinate is made of
+                heavy = noise + unit * (tail - unit @ noise)
+                noise = jnp.where(width == len(_WIDTHS), heavy, noise)
+            return self.locs[number] + tril @ noise
 
-        return jax.lax.map(lambda pair: one(*pair), (which, noise), batch_size=_BATCH)
+        return jax.lax.map(one, (which, width, noise, tail, axis), batch_size=_BATCH)
 
     @property
     def _widths(self) -> tuple[jax.Array, jax.Array]:
-        number = len(_WIDTHS) if self.wide else 1
-        shares = jnp.asarray(_SHARES[:number], self.locs.dtype)
-        return jnp.asarray(_WIDTHS[:number], self.locs.dtype), shares / jnp.sum(shares)
+        """Of each of a component's shapes, the last of which has the tails; and their shares."""
+        widths, shares = ((*_WIDTHS, 1.0), (*_SHARES, _TAIL_SHARE)) if self.wide else ((1.0,),) * 2
+        return jnp.asarray(widths, self.locs.dtype), jnp.asarray(shares, self.locs.dtype)
 
     def log_prob(self, draws: jax.Array) -> jax.Array:
         """Of each draw, shape `(num_draws,)`."""
@@ -68,12 +86,22 @@ class NormalMixture(eqx.Module):
         def component(args: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             log_share, loc, tril = args
             noise = solve_triangular(tril, (draws - loc).T, lower=True)
-            squares = jnp.sum(noise**2, axis=0) / widths**2
+            parts = shares - 0.5 * jnp.sum(noise**2, axis=0) / widths**2
+            if self.wide and d:
+                parts = parts.at[-1].add(_log_tails((draws - loc) / jnp.linalg.norm(tril, axis=1)))
             log_det = jnp.sum(jnp.log(jnp.abs(jnp.diag(tril))))
             constant = log_share - 0.5 * d * jnp.log(2 * jnp.pi) - log_det
-            return logsumexp(shares - 0.5 * squares, axis=0) + constant
+            return logsumexp(parts, axis=0) + constant
 
         return jax.lax.map(component, (self.log_shares, self.locs, self.trils))
+
+
+def _log_tails(scaled: jax.Array) -> jax.Array:
+    """Log mean over coordinates of Student's t density over the standard normal's."""
+    dof = _TAIL_DOF
+    constant = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - 0.5 * math.log(dof / 2)
+    ratios = 0.5 * scaled**2 - 0.5 * (dof + 1) * jnp.log1p(scaled**2 / dof) + constant
+    return logsumexp(ratios, axis=1) - math.log(scaled.shape[1])
 
 
 class DenseNormal(eqx.Module):

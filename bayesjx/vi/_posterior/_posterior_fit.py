@@ -267,10 +267,25 @@ def _table(draws: dict[str, np.ndarray]) -> list[str]:
 def _constrained(
     key: jax.Array, density: Unconstrained, vectors: jax.Array
 ) -> dict[str, jax.Array]:
-    if density.discrete is None:
-        return jax.lax.map(lambda x: density.draw(x, key), vectors, batch_size=_BATCH)
-    keys = random.split(key, len(vectors))
-    return jax.lax.map(lambda pair: density.draw(*pair), (vectors, keys), batch_size=_BATCH)
+    """Values by site; `lax.map` has no empty ones."""
+    keys = None if density.discrete is None else random.split(key, len(vectors))
+
+    def draw(pair: tuple[jax.Array, Any]) -> dict[str, jax.Array]:
+        vector, own = pair
+        return density.draw(vector, key if own is None else own)
+
+    def some(pair: tuple[jax.Array, Any]) -> dict[str, jax.Array]:
+        return {name: value for name, value in draw(pair).items() if jnp.size(value)}
+
+    shapes = jax.eval_shape(
+        lambda pairs: draw(jax.tree.map(lambda x: x[0], pairs)), (vectors, keys)
+    )
+    empty = {
+        name: jnp.zeros((len(vectors), *shape.shape), shape.dtype)
+        for name, shape in shapes.items()
+        if 0 in shape.shape
+    }
+    return {**jax.lax.map(some, (vectors, keys), batch_size=_BATCH), **empty}
 
 
 @eqx.filter_jit
