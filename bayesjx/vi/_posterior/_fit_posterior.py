@@ -58,6 +58,7 @@ _DRAWS = 4000  # importance draws of a round
 _ROUNDS = 3
 _MOST_MODES = 4
 _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
+_NEWTON_STEPS = 10  # where L-BFGS stalls before that
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
@@ -213,7 +214,10 @@ def _find(key: jax.Array, density: Unconstrained) -> _Found:
         )
     notes: list[str] = []
     if not (converged & np.isfinite(values)).any():
-        return _without_mode(density, modes, starts)
+        order = [int(i) for i in np.argsort(-values) if np.isfinite(values[i])]
+        few = density.dim <= _HESSIAN
+        found = _distinct(density, modes, order, notes, polished=True) if few else None
+        return found or _without_mode(density, modes, starts)
     if not converged.all():
         notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
     order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
@@ -223,18 +227,22 @@ def _find(key: jax.Array, density: Unconstrained) -> _Found:
 
 
 def _distinct(
-    density: Unconstrained, modes: Modes, order: list[int], notes: list[str]
+    density: Unconstrained,
+    modes: Modes,
+    order: list[int],
+    notes: list[str],
+    polished: bool = False,
 ) -> _Found | None:
-    """The modes whose Laplace evidence counts, best first."""
-    free = jnp.ones(density.dim, bool)
+    """The modes whose Laplace evidence counts, best first; with `polished` only true ones."""
     points, places, evidences, short = [], [], [], False
     for index in order:
         point = modes.points[index]
         if any(_near(place, point) for place in places):
             continue
-        place = coordinates(density, point, free)
+        place = _newton(density, point)
         rises = float(place.decrement) > _SLOPE
-        if bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place)):
+        endless = bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place))
+        if endless or (rises and polished):
             continue  # a density that grows without end, ever more slowly
         short = short or rises
         _refuse_flat(density, place)
@@ -243,7 +251,7 @@ def _distinct(
         points.append(place.loc)
         places.append(place)
         log_det = np.linalg.slogdet(np.asarray(place.scale))[1]
-        evidences.append(float(modes.values[index]) + log_det)
+        evidences.append(float(place.value) + log_det)
         if len(points) == _MOST_MODES:
             break
     if not points:
@@ -256,6 +264,18 @@ def _distinct(
         count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
         notes.append(f"{len(points)} modes were found, and {count} used")
     return _Found([points[i] for i in kept], [places[i] for i in kept], tuple(notes))
+
+
+def _newton(density: Unconstrained, point: jax.Array) -> Coordinates:
+    """Coordinates of a mode, after some of Newton's steps where L-BFGS stalled before it."""
+    free = jnp.ones(density.dim, bool)
+    place = coordinates(density, point, free)
+    for _ in range(_NEWTON_STEPS):
+        if float(place.decrement) <= _SLOPE or bool(jnp.all(place.loc == point)):
+            break
+        point = place.loc
+        place = coordinates(density, point, free)
+    return place
 
 
 def _near(place: Coordinates, point: jax.Array) -> bool:
@@ -306,7 +326,15 @@ def _flat_sites(density: Unconstrained, place: Coordinates) -> list[str]:
 
 
 def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
-    if flat := _flat_sites(density, place):
+    flat = _flat_sites(density, place)
+    if flat and density.dtype == jnp.float32:
+        raise ValueError(
+            f"fit_posterior: in single precision the posterior is flat along {flat}: data and "
+            "priors do not determine them, or so little beside other directions that it takes "
+            "double precision to tell: jax.config.update('jax_enable_x64', True). Columns of "
+            "large mean or unit, if centred and scaled, need no more digits than others"
+        )
+    if flat:
         raise ValueError(
             f"fit_posterior: the posterior is flat along {flat}: data and priors do "
             "not determine them, and it cannot be normalised. Give them proper priors, or drop "

@@ -21,6 +21,8 @@ _MEMORY = 20
 _STALLED = 3  # steps in a row that gain nothing
 _NEAR = 0.01  # nats that a search by signs may still gain at what counts as a mode
 _AT_ONCE = 300  # columns of a Hessian
+_PARTS = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of a Newton step
+_ROUNDING = 5  # what rounding of a Hessian comes to, in units of the precision
 FLAT = 1e-10  # curvature of a direction relative to its coordinates' own that counts as none
 
 
@@ -106,9 +108,11 @@ class Coordinates(NamedTuple):
     """An affine map $z = m + W u$ under which a mode looks standard normal.
 
     Attributes:
-        loc: $m$: the point, or where a Newton step from it leads if that is higher.
+        loc: $m$: the point, or where a part of a Newton step from it leads, if that is higher.
+        value: log density there.
         scale: $W$, shape `(d, d)`.
-        lowest: smallest eigenvalue of the curvature whose diagonal is scaled to one.
+        lowest: smallest eigenvalue of the curvature whose diagonal is scaled to one; -1 where it is
+            less than what rounding comes to.
         direction: its eigenvector, by coordinate.
         flat: coordinates without any curvature of their own.
         decrement: what a Newton step from the point would gain, in nats.
@@ -116,6 +120,7 @@ class Coordinates(NamedTuple):
     """
 
     loc: jax.Array
+    value: jax.Array
     scale: jax.Array
     lowest: jax.Array
     direction: jax.Array
@@ -143,13 +148,19 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     values, vectors = jnp.linalg.eigh(0.5 * (scaled + scaled.T))
     floor = jnp.maximum(FLAT, jnp.finfo(loc.dtype).eps) * values[-1]
     kept = jnp.maximum(jnp.abs(values), floor)
+    # Curvature below rounding is noise of either sign.
+    lowest = jnp.where(values[0] < _ROUNDING * jnp.finfo(loc.dtype).eps, -1.0, values[0])
     scale = vectors / jnp.sqrt(kept) / root[:, None]
     slope = jnp.where(free, scale.T @ jnp.where(free, gradient, 0.0), 0.0)
-    newton = loc + scale @ slope  # from where L-BFGS stalled among columns of raw units
-    newton = jnp.where(density(newton) >= density(loc), newton, loc)
+    # From where L-BFGS stalled among columns of raw units; negative curvature counts as positive.
+    candidates = loc + jnp.asarray(_PARTS, loc.dtype)[:, None] * (scale @ slope)
+    heights = jax.lax.map(density, candidates)
+    best = jnp.argmax(jnp.where(jnp.isnan(heights), -jnp.inf, heights))
     rises = free & (jnp.abs(gradient) > 0.3) & ~(diagonal > 1e-3 * gradient**2)
     decrement = 0.5 * jnp.sum(slope**2)
-    return Coordinates(newton, scale, values[0], vectors[:, 0], flat, decrement, rises)
+    return Coordinates(
+        candidates[best], heights[best], scale, lowest, vectors[:, 0], flat, decrement, rises
+    )
 
 
 def _hessian(density: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

@@ -18,8 +18,8 @@ from ...distributions import SubspaceNormal
 # Each component stands for three of its shape, two of them wider, and one with heavy tails along
 # each coordinate: tails that the weights can bear.
 _WIDTHS = (1.0, 1.5, 3.0)
-_SHARES = (0.8, 0.1, 0.03)
-_TAIL_SHARE, _TAIL_DOF = 0.07, 2.0  # of Student's t
+_SHARES = (0.65, 0.15, 0.05)
+_TAIL_SHARE, _TAIL_DOF = 0.15, 2.0  # of Student's t
 _BATCH = 250  # densities evaluated at once
 
 
