@@ -63,21 +63,22 @@ def find_modes(
 
         def go_on(carry: tuple) -> jax.Array:
             number, _, _, _, done = carry
-            return (number < _ATTEMPTS) & ~done
+            return (number <= _ATTEMPTS) & ~done
 
         def attempt(carry: tuple) -> tuple:
             number, point, before, steps, _ = carry
             found = sign_search(value, point)
             done = (found.value > before - _NEAR) & (number > 0)
             end, after, more = jax.lax.cond(
-                done, lambda x: (point, before, 0), lambda x: _climb(value, x), found.point
+                done | (number == _ATTEMPTS),
+                lambda x: (point, before, 0),
+                lambda x: _climb(value, x),
+                found.point,
             )
             return number + 1, end, after, steps + more, done
 
         first = jnp.asarray(0), start, value(start), jnp.asarray(0), jnp.asarray(False)
         _, point, height, steps, done = jax.lax.while_loop(go_on, attempt, first)
-        around = sign_search(value, point)
-        done = done | (around.value > height - _NEAR)
         return Modes(jnp.where(free, point, start), -height, done, steps)
 
     return jax.lax.map(from_start, starts)
