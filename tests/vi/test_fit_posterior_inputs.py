@@ -51,6 +51,46 @@ def test_tables_words_numbers_empty_sites_and_tails_that_are_no_gaussians():
         assert abs(values.std() / posterior.std() - 1) < 0.1
 
 
+def kinks_and_modes():
+    """Laplace's kink, without any curvature, beside modes that no start comes near."""
+    x = sample("x", dist.Laplace(0.0, 1.0))
+    z = sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+    parts = dist.Normal(jnp.array([-10.0, 0.0, 12.0]), jnp.array([1.0, 0.5, 2.0])).log_prob(z - x)
+    numpyro.factor("f", jax.scipy.special.logsumexp(jnp.log(jnp.array([0.2, 0.5, 0.3])) + parts))
+
+
+def test_kinks_and_modes_far_from_all_starts():
+    fit = vi.fit_posterior(jax.random.key(0), kinks_and_modes)
+    assert fit.reliable and abs(fit.log_evidence) < 0.05, repr(fit)
+    draws = {name: np.asarray(x) for name, x in fit.sample(jax.random.key(1), 3000).items()}
+    y = draws["z"] - draws["x"]
+    for part, share in (y < -5, 0.2), (abs(y) < 3, 0.5), (y > 4, 0.3):
+        assert abs(part.mean() - share) < 5 * (share / 3000) ** 0.5
+    assert abs(draws["x"].mean()) < 0.15 and abs(draws["x"].std() / 2**0.5 - 1) < 0.1
+
+
+def trend(year, y):
+    level, slope = sample("level", dist.Normal(0.0, 100.0)), sample("slope", dist.Normal(0.0, 1.0))
+    sample("y", dist.Normal(level + slope * year, 0.1).to_event(1), obs=y)
+
+
+def test_raw_years_in_single_precision():
+    year = np.arange(1990.0, 2020.0)
+    y = 0.02 * (year - 2000) + 0.1 * np.random.default_rng(0).normal(size=30)
+    design = np.stack([np.ones(30), year], axis=1)
+    cov = np.linalg.inv(np.diag([1e-4, 1.0]) + design.T @ design / 0.01)
+    mean, sd = cov @ design.T @ y / 0.01, np.sqrt(np.diag(cov))
+    with jax.enable_x64(False):
+        fit = vi.fit_posterior(jax.random.key(0), trend, year, y)
+        draws = fit.sample(jax.random.key(1), 2000)
+    assert fit.reliable, repr(fit)
+    for i, name in enumerate(["level", "slope"]):
+        values = np.asarray(draws[name])
+        assert values.dtype == np.float32
+        # Rounding moves a curvature of 1e-5 beside 1 by some per cent.
+        assert abs(values.mean() - mean[i]) < 0.1 * sd[i] and abs(values.std() / sd[i] - 1) < 0.15
+
+
 def test_heavy_tails_are_a_density_and_its_draws():
     tril = jnp.array([[[2.0, 0.0], [1.5, 0.5]]])
     mixture = NormalMixture(jnp.zeros(1), jnp.array([[1.0, -1.0]]), tril)

@@ -21,6 +21,8 @@ _WIDTHS = (1.0, 1.5, 3.0)
 _SHARES = (0.65, 0.15, 0.05)
 _TAIL_SHARE, _TAIL_DOF = 0.15, 2.0  # of Student's t
 _BATCH = 250  # densities evaluated at once
+BLOCK = 1000  # importance draws of one run of a program
+_ALONE, _UNEXPLAINED = 0.02, 10.0  # share, and multiple of its smoothed one, of a strange weight
 
 
 class NormalMixture(eqx.Module):
@@ -167,31 +169,56 @@ class Weighed(eqx.Module):
 
     Attributes:
         draws: shape `(s, d)`.
+        log_ratios: their log weights as they are, shape `(s,)`.
         weights: Pareto-smoothed log weights with their k-hat and effective sample size.
         log_evidence: log of the mean weight.
+        surprise: share of the largest weight where that is far more than the smoothed one: a draw
+            in a region that the others tell nothing of; else 0.
     """
 
     draws: jax.Array
+    log_ratios: jax.Array
     weights: PSIS
     log_evidence: jax.Array
+    surprise: jax.Array
 
     def better_than(self, other: Weighed) -> bool:
-        """Whether these weights can be trusted and the others cannot, or tell more."""
-        mine, theirs = bool(self.weights.reliable), bool(other.weights.reliable)
-        if mine != theirs:
-            return mine
-        return bool(self.weights.ess > other.weights.ess)
+        """Whether these weights can be trusted more than the others, or as much, and tell more."""
+        mine, theirs = self._level, other._level
+        return mine > theirs or (mine == theirs and bool(self.weights.ess > other.weights.ess))
+
+    @property
+    def _level(self) -> int:
+        """How far the weights can be trusted: below k-hat of a half their variance is finite."""
+        return int(self.weights.reliable) + int(self.weights.k_hat < 0.5)
+
+
+def weigh(key: jax.Array, density: Any, proposal: Any, num_draws: int) -> Weighed:
+    """Importance weights of fresh draws, a multiple of `BLOCK`; `log_ratios` has the blocks."""
+    keys = random.split(key, num_draws // BLOCK)
+    blocks = [log_ratios(block_key, density, proposal) for block_key in keys]
+    return _weighed(blocks)
 
 
 @eqx.filter_jit
-def weigh(key: jax.Array, density: Any, proposal: Any, num_draws: int) -> Weighed:
-    """Importance weights of fresh draws; draws without a finite density have weight zero."""
-    draws = proposal.sample(key, num_draws)
+def log_ratios(key: jax.Array, density: Any, proposal: Any) -> tuple[jax.Array, jax.Array]:
+    """Draws and their log weights; without a finite density these are -inf."""
+    draws = proposal.sample(key, BLOCK)
     log_p = jax.lax.map(density, draws, batch_size=_BATCH)
     log_weights = log_p - proposal.log_prob(draws)
-    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    return draws, jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+
+
+@eqx.filter_jit
+def _weighed(blocks: list[tuple[jax.Array, jax.Array]]) -> Weighed:
+    draws, log_weights = (jnp.concatenate(x) for x in zip(*blocks, strict=True))
     smoothed = psis(log_weights)
-    return Weighed(draws, smoothed, logsumexp(log_weights) - jnp.log(1.0 * num_draws))
+    total = logsumexp(log_weights)
+    largest = jnp.exp(jnp.max(log_weights) - total)
+    explained = jnp.exp(jnp.max(smoothed.log_weights))
+    alone = (largest > _ALONE) & (largest > _UNEXPLAINED * explained)
+    evidence = total - jnp.log(1.0 * log_weights.size)
+    return Weighed(draws, log_weights, smoothed, evidence, jnp.where(alone, largest, 0.0))
 
 
 @eqx.filter_jit
