@@ -25,7 +25,7 @@ DENSE = 300  # dimensions up to which batch and match has a dense covariance
 HESSIAN = 1000  # dimensions up to which there is a Hessian
 _MOST_MODES = 8
 _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
-_NEWTON_STEPS = 10  # where L-BFGS stalls before that
+_NEWTON_STEPS, _STILL = 20, 1e-2  # from where L-BFGS ended, while one gains more than this (nats)
 _HOPELESS = 20.0  # nats below a mode of a plateau that does not matter
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 
@@ -144,7 +144,7 @@ def _newton(density: Unconstrained, point: jax.Array) -> Coordinates:
     free = jnp.ones(density.dim, bool)
     place = coordinates(density, point, free)
     for _ in range(_NEWTON_STEPS):
-        if float(place.decrement) <= _SLOPE or bool(jnp.all(place.loc == point)):
+        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
             break
         point = place.loc
         place = coordinates(density, point, free)

@@ -166,7 +166,7 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     candidates = loc + jnp.asarray(_PARTS, loc.dtype)[:, None] * (scale @ slope)
     onward = loc + jnp.where(rises, jnp.sign(gradient), 0.0)
     heights = jax.lax.map(density, jnp.concatenate([candidates, onward[None]]))
-    heights = jnp.where(jnp.isnan(heights), -jnp.inf, heights)
+    heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
     heights, rises = heights[:-1], rises & (heights[-1] > heights[-2])  # beyond a kink it falls
     best = jnp.argmax(heights)
     decrement = 0.5 * jnp.sum(slope**2)
