@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 WARM_UP = 3  # calls whose compilations are not counted but reported
+FLAT = 20.0  # KiB a call: more may be a cache that fills, which further blocks of calls tell
+BLOCKS = 4  # of calls, at most
 EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -19,13 +21,17 @@ class Repeated(NamedTuple):
     Attributes:
         first: programs compiled by the first calls.
         later: programs compiled by all others.
-        kib: resident memory that each of the later calls left, in KiB.
+        kib: resident memory that each of the calls of the last block left, in KiB.
+        kib_first: the same of the first block; JAX's bounded caches fill in it.
+        blocks: of calls. A leak goes on at its pace, so that one block more tells it from a cache.
         milliseconds: median of a later call.
     """
 
     first: int
     later: int
     kib: float
+    kib_first: float
+    blocks: int
     milliseconds: float
 
 
@@ -48,7 +54,7 @@ def repeated(counter: Counter, call: Callable[[int], Any], calls: int) -> Repeat
     Args:
         counter: of this process.
         call: makes data of that number and calls the entry point.
-        calls: after those that warm up.
+        calls: of a block, after those that warm up.
     """
     import jax
 
@@ -60,11 +66,15 @@ def repeated(counter: Counter, call: Callable[[int], Any], calls: int) -> Repeat
     start = counter.count
     for i in range(WARM_UP):
         one(i)
-    warm, before = counter.count, _resident()
-    seconds = sorted(one(WARM_UP + i) for i in range(calls))
-    grown = max(_resident() - before, 0)
+    warm, done, seconds, kib = counter.count, WARM_UP, [], []
+    while not kib or (kib[-1] > FLAT and len(kib) < BLOCKS):
+        before = _resident()
+        seconds += [one(done + i) for i in range(calls)]
+        done += calls
+        kib.append(max(_resident() - before, 0) / 1024 / calls)
     later = counter.count - warm
-    return Repeated(warm - start, later, grown / 1024 / calls, 1e3 * seconds[calls // 2])
+    median = 1e3 * sorted(seconds)[len(seconds) // 2]
+    return Repeated(warm - start, later, kib[-1], kib[0], len(kib), median)
 
 
 def _resident() -> int:

@@ -28,9 +28,15 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         if quick and not in_quick:
             continue
         found = _repeat.repeated(counter, call, calls)
-        rows.append([name, found.first, found.later, found.kib, found.milliseconds])
+        rows.append([name, *found])
         later, most = later + found.later, max(most, found.kib)
-    header = ["called", "programs at first", "later", "KiB a call", "ms a call"]
+    header = ["called", "programs at first", "later", "KiB a call", "in the first block", "blocks"]
+    header.append("ms a call")
+    report.note(
+        f"Memory is that of the last block of {calls} calls; a further block follows one that "
+        f"leaves more than {_repeat.FLAT:g} KiB a call, up to {_repeat.BLOCKS}: a leak goes on, "
+        "while the caches that JAX bounds (of traces and of operations outside of jit) fill."
+    )
     report.table(f"{calls} calls with other data of the same shapes", header, rows)
     return {"compiled": later, "kib": most, "entries": len(rows)}
 

@@ -177,24 +177,43 @@ def _new_loc(state: BatchMatchState, m: _Moments, weight: jax.Array, moved: jax.
 
 def _match_dense(state: BatchMatchState, m: _Moments, weight: jax.Array) -> BatchMatchState:
     q, r = _columns(state, m, weight)
-    # V = T T^T, and S solves S U S + S = V: S = T W 2 / (1 + (1 + 4 s)^(1/2)) W^T T^T for the
-    # eigenpairs (s, W) of T^T U T; singular values keep the digits that a Gram matrix loses.
+    # V = T T^T; S solves S U S + S = V: S = T f(M M^T) T^T with M = T^T Q, f of eigenvalues.
     tril = jnp.linalg.qr(r.T, mode="r").T
-    left, singular, _ = jnp.linalg.svd(tril.T @ q, full_matrices=True)
-    d = state.loc.size
-    short = d - singular.size
-    square = jnp.pad(singular, (0, max(short, 0)))[:d] ** 2
-    root = (tril @ left) * jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * square)))
-    factor = _lower(root)
+    moved = tril.T @ q
+    wide = moved.shape[0] > moved.shape[1]
+    gram = moved.T @ moved if wide else moved @ moved.T
+    resolved = jnp.trace(gram) < jnp.finfo(gram.dtype).eps ** -0.5
+    by_gram = _inner_wide if wide else _inner_square
+    factor = jax.lax.cond(
+        resolved,
+        lambda: tril @ jnp.linalg.cholesky(by_gram(moved, gram)),
+        lambda: _by_singular_values(tril, moved),
+    )
+    factor = factor * jnp.where(jnp.diag(factor) < 0, -1.0, 1.0).astype(factor.dtype)
     loc = _new_loc(state, m, weight, factor @ (factor.T @ m.g))
     return state._replace(loc=loc, factor=factor)
 
 
-def _lower(root: jax.Array) -> jax.Array:
-    """The lower Cholesky factor of `root @ root.T`."""
-    upper = jnp.linalg.qr(root.T, mode="r")
-    sign = jnp.where(jnp.diag(upper) < 0, -1.0, 1.0).astype(root.dtype)
-    return jnp.tril(upper.T * sign)
+def _inner_square(moved: jax.Array, gram: jax.Array) -> jax.Array:
+    """$f(M M^\\top)$ for $f(x) = 2 / (1 + (1 + 4 x)^{1/2})$, by eigenvalues of $M M^\\top$."""
+    values, vectors = jnp.linalg.eigh(gram)
+    return (vectors * (2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(values, 0.0))))) @ vectors.T
+
+
+def _inner_wide(moved: jax.Array, gram: jax.Array) -> jax.Array:
+    """The same by eigenvalues of $M^\\top M$, of which there are fewer."""
+    values, vectors = jnp.linalg.eigh(gram)
+    columns = moved @ (vectors * (2 / (1 + jnp.sqrt(1 + 4 * jnp.maximum(values, 0.0)))))
+    return jnp.eye(len(moved), dtype=moved.dtype) - columns @ columns.T
+
+
+def _by_singular_values(tril: jax.Array, moved: jax.Array) -> jax.Array:
+    """The factor of the new covariance, with the digits that a Gram matrix loses."""
+    left, singular, _ = jnp.linalg.svd(moved, full_matrices=True)
+    d = len(tril)
+    square = jnp.pad(singular, (0, max(d - singular.size, 0)))[:d] ** 2
+    root = (tril @ left) * jnp.sqrt(2 / (1 + jnp.sqrt(1 + 4 * square)))
+    return jnp.linalg.qr(root.T, mode="r").T
 
 
 def _match_low_rank(state: BatchMatchState, m: _Moments, weight: jax.Array) -> BatchMatchState:

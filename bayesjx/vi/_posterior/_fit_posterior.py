@@ -14,15 +14,16 @@ import numpy as np
 from jax import random
 
 from ..._core import check_key
-from ._batch_and_match import (
-    batch_and_match,
-)
 from ._hierarchy import (
     advice,
 )
 from ._many_dimensions import (
     fit_checked,
     krylov_at,
+)
+from ._matched_modes import (
+    cholesky_in,
+    match_modes,
 )
 from ._modes import (
     Coordinates,
@@ -52,11 +53,12 @@ from ._unconstrained import (
 _STARTS = 8
 _DENSE = 300  # dimensions up to which batch and match has a dense covariance
 _HESSIAN = 1000  # dimensions up to which there is a Hessian
-_STEPS = 300  # of batch and match
 _DRAWS = 4000  # importance draws of a round
 _ROUNDS = 3
+_GOOD = 0.5  # k-hat below which, and share of effective draws above which, nothing is adapted
 _MOST_MODES = 4
 _SLOPE = 0.1  # nats that a Newton step may still gain at a mode
+_NEWTON_STEPS, _STILL = 20, 1e-2  # from where L-BFGS ended, while one gains more than this (nats)
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
@@ -135,7 +137,7 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     found = _find(next(keys), density)
     if density.dim > _DENSE:
         return _fit_many(keys, density, found)
-    mixture = _match(keys, density, found)
+    mixture = match_modes(keys, density, found.places)
     proposal, weighed, note = _improve(keys, density, mixture)
     trusted = bool(weighed.weights.reliable) and float(weighed.weights.ess) >= _FEW
     if density.dim > _SPLIT_DIM and not trusted and len(proposal.locs) == 1:
@@ -162,7 +164,7 @@ def _fit_many(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
 
 @eqx.filter_jit
 def _laplace(loc: jax.Array, scale: jax.Array) -> DenseNormal:
-    return DenseNormal(loc, _tril(scale, jnp.eye(loc.size, dtype=loc.dtype)))
+    return DenseNormal(loc, cholesky_in(scale, jnp.eye(loc.size, dtype=loc.dtype)))
 
 
 def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
@@ -221,7 +223,7 @@ def _distinct(
         point = modes.points[index]
         if any(_near(place, point) for place in places):
             continue
-        place = coordinates(density, point, free)
+        place = _newton(density, point, free)
         rises = float(place.decrement) > _SLOPE
         if bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place)):
             continue  # a density that grows without end, ever more slowly
@@ -245,6 +247,17 @@ def _distinct(
         count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
         notes.append(f"{len(points)} modes were found, and {count} used")
     return _Found([points[i] for i in kept], [places[i] for i in kept], tuple(notes))
+
+
+def _newton(density: Unconstrained, point: jax.Array, free: jax.Array) -> Coordinates:
+    """Coordinates of a mode after a few Newton steps: L-BFGS stalls among columns of raw units."""
+    place = coordinates(density, point, free)
+    for _ in range(_NEWTON_STEPS):
+        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
+            break
+        point = place.loc
+        place = coordinates(density, point, free)
+    return place
 
 
 def _near(place: Coordinates, point: jax.Array) -> bool:
@@ -304,79 +317,13 @@ def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
         )
 
 
-class _InCoordinates(eqx.Module):
-    """A density as a function of the coordinates of a mode."""
-
-    density: Any
-    loc: jax.Array
-    scale: jax.Array
-
-    def __call__(self, u: jax.Array) -> jax.Array:
-        return self.density(self.loc + self.scale @ u)
-
-
-@eqx.filter_jit
-def _matched(
-    key: jax.Array, density: _InCoordinates, num_draws: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Laplace evidence, and mean and Cholesky factor averaged over the later half of the steps.
-
-    Averages: a step of weight $B d / t$ leaves Monte Carlo noise of a few per cent in each iterate.
-    """
-    algorithm = batch_and_match(density, num_draws=num_draws)
-    d = density.loc.size
-    start = algorithm.init(jnp.zeros_like(density.loc))
-
-    def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
-        state, loc, square = carry
-        state, _ = algorithm.step(random.fold_in(key, number), state)
-        late = (number >= _STEPS // 2).astype(loc.dtype)
-        second = state.factor @ state.factor.T + jnp.outer(state.loc, state.loc)
-        return (state, loc + late * state.loc, square + late * second), None
-
-    empty = start, jnp.zeros(d, density.loc.dtype), jnp.zeros((d, d), density.loc.dtype)
-    _, loc, square = jax.lax.scan(step, empty, jnp.arange(_STEPS))[0]
-    number = _STEPS - _STEPS // 2
-    loc, square = loc / number, square / number
-    tril = _tril(density.scale, square - jnp.outer(loc, loc))
-    middle = density.loc + density.scale @ loc
-    good = jnp.all(jnp.isfinite(tril)) & jnp.all(jnp.isfinite(middle))
-    laplace = _tril(density.scale, jnp.eye(d, dtype=tril.dtype))
-    tril, middle = jnp.where(good, tril, laplace), jnp.where(good, middle, density.loc)
-    evidence = density(start.loc) + jnp.sum(jnp.log(jnp.abs(jnp.diag(tril))))
-    return evidence, middle, tril
-
-
-def _match(keys: Any, density: Unconstrained, found: _Found) -> NormalMixture:
-    d = density.dim
-    num_draws = 32 if d <= 16 else min(2 * d, 256)
-    matched = []
-    for place in found.places:
-        inside = _InCoordinates(density, place.loc, place.scale)
-        matched.append(_matched(next(keys), inside, num_draws))
-    return _together(matched)
-
-
-@eqx.filter_jit
-def _together(matched: list[tuple[jax.Array, ...]]) -> NormalMixture:
-    evidences, locs, trils = (jnp.stack(x) for x in zip(*matched, strict=True))
-    shares = jax.nn.log_softmax(evidences)
-    shares = jnp.logaddexp(shares, jnp.log(0.05 / len(locs)))  # a floor until weights are known
-    return NormalMixture(jax.nn.log_softmax(shares), locs, trils)
-
-
-def _tril(scale: jax.Array, covariance: jax.Array) -> jax.Array:
-    root = scale @ jnp.linalg.cholesky(0.5 * (covariance + covariance.T))
-    upper = jnp.linalg.qr(root.T, mode="r")
-    sign = jnp.where(jnp.diag(upper) < 0, -1.0, 1.0).astype(root.dtype)
-    return jnp.tril(upper.T * sign)
-
-
 def _improve(
     keys: Any, density: Unconstrained, mixture: NormalMixture
 ) -> tuple[NormalMixture, Weighed, tuple[str, ...]]:
     """Rounds of adaptation; the round with the best weights is weighed anew."""
     best, seen = mixture, weigh(next(keys), density, mixture, _DRAWS)
+    if float(seen.weights.k_hat) < _GOOD and float(seen.weights.ess) > _GOOD * _DRAWS:
+        return best, seen, ()
     now, last = best, seen
     for _ in range(_ROUNDS - 1):
         now = adapted(now, last)

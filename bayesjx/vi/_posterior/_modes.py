@@ -61,21 +61,22 @@ def find_modes(
 
         def go_on(carry: tuple) -> jax.Array:
             number, _, _, _, done = carry
-            return (number < _ATTEMPTS) & ~done
+            return (number <= _ATTEMPTS) & ~done
 
         def attempt(carry: tuple) -> tuple:
             number, point, before, steps, _ = carry
             found = sign_search(value, point)
             done = (found.value > before - _NEAR) & (number > 0)
             end, after, more = jax.lax.cond(
-                done, lambda x: (point, before, 0), lambda x: _climb(value, x), found.point
+                done | (number == _ATTEMPTS),
+                lambda x: (point, before, 0),
+                lambda x: _climb(value, x),
+                found.point,
             )
             return number + 1, end, after, steps + more, done
 
         first = jnp.asarray(0), start, value(start), jnp.asarray(0), jnp.asarray(False)
         _, point, height, steps, done = jax.lax.while_loop(go_on, attempt, first)
-        around = sign_search(value, point)
-        done = done | (around.value > height - _NEAR)
         return Modes(jnp.where(free, point, start), -height, done, steps)
 
     return jax.lax.map(from_start, starts)
@@ -145,8 +146,11 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     kept = jnp.maximum(jnp.abs(values), floor)
     scale = vectors / jnp.sqrt(kept) / root[:, None]
     slope = jnp.where(free, scale.T @ jnp.where(free, gradient, 0.0), 0.0)
-    newton = loc + scale @ slope  # from where L-BFGS stalled among columns of raw units
-    newton = jnp.where(density(newton) >= density(loc), newton, loc)
+    # From where L-BFGS stalled among columns of raw units: the best of a few lengths of the step.
+    lengths = jnp.asarray([0.0, 1.0, 0.5, 0.2, 0.05], loc.dtype)
+    along = loc + lengths[:, None] * (scale @ slope)
+    heights = jax.lax.map(density, along)
+    newton = along[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
     rises = free & (jnp.abs(gradient) > 0.3) & ~(diagonal > 1e-3 * gradient**2)
     decrement = 0.5 * jnp.sum(slope**2)
     return Coordinates(newton, scale, values[0], vectors[:, 0], flat, decrement, rises)

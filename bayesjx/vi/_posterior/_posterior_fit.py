@@ -29,7 +29,7 @@ from ._unconstrained import (
 )
 
 _BATCH = 250  # draws mapped at once
-_POOL = 4000  # importance draws behind a call of `sample`, at least
+_POOL = 4000  # importance draws at once in `sample`, as many as in the fit: one program
 _ROWS = 12  # quantities that are printed, about
 
 
@@ -164,10 +164,14 @@ class PosteriorFit:
         if not _weighted(self.k_hat, self.ess):
             vectors = self.proposal.sample(draw_key, int(num_samples))
             return _constrained(site_key, self.density, vectors)
-        pool = max(_POOL, 4 * int(num_samples))
-        weighed = weigh(draw_key, self.density, self.proposal, pool)
-        chosen = resampled(choice_key, weighed.weights.log_weights, int(num_samples))
-        return _constrained(site_key, self.density, weighed.draws[chosen])
+        blocks = [
+            weigh(block_key, self.density, self.proposal, _POOL)
+            for block_key in random.split(draw_key, -(-2 * int(num_samples) // _POOL))
+        ]
+        vectors = jnp.concatenate([block.draws for block in blocks])
+        log_weights = [block.weights.log_weights + block.log_evidence for block in blocks]
+        chosen = resampled(choice_key, jnp.concatenate(log_weights), int(num_samples))
+        return _constrained(site_key, self.density, vectors[chosen])
 
     def log_density(self, values: Mapping[str, Any]) -> jax.Array:
         """Log density, at values of the latent sites, of what the importance draws come from.
