@@ -27,7 +27,7 @@ N ?= 2
 ARGS ?=
 # Files in alphabetical order, so that the demo, which is one long test, starts early.
 PYTEST := $(PY) -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
-COVERAGE := --cov --cov-report=term --cov-fail-under=90
+COVERAGE := $(PY) -m coverage
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
@@ -60,7 +60,10 @@ demo: $(STAMP) ## real data: a tour of 3 minutes, pictures in demo/ (PART=NAME: 
 # Our own error texts are tested once more without the run-time type checks, which come before them.
 test: $(STAMP) ## run the tests, without the slow ones (SLOW=1: all; COV=1: with coverage)
 	BAYESJX_TYPECHECK=0 $(PYTEST) -q -m errors $(ARGS) || test $$? -eq 5
-	$(PYTEST) $(if $(SLOW),,-m "not slow") $(if $(COV),$(COVERAGE)) --costs .cache/test-costs.json $(ARGS)
+	$(if $(COV),$(COVERAGE) erase)
+	$(PYTEST) $(if $(SLOW),,-m "not slow") $(if $(COV),--record) --costs .cache/test-costs.json $(ARGS) \
+		$(if $(COV),; status=$$?; $(COVERAGE) combine --quiet && $(COVERAGE) report --fail-under=90 \
+		&& exit $$status)
 
 test-slow: $(STAMP) ## run the slow tests only
 	$(PYTEST) -m slow $(ARGS)

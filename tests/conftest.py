@@ -1,9 +1,12 @@
 """Set up before anything of ours is imported: x64, compilation cache, run-time shape checks."""
 
+import gc
 import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
+
+import recorder
 
 # Compiling is most of what the tests cost, so the results are kept between runs and, through the
 # environment, shared with the subprocesses that some tests start.
@@ -13,14 +16,16 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# Loops written by XLA's older emitters compile in half the time; newer releases have them no more,
-# and end the process at an option that they do not know. Subprocesses inherit it.
+# Loops written by XLA's older emitters compile in half the time, and a program that is not split
+# for several threads in less still; newer releases have the former no more, and end the process at
+# an option that they do not know. Subprocesses inherit them.
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+        " --xla_cpu_parallel_codegen_split_count=1"
     )
 
-if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
+if recorder.typechecked():
     from jaxtyping import install_import_hook
 
     install_import_hook("bayesjx", "beartype.beartype")
@@ -35,11 +40,35 @@ jax.config.update("jax_enable_x64", True)
 
 def pytest_addoption(parser):
     parser.addoption("--costs", metavar="FILE", help="keep what each test costs in FILE (JSON)")
+    parser.addoption("--record", action="store_true", help="note what runs, for `coverage combine`")
+
+
+RECORD = pytest.StashKey[recorder.Recorder]()
 
 
 def pytest_configure(config):
+    if config.getoption("--record"):
+        config.stash[RECORD] = recorder.Recorder()
+        sys.meta_path.insert(0, config.stash[RECORD])  # it checks types as the import hook does
     config.pluginmanager.register(costs.Ledger(config))
     config.pluginmanager.register(costs.Meter())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported stays, and Python looks for no garbage in it, then or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        gc.enable()
+
+
+def pytest_sessionfinish(session):
+    if RECORD in session.config.stash:
+        session.config.stash[RECORD].save(recorder.ROOT / ".coverage")
 
 
 def pytest_collection_modifyitems(config, items):
