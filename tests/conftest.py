@@ -6,8 +6,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import recorder
-
 # Compiling is most of what the tests cost, so the results are kept between runs and, through the
 # environment, shared with the subprocesses that some tests start.
 os.environ.setdefault(
@@ -25,10 +23,12 @@ if version("jaxlib").startswith("0.10."):
         " --xla_cpu_parallel_codegen_split_count=1"
     )
 
-if recorder.typechecked():
+if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
     from jaxtyping import install_import_hook
 
     install_import_hook("bayesjx", "beartype.beartype")
+# Where SlipCover measures, it has to see what that hook makes of a module.
+sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
 
 import costs
 import jax
@@ -40,16 +40,9 @@ jax.config.update("jax_enable_x64", True)
 
 def pytest_addoption(parser):
     parser.addoption("--costs", metavar="FILE", help="keep what each test costs in FILE (JSON)")
-    parser.addoption("--record", action="store_true", help="note what runs, for `coverage combine`")
-
-
-RECORD = pytest.StashKey[recorder.Recorder]()
 
 
 def pytest_configure(config):
-    if config.getoption("--record"):
-        config.stash[RECORD] = recorder.Recorder()
-        sys.meta_path.insert(0, config.stash[RECORD])  # it checks types as the import hook does
     config.pluginmanager.register(costs.Ledger(config))
     config.pluginmanager.register(costs.Meter())
 
@@ -64,11 +57,6 @@ def pytest_collection():
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         gc.enable()
-
-
-def pytest_sessionfinish(session):
-    if RECORD in session.config.stash:
-        session.config.stash[RECORD].save(recorder.ROOT / ".coverage")
 
 
 def pytest_collection_modifyitems(config, items):
