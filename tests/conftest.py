@@ -27,8 +27,8 @@ if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
     from jaxtyping import install_import_hook
 
     install_import_hook("bayesjx", "beartype.beartype")
-# Where SlipCover measures, it has to see what that hook makes of a module.
-sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
+    # Where SlipCover measures, it has to see what that hook makes of a module.
+    sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
 
 import costs
 import jax
