@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import random
@@ -25,16 +26,18 @@ from ._matched_modes import (
     cholesky_in,
     match_modes,
 )
-from ._modes import (
-    Coordinates,
-    coordinates,
-    find_modes,
-    FLAT,
-    Modes,
+from ._mode_search import (
+    DENSE,
+    find_mass,
+    Found,
+    HESSIAN,
+    NUM_STARTS,
+    search_from,
 )
 from ._normal_mixture import (
     adapted,
     DenseNormal,
+    log_ratios,
     NormalMixture,
     split,
     weigh,
@@ -50,16 +53,12 @@ from ._unconstrained import (
     Unconstrained,
 )
 
-_STARTS = 8
-_DENSE = 300  # dimensions up to which batch and match has a dense covariance
-_HESSIAN = 1000  # dimensions up to which there is a Hessian
 _DRAWS = 4000  # importance draws of a round
 _ROUNDS = 3
+_SEARCHES = 3  # for modes that draws far away hint at
+_FAR = 15.0  # how much wider these are
+_SURPRISING = 3.5  # logarithm of the weight of such a draw
 _GOOD = 0.5  # k-hat below which, and share of effective draws above which, nothing is adapted
-_MOST_MODES = 4
-_SLOPE = 0.1  # nats that a Newton step may still gain at a mode
-_NEWTON_STEPS, _STILL = 20, 1e-2  # from where L-BFGS ended, while one gains more than this (nats)
-_LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 _COMPONENTS, _SPLIT_ROUNDS, _SPLIT_DIM = 8, 6, 50
 _FEW, _FEW_OF_MIXTURE = 100.0, 400.0  # effective draws that a trusted fit has at least
 
@@ -103,8 +102,8 @@ def fit_posterior(
     Raises:
         ValueError: the model has a discrete latent with too many values to sum over (which is
             named, with the remedy), no latent, or a continuous latent in a subsampled plate; its
-            density is finite at no start; it is flat along some sites, which are named: an improper
-            posterior.
+            density is finite at no start (the sites are named); it is flat along some sites, which
+            are named: an improper posterior; or the call is inside of `jax.jit` or `jax.vmap`.
 
     References:
         Cai, Modi, Pillaud-Vivien, Margossian, Gower, Blei and Saul (2024), "Batch and match",
@@ -113,6 +112,13 @@ def fit_posterior(
         Marin and Robert (2008), "Adaptive importance sampling in general mixture classes".
     """
     check_key(key)
+    leaves = jax.tree.leaves((random.fold_in(key, 0), args, kwargs))
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise ValueError(
+            "fit_posterior goes by the values that it meets and cannot be inside of jax.jit, "
+            "jax.vmap or jax.grad: call it outside; what it runs is compiled, once for each model "
+            "and shapes"
+        )
     density = log_density_of("fit_posterior", model, args, kwargs)
     fit = _fit(key, density)
     hint = advice(density) if not fit.reliable and not np.isnan(fit.k_hat) else None
@@ -120,7 +126,7 @@ def fit_posterior(
 
 
 def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
-    keys = iter(random.split(key, 16))
+    keys = iter(random.split(key, 64))
     if density.subsampled and density.dim == 0:
         raise ValueError(
             "fit_posterior: all latent sites are discrete and some plates subsampled, so that "
@@ -134,23 +140,32 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
         return fit_minibatches(next(keys), density)
     if density.dim == 0:
         return _only_discrete(next(keys), density)
-    found = _find(next(keys), density)
-    if density.dim > _DENSE:
+    found = find_mass(next(keys), density)
+    if density.dim > DENSE:
         return _fit_many(keys, density, found)
     mixture = match_modes(keys, density, found.places)
-    proposal, weighed, note = _improve(keys, density, mixture)
+    seen = weigh(next(keys), density, mixture, _DRAWS)
+    for _ in range(_SEARCHES):
+        starts = far_starts(next(keys), density, mixture, seen) if not found.collapses else None
+        more = found if starts is None else search_from(density, found, starts)
+        if len(more.places) == len(found.places):
+            break
+        found = more
+        mixture = match_modes(keys, density, found.places)
+        seen = weigh(next(keys), density, mixture, _DRAWS)
+    proposal, weighed, note = _improve(keys, density, mixture, seen)
     trusted = bool(weighed.weights.reliable) and float(weighed.weights.ess) >= _FEW
     if density.dim > _SPLIT_DIM and not trusted and len(proposal.locs) == 1:
         normal = DenseNormal(proposal.locs[0], proposal.trils[0])
-        return fit_checked(keys, density, normal, found.notes, found.collapses)
+        return fit_checked(keys, density, normal, found.text, found.collapses)
     # Weights do not tell of a neck that no draw has seen, and mixtures overfit their draws.
     fewest = math.inf if found.collapses else _FEW_OF_MIXTURE if note else _FEW
-    return PosteriorFit.of(density, proposal, weighed, (*found.notes, *note), fewest)
+    return PosteriorFit.of(density, proposal, weighed, (*found.text, *note), fewest)
 
 
-def _fit_many(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
+def _fit_many(keys: Any, density: Unconstrained, found: Found) -> PosteriorFit:
     """Hundreds of dimensions and more: Laplace's Gaussian, its curvature dense or of low rank."""
-    if density.dim <= _HESSIAN:
+    if density.dim <= HESSIAN:
         place = found.places[0]
         normal: Any = _laplace(place.loc, place.scale)
         note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode"
@@ -158,7 +173,7 @@ def _fit_many(keys: Any, density: Unconstrained, found: _Found) -> PosteriorFit:
         normal = krylov_at(next(keys), density, found.points[0][None])
         note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode, on a subspace"
     several = len(found.points) > 1
-    notes = (*found.notes, *(["only the best mode is in the draws"] if several else []), note)
+    notes = (*found.text, *(["only the best mode is in the draws"] if several else []), note)
     return fit_checked(keys, density, normal, notes, found.collapses or several)
 
 
@@ -169,159 +184,51 @@ def _laplace(loc: jax.Array, scale: jax.Array) -> DenseNormal:
 
 def _only_discrete(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     """All sites are summed out, so that nothing is left to approximate."""
-    empty = jnp.zeros((0, 0), density.dtype)
-    point = DenseNormal(empty[0:0].reshape(0), empty)
+    point = DenseNormal(jnp.zeros(0, density.dtype), jnp.zeros((0, 0), density.dtype))
     weighed = weigh(key, density, point, 1000)
     note = "all latent sites are discrete and were summed over: the posterior is exact"
+    if density.discrete is None:
+        note = "all latent sites are empty: there is nothing to fit"
     return PosteriorFit.of(density, point, weighed, (note,), _FEW)
 
 
-class _Found(NamedTuple):
-    """Where the posterior has its mass.
+def far_starts(
+    key: jax.Array, density: Unconstrained, mixture: NormalMixture, seen: Weighed
+) -> jax.Array | None:
+    """Draws whose density the mixture does not explain; None if there are none.
 
-    Attributes:
-        points: modes that count, the best first.
-        places: coordinates of each; None in many dimensions.
-        notes: what is to be said.
-        collapses: whether the density seems to grow without end.
+    Among them are draws of a far wider mixture, so that modes at a distance are met.
     """
-
-    points: list[jax.Array]
-    places: list[Coordinates]
-    notes: tuple[str, ...]
-    collapses: bool = False
-
-
-def _find(key: jax.Array, density: Unconstrained) -> _Found:
-    starts = density.starts(key, _STARTS if density.dim <= _DENSE else 2)
-    free = jnp.ones(density.dim, bool)
-    modes = find_modes(density, starts, free)
-    values, converged = np.asarray(modes.values), np.asarray(modes.converged)
-    if not np.isfinite(values).any():
-        raise ValueError(
-            f"fit_posterior: the log density is finite at none of {len(starts)} starts; look at "
-            "the data, and at sites whose support does not match what they are used for"
-        )
-    notes: list[str] = []
-    if not (converged & np.isfinite(values)).any():
-        return _without_mode(density, modes, starts)
-    if not converged.all():
-        notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
-    order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
-    if density.dim > _HESSIAN:
-        return _Found([modes.points[order[0]]], [], tuple(notes))
-    return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
-
-
-def _distinct(
-    density: Unconstrained, modes: Modes, order: list[int], notes: list[str]
-) -> _Found | None:
-    """The modes whose Laplace evidence counts, best first."""
-    free = jnp.ones(density.dim, bool)
-    points, places, evidences, short = [], [], [], False
-    for index in order:
-        point = modes.points[index]
-        if any(_near(place, point) for place in places):
-            continue
-        place = _newton(density, point, free)
-        rises = float(place.decrement) > _SLOPE
-        if bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place)):
-            continue  # a density that grows without end, ever more slowly
-        short = short or rises
-        _refuse_flat(density, place)
-        if any(_near(other, place.loc) for other in places):
-            continue
-        points.append(place.loc)
-        places.append(place)
-        log_det = np.linalg.slogdet(np.asarray(place.scale))[1]
-        evidences.append(float(modes.values[index]) + log_det)
-        if len(points) == _MOST_MODES:
-            break
-    if not points:
+    if density.dim > _SPLIT_DIM:
         return None
-    best = max(evidences)
-    kept = [int(i) for i in np.argsort(evidences)[::-1] if evidences[i] > best - _LIKELY]
-    if short and density.dtype == jnp.float32:
-        notes.append("L-BFGS stopped short of a mode; double precision (jax_enable_x64) may help")
-    if len(points) > 1:
-        count = "one of them" if len(kept) == 1 else f"{len(kept)} of them"
-        notes.append(f"{len(points)} modes were found, and {count} used")
-    return _Found([points[i] for i in kept], [places[i] for i in kept], tuple(notes))
+    wide = NormalMixture(mixture.log_shares, mixture.locs, _FAR * mixture.trils)
+    draws, wide_ratios = log_ratios(key, density, wide)
+    both, ratios = _unexplained(mixture, wide, seen, draws, wide_ratios)
+    if float(ratios[0]) < _SURPRISING:
+        return None
+    return both
 
 
-def _newton(density: Unconstrained, point: jax.Array, free: jax.Array) -> Coordinates:
-    """Coordinates of a mode after a few Newton steps: L-BFGS stalls among columns of raw units."""
-    place = coordinates(density, point, free)
-    for _ in range(_NEWTON_STEPS):
-        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
-            break
-        point = place.loc
-        place = coordinates(density, point, free)
-    return place
-
-
-def _near(place: Coordinates, point: jax.Array) -> bool:
-    """Whether a point lies within a standard deviation of a mode."""
-    shift = np.asarray(point) - np.asarray(place.loc)
-    return bool(np.linalg.norm(np.linalg.solve(np.asarray(place.scale), shift)) < 1.0)
-
-
-def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> _Found:
-    """Scales that collapse are held at their start, and the rest goes to its mode given them."""
-    best = int(np.nanargmax(np.asarray(modes.values)))
-    free = np.ones(density.dim, bool)
-    names: list[str] = []
-    if density.dim <= _HESSIAN:
-        place = coordinates(density, modes.points[best], jnp.asarray(free))
-        free = ~np.asarray(place.runaway)
-        names = sorted({density.name_of(int(i)) for i in np.flatnonzero(~free)})
-    if free.all() or len(names) == len(density.sites):
-        scales = [site for site in density.sites if site.is_scale]
-        free = np.ones(density.dim, bool)
-        for site in scales:
-            free[site.start : site.start + site.size] = False
-        names = [site.name for site in scales]
-    note = "no start reached a mode: the density seems to grow without end"
-    if names:
-        note += f" along {' and '.join(map(repr, names))}"
-    if density.dim > _HESSIAN or free.all():
-        places = []
-        if density.dim <= _HESSIAN:
-            places = [coordinates(density, modes.points[best], jnp.asarray(free))]
-        return _Found([modes.points[best]], places, (note,), True)
-    if free.any():
-        held = find_modes(density, starts[:2], jnp.asarray(free))
-        index = int(np.argmax(np.asarray(held.values)))
-        start = held.points[index]
-    else:
-        start = starts[0]
-    return _Found([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
-
-
-def _flat_sites(density: Unconstrained, place: Coordinates) -> list[str]:
-    """Sites of the directions without curvature."""
-    flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(place.flat))]
-    if not flat and float(place.lowest) < FLAT:
-        size = np.abs(np.asarray(place.direction))
-        flat = [density.name_of(int(i)) for i in np.flatnonzero(size > 0.3 * size.max())]
-    return sorted(set(flat))
-
-
-def _refuse_flat(density: Unconstrained, place: Coordinates) -> None:
-    if flat := _flat_sites(density, place):
-        raise ValueError(
-            f"fit_posterior: the posterior is flat along {flat}: data and priors do "
-            "not determine them, and it cannot be normalised. Give them proper priors, or drop "
-            "what is redundant (an intercept beside dummies of all groups, say); classes that "
-            "covariates separate without error leave a logistic regression flat, too"
-        )
+@eqx.filter_jit
+def _unexplained(
+    mixture: NormalMixture,
+    wide: NormalMixture,
+    seen: Weighed,
+    draws: jax.Array,
+    wide_ratios: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The draws of the largest weights, and their logarithms relative to the mean weight."""
+    ratios = wide_ratios + wide.log_prob(draws) - mixture.log_prob(draws)
+    ratios = jnp.concatenate([seen.log_ratios, ratios]) - seen.log_evidence
+    values, index = jax.lax.top_k(jnp.where(jnp.isnan(ratios), -jnp.inf, ratios), NUM_STARTS)
+    return jnp.concatenate([seen.draws, draws])[index], values
 
 
 def _improve(
-    keys: Any, density: Unconstrained, mixture: NormalMixture
+    keys: Any, density: Unconstrained, mixture: NormalMixture, seen: Weighed
 ) -> tuple[NormalMixture, Weighed, tuple[str, ...]]:
     """Rounds of adaptation; the round with the best weights is weighed anew."""
-    best, seen = mixture, weigh(next(keys), density, mixture, _DRAWS)
+    best = mixture
     if float(seen.weights.k_hat) < _GOOD and float(seen.weights.ess) > _GOOD * _DRAWS:
         return best, seen, ()
     now, last = best, seen

@@ -30,8 +30,9 @@ def drawn_with_scales(density: Unconstrained) -> dict[str, tuple[str, ...]]:
         values = {name: tag(value, name) for name, value in values.items()}
         seeded = handlers.seed(density.model, rng_seed=0)
         run = handlers.substitute(seeded, data={**values, **others})
+        args, kwargs = density.inputs
         with handlers.block():
-            trace = handlers.trace(run).get_trace(*density.args, **density.kwargs)
+            trace = handlers.trace(run).get_trace(*args, **kwargs)
         return {name: _scales_of(trace[name]["fn"]) for name in sorted(own & set(trace))}
 
     found = {}

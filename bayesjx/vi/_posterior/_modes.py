@@ -21,6 +21,11 @@ _MEMORY = 20
 _STALLED = 3  # steps in a row that gain nothing
 _NEAR = 0.01  # nats that a search by signs may still gain at what counts as a mode
 _AT_ONCE = 300  # columns of a Hessian
+_HALVINGS = 40  # of the length of a coordinate
+_FALL, _FLAT_FALL = 2.0, 0.25  # nats, at most over a coordinate's length, and along what is flat
+_PARTS = (1.0, 0.5, 0.2, 0.05, 0.01, 0.0)  # of a Newton step
+_ROUNDING = 5  # what rounding of a Hessian comes to, in units of the precision
+_SADDLE = -1e-4  # curvature that is clearly negative, of a direction or a coordinate
 FLAT = 1e-10  # curvature of a direction relative to its coordinates' own that counts as none
 
 
@@ -107,9 +112,12 @@ class Coordinates(NamedTuple):
     """An affine map $z = m + W u$ under which a mode looks standard normal.
 
     Attributes:
-        loc: $m$: the point, or where a Newton step from it leads if that is higher.
+        loc: $m$: the point, or where a part of a Newton step from it leads, if that is higher.
+        value: log density there.
         scale: $W$, shape `(d, d)`.
-        lowest: smallest eigenvalue of the curvature whose diagonal is scaled to one.
+        lowest: smallest eigenvalue of the curvature whose diagonal is scaled to one; 0 where
+            rounding comes to more.
+        saddle: whether the curvature is clearly negative in some direction.
         direction: its eigenvector, by coordinate.
         flat: coordinates without any curvature of their own.
         decrement: what a Newton step from the point would gain, in nats.
@@ -117,8 +125,10 @@ class Coordinates(NamedTuple):
     """
 
     loc: jax.Array
+    value: jax.Array
     scale: jax.Array
     lowest: jax.Array
+    saddle: jax.Array
     direction: jax.Array
     flat: jax.Array
     decrement: jax.Array
@@ -142,18 +152,54 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
     scaled = scaled + jnp.diag(jnp.where(free, 0.0, 1.0).astype(loc.dtype))
     scaled = jnp.where(jnp.isfinite(scaled), scaled, 0.0)
     values, vectors = jnp.linalg.eigh(0.5 * (scaled + scaled.T))
-    floor = jnp.maximum(FLAT, jnp.finfo(loc.dtype).eps) * values[-1]
+    largest = jnp.where(values[-1] > 0, values[-1], 1.0)
+    floor = jnp.maximum(FLAT, jnp.finfo(loc.dtype).eps) * largest
     kept = jnp.maximum(jnp.abs(values), floor)
+    # Curvature below rounding is noise of either sign.
+    rounding = _ROUNDING * jnp.finfo(loc.dtype).eps * largest
+    lowest = jnp.where(jnp.abs(values[0]) < rounding, 0.0, values[0])
+    saddle = (values[0] < _SADDLE) | jnp.any(free & (diagonal < _SADDLE))
     scale = vectors / jnp.sqrt(kept) / root[:, None]
     slope = jnp.where(free, scale.T @ jnp.where(free, gradient, 0.0), 0.0)
-    # From where L-BFGS stalled among columns of raw units: the best of a few lengths of the step.
-    lengths = jnp.asarray([0.0, 1.0, 0.5, 0.2, 0.05], loc.dtype)
-    along = loc + lengths[:, None] * (scale @ slope)
-    heights = jax.lax.map(density, along)
-    newton = along[jnp.argmax(jnp.where(jnp.isfinite(heights), heights, -jnp.inf))]
+    # From where L-BFGS stalled among columns of raw units; negative curvature counts as positive.
     rises = free & (jnp.abs(gradient) > 0.3) & ~(diagonal > 1e-3 * gradient**2)
+    candidates = loc + jnp.asarray(_PARTS, loc.dtype)[:, None] * (scale @ slope)
+    onward = loc + jnp.where(rises, jnp.sign(gradient), 0.0)
+    heights = jax.lax.map(density, jnp.concatenate([candidates, onward[None]]))
+    heights = jnp.where(jnp.isfinite(heights), heights, -jnp.inf)
+    heights, rises = heights[:-1], rises & (heights[-1] > heights[-2])  # beyond a kink it falls
+    best = jnp.argmax(heights)
     decrement = 0.5 * jnp.sum(slope**2)
-    return Coordinates(newton, scale, values[0], vectors[:, 0], flat, decrement, rises)
+    direction = vectors[:, 0]
+    loc, value = candidates[best], heights[best]
+    return Coordinates(loc, value, scale, lowest, saddle, direction, flat, decrement, rises)
+
+
+@eqx.filter_jit
+def resized(density: Callable[[jax.Array], jax.Array], place: Coordinates) -> Coordinates:
+    """Coordinates whose lengths are those over which the density falls, if it does.
+
+    At a kink (Laplace's density) or along a curved ridge there is no curvature, though the density
+    falls. What is flat over a whole length, on a side, remains so.
+    """
+    sides = jnp.asarray([1.0, -1.0], place.loc.dtype)
+    parts = 0.5 ** jnp.arange(_HALVINGS, dtype=place.loc.dtype)
+
+    def of_column(column: jax.Array) -> tuple[jax.Array, jax.Array]:
+        points = place.loc + (parts[:, None] * sides).reshape(-1, 1) * column
+        fallen = place.value - jax.lax.map(density, points).reshape(-1, 2)
+        fallen = jnp.where(jnp.isnan(fallen), jnp.inf, fallen)
+        short = jnp.max(fallen, axis=1) <= _FALL
+        return parts[jnp.argmax(short)], jnp.min(fallen[0]) < _FLAT_FALL
+
+    sizes, flat = jax.lax.map(of_column, place.scale.T)
+    proper = ~jnp.any(flat)
+    return place._replace(
+        scale=place.scale * sizes,
+        lowest=jnp.where(proper, 1.0, place.lowest),
+        flat=place.flat & ~proper,
+        decrement=jnp.where(proper, 0.0, place.decrement),
+    )
 
 
 def _hessian(density: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:

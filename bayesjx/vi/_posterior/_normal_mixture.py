@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -14,20 +15,30 @@ from ..._core import solve_triangular
 from ...diagnostics import PSIS, psis
 from ...distributions import SubspaceNormal
 
-# Each component stands for three of its shape, two of them wider: tails that the weights can bear.
+# Each component stands for three of its shape, two of them wider, and one with heavy tails along
+# each coordinate: tails that the weights can bear.
 _WIDTHS = (1.0, 1.5, 3.0)
-_SHARES = (0.8, 0.15, 0.05)
+_SHARES = (0.65, 0.15, 0.05)
+_TAIL_SHARE, _TAIL_DOF = 0.15, 2.0  # of Student's t
 _BATCH = 250  # densities evaluated at once
+BLOCK = 1000  # importance draws of one run of a program
+_ALONE, _UNEXPLAINED = 0.02, 10.0  # share, and multiple of its smoothed one, of a strange weight
 
 
 class NormalMixture(eqx.Module):
-    """A mixture of multivariate Gaussians, each with a share of wider ones of the same centre.
+    r"""A mixture of multivariate Gaussians, each with a share of heavier ones of the same centre.
+
+    Two are wider. The third has Student's t as the marginal of one coordinate, drawn by chance, and
+    the Gaussian's conditional of the others: $N(x) \tfrac1d \sum_j t(x_j) / N(x_j)$. Scales and
+    probabilities have tails $e^{-a|z|}$ on the unconstrained scale, along their coordinate; a
+    Gaussian of any width leaves weights without bound there, and multivariate t has a Gaussian's
+    tails along a single one of many coordinates.
 
     Attributes:
         log_shares: shape `(k,)`.
         locs: shape `(k, d)`.
         trils: lower Cholesky factors of the covariances, shape `(k, d, d)`.
-        wide: whether there are wider ones.
+        wide: whether there are heavier ones.
     """
 
     log_shares: jax.Array
@@ -37,23 +48,32 @@ class NormalMixture(eqx.Module):
 
     def sample(self, key: jax.Array, num_draws: int) -> jax.Array:
         """Shape `(num_draws, d)`."""
-        which_key, width_key, noise_key = random.split(key, 3)
+        which_key, width_key, noise_key, tail_key, axis_key = random.split(key, 5)
+        dtype, d = self.locs.dtype, self.locs.shape[1]
         widths, shares = self._widths
         which = random.categorical(which_key, self.log_shares, shape=(num_draws,))
         width = random.categorical(width_key, jnp.log(shares), shape=(num_draws,))
-        noise = random.normal(noise_key, (num_draws, self.locs.shape[1]), self.locs.dtype)
-        noise = noise * widths[width][:, None]
+        noise = random.normal(noise_key, (num_draws, d), dtype) * widths[width][:, None]
+        tail = random.t(tail_key, _TAIL_DOF, (num_draws,), dtype)
+        axis = random.randint(axis_key, (num_draws,), 0, max(d, 1))
 
-        def one(number: jax.Array, noise: jax.Array) -> jax.Array:
-            return self.locs[number] + self.trils[number] @ noise
+        def one(args: tuple[jax.Array, ...]) -> jax.Array:
+            number, width, noise, tail, axis = args
+            tril = self.trils[number]
+            if self.wide and d:
+                row = tril[axis]
+                unit = row / jnp.linalg.norm(row)  # of the noise that this coordinate is made of
+                heavy = noise + unit * (tail - unit @ noise)
+                noise = jnp.where(width == len(_WIDTHS), heavy, noise)
+            return self.locs[number] + tril @ noise
 
-        return jax.lax.map(lambda pair: one(*pair), (which, noise), batch_size=_BATCH)
+        return jax.lax.map(one, (which, width, noise, tail, axis), batch_size=_BATCH)
 
     @property
     def _widths(self) -> tuple[jax.Array, jax.Array]:
-        number = len(_WIDTHS) if self.wide else 1
-        shares = jnp.asarray(_SHARES[:number], self.locs.dtype)
-        return jnp.asarray(_WIDTHS[:number], self.locs.dtype), shares / jnp.sum(shares)
+        """Of each of a component's shapes, the last of which has the tails; and their shares."""
+        widths, shares = ((*_WIDTHS, 1.0), (*_SHARES, _TAIL_SHARE)) if self.wide else ((1.0,),) * 2
+        return jnp.asarray(widths, self.locs.dtype), jnp.asarray(shares, self.locs.dtype)
 
     def log_prob(self, draws: jax.Array) -> jax.Array:
         """Of each draw, shape `(num_draws,)`."""
@@ -68,12 +88,22 @@ class NormalMixture(eqx.Module):
         def component(args: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
             log_share, loc, tril = args
             noise = solve_triangular(tril, (draws - loc).T, lower=True)
-            squares = jnp.sum(noise**2, axis=0) / widths**2
+            parts = shares - 0.5 * jnp.sum(noise**2, axis=0) / widths**2
+            if self.wide and d:
+                parts = parts.at[-1].add(_log_tails((draws - loc) / jnp.linalg.norm(tril, axis=1)))
             log_det = jnp.sum(jnp.log(jnp.abs(jnp.diag(tril))))
             constant = log_share - 0.5 * d * jnp.log(2 * jnp.pi) - log_det
-            return logsumexp(shares - 0.5 * squares, axis=0) + constant
+            return logsumexp(parts, axis=0) + constant
 
         return jax.lax.map(component, (self.log_shares, self.locs, self.trils))
+
+
+def _log_tails(scaled: jax.Array) -> jax.Array:
+    """Log mean over coordinates of Student's t density over the standard normal's."""
+    dof = _TAIL_DOF
+    constant = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - 0.5 * math.log(dof / 2)
+    ratios = 0.5 * scaled**2 - 0.5 * (dof + 1) * jnp.log1p(scaled**2 / dof) + constant
+    return logsumexp(ratios, axis=1) - math.log(scaled.shape[1])
 
 
 class DenseNormal(eqx.Module):
@@ -139,31 +169,56 @@ class Weighed(eqx.Module):
 
     Attributes:
         draws: shape `(s, d)`.
+        log_ratios: their log weights as they are, shape `(s,)`.
         weights: Pareto-smoothed log weights with their k-hat and effective sample size.
         log_evidence: log of the mean weight.
+        surprise: share of the largest weight where that is far more than the smoothed one: a draw
+            in a region that the others tell nothing of; else 0.
     """
 
     draws: jax.Array
+    log_ratios: jax.Array
     weights: PSIS
     log_evidence: jax.Array
+    surprise: jax.Array
 
     def better_than(self, other: Weighed) -> bool:
-        """Whether these weights can be trusted and the others cannot, or tell more."""
-        mine, theirs = bool(self.weights.reliable), bool(other.weights.reliable)
-        if mine != theirs:
-            return mine
-        return bool(self.weights.ess > other.weights.ess)
+        """Whether these weights can be trusted more than the others, or as much, and tell more."""
+        mine, theirs = self._level, other._level
+        return mine > theirs or (mine == theirs and bool(self.weights.ess > other.weights.ess))
+
+    @property
+    def _level(self) -> int:
+        """How far the weights can be trusted: below k-hat of a half their variance is finite."""
+        return int(self.weights.reliable) + int(self.weights.k_hat < 0.5)
+
+
+def weigh(key: jax.Array, density: Any, proposal: Any, num_draws: int) -> Weighed:
+    """Importance weights of fresh draws, a multiple of `BLOCK`; `log_ratios` has the blocks."""
+    keys = random.split(key, num_draws // BLOCK)
+    blocks = [log_ratios(block_key, density, proposal) for block_key in keys]
+    return _weighed(blocks)
 
 
 @eqx.filter_jit
-def weigh(key: jax.Array, density: Any, proposal: Any, num_draws: int) -> Weighed:
-    """Importance weights of fresh draws; draws without a finite density have weight zero."""
-    draws = proposal.sample(key, num_draws)
+def log_ratios(key: jax.Array, density: Any, proposal: Any) -> tuple[jax.Array, jax.Array]:
+    """Draws and their log weights; without a finite density these are -inf."""
+    draws = proposal.sample(key, BLOCK)
     log_p = jax.lax.map(density, draws, batch_size=_BATCH)
     log_weights = log_p - proposal.log_prob(draws)
-    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    return draws, jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+
+
+@eqx.filter_jit
+def _weighed(blocks: list[tuple[jax.Array, jax.Array]]) -> Weighed:
+    draws, log_weights = (jnp.concatenate(x) for x in zip(*blocks, strict=True))
     smoothed = psis(log_weights)
-    return Weighed(draws, smoothed, logsumexp(log_weights) - jnp.log(1.0 * num_draws))
+    total = logsumexp(log_weights)
+    largest = jnp.exp(jnp.max(log_weights) - total)
+    explained = jnp.exp(jnp.max(smoothed.log_weights))
+    alone = (largest > _ALONE) & (largest > _UNEXPLAINED * explained)
+    evidence = total - jnp.log(1.0 * log_weights.size)
+    return Weighed(draws, log_weights, smoothed, evidence, jnp.where(alone, largest, 0.0))
 
 
 @eqx.filter_jit

@@ -30,6 +30,7 @@ from ._unconstrained import (
 
 _BATCH = 250  # draws mapped at once
 _POOL = 4000  # importance draws at once in `sample`, as many as in the fit: one program
+_STRAY = "a draw far from the others, maybe of a mode that no start came near, has"
 _ROWS = 12  # quantities that are printed, about
 
 
@@ -75,15 +76,20 @@ class PosteriorFit:
         fewest: float,
     ) -> PosteriorFit:
         """From weighted draws, trusted if k-hat is low and `fewest` are effective."""
-        weights = weighed.weights
+        weights, surprise = weighed.weights, float(weighed.surprise)
         if _weighted(float(weights.k_hat), float(weights.ess)):
             chosen = resampled(random.key(0), weights.log_weights, 1000)
             draws = _constrained(random.key(1), density, weighed.draws[chosen])
         else:
             draws = _constrained(random.key(1), density, weighed.draws[:1000])
+        reliable = bool(weights.reliable) and float(weights.ess) >= fewest and not surprise
+        if surprise:
+            notes = (*notes, f"{_STRAY} {surprise:.0%} of the weight")
+        elif not bool(weights.reliable):
+            notes = (*notes, _in_doubt(density, weighed))
         return cls(
             k_hat=float(weights.k_hat),
-            reliable=bool(weights.reliable) and float(weights.ess) >= fewest,
+            reliable=reliable,
             ess=float(weights.ess),
             num_draws=weighed.draws.shape[0],
             log_evidence=float(weighed.log_evidence),
@@ -211,6 +217,8 @@ class PosteriorFit:
                 "not checked: with minibatches there are no importance weights. Fit again on all "
                 "data, or compare with longer runs"
             )
+        if self.density.dim == 0:
+            return "is exact"
         share = f"k-hat {self.k_hat:.2f}, {self.ess:.0f} effective draws of {self.num_draws}"
         if self.change is not None:
             share = (
@@ -271,10 +279,25 @@ def _table(draws: dict[str, np.ndarray]) -> list[str]:
 def _constrained(
     key: jax.Array, density: Unconstrained, vectors: jax.Array
 ) -> dict[str, jax.Array]:
-    if density.discrete is None:
-        return jax.lax.map(lambda x: density.draw(x, key), vectors, batch_size=_BATCH)
-    keys = random.split(key, len(vectors))
-    return jax.lax.map(lambda pair: density.draw(*pair), (vectors, keys), batch_size=_BATCH)
+    """Values by site; `lax.map` has no empty ones."""
+    keys = None if density.discrete is None else random.split(key, len(vectors))
+
+    def draw(pair: tuple[jax.Array, Any]) -> dict[str, jax.Array]:
+        vector, own = pair
+        return density.draw(vector, key if own is None else own)
+
+    def some(pair: tuple[jax.Array, Any]) -> dict[str, jax.Array]:
+        return {name: value for name, value in draw(pair).items() if jnp.size(value)}
+
+    shapes = jax.eval_shape(
+        lambda pairs: draw(jax.tree.map(lambda x: x[0], pairs)), (vectors, keys)
+    )
+    empty = {
+        name: jnp.zeros((len(vectors), *shape.shape), shape.dtype)
+        for name, shape in shapes.items()
+        if 0 in shape.shape
+    }
+    return {**jax.lax.map(some, (vectors, keys), batch_size=_BATCH), **empty}
 
 
 @eqx.filter_jit
@@ -284,6 +307,17 @@ def _log_density(density: Unconstrained, proposal: Any, values: dict[str, Any]) 
     if density.discrete is not None:  # their exact conditional
         out += density.cost(values).total - density.log_density(values)
     return out
+
+
+def _in_doubt(density: Unconstrained, weighed: Weighed) -> str:
+    """The sites that lie farthest out, on their scales, in the draws of the largest weights."""
+    draws, ratios = np.asarray(weighed.draws), np.asarray(weighed.log_ratios)
+    top = np.argsort(-np.where(np.isnan(ratios), -np.inf, ratios))[: len(draws) // 100]
+    middle, scale = np.median(draws, axis=0), draws.std(axis=0)
+    scores = np.mean(((draws[top] - middle) / scale) ** 2, axis=0)
+    worst = [density.name_of(int(i)) for i in np.argsort(-scores) if scores[i] > scores.max() / 2]
+    names = " and ".join(repr(name) for name in list(dict.fromkeys(worst))[:3])
+    return f"the largest weights are where {names} lie far out: see to their priors and forms"
 
 
 def _weighted(k_hat: float, ess: float) -> bool:

@@ -29,11 +29,19 @@ from .._programs import (
     is_discrete,
     log_density,
 )
+from ._arguments import (
+    hold,
+    is_table,
+    released,
+    TO_NUMPY,
+)
 from ._discrete_latents import (
     Discrete,
     finite_site,
     FiniteSite,
 )
+
+_WIDE = 5.0  # how much wider some starts are
 
 
 class LatentSite(NamedTuple):
@@ -71,8 +79,7 @@ class Unconstrained(eqx.Module):
         discrete: how to sum over the discrete latent sites; None if there are none.
         local: discrete sites in subsampled plates and deterministic sites computed from them, of
             which there are no draws.
-        args: positional arguments of the model.
-        kwargs: keyword arguments of the model.
+        held: positional and keyword arguments of the model, what cannot be hashed held by identity.
     """
 
     model: Callable[..., Any] = eqx.field(static=True)
@@ -81,8 +88,12 @@ class Unconstrained(eqx.Module):
     subsampled: tuple[str, ...] = eqx.field(static=True)
     local: tuple[str, ...] = eqx.field(static=True)
     discrete: Discrete | None
-    args: tuple
-    kwargs: dict[str, Any]
+    held: tuple[tuple, dict[str, Any]]
+
+    @property
+    def inputs(self) -> tuple[tuple, dict[str, Any]]:
+        """Positional and keyword arguments of the model."""
+        return jax.tree.map(released, self.held)
 
     @property
     def dim(self) -> int:
@@ -115,10 +126,28 @@ class Unconstrained(eqx.Module):
 
     def cost(self, values: Mapping[str, Any], key: jax.Array | None = None) -> Cost:
         """The log density of the model at values of all its latent sites, by site."""
+        args, kwargs = self.inputs
         if key is None:
-            return log_density(self.model, values, *self.args, **self.kwargs)
+            return log_density(self.model, values, *args, **kwargs)
         with activate(Context(key)):
-            return log_density(self.model, values, *self.args, **self.kwargs)
+            return log_density(self.model, values, *args, **kwargs)
+
+    def not_finite(self, vector: jax.Array) -> list[str]:
+        """The sites whose own log density is not finite, in words."""
+        context = Context(random.key(0))
+        context.scored = []
+        values = {**self.constrain(vector)[0], **self._others(None)}
+        args, kwargs = self.inputs
+        with activate(context):
+            log_density(self.model, values, *args, **kwargs)
+        texts = []
+        for site in context.scored:
+            if bool(jnp.all(jnp.isfinite(site.log_prob))):
+                continue
+            missing = int(np.sum(np.isnan(np.asarray(site.value, float))))
+            count = f" ({missing} of {np.size(site.value)} data are NaN)" if missing else ""
+            texts.append(f"{'observed ' if site.observed else ''}{site.title}{count}")
+        return texts
 
     def constrain(
         self, vector: jax.Array, others: Mapping[str, Any] | None = None
@@ -130,8 +159,9 @@ class Unconstrained(eqx.Module):
             others: values of the discrete sites.
         """
         handler = _Constrain(self.split(vector), self.sites, self._others(others))
+        args, kwargs = self.inputs
         with handlers.block(), handlers.seed(rng_seed=0), handler:
-            self.model(*self.args, **self.kwargs)
+            self.model(*args, **kwargs)
         return handler.values, handler.deterministic, handler.log_jacobian
 
     def draw(self, vector: jax.Array, key: jax.Array) -> dict[str, jax.Array]:
@@ -149,8 +179,9 @@ class Unconstrained(eqx.Module):
     def unconstrain(self, values: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
         """The vector of given values by site, and the log determinant of the map back."""
         handler = _Unconstrain(values, {site.name for site in self.sites})
+        args, kwargs = self.inputs
         with handlers.block(), handlers.seed(rng_seed=0), handler:
-            self.model(*self.args, **self.kwargs)
+            self.model(*args, **kwargs)
         parts = [handler.parts[site.name].reshape(-1) for site in self.sites]
         vector = jnp.concatenate(parts) if parts else jnp.zeros(0)
         return vector.astype(self.dtype), handler.log_jacobian
@@ -171,9 +202,11 @@ class Unconstrained(eqx.Module):
         return next(s.name for s in self.sites if s.start <= index < s.start + s.size)
 
     def starts(self, key: jax.Array, number: int) -> jax.Array:
-        """Uniform in (-2, 2), as in Stan and NumPyro; the first one at zero."""
-        shape = (number - 1, self.dim)
-        others = random.uniform(key, shape, self.dtype, -2.0, 2.0)
+        """The first one at zero; uniform in (-2, 2), as in Stan and NumPyro; the last few wider."""
+        number_wide = 3 * number // 8
+        others = random.uniform(key, (number - 1, self.dim), self.dtype, -2.0, 2.0)
+        width = jnp.where(jnp.arange(number - 1) < number - 1 - number_wide, 1, _WIDE)
+        others = others * width[:, None].astype(self.dtype)
         return jnp.concatenate([jnp.zeros((1, self.dim), self.dtype), others])
 
 
@@ -207,10 +240,19 @@ def unconstrained(
                 raise ValueError(f"{caller}: {error}") from error
         seen.append(_look(caller, trace))
 
-    jax.eval_shape(run)
+    try:
+        jax.eval_shape(run)
+    except TypeError as error:  # also of a conversion of a tracer
+        kinds = {type(leaf).__name__ for leaf in jax.tree.leaves((args, kwargs)) if is_table(leaf)}
+        if not kinds:
+            raise
+        raise ValueError(
+            f"{caller}: the model fails on arguments of type {', '.join(sorted(kinds))}, which are "
+            f"no arrays of numbers; {TO_NUMPY}"
+        ) from error
     sites, finite, dtype, plates = seen[-1]
-    args, kwargs = jax.tree.map(_as_jax, (args, kwargs))
-    return Unconstrained(model, sites, dtype, plates, (), None, args, kwargs), finite
+    held = jax.tree.map(hold, (args, kwargs))
+    return Unconstrained(model, sites, dtype, plates, (), None, held), finite
 
 
 def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple, tuple, Any, tuple]:
@@ -222,6 +264,12 @@ def _look(caller: str, trace: dict[str, Any]) -> tuple[tuple, tuple, Any, tuple]
     }
     if not latent:
         raise ValueError(f"{caller}: the model has no latent site, so there is nothing to fit")
+    for name, site in trace.items():
+        if site["type"] == "sample" and is_table(site["value"]):
+            raise ValueError(
+                f"{caller}: site {name!r}: the observed value is of type "
+                f"{type(site['value']).__name__}, no array of numbers; {TO_NUMPY}"
+            )
     plates = tuple(
         name
         for name, site in trace.items()
@@ -276,10 +324,6 @@ def _refuse_local(caller: str, name: str, message: Any, plates: tuple[str, ...])
                 "posterior for each element, of which a batch sees few. Leave out subsample_size, "
                 "or write a guide that reads the batch (an encoder) for vi.fit"
             )
-
-
-def _as_jax(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "fiub" else leaf
 
 
 class _Constrain(Messenger):

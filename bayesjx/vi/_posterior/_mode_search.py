@@ -1,0 +1,220 @@
+"""Where a posterior has its mass: modes that count, or what grows without end."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._modes import (
+    Coordinates,
+    coordinates,
+    find_modes,
+    FLAT,
+    Modes,
+    resized,
+)
+from ._unconstrained import (
+    Unconstrained,
+)
+
+NUM_STARTS = 8
+DENSE = 300  # dimensions up to which batch and match has a dense covariance
+HESSIAN = 1000  # dimensions up to which there is a Hessian
+_MOST_MODES = 8
+_SLOPE = 0.1  # nats that a Newton step may still gain at a mode
+_NEWTON_STEPS, _STILL = 20, 1e-2  # from where L-BFGS ended, while one gains more than this (nats)
+_HOPELESS = 20.0  # nats below a mode of a plateau that does not matter
+_LIKELY = 7.0  # nats of evidence below the best mode down to which others count
+
+
+class Found(NamedTuple):
+    """Where the posterior has its mass.
+
+    Attributes:
+        points: modes that count, the best first.
+        places: coordinates of each; none in very many dimensions.
+        notes: what is to be said besides.
+        collapses: whether the density seems to grow without end.
+        others: coordinates of modes that do not count.
+    """
+
+    points: list[jax.Array]
+    places: list[Coordinates]
+    notes: tuple[str, ...]
+    collapses: bool = False
+    others: tuple[Coordinates, ...] = ()
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """The notes, with how many modes there are."""
+        number, used = len(self.places) + len(self.others), len(self.places)
+        if number < 2:
+            return self.notes
+        count = "one of them" if used == 1 else f"{used} of them"
+        return (*self.notes, f"{number} modes were found, and {count} used")
+
+
+def find_mass(key: jax.Array, density: Unconstrained) -> Found:
+    """Searches for modes from several starts, and keeps those whose evidence counts.
+
+    Raises:
+        ValueError: no start has a finite density, or the posterior is flat along some sites.
+    """
+    starts = density.starts(key, NUM_STARTS if density.dim <= DENSE else 2)
+    free = jnp.ones(density.dim, bool)
+    modes = find_modes(density, starts, free)
+    values, converged = np.asarray(modes.values), np.asarray(modes.converged)
+    if not np.isfinite(values).any():
+        sites = density.not_finite(starts[0])
+        raise ValueError(
+            f"fit_posterior: the log density is finite at none of {len(starts)} starts"
+            f"{': that of ' + ' and '.join(sites) + ' is not' if sites else ''}; look at the data, "
+            "and at sites whose support does not match what they are used for"
+        )
+    notes: list[str] = []
+    if not (converged & np.isfinite(values)).any():
+        order = [int(i) for i in np.argsort(-values) if np.isfinite(values[i])]
+        few = density.dim <= HESSIAN
+        found = _distinct(density, modes, order, notes, polished=True) if few else None
+        return found or _without_mode(density, modes, starts)
+    if not converged.all():
+        notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
+    order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
+    if density.dim > HESSIAN:
+        return Found([modes.points[order[0]]], [], tuple(notes))
+    return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
+
+
+def search_from(density: Unconstrained, found: Found, starts: jax.Array) -> Found:
+    """What was found, and modes that further starts lead to."""
+    modes = find_modes(density, starts, jnp.ones(density.dim, bool))
+    values = np.asarray(modes.values)
+    order = [int(i) for i in np.argsort(-values) if modes.converged[i] and np.isfinite(values[i])]
+    return _distinct(density, modes, order, [*found.notes], True, found) or found
+
+
+def _distinct(
+    density: Unconstrained,
+    modes: Modes,
+    order: list[int],
+    notes: list[str],
+    polished: bool = False,
+    known: Found | None = None,
+) -> Found | None:
+    """The modes whose Laplace evidence counts, best first; with `polished` only true ones."""
+    places = [*known.places, *known.others] if known else []
+    short = False
+    for index in order:
+        if len(places) >= _MOST_MODES:
+            break
+        point = modes.points[index]
+        if any(_near(place, point) for place in places):
+            continue
+        place = _newton(density, point)
+        rises = float(place.decrement) > _SLOPE
+        endless = bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place))
+        broken = not np.isfinite(np.asarray(place.scale)).all() or not np.isfinite(place.value)
+        if broken or endless or bool(place.saddle) or (rises and polished):
+            continue  # no derivatives, a saddle, or a density that grows ever more slowly
+        if any(_near(other, place.loc) for other in places):
+            continue
+        flat = _flat_sites(density, place)
+        if flat and places and place.value < max(p.value for p in places) - _HOPELESS:
+            continue  # a plateau far below
+        _refuse_flat(density, flat)
+        short = short or rises
+        places.append(place)
+    if not places:
+        return None
+    evidences = [float(p.value) + np.linalg.slogdet(np.asarray(p.scale))[1] for p in places]
+    best = max(evidences)
+    ranked = [int(i) for i in np.argsort(evidences)[::-1]]
+    kept = [places[i] for i in ranked if evidences[i] > best - _LIKELY]
+    others = tuple(places[i] for i in ranked if evidences[i] <= best - _LIKELY)
+    if short and density.dtype == jnp.float32:
+        notes.append("L-BFGS stopped short of a mode; double precision (jax_enable_x64) may help")
+    return Found([place.loc for place in kept], kept, tuple(notes), others=others)
+
+
+def _newton(density: Unconstrained, point: jax.Array) -> Coordinates:
+    """Coordinates of a mode, after some of Newton's steps where L-BFGS stalled before it."""
+    free = jnp.ones(density.dim, bool)
+    place = coordinates(density, point, free)
+    for _ in range(_NEWTON_STEPS):
+        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
+            break
+        point = place.loc
+        place = coordinates(density, point, free)
+    if _flat_sites(density, place) and not bool(place.saddle | jnp.any(place.runaway)):
+        return resized(density, place)
+    return place
+
+
+def _near(place: Coordinates, point: jax.Array) -> bool:
+    """Whether a point lies within a standard deviation of a mode."""
+    shift = np.asarray(point) - np.asarray(place.loc)
+    return bool(np.linalg.norm(np.linalg.solve(np.asarray(place.scale), shift)) < 1.0)
+
+
+def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> Found:
+    """Scales that collapse are held at their start, and the rest goes to its mode given them."""
+    best = int(np.nanargmax(np.asarray(modes.values)))
+    free = np.ones(density.dim, bool)
+    names: list[str] = []
+    if density.dim <= HESSIAN:
+        place = coordinates(density, modes.points[best], jnp.asarray(free))
+        free = ~np.asarray(place.runaway)
+        names = sorted({density.name_of(int(i)) for i in np.flatnonzero(~free)})
+    single = density.dtype == jnp.float32 and bool(free.all())
+    if free.all() or len(names) == len(density.sites):
+        scales = [site for site in density.sites if site.is_scale]
+        free = np.ones(density.dim, bool)
+        for site in scales:
+            free[site.start : site.start + site.size] = False
+        names = [site.name for site in scales]
+    note = "no start reached a mode: the density seems to grow without end"
+    if names:
+        note += f" along {' and '.join(map(repr, names))}"
+    if single:
+        note += ", unless double precision (jax_enable_x64) can tell otherwise"
+    if density.dim > HESSIAN or free.all():
+        places = []
+        if density.dim <= HESSIAN:
+            places = [coordinates(density, modes.points[best], jnp.asarray(free))]
+        return Found([modes.points[best]], places, (note,), True)
+    if free.any():
+        held = find_modes(density, starts[:2], jnp.asarray(free))
+        index = int(np.argmax(np.asarray(held.values)))
+        start = held.points[index]
+    else:
+        start = starts[0]
+    return Found([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
+
+
+def _flat_sites(density: Unconstrained, place: Coordinates) -> list[str]:
+    """Sites of the directions without curvature."""
+    flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(place.flat))]
+    if not flat and float(place.lowest) < FLAT:
+        size = np.abs(np.asarray(place.direction))
+        flat = [density.name_of(int(i)) for i in np.flatnonzero(size > 0.3 * size.max())]
+    return sorted(set(flat))
+
+
+def _refuse_flat(density: Unconstrained, flat: list[str]) -> None:
+    if flat and density.dtype == jnp.float32:
+        raise ValueError(
+            f"fit_posterior: in single precision the posterior is flat along {flat}: data and "
+            "priors do not determine them, or so little beside other directions that it takes "
+            "double precision to tell: jax.config.update('jax_enable_x64', True). Columns of "
+            "large mean or unit, if centred and scaled, need no more digits than others"
+        )
+    if flat:
+        raise ValueError(
+            f"fit_posterior: the posterior is flat along {flat}: data and priors do "
+            "not determine them, and it cannot be normalised. Give them proper priors, or drop "
+            "what is redundant (an intercept beside dummies of all groups, say); classes that "
+            "covariates separate without error leave a logistic regression flat, too"
+        )
