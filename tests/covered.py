@@ -1,4 +1,4 @@
-"""The share of the library's lines that the last tests with coverage ran: below a floor it fails."""
+"""Which share of the lines of the library the last tests with coverage ran; a floor for it."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ SHOWN = 90.0  # files below are listed, with the lines that nothing ran
 
 
 def report(file: Path) -> bool:
-    """Prints a line for each package and for each file that falls behind; whether the floor holds."""
+    """Prints packages, and files that fall behind; returns whether the floor holds."""
     coverage = json.loads(file.read_text())
     packages: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for path, of_file in sorted(coverage["files"].items()):
