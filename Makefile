@@ -26,8 +26,7 @@ STAMP := $(VENV)/installed
 N ?= 2
 ARGS ?=
 # Files in alphabetical order, so that the demo, which is one long test, starts early.
-PYTEST := $(PY) -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
-COVERAGE := --cov --cov-report=term --cov-fail-under=90
+PYTEST := -m pytest -n $(N) --dist loadfile --no-loadscope-reorder
 TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
@@ -59,14 +58,17 @@ demo: $(STAMP) ## real data: a tour of 3 minutes, pictures in demo/ (PART=NAME: 
 
 # Our own error texts are tested once more without the run-time type checks, which come before them.
 test: $(STAMP) ## run the tests, without the slow ones (SLOW=1: all; COV=1: with coverage)
-	BAYESJX_TYPECHECK=0 $(PYTEST) -q -m errors $(ARGS) || test $$? -eq 5
-	$(PYTEST) $(if $(SLOW),,-m "not slow") $(if $(COV),$(COVERAGE)) --costs .cache/test-costs.json $(ARGS)
+	BAYESJX_TYPECHECK=0 $(PY) $(PYTEST) -q -m errors $(ARGS) || test $$? -eq 5
+	@mkdir -p .cache
+	$(PY) $(if $(COV),-m slipcover) $(PYTEST) $(if $(SLOW),,-m "not slow") \
+		--costs .cache/test-costs.json $(ARGS)
+	$(if $(COV),$(PY) tests/covered.py .cache/coverage.json)
 
 test-slow: $(STAMP) ## run the slow tests only
-	$(PYTEST) -m slow $(ARGS)
+	$(PY) $(PYTEST) -m slow $(ARGS)
 
 test-nightly: $(STAMP) ## run the nightly tests only: long chains, second derivatives, the whole demo
-	$(PYTEST) -m nightly $(ARGS)
+	$(PY) $(PYTEST) -m nightly $(ARGS)
 
 test-budget: $(STAMP) ## CPU seconds of each package of tests in the last `make test`, and its budget
 	$(PY) tests/costs.py
@@ -77,7 +79,7 @@ mutants: $(STAMP) ## which of the planted mistakes no test finds (ARGS='ops vi':
 
 # Tolerances follow from precision, size and condition, not from one processor: hours, not in CI.
 test-portable: $(STAMP) ## all tests under each instruction set of XLA, and with one thread
-	bash tests/portable.sh $(PYTEST) -q $(ARGS)
+	bash tests/portable.sh $(PY) $(PYTEST) -q $(ARGS)
 
 check: $(STAMP) ## format, lint, types, layering
 	$(BIN)/ruff format --check .

@@ -58,12 +58,23 @@ def execute(source: Path) -> str | None:
     return None
 
 
+def compile_quickly() -> None:
+    """Tell the kernels to optimise little: small sizes are mostly compilation.
+
+    As in `tests/conftest.py`.
+    """
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if version("jaxlib").startswith("0.10."):
+        os.environ["XLA_FLAGS"] = (
+            f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+            " --xla_cpu_parallel_codegen_split_count=1"
+        )
+
+
 def main() -> int:
     EXECUTED.mkdir(parents=True, exist_ok=True)
-    if os.environ.get("BAYESJX_FAST") == "1" and version("jaxlib").startswith("0.10."):
-        # As in `tests/conftest.py`: small sizes are mostly compilation.
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false"
+    if os.environ.get("BAYESJX_FAST") == "1":
+        compile_quickly()
     sources = sorted(SOURCES.glob("*.py"))
     for stale in {path.stem for path in EXECUTED.glob("*.ipynb")} - {path.stem for path in sources}:
         (EXECUTED / f"{stale}.ipynb").unlink()

@@ -34,7 +34,6 @@ from bayesjx import kernels, ssm
 jax.config.update("jax_enable_x64", True)
 FAST = os.environ.get("BAYESJX_FAST") == "1"  # small sizes, for continuous integration
 bayesjx.configure_cpu()  # before the first computation
-jax.config.update("jax_disable_most_optimizations", FAST)  # small sizes are mostly compilation
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 BLUE, ORANGE, GREY = "#2b6cb0", "#dd6b20", "#a0aec0"
 

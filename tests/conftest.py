@@ -1,5 +1,6 @@
 """Set up before anything of ours is imported: x64, compilation cache, run-time shape checks."""
 
+import gc
 import os
 import sys
 from importlib.metadata import version
@@ -13,17 +14,21 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-# Loops written by XLA's older emitters compile in half the time; newer releases have them no more,
-# and end the process at an option that they do not know. Subprocesses inherit it.
+# Loops written by XLA's older emitters compile in half the time, and a program that is not split
+# for several threads in less still; newer releases have the former no more, and end the process at
+# an option that they do not know. Subprocesses inherit them.
 if version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = (
         f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+        " --xla_cpu_parallel_codegen_split_count=1"
     )
 
 if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
     from jaxtyping import install_import_hook
 
     install_import_hook("bayesjx", "beartype.beartype")
+    # Where SlipCover measures, it has to see what that hook makes of a module.
+    sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
 
 import costs
 import jax
@@ -40,6 +45,18 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.pluginmanager.register(costs.Ledger(config))
     config.pluginmanager.register(costs.Meter())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported stays, and Python looks for no garbage in it, then or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):

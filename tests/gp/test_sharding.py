@@ -8,7 +8,8 @@ from pathlib import Path
 
 def test_a_minibatch_spread_over_eight_devices_gives_the_same_steps():
     script = Path(__file__).with_name("eight_devices.py")
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
+    devices = "--xla_force_host_platform_device_count=8"
+    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}", "JAX_PLATFORMS": "cpu"}
     flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as in `conftest.py`
     environment = {**os.environ, **flags, "PYTHONPATH": str(script.parents[2])}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)

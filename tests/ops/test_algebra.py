@@ -169,13 +169,13 @@ def test_sums_that_have_a_structure_of_their_own():
         np.testing.assert_allclose(found, want @ np.arange(6.0), rtol=1e-12, atol=1e-12)
 
 
-def refused(match, function, *args):
+def refusal(function, *args):
+    """What the error says; nothing if there is none."""
     try:
         function(*args)
     except ValueError as error:
-        assert re.search(match, str(error)), f"{function}, {args}: {error}"
-    else:
-        raise AssertionError(f"nothing refused {function} of {args}")
+        return str(error)
+    return ""
 
 
 SIZES = "sizes differ|columns and rows differ|same number|rows; they must"
@@ -192,23 +192,23 @@ def test_sizes_and_types_of_all_pairs_in_all_combinations():
         smaller = [ops.Diag(jnp.ones(3)), ops.ScaledIdentity(0.1, 3), ops.KronSum(jnp.eye(2))]
         for pair in itertools.product(made, single):
             for function in COMBINE if any(pair[1] is one for one in single[:5]) else COMBINE[:1]:
-                refused(TYPES, function, *pair)
+                assert re.search(TYPES, refusal(function, *pair))
         for a, b in itertools.product(made, smaller):
             for function in COMBINE:
-                refused(SIZES, function, a, b)
-                refused(SIZES, function, b, a)
+                assert re.search(SIZES, refusal(function, a, b))
+                assert re.search(SIZES, refusal(function, b, a))
         for a, b in itertools.product((made[0], made[-1]), (single[2], single[5])):
             for function in JOIN:
-                refused("one type|square", function, a, b)
+                assert re.search("one type|square", refusal(function, a, b))
         for a in made:
             for bad in (jnp.float32(2.0), np.ones(2), "2", 1j, None, a, True):
-                refused("scalar", operator.mul, a, bad)
-                refused("scalar", operator.truediv, a, bad)
+                assert re.search("scalar", refusal(operator.mul, a, bad))
+                assert re.search("scalar", refusal(operator.truediv, a, bad))
             for bad in (np.eye(6), jnp.eye(6), 1.0, None):
                 for function in (operator.add, operator.sub):
-                    refused("only an operator can be", function, a, bad)
-                    refused("only an operator can be", function, bad, a)
-            refused("division by zero", operator.truediv, a, 0)
+                    assert re.search("only an operator can be", refusal(function, a, bad))
+                    assert re.search("only an operator can be", refusal(function, bad, a))
+            assert re.search("division by zero", refusal(operator.truediv, a, 0))
         return 0
 
     jax.eval_shape(run)

@@ -41,8 +41,6 @@ from ._discrete_latents import (
     FiniteSite,
 )
 
-_WIDE = 5.0  # how much wider some starts are
-
 
 class LatentSite(NamedTuple):
     """A latent site of the model and where its numbers stand in the flat vector.
@@ -202,11 +200,9 @@ class Unconstrained(eqx.Module):
         return next(s.name for s in self.sites if s.start <= index < s.start + s.size)
 
     def starts(self, key: jax.Array, number: int) -> jax.Array:
-        """The first one at zero; uniform in (-2, 2), as in Stan and NumPyro; the last few wider."""
-        number_wide = 3 * number // 8
-        others = random.uniform(key, (number - 1, self.dim), self.dtype, -2.0, 2.0)
-        width = jnp.where(jnp.arange(number - 1) < number - 1 - number_wide, 1, _WIDE)
-        others = others * width[:, None].astype(self.dtype)
+        """Uniform in (-2, 2), as in Stan and NumPyro; the first one at zero."""
+        shape = (number - 1, self.dim)
+        others = random.uniform(key, shape, self.dtype, -2.0, 2.0)
         return jnp.concatenate([jnp.zeros((1, self.dim), self.dtype), others])
 
 
