@@ -34,8 +34,8 @@ class WhitenedNormal(eqx.Module):
         scale_tril: $R$, shape `(m, m)` or `(l, m, m)`; only its lower triangle is read.
     """
 
-    mean: Float[Array, "*l m"]
-    scale_tril: Float[Array, "*l m m"]
+    mean: Float[Array, "... m"]
+    scale_tril: Float[Array, "... m m"]
 
     def through(
         self, phi: Float[Array, "m n"]

@@ -32,7 +32,7 @@ class MarkovPrior(Protocol):
     space: AbstractStateSpace
     before: Float[Array, " n"]
     steps: Float[Array, " n"]
-    loc: Float[Array, " n *p"]
+    loc: Float[Array, "n ..."]
     mean_function: Any
     observed: Float[Array, " n *p"]
     order: Any
@@ -203,7 +203,7 @@ class MarkovApproximation(AbstractPosterior):
     num_steps: Int[Array, ""]
     result: RESULTS
     likelihood: Any
-    loc: Float[Array, " n *p"]
+    loc: Float[Array, "n ..."]
     mean_function: Any
     origin: float = eqx.field(static=True)
     backend: str = eqx.field(static=True)

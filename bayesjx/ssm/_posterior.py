@@ -44,7 +44,7 @@ class MarkovPosterior(AbstractPosterior):
 
     space: AbstractStateSpace
     series: Series
-    loc: Float[Array, " n *p"]
+    loc: Float[Array, "n ..."]
     mean_function: Any
     new_noise_var: Any
     order: Any
