@@ -54,7 +54,7 @@ class Choice:
     Attributes:
         objective: what the table calls it.
         strategy: likewise.
-        make: from model and guide to an `Expectation`.
+        make: from model and guide to an `Objective`.
         strategies: gradient strategy by site.
         batches: further arguments of the objective, a function of the step.
         tour: whether the tour shows it.
@@ -62,7 +62,7 @@ class Choice:
 
     objective: str
     strategy: str
-    make: Callable[..., vi.Expectation]
+    make: Callable[..., vi.Objective]
     strategies: Strategies
     batches: Callable[[int], tuple] | None = None
     tour: bool = False

@@ -79,7 +79,7 @@ def guide(strategies: Strategies) -> Callable[..., None]:
     return program
 
 
-def renyi(model: Any, guide: Any, num_particles: int = 8, alpha: float = 0.5) -> vi.Expectation:
+def renyi(model: Any, guide: Any, num_particles: int = 8, alpha: float = 0.5) -> vi.Objective:
     """Rényi's bound, between the ELBO (alpha = 1) and IWELBO (alpha = 0). Not in the library:
     this is all that it takes."""
 

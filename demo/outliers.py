@@ -92,7 +92,7 @@ def guide(strategies: Strategies) -> Callable[..., None]:
     return program
 
 
-def tempered(model: Any, guide: Any) -> vi.Expectation:
+def tempered(model: Any, guide: Any) -> vi.Objective:
     """An ELBO that lets the data in slowly: their log likelihood is multiplied by `heat`, which
     the loop raises from 0 to 1. Not in the library: this is all that it takes."""
 

@@ -248,7 +248,7 @@ report = vi.gradient_report(
     jnp.asarray(images[:BATCH]),
     num_draws=20 if FAST else 100,
     sites=["present0"],
-    alternatives=(vi.Enum(),) if FAST else (vi.MVD(), vi.Enum()),
+    alternatives=(vi.enum(),) if FAST else (vi.mvd(), vi.enum()),
 )
 print(str(report).split("\n\n")[0])
 

@@ -48,12 +48,12 @@ MAKERS = {
     ),
     "distribution": lambda: distributions.BernoulliLogits(jnp.zeros(3)),
     "strategies": lambda: [
-        vi.Reinforce(),
-        vi.Enum(),
-        vi.MVD(),
-        vi.Reparam(),
-        vi.RLOO(),
-        vi.DisARM(),
+        vi.reinforce(),
+        vi.enum(),
+        vi.mvd(),
+        vi.reparam(),
+        vi.rloo(),
+        vi.disarm(),
     ],
     "layer": lambda: ops.SubspaceLinear(
         None, ops.GroupedColumns.from_indices((5, 6), [[0, 2], [1, 3]], jnp.ones((2, 2, 3)))

@@ -208,7 +208,7 @@ CASES: tuple[Case, ...] = (
         lambda: _start(vi.GaussianGuide(_model), max_steps=0),
         "positive integer",
     ),
-    Case(_VPSIS, "objective", lambda: vi.psis(_key(), _ANY), "Expectation"),
+    Case(_VPSIS, "objective", lambda: vi.psis(_key(), _ANY), "Objective"),
     Case(_VPSIS, "num_draws", lambda: vi.psis(_key(), _bound(), num_draws=0), "positive integer"),
     Case(_VPSIS, "num_draws", lambda: vi.psis(_key(), _bound(), num_draws=_HALF), "integer"),
     Case(_VPSIS, "batch_size", lambda: vi.psis(_key(), _bound(), batch_size=-1), "positive"),

@@ -74,7 +74,7 @@ def _estimate(bound: Any) -> Any:
     return bound.estimate(_key(), _p())
 
 
-def _gradient(bound: vi.Expectation, **options: Any) -> Any:
+def _gradient(bound: vi.Objective, **options: Any) -> Any:
     return bound.value_and_grad(_key(), _p(), **options)
 
 
@@ -196,7 +196,7 @@ _OF_BOUNDS = (
     Case("vi.normalize", "algorithm", lambda: vi.normalize(_model, None), "vi.sir"),
     Case("vi.sir", "num_particles", lambda: vi.sir(True), _COUNT),
     Case("vi.sir", "proposal", lambda: vi.sir(3, dist.Normal()), _FUNCTION),
-    Case("vi.sir", "index_strategy", lambda: vi.sir(3, None, vi.Enum), "instance of a strategy"),
+    Case("vi.sir", "index_strategy", lambda: vi.sir(3, None, vi.enum), "instance of a strategy"),
     Case("vi.exact", "index_strategy", lambda: vi.exact("enum"), "instance of a strategy"),
     Case("vi.smc", "num_temperatures", lambda: vi.smc(3, num_temperatures=0), _COUNT),
     Case("vi.smc", "step_size", lambda: vi.smc(3, step_size=-0.5), "positive"),
@@ -219,15 +219,15 @@ _OF_BOUNDS = (
 
 _OF_ESTIMATORS = (
     Case("vi.expectation", "function", lambda: vi.expectation(3), "takes a function"),
-    Case("vi.Expectation", "key", lambda: _bound().estimate(0, _p()), "one PRNG key"),
-    Case("vi.Expectation", "key", lambda: _bound().surrogate(_TWO(_key()), _p()), "one PRNG key"),
-    Case("vi.Expectation", "key", lambda: _bound().value_and_grad(_p(), _p()), "one PRNG key"),
-    Case("vi.Expectation", "num_draws", lambda: _gradient(_bound(), num_draws=0), _COUNT),
-    Case("vi.Expectation", "num_draws", lambda: _gradient(_bound(), num_draws=2.5), _COUNT),
-    Case("vi.Expectation", "argnums", lambda: _gradient(_bound(), argnums=1), "positions"),
-    Case("vi.Expectation", "argnums", lambda: _gradient(_bound(), argnums="p"), "positions"),
+    Case("vi.Objective", "key", lambda: _bound().estimate(0, _p()), "one PRNG key"),
+    Case("vi.Objective", "key", lambda: _bound().surrogate(_TWO(_key()), _p()), "one PRNG key"),
+    Case("vi.Objective", "key", lambda: _bound().value_and_grad(_p(), _p()), "one PRNG key"),
+    Case("vi.Objective", "num_draws", lambda: _gradient(_bound(), num_draws=0), _COUNT),
+    Case("vi.Objective", "num_draws", lambda: _gradient(_bound(), num_draws=2.5), _COUNT),
+    Case("vi.Objective", "argnums", lambda: _gradient(_bound(), argnums=1), "positions"),
+    Case("vi.Objective", "argnums", lambda: _gradient(_bound(), argnums="p"), "positions"),
     Case(
-        "vi.Expectation",
+        "vi.Objective",
         "argnums",
         lambda: _bound().value_and_grad(_key(), 3),
         "no floating-point array",
@@ -294,7 +294,7 @@ _OF_ESTIMATORS = (
     Case("vi.SVILoss", "num_particles", lambda: vi.SVILoss(num_particles=0), _COUNT),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=numpyro.optim.Adam(0.1)), "optax.adam"),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=optax.adam), "learning rate"),
-    Case("vi.fit", "objective", lambda: _fit(objective=_model), "Expectation"),
+    Case("vi.fit", "objective", lambda: _fit(objective=_model), "Objective"),
     Case("vi.fit", "params", lambda: _fit(params=jnp.arange(2)), "no floating-point array"),
     Case("vi.fit", "num_draws", lambda: _fit(num_draws=-1), _COUNT),
     Case("vi.fit", "average", lambda: _fit(average=1.5), "decay in"),
@@ -350,7 +350,7 @@ _OF_STRATEGIES = (
         "number or array",
     ),
     Case(
-        "vi.with_strategy", "strategy", lambda: vi.with_strategy(_bernoulli(), vi.Enum), "instance"
+        "vi.with_strategy", "strategy", lambda: vi.with_strategy(_bernoulli(), vi.enum), "instance"
     ),
     Case("vi.enum", "distribution", lambda: vi.enum(0.3), "NumPyro distribution"),
     Case("vi.enum", "z", _site(lambda: vi.enum(dist.Normal())), "continuous"),
@@ -413,7 +413,7 @@ _OF_REPORTS = (
     Case(
         "vi.gradient_report",
         "alternatives",
-        lambda: vi.gradient_report(_key(), _bound(), _p(), alternatives=[vi.Enum]),
+        lambda: vi.gradient_report(_key(), _bound(), _p(), alternatives=[vi.enum]),
         "instance of a strategy",
     ),
     Case(
@@ -422,9 +422,7 @@ _OF_REPORTS = (
         lambda: vi.gradient_report(_key(), _bound(), _p(), argnums=2),
         "positions",
     ),
-    Case(
-        "vi.check_reparam", "objective", lambda: vi.check_reparam(_key(), 1.0, _p()), "Expectation"
-    ),
+    Case("vi.check_reparam", "objective", lambda: vi.check_reparam(_key(), 1.0, _p()), "Objective"),
     Case(
         "vi.check_reparam",
         "threshold",
@@ -438,7 +436,7 @@ _OF_REPORTS = (
         "at least 2",
     ),
     Case("vi.psis", "num_draws", lambda: vi.psis(_key(), _bound(), _p(), num_draws=0), _COUNT),
-    Case("vi.psis", "objective", lambda: vi.psis(_key(), _model, _p()), "Expectation"),
+    Case("vi.psis", "objective", lambda: vi.psis(_key(), _model, _p()), "Objective"),
     Case(
         "vi.psis", "plate", lambda: vi.psis(_key(), _bound(), _p(), plate="rows"), "outside plate"
     ),

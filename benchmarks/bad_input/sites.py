@@ -217,7 +217,7 @@ CASES: tuple[Case, ...] = (
     Case("vi.elbo", "w", lambda: _estimate(_program(), _program(name="w")), "z"),
     Case("vi.iwelbo", "num_particles", lambda: vi.iwelbo(_model, _normal, 0), "positive integer"),
     # Training
-    Case("vi.fit", "objective", lambda: _fit(objective=_model), "Expectation"),
+    Case("vi.fit", "objective", lambda: _fit(objective=_model), "Objective"),
     Case("vi.fit", "params", lambda: _fit(params={"loc": 1}), "floating-point"),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=0.1), "optax"),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=numpyro.optim.Adam(0.1)), "optax"),
@@ -228,24 +228,24 @@ CASES: tuple[Case, ...] = (
     Case("vi.fit", "step", lambda: _fit(params={"loc": jnp.array(np.nan)}), "parameter 'loc'"),
     Case("vi.optimise", "num_draws", lambda: _optimise(num_draws=2.5), "positive integer"),
     Case("vi.optimise", "average", lambda: _optimise(average="yes"), "finite number"),
-    Case("vi.optimise", "objective", lambda: _optimise(objective=None), "Expectation"),
-    Case("vi.check_reparam", "objective", lambda: _check_reparam(objective=_model), "Expectation"),
+    Case("vi.optimise", "objective", lambda: _optimise(objective=None), "Objective"),
+    Case("vi.check_reparam", "objective", lambda: _check_reparam(objective=_model), "Objective"),
     Case("vi.check_reparam", "num_draws", lambda: _check_reparam(num_draws=1), "at least 2"),
     Case("vi.check_reparam", "argnums", lambda: _check_reparam(argnums=3), "arguments"),
     Case("vi.check_reparam", "threshold", lambda: _check_reparam(threshold=-1.0), "positive"),
     Case(
-        "vi.Expectation.value_and_grad",
+        "vi.Objective.value_and_grad",
         "argnums",
         lambda: _bound().value_and_grad(KEY, _params(), argnums=2),
         "arguments",
     ),
     Case(
-        "vi.Expectation.value_and_grad",
+        "vi.Objective.value_and_grad",
         "num_draws",
         lambda: _bound().value_and_grad(KEY, _params(), num_draws=0),
         "positive integer",
     ),
-    Case("vi.Expectation.estimate", "key", lambda: _bound().estimate(0, _params()), "PRNG key"),
+    Case("vi.Objective.estimate", "key", lambda: _bound().estimate(0, _params()), "PRNG key"),
     # Guides that make themselves
     Case(
         "vi.AutoDiscrete",

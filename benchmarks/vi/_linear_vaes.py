@@ -68,7 +68,7 @@ def _normal(loc: float, scale: jax.Array, size: int) -> dist.Distribution:
     return dist.Normal(loc, scale).expand([size]).to_event(1)
 
 
-def weighted_elbo(model: Callable[..., Any], guide: Callable[..., Any]) -> vi.Expectation:
+def weighted_elbo(model: Callable[..., Any], guide: Callable[..., Any]) -> vi.Objective:
     """The ELBO per data point with weights on the divergences of the latent sites."""
 
     @vi.expectation
@@ -100,7 +100,7 @@ def start(key: jax.Array, sizes: dict[str, tuple[int, ...]], eta: float) -> Para
     return {**params, "log_scale": jnp.full(sizes["log_scale"], np.log(eta))}
 
 
-def trainer(objective: vi.Expectation, params: Params, num_steps: int, rate: float) -> Algorithm:
+def trainer(objective: vi.Objective, params: Params, num_steps: int, rate: float) -> Algorithm:
     """Adam with a falling rate and an average of the last steps; one program for all data."""
     schedule = optax.cosine_decay_schedule(rate, num_steps, alpha=0.01)
     return vi.optimise(objective, params, optax.adam(schedule), average=0.998)

@@ -187,7 +187,7 @@ def autoencoders() -> dict[str, Candidate]:
     return found
 
 
-def _ours_on_batches(bound: vi.Expectation, params: Any) -> Candidate:
+def _ours_on_batches(bound: vi.Objective, params: Any) -> Candidate:
     def algorithm(rate: Any) -> Any:
         return vi.optimise(bound, params, optax.adam(rate))
 

@@ -83,7 +83,7 @@ def ring_bound(log_scale: float) -> float:
     return float(np.trapezoid(values, radius))
 
 
-def train(objective: vi.Expectation, start: Any, num_steps: int, num_draws: int = 64) -> jax.Array:
+def train(objective: vi.Objective, start: Any, num_steps: int, num_draws: int = 64) -> jax.Array:
     """Parameters after Adam, averaged over the last fifth of the steps."""
     adam = optax.adam(3e-2)
     start = jnp.asarray(start)

@@ -216,7 +216,7 @@ def _judge(
     posterior: Posterior,
     family: str,
     guide: Any,
-    problem: vi.Functional,
+    problem: vi.FunctionalPrograms,
     params: Any,
     steps: int,
     seconds: float,

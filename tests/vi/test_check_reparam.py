@@ -55,7 +55,7 @@ def test_jumps_are_found(site, parameter, jump):
 @pytest.mark.errors
 def test_bad_arguments():
     bound = objective(smooth)
-    with pytest.raises((TypeError, ValueError), match="Expectation"):
+    with pytest.raises((TypeError, ValueError), match="Objective"):
         vi.check_reparam(KEY, smooth, PARAMS)
     with pytest.raises(ValueError, match="num_draws must be an integer of at least 2, got 1"):
         vi.check_reparam(KEY, bound, PARAMS, num_draws=1)

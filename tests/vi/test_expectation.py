@@ -1,4 +1,4 @@
-"""`Expectation`: its methods, JAX's transformations of it, and the randomness behind it."""
+"""`Objective`: its methods, JAX's transformations of it, and the randomness behind it."""
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ def test_enumeration_is_exact(dtype, tol):
 @pytest.fixture(scope="module")
 def mixed():
     """One strategy of each kind, in the chain."""
-    return cells.chain.objective([None, vi.Reinforce(), vi.DisARM(), vi.Enum(), vi.MVD()])
+    return cells.chain.objective([None, vi.reinforce(), vi.disarm(), vi.enum(), vi.mvd()])
 
 
 def test_jit_vmap_and_grad_agree(mixed):
@@ -121,7 +121,7 @@ def test_draws_and_sites_are_independent():
 
 def test_estimate_is_the_value_of_a_run(mixed):
     """Without replayed sites the surrogate has the value of the estimate."""
-    objective = cells.chain.objective([None, *[vi.Reinforce()] * 4])
+    objective = cells.chain.objective([None, *[vi.reinforce()] * 4])
     p = jnp.array(cells.chain.POINT)
     estimate, surrogate = jax.jit(
         lambda: (objective.estimate(KEY, p), objective.surrogate(KEY, p))
@@ -160,10 +160,10 @@ def test_auxiliary_output_belongs_to_the_same_draw():
 
 
 def test_describe_lists_sites_without_running():
-    rows = cells.plates.objective(vi.Enum(), cells.plates.B).describe(jnp.array(cells.plates.POINT))
+    rows = cells.plates.objective(vi.enum(), cells.plates.B).describe(jnp.array(cells.plates.POINT))
     assert [(row.name, row.strategy, row.plates, row.shape) for row in rows] == [
-        ("mu", "Reparam", (), ()),
-        ("c", "Enum", ("N",), (cells.plates.B,)),
+        ("mu", "reparam", (), ()),
+        ("c", "enum", ("N",), (cells.plates.B,)),
     ]
     assert all(row.unbiased for row in rows)
 
@@ -187,7 +187,7 @@ def test_fixing_one_site_moves_no_draw_of_another():
 
     @vi.expectation
     def gap():
-        trace, _ = vi.simulate(three, vi.Enum())
+        trace, _ = vi.simulate(three, vi.enum())
         return (trace["c"] - trace["a"]) + 100.0 * trace["b"]
 
     values = drawn(three)

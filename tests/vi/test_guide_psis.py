@@ -79,7 +79,7 @@ def test_bad_input_is_named(getkey):
     def outside(scale):
         numpyro.sample("m", dist.Normal(0.0, scale))
 
-    with pytest.raises(TypeError, match="Expectation"):
+    with pytest.raises(TypeError, match="Objective"):
         vi.psis(getkey(), lambda: 0.0)
     with pytest.raises(ValueError, match="num_draws"):
         vi.psis(getkey(), ELBO, jnp.array(1.0), num_draws=0)

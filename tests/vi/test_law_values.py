@@ -95,4 +95,4 @@ def test_bad_parameters_are_named():
         OneHotCategorical(probs=0.3)
     # With run-time type checks it is they that complain.
     with pytest.raises(TypeError, match=r"expected a NumPyro distribution, got float|Actual.*0\.3"):
-        vi.with_strategy(0.3, vi.Enum())
+        vi.with_strategy(0.3, vi.enum())

@@ -57,7 +57,7 @@ def test_no_wrapper_hides_a_strategy(wrap, around):
     }[wrap, around]()
     objective = vi.expectation(lambda: vi.simulate(lambda: numpyro.sample("b", d))[1])
     (row,) = objective.describe()
-    assert (row.strategy, row.distribution) == ("Enum", "BernoulliLogits")
+    assert (row.strategy, row.distribution) == ("enum", "BernoulliLogits")
 
 
 def test_divergences_see_through_strategies():

@@ -144,7 +144,7 @@ def index_exact(p):
     return total
 
 
-@pytest.mark.parametrize("index", [vi.Reinforce(), vi.Enum(), vi.Leg()], ids=lambda s: s.name)
+@pytest.mark.parametrize("index", [vi.reinforce(), vi.enum(), vi.leg()], ids=lambda s: s.name)
 def test_the_index_of_resampling_has_a_gradient(index):
     objective = index_objective(vi.reinforce, index)
     value, gradient = draws(lambda key: objective.value_and_grad(key, POINT), 20_000)

@@ -42,7 +42,7 @@ def test_bounds_do_not_fall_with_more_particles():
     log_evidence = np.log(0.7 * np.exp(-0.5) + 0.3 * np.exp(-0.125)) - 0.5 * np.log(2 * np.pi)
     assert bounds[0] < bounds[1] < bounds[2] < log_evidence
     for k, want in zip((1, 2, 4), bounds, strict=True):
-        got = estimates(cells.particles.bound_objective(vi.Reinforce(), k), 2_000, POINT)
+        got = estimates(cells.particles.bound_objective(vi.reinforce(), k), 2_000, POINT)
         assert abs(got.mean() - want) < 5 * got.std() / np.sqrt(got.size)
 
 
@@ -161,6 +161,6 @@ def test_what_bounds_refuse():
 
 @pytest.mark.errors
 def test_a_plate_strategy_in_a_bound_names_particles_and_remedy():
-    objective = cells.particles.bound_objective(vi.Enum(), 3)
-    with pytest.raises(ValueError, match=r"site 'b' with strategy Enum.*particles.*lanes=True"):
+    objective = cells.particles.bound_objective(vi.enum(), 3)
+    with pytest.raises(ValueError, match=r"site 'b' with strategy enum.*particles.*lanes=True"):
         objective.surrogate(KEY, POINT)

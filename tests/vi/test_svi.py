@@ -75,5 +75,5 @@ def test_objectives_of_another_kind_are_named():
     with pytest.raises(TypeError, match="objective must be a function of model and guide"):
         vi.SVILoss(vi.elbo(model, guide))
     svi = SVI(model, guide, optax.sgd(0.1), vi.SVILoss(lambda model, guide: 3.0))
-    with pytest.raises(TypeError, match="objective must return an Expectation"):
+    with pytest.raises(TypeError, match="objective must return an Objective"):
         svi.update(svi.init(KEY))

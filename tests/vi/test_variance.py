@@ -26,7 +26,7 @@ def plate_variances():
         for name, strategy in named.items()
     }
     for total in (False, True):
-        objective = cells.plates.objective(vi.Reinforce(), total=total)
+        objective = cells.plates.objective(vi.reinforce(), total=total)
         variances["scalar" if total else "local"] = variance(objective, cells.plates.POINT)
     return variances
 
@@ -48,10 +48,10 @@ def test_dropping_log_q_lowers_the_variance_and_keeps_the_mean():
 
     @vi.expectation
     def kept(p):
-        trace, log_q = vi.simulate(cells.plates.guide, p, vi.Reinforce())
+        trace, log_q = vi.simulate(cells.plates.guide, p, vi.reinforce())
         return vi.log_density(cells.plates.model, trace, p) - log_q * jnp.ones(())
 
-    dropped = cells.plates.objective(vi.Reinforce())
+    dropped = cells.plates.objective(vi.reinforce())
     rows = [
         cells.Cell("", "", e, cells.plates.exact, jnp.array(cells.plates.POINT))
         for e in (kept, dropped)
@@ -63,8 +63,8 @@ def test_dropping_log_q_lowers_the_variance_and_keeps_the_mean():
 
 def test_baselines_of_particles_lower_the_variance():
     point = cells.particles.POINT
-    plain = variance(cells.particles.plain_objective(vi.Reinforce(), 3), point)
-    vimco = variance(cells.particles.bound_objective(vi.Reinforce(), 3), point)
+    plain = variance(cells.particles.plain_objective(vi.reinforce(), 3), point)
+    vimco = variance(cells.particles.bound_objective(vi.reinforce(), 3), point)
     assert vimco < 0.1 * plain
 
 

@@ -18,7 +18,7 @@ from .._estimator import (
     check_count,
     check_positive,
     Context,
-    Expectation,
+    Objective,
     replace_strategies,
 )
 from .._strategies import (
@@ -45,7 +45,7 @@ class ReparamCheck(NamedTuple):
 
 def check_reparam(
     key: jax.Array,
-    objective: Expectation,
+    objective: Objective,
     *args: Any,
     num_draws: int = 2000,
     argnums: int = 0,
@@ -60,7 +60,7 @@ def check_reparam(
 
     Args:
         key: randomness.
-        objective: an `Expectation`.
+        objective: an `Objective`.
         *args: the objective's arguments, as are **kwargs**.
         num_draws: gradients per strategy; a difference of `threshold` standard errors is found.
         argnums: which argument to differentiate.
@@ -70,12 +70,12 @@ def check_reparam(
         one row per reparameterised site outside of scan and cond, in the program's order.
 
     Raises:
-        TypeError: `objective` is no `Expectation`.
+        TypeError: `objective` is no `Objective`.
         ValueError: `num_draws` is below 2, `threshold` not positive, `argnums` no position of an
             argument, or there is nothing to differentiate.
     """
-    if not isinstance(objective, Expectation):
-        raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
+    if not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an Objective, got {type(objective).__name__}")
     check_count("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
     check_key(key)
@@ -118,7 +118,7 @@ def check_reparam(
     return rows
 
 
-def _reparameterised(objective: Expectation, args: Any, kwargs: Any) -> list[tuple[str, str]]:
+def _reparameterised(objective: Objective, args: Any, kwargs: Any) -> list[tuple[str, str]]:
     sites_found: list[tuple[str, str]] = []
 
     def run() -> None:

@@ -22,7 +22,7 @@ from .._estimator import (
     check_count,
     check_strategy,
     Context,
-    Expectation,
+    Objective,
     replace_strategies,
     Site,
 )
@@ -47,7 +47,7 @@ _ROUNDS = 3  # of timing, in turn
 
 def gradient_report(
     key: jax.Array,
-    objective: Expectation,
+    objective: Objective,
     *args: Any,
     num_draws: int = 200,
     argnums: int | tuple[int, ...] = 0,
@@ -63,13 +63,13 @@ def gradient_report(
 
     Args:
         key: randomness; all variants share it.
-        objective: an `Expectation`.
+        objective: an `Objective`.
         *args: the objective's arguments, as are **kwargs**.
         num_draws: gradients per variant, at least 2; the variance of the variance falls with it.
         argnums: which arguments to differentiate.
         alternatives: strategies to try; by default all unbiased ones without options of their
-            own: `Reparam`, `Reinforce`, `Enum`, `Leg`, `MVD`, `DisARM`, `RLOO`. Where elements
-            are coupled, `lanes=True` is tried too. `Reparam` is unbiased only if the cost has
+            own: `reparam`, `reinforce`, `enum`, `leg`, `mvd`, `disarm`, `rloo`. Where elements
+            are coupled, `lanes=True` is tried too. `reparam` is unbiased only if the cost has
             no jumps in the value, which this cannot see.
         sites: names of the sites to change; by default all outside of scan and cond.
         states: records of moving-average baselines, `result.state.records` of `vi.fit`.
@@ -78,12 +78,12 @@ def gradient_report(
         a `GradientReport`; `print` it.
 
     Raises:
-        TypeError: `objective` is no `Expectation`.
+        TypeError: `objective` is no `Objective`.
         ValueError: a name in `sites` fits none, there is nothing to differentiate, or the
             objective as written fails.
     """
-    if not isinstance(objective, Expectation):
-        raise TypeError(f"objective must be an Expectation, got {type(objective).__name__}")
+    if not isinstance(objective, Objective):
+        raise TypeError(f"objective must be an Objective, got {type(objective).__name__}")
     check_count("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
     check_key(key)
@@ -161,7 +161,7 @@ class _Measure:
     def __init__(
         self,
         key: jax.Array,
-        objective: Expectation,
+        objective: Objective,
         args: Any,
         kwargs: Any,
         argnums: int | tuple[int, ...],
@@ -259,7 +259,7 @@ class _Measure:
 
 
 def _sites(
-    objective: Expectation,
+    objective: Objective,
     args: Any,
     kwargs: Any,
     tried: Sequence[AbstractStrategy],
@@ -301,7 +301,7 @@ def _choices(site: Site, tried: Sequence[AbstractStrategy]) -> _SiteChoices:
 
 
 def show(strategy: AbstractStrategy) -> str:
-    """`"Enum"`, or `"Enum(lanes=True)"`."""
+    """`"enum"`, or `"enum(lanes=True)"`."""
     return strategy.name + ("(lanes=True)" if getattr(strategy, "lanes", False) else "")
 
 

@@ -14,14 +14,14 @@ from .._estimator import (
     check_count,
     Context,
     Cost,
-    Expectation,
+    Objective,
     reduce_to,
 )
 
 
 def psis(
     key: jax.Array,
-    objective: Expectation,
+    objective: Objective,
     *args: Any,
     num_draws: int = 1000,
     plate: str | None = None,
@@ -49,16 +49,16 @@ def psis(
         the draws in turn.
 
     Raises:
-        TypeError: `objective` is no `Expectation`.
+        TypeError: `objective` is no `Objective`.
         ValueError: a plate is subsampled, so the weights are noisy; a term lies outside `plate`.
 
     References:
         Yao, Vehtari, Simpson and Gelman (2018), "Yes, but did it work? Evaluating variational
         inference".
     """
-    if not isinstance(objective, Expectation):
+    if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective must be an Expectation such as vi.elbo(model, guide), "
+            f"objective must be an Objective such as vi.elbo(model, guide), "
             f"got {type(objective).__name__}"
         )
     check_key(key)

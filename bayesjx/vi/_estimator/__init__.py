@@ -42,8 +42,8 @@ from ._distributions import (
     WithStrategy as WithStrategy,
 )
 from ._expectation import (
-    Expectation as Expectation,
     expectation as expectation,
+    Objective as Objective,
     SiteInfo as SiteInfo,
 )
 from ._log_weights import (

@@ -1,4 +1,4 @@
-"""Which site made an objective non-finite: what `Expectation.diagnose` looks at."""
+"""Which site made an objective non-finite: what `Objective.diagnose` looks at."""
 
 from __future__ import annotations
 

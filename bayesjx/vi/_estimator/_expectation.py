@@ -43,7 +43,7 @@ from ._surrogate import (
 
 
 class SiteInfo(NamedTuple):
-    """One row of `Expectation.describe`."""
+    """One row of `Objective.describe`."""
 
     name: str
     address: str
@@ -54,8 +54,8 @@ class SiteInfo(NamedTuple):
     unbiased: bool
 
 
-class Expectation(eqx.Module):
-    """An objective as an estimator; made by `expectation`.
+class Objective(eqx.Module):
+    """An objective of programs as an estimator of its value and gradient; made by `expectation`.
 
     Every method takes a key and the objective's arguments, is pure, and works under `jax.jit`,
     `jax.vmap` and `jax.grad`.
@@ -233,11 +233,11 @@ class Expectation(eqx.Module):
 @overload
 def expectation(
     fn: Callable[..., Any], *, has_aux: bool = ..., maximise: bool = ...
-) -> Expectation: ...
+) -> Objective: ...
 @overload
 def expectation(
     *, has_aux: bool = ..., maximise: bool = ...
-) -> Callable[[Callable[..., Any]], Expectation]: ...
+) -> Callable[[Callable[..., Any]], Objective]: ...
 def expectation(fn=None, *, has_aux: bool = False, maximise: bool = True):
     """Turns an objective into an estimator of its expectation with unbiased gradients.
 
@@ -250,7 +250,7 @@ def expectation(fn=None, *, has_aux: bool = False, maximise: bool = True):
         maximise: whether optimisers climb (bounds) or descend (losses) the objective.
 
     Returns:
-        the `Expectation`. Its estimate is unbiased for the expectation of what `fn` returns, and
+        the `Objective`. Its estimate is unbiased for the expectation of what `fn` returns, and
         its gradient for the gradient of that: of a nonlinear function of an average it estimates
         the mean of the function, not the function of the mean.
 
@@ -267,10 +267,10 @@ def expectation(fn=None, *, has_aux: bool = False, maximise: bool = True):
     return _make(fn, has_aux, maximise)
 
 
-def _make(fn: Any, has_aux: bool, maximise: bool) -> Expectation:
+def _make(fn: Any, has_aux: bool, maximise: bool) -> Objective:
     if not callable(fn):
         raise TypeError(f"expectation takes a function, got {type(fn).__name__}")
-    return Expectation(fn, has_aux, maximise)
+    return Objective(fn, has_aux, maximise)
 
 
 def _first(output: Any) -> Any:

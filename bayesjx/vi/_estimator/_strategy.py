@@ -29,14 +29,16 @@ class AbstractStrategy(eqx.Module):
 
     Attributes:
         unbiased: whether the gradient is unbiased; a warning names each site where it is not.
+        label: the name shown to users, by default that of the class.
     """
 
     unbiased: ClassVar[bool] = True
+    label: ClassVar[str] = ""
 
     @property
     def name(self) -> str:
         """The name shown to users."""
-        return type(self).__name__
+        return self.label or type(self).__name__
 
     @abc.abstractmethod
     def why_not(self, distribution: Distribution) -> str | None:
@@ -47,7 +49,7 @@ def check_strategy(name: str, strategy: Any) -> None:
     """Raises `TypeError` unless `strategy` is an instance, not a class, of a strategy."""
     if not isinstance(strategy, AbstractStrategy):
         raise TypeError(
-            f"{name}: expected an instance of a strategy such as vi.Enum(), got {strategy!r}"
+            f"{name}: expected an instance of a strategy such as vi.enum(), got {strategy!r}"
         )
 
 

@@ -29,15 +29,15 @@ from .._estimator import (
     check_count,
     check_number,
     DrawKey,
-    Expectation,
     map_draws,
+    Objective,
 )
 
 _MAX_DIAGNOSED = 8  # draws of a bad step that are looked at one by one
 
 
 def optimise(
-    objective: Expectation,
+    objective: Objective,
     params: Any,
     optimizer: optax.GradientTransformation,
     *,
@@ -51,7 +51,7 @@ def optimise(
     A `gradient_algorithm`, so that fits of one objective share a compiled program.
 
     Args:
-        objective: an `Expectation` of `(params, *batch)`; climbed if it was made with
+        objective: an `Objective` of `(params, *batch)`; climbed if it was made with
             `maximise=True`, else descended.
         params: pytree, Equinox modules included; its floating-point arrays are trained, but for
             those that fields of modules declare to be known. Fields with a constraint move on the
@@ -68,12 +68,12 @@ def optimise(
         and a diagnosis that names the first site that is not finite.
 
     Raises:
-        TypeError: `objective` is no `Expectation`, or `optimizer` is not of Optax.
+        TypeError: `objective` is no `Objective`, or `optimizer` is not of Optax.
         ValueError: `params` has no floating-point array, or an option is out of range.
     """
-    if not isinstance(objective, Expectation):
+    if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective must be an Expectation, got {type(objective).__name__}; "
+            f"objective must be an Objective, got {type(objective).__name__}; "
             "decorate the function with @vi.expectation"
         )
     check_count("num_draws", num_draws)
@@ -110,7 +110,7 @@ def optimise(
 
 
 def _loss(
-    objective: Expectation,
+    objective: Objective,
     num_draws: int,
     key: jax.Array,
     params: Any,
@@ -184,7 +184,7 @@ def _check_optimizer(optimizer: Any) -> None:
 
 
 def _bad_first(
-    objective: Expectation, key: jax.Array, num_draws: int, params: Any, batch: tuple
+    objective: Objective, key: jax.Array, num_draws: int, params: Any, batch: tuple
 ) -> list[Any]:
     """Keys of some draws of a step, those first whose objective is not finite."""
     if num_draws == 1:
@@ -211,7 +211,7 @@ class VIResult(FitResult):
 
 def fit(
     key: Any,
-    objective: Expectation,
+    objective: Objective,
     params: Any,
     optimizer: optax.GradientTransformation,
     num_steps: int,
@@ -231,7 +231,7 @@ def fit(
 
     Args:
         key: one PRNG key.
-        objective: an `Expectation` of `(params, *data, *batch)`.
+        objective: an `Objective` of `(params, *data, *batch)`.
         params: pytree whose floating-point arrays are trained.
         optimizer: Optax gradient transformation.
         num_steps: how many steps.

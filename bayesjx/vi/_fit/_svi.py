@@ -16,8 +16,8 @@ from .._estimator import (
     activate,
     check_count,
     Context,
-    Expectation,
     mean_state,
+    Objective,
 )
 from .._objectives import (
     elbo,
@@ -32,12 +32,12 @@ class SVILoss:
     need the loop of `vi.fit`; they are zero here, with a warning.
 
     Args:
-        objective: takes model and guide and returns an `Expectation` of their arguments, e.g.
+        objective: takes model and guide and returns an `Objective` of their arguments, e.g.
             `vi.elbo` or `lambda model, guide: vi.iwelbo(model, guide, 8)`.
         num_particles: independent draws that are averaged, by `jax.vmap`.
 
     Raises:
-        TypeError: `objective` is no function, or does not return an `Expectation`.
+        TypeError: `objective` is no function, or does not return an `Objective`.
         ValueError: `num_particles` is not a positive integer.
     """
 
@@ -45,7 +45,7 @@ class SVILoss:
 
     def __init__(
         self,
-        objective: Callable[[Callable[..., Any], Callable[..., Any]], Expectation] = elbo,
+        objective: Callable[[Callable[..., Any], Callable[..., Any]], Objective] = elbo,
         num_particles: int = 1,
     ):
         if not callable(objective):
@@ -125,12 +125,12 @@ class SVILoss:
             return fn(key)
         return jax.vmap(fn)(random.split(key, self.num_particles))
 
-    def _bind(self, param_map: dict[str, Any], model: Any, guide: Any) -> Expectation:
+    def _bind(self, param_map: dict[str, Any], model: Any, guide: Any) -> Objective:
         params: Any = param_map
         bound = self.objective(substitute(model, data=params), substitute(guide, data=params))
-        if not isinstance(bound, Expectation):
+        if not isinstance(bound, Objective):
             raise TypeError(
-                "objective must return an Expectation, as vi.elbo does of a model and a guide; it "
+                "objective must return an Objective, as vi.elbo does of a model and a guide; it "
                 f"returned {type(bound).__name__}"
             )
         return bound

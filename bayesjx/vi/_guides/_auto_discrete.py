@@ -49,7 +49,7 @@ class AutoDiscrete(AutoGuide):
     Args:
         model: NumPyro model with discrete latent sites of finite support.
         strategy: gradient strategy, a function of a distribution such as `vi.enum`, `vi.mvd`,
-            `vi.disarm`, `vi.reinforce` (or a strategy instance such as `vi.Enum()`).
+            `vi.disarm`, `vi.reinforce` (or a strategy instance such as `vi.enum()`).
         prefix: of the names of the guide's parameters.
         init_scale: standard deviation of the initial logits.
         create_plates: function of the model's arguments that makes the plates which are
@@ -73,7 +73,7 @@ class AutoDiscrete(AutoGuide):
         if not callable(strategy) and not isinstance(strategy, AbstractStrategy):
             raise TypeError(
                 "strategy must be a function of a distribution, such as vi.enum, or the instance "
-                f"of a strategy, such as vi.Enum(); got {strategy!r}"
+                f"of a strategy, such as vi.enum(); got {strategy!r}"
             )
         if not (isinstance(init_scale, int | float | np.floating) and init_scale >= 0):
             raise ValueError(

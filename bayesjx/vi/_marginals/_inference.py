@@ -279,7 +279,7 @@ def sir(
             an error where it can be seen. Where it cannot, a value that was sampled outside the
             proposal's support has log density inf, and bounds are −inf there.
         index_strategy: gradient strategy of the resampled index (`normalize` only), a strategy
-            instance; `vi.Reinforce()` by default.
+            instance; `vi.reinforce()` by default.
 
     Raises:
         ValueError: `num_particles` is not a positive integer; when used, the proposal lacks a
@@ -292,7 +292,7 @@ def exact(index_strategy: AbstractStrategy | None = None) -> AbstractEvidenceEst
     """Exact summation, for programs whose free sites are few scalars of finite support.
 
     Args:
-        index_strategy: gradient strategy of the index drawn by `normalize`; `vi.Reinforce()` by
+        index_strategy: gradient strategy of the index drawn by `normalize`; `vi.reinforce()` by
             default.
     """
     return Exact(_or_reinforce(index_strategy))

@@ -22,9 +22,9 @@ from .._estimator import (
     check_programs,
     Context,
     current,
-    Expectation,
     expectation,
     log_sum,
+    Objective,
 )
 from .._programs import (
     log_density,
@@ -57,7 +57,7 @@ def fivo(
     num_particles: int = 16,
     resampling: Literal["drop", "reinforce"] = "drop",
     threshold: float | None = None,
-) -> Expectation:
+) -> Objective:
     r"""Filtering variational objective $E[\sum_t \log \frac1N \sum_i w_t^i] \le \log p(y_{1:T})$.
 
     A lower bound that tightens with `num_particles`. Prefer it to `iwelbo` for sequences: its
@@ -77,7 +77,7 @@ def fivo(
             (multinomial), since reparameterised particles that cross a threshold make a jump.
 
     Returns:
-        an `Expectation` of `(params, state, ys)`: initial state (a pytree) of one particle, and
+        an `Objective` of `(params, state, ys)`: initial state (a pytree) of one particle, and
         observations, a pytree with time as leading axis.
 
     Raises:

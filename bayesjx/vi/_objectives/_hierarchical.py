@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from .._estimator import (
     check_count,
     check_programs,
-    Expectation,
+    Objective,
 )
 from .._marginals import (
     AbstractEvidenceEstimator,
@@ -57,7 +57,7 @@ def marginal_guide(
 
 def hvi(
     model: Program, guide: Program, keep: str | Sequence[str], proposal: Program | None = None
-) -> Expectation:
+) -> Objective:
     r"""Hierarchical ELBO: the guide's auxiliary sites are summed out with one sample.
 
     $E[\log p(x, z) - \log \check q(z)] \le$ ELBO of the exact marginal $\le \log p(x)$. The same
@@ -82,7 +82,7 @@ def iwhvi(
     keep: str | Sequence[str],
     num_auxiliary: int = 5,
     proposal: Program | None = None,
-) -> Expectation:
+) -> Objective:
     """Hierarchical ELBO with several auxiliary samples: tightens to the ELBO of the marginal.
 
     Args:
@@ -106,7 +106,7 @@ def diwhvi(
     num_particles: int = 5,
     num_auxiliary: int = 5,
     proposal: Program | None = None,
-) -> Expectation:
+) -> Objective:
     """Doubly importance-weighted: `iwelbo` over a guide with summed-out auxiliary sites.
 
     A lower bound of the evidence for every pair of sizes, tight as `num_particles` grows.

@@ -16,10 +16,10 @@ from .._estimator import (
     check_programs,
     Cost,
     current,
-    Expectation,
     expectation,
     log_mean,
     log_mean_exp,
+    Objective,
     particles,
     shares,
     weighted_sum,
@@ -43,7 +43,7 @@ def iwelbo(
     num_particles: int = 8,
     local_plate: str | None = None,
     gradient: Literal["standard", "dreg"] = "standard",
-) -> Expectation:
+) -> Objective:
     r"""Importance-weighted bound $E[\log \frac1K \sum_k p(x, z_k) / q(z_k)] \le \log p(x)$.
 
     A lower bound that tightens as `num_particles` grows and equals `elbo` at one. Prefer it where
@@ -61,7 +61,7 @@ def iwelbo(
             through arguments or `numpyro.param`.
 
     Returns:
-        an `Expectation` of `(*args, **kwargs)`, which go to both programs.
+        an `Objective` of `(*args, **kwargs)`, which go to both programs.
 
     Raises:
         ValueError: an unknown gradient, `num_particles` not positive, DReG with `local_plate`,
@@ -114,9 +114,7 @@ def iwelbo(
     return expectation(importance_bound if gradient == "standard" else doubly_reparameterised)
 
 
-def renyi(
-    model: Program, guide: Program, alpha: float = 0.5, num_particles: int = 8
-) -> Expectation:
+def renyi(model: Program, guide: Program, alpha: float = 0.5, num_particles: int = 8) -> Objective:
     r"""Rényi bound $\frac1{1-\alpha} \log \frac1K \sum_k (p/q)^{1-\alpha}$.
 
     A lower bound of the evidence for $\alpha \ge 0$ (in the limit of many particles; with few it
@@ -151,7 +149,7 @@ def renyi(
 
 def chi_square(
     model: Program, guide: Program, order: float = 2.0, num_particles: int = 8
-) -> Expectation:
+) -> Objective:
     r"""CUBO $\frac1n \log E_q[(p/q)^n] \ge \log p(x)$, an upper bound to be minimised.
 
     The estimate from finitely many particles lies below its limit, so report it with many and
@@ -189,7 +187,7 @@ def thermodynamic(
     num_particles: int = 32,
     inverse_temperatures: Sequence[float | int] | np.ndarray | None = None,
     upper: bool = False,
-) -> Expectation:
+) -> Objective:
     r"""Thermodynamic variational objective: a Riemann sum of
     $\log p(x) = \int_0^1 E_{\pi_\beta}[\log p/q]\,d\beta$, $\pi_\beta \propto q^{1-\beta} p^\beta$.
 

@@ -8,8 +8,8 @@ from typing import Any
 from .._estimator import (
     check_programs,
     Cost,
-    Expectation,
     expectation,
+    Objective,
 )
 from .._programs import (
     log_density,
@@ -27,7 +27,7 @@ def elbo(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     entropy: str = "mc",
-) -> Expectation:
+) -> Objective:
     r"""Evidence lower bound $E_q[\log p(x, z) - \log q(z)] \le \log p(x)$.
 
     Args:
@@ -43,7 +43,7 @@ def elbo(
             which the proximal step `prox_scale` takes care of.
 
     Returns:
-        an `Expectation` of `(*args, **kwargs)`, which go to both programs.
+        an `Objective` of `(*args, **kwargs)`, which go to both programs.
 
     Raises:
         ValueError: an unknown `entropy`, or one that a site of the guide does not have; when

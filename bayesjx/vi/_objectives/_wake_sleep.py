@@ -16,10 +16,10 @@ from .._estimator import (
     Cost,
     current,
     drawable,
-    Expectation,
     expectation,
     log_mean,
     map_sites,
+    Objective,
     particles,
     shares,
     weighted_sum,
@@ -39,7 +39,7 @@ from ._multi_bounds import (
 Program = Callable[..., Any]
 
 
-def wake_model(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+def wake_model(model: Program, guide: Program, num_particles: int = 10) -> Objective:
     r"""Wake phase for the model: $\sum_k \bar w_k \nabla_\theta \log p$, the gradient of `iwelbo`.
 
     Climb it in the model's parameters only (the guide's are trained by `wake_guide`).
@@ -50,7 +50,7 @@ def wake_model(model: Program, guide: Program, num_particles: int = 10) -> Expec
     return iwelbo(model, guide, num_particles)
 
 
-def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Objective:
     r"""Wake phase for the guide: $E[\sum_k \bar w_k \log q(z_k)]$, to be climbed.
 
     Minus a cross-entropy from the posterior to the guide, by self-normalised weights, so it
@@ -81,7 +81,7 @@ def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Expec
     return expectation(objective)
 
 
-def sleep(model: Program, guide: Program, data: Mapping[str, int | str]) -> Expectation:
+def sleep(model: Program, guide: Program, data: Mapping[str, int | str]) -> Objective:
     r"""Sleep phase: $E_{p(z, x)}[\log q(z \mid x)]$, to be climbed in the guide's parameters.
 
     Draws latents and data from the model and scores the guide on them: amortised inference by
@@ -136,7 +136,7 @@ def sleep(model: Program, guide: Program, data: Mapping[str, int | str]) -> Expe
     return expectation(objective)
 
 
-def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Objective:
     r"""QWAKE: an estimate of $KL(p(z \mid x) \,\|\, q)$ up to resampling, to be descended.
 
     One draw is resampled from `num_particles` proposals of the guide; its resampling density,
@@ -163,7 +163,7 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Expec
     return expectation(objective, maximise=False)
 
 
-def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> Objective:
     r"""PWAKE: $\log p(x, z) - \log \check q(z)$ at a draw resampled from the guide's proposals.
 
     A lower bound of the evidence that trains the model on draws close to its posterior; climb it
@@ -189,7 +189,7 @@ def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> E
     return expectation(objective)
 
 
-def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Expectation:
+def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Objective:
     r"""The sum of both divergences between guide and posterior, to be descended.
 
     The log evidence cancels up to the gap of the resampling. Combines the mode seeking of `elbo`

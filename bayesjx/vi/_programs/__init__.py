@@ -6,8 +6,8 @@ from ._detached import (
     frozen as frozen,
 )
 from ._functional import (
-    Functional as Functional,
     functional as functional,
+    FunctionalPrograms as FunctionalPrograms,
 )
 from ._handlers import (
     DensityHandler as DensityHandler,

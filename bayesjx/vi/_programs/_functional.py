@@ -17,7 +17,7 @@ from .._estimator import (
 Program = Callable[..., Any]
 
 
-class Functional(NamedTuple):
+class FunctionalPrograms(NamedTuple):
     """Pure programs and their parameters, made by `functional`.
 
     Attributes:
@@ -43,7 +43,7 @@ def functional(
     *args: Any,
     init_params: dict[str, Any] | None = None,
     **kwargs: Any,
-) -> Functional:
+) -> FunctionalPrograms:
     """Turns model and guide into functions of one dictionary of free parameters, for `vi.fit`.
 
     For AutoGuides and other programs that declare parameters by `numpyro.param`; the parameters
@@ -92,7 +92,7 @@ def functional(
         return run
 
     start = unconstrain({name: site["value"] for name, site in sites.items()})
-    return Functional(of_params(model), of_params(guide), start, constrain, unconstrain)
+    return FunctionalPrograms(of_params(model), of_params(guide), start, constrain, unconstrain)
 
 
 def _transform(site: Any) -> Any:

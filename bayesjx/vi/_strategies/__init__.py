@@ -4,6 +4,19 @@ from ._enumerate import (
     Enum as Enum,
     Leg as Leg,
 )
+from ._functions import (
+    disarm as disarm,
+    enum as enum,
+    gumbel_softmax as gumbel_softmax,
+    importance as importance,
+    leg as leg,
+    mvd as mvd,
+    reinforce as reinforce,
+    reparam as reparam,
+    rloo as rloo,
+    straight_through as straight_through,
+    with_strategy as with_strategy,
+)
 from ._measure_valued import (
     MVD as MVD,
 )
@@ -21,17 +34,4 @@ from ._score import (
     EMA as EMA,
     LearnedBaseline as LearnedBaseline,
     Reinforce as Reinforce,
-)
-from ._wrappers import (
-    disarm as disarm,
-    enum as enum,
-    gumbel_softmax as gumbel_softmax,
-    importance as importance,
-    leg as leg,
-    mvd as mvd,
-    reinforce as reinforce,
-    reparam as reparam,
-    rloo as rloo,
-    straight_through as straight_through,
-    with_strategy as with_strategy,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,19 +19,9 @@ from .._estimator import (
 
 
 class Enum(AbstractReplay):
-    """Exact summation over the support: no variance from the site in value or gradient.
+    """The strategy of `enum`."""
 
-    The rest of the program runs once per value (all elements of a plate at once), so chained
-    sites cost the product of their support sizes. Elements that no plate separates need
-    `lanes=True`, which keeps the draw and takes the exact local expectation gradient of one
-    element at a time (support size times number of elements of plain runs).
-
-    Args:
-        lanes: treat coupled elements one at a time.
-
-    References:
-        Lew, Huot, Staton and Mansinghka (2023), "ADEV", the `enum` estimator.
-    """
+    label: ClassVar[str] = "enum"
 
     lanes: bool = eqx.field(static=True, default=False)
 
@@ -45,18 +37,9 @@ class Enum(AbstractReplay):
 
 
 class Leg(AbstractReplay):
-    """Local expectation gradients: the value is sampled, its gradient summed over the support.
+    """The strategy of `leg`."""
 
-    Costs one surrogate run and as many plain runs as the support is large; chained sites add up
-    instead of multiplying as with `Enum`.
-
-    Args:
-        lanes: treat coupled elements one at a time.
-
-    References:
-        Titsias and Lázaro-Gredilla (2015), "Local expectation gradients for black box
-        variational inference".
-    """
+    label: ClassVar[str] = "leg"
 
     lanes: bool = eqx.field(static=True, default=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -24,20 +25,9 @@ from .._estimator import (
 
 
 class MVD(AbstractReplay):
-    """Measure-valued derivatives for Bernoulli, Poisson and Normal sites.
+    """The strategy of `mvd`."""
 
-    The derivative of the distribution in each parameter is a difference of two distributions; the
-    cost's gradient is the scaled difference of its values at draws from these. Needs no
-    derivative of the cost, so it serves costs with jumps. One plain run for Bernoulli and
-    Poisson, two per parameter for Normal.
-
-    Args:
-        lanes: treat elements that no plate separates one at a time.
-
-    References:
-        Mohamed, Rosca, Figurnov and Mnih (2020), "Monte Carlo gradient estimation in machine
-        learning", JMLR 21, section 6 and table 1.
-    """
+    label: ClassVar[str] = "mvd"
 
     lanes: bool = eqx.field(static=True, default=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -26,15 +27,9 @@ from .._estimator import (
 
 
 class RLOO(AbstractReplay):
-    """Score function with several draws, each one's baseline being the mean of the others.
+    """The strategy of `rloo`."""
 
-    Args:
-        num_samples: number of draws, at least 2; the rest of the program runs once for each.
-
-    References:
-        Kool, van Hoof and Welling (2019), "Buy 4 REINFORCE samples, get a baseline for free!";
-        Salimans and Knowles (2014).
-    """
+    label: ClassVar[str] = "rloo"
 
     num_samples: int = eqx.field(static=True, default=2)
 
@@ -62,16 +57,9 @@ class RLOO(AbstractReplay):
 
 
 class DisARM(AbstractReplay):
-    """Antithetic pair of Bernoulli vectors with the uniforms integrated out.
+    """The strategy of `disarm`."""
 
-    Two runs of the rest of the program, whatever the number of elements; the elements may be
-    coupled by the cost.
-
-    References:
-        Dong, Mnih and Tucker (2020), "DisARM: an antithetic gradient estimator for binary latent
-        variables", equation 7; Yin, Ho, Yan, Qian and Zhou (2020), "Probabilistic best subset
-        selection via gradient-based optimization" (U2G).
-    """
+    label: ClassVar[str] = "disarm"
 
     def why_not(self, distribution: Distribution) -> str | None:
         if is_bernoulli(distribution):
@@ -97,14 +85,9 @@ class DisARM(AbstractReplay):
 
 
 class Importance(AbstractReplay):
-    """Draws from a proposal and weighs all dependent costs by the density ratio.
+    """The strategy of `importance`."""
 
-    Useful where rare values of a site matter, or to explore while the distribution concentrates.
-    The weights of coupled elements multiply, so their variance grows with the number of them.
-
-    Args:
-        proposal: distribution whose support covers that of the site; its gradient is stopped.
-    """
+    label: ClassVar[str] = "importance"
 
     proposal: Distribution
 

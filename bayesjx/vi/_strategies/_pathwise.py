@@ -21,17 +21,9 @@ from .._estimator import (
 
 
 class Reparam(AbstractPathwise):
-    """The reparameterisation (pathwise) gradient, the default where a distribution has one.
+    """The strategy of `reparam`."""
 
-    The draw is a differentiable function of noise and parameters; Gamma, Beta, Dirichlet and
-    Student's t use JAX's implicit derivatives. Unbiased if the cost is differentiable almost
-    everywhere and has no jumps: comparing a reparameterised value with a threshold silently
-    loses the gradient of the jump.
-
-    References:
-        Kingma and Welling (2014), "Auto-encoding variational Bayes"; Figurnov, Mohamed and Mnih
-        (2018), "Implicit reparameterization gradients".
-    """
+    label: ClassVar[str] = "reparam"
 
     def why_not(self, distribution: Distribution) -> str | None:
         if distribution.has_rsample:
@@ -48,15 +40,9 @@ class Reparam(AbstractPathwise):
 
 
 class StraightThrough(AbstractPathwise):
-    """Hard draws forward, the gradient of the probabilities backward. Biased.
+    """The strategy of `straight_through`."""
 
-    For Bernoulli and `bayesjx.distributions.OneHotCategorical` sites. Cheap, low variance, and
-    the expected gradient is not that of the objective unless the cost is linear in the value.
-
-    References:
-        Bengio, Léonard and Courville (2013), "Estimating or propagating gradients through
-        stochastic neurons for conditional computation".
-    """
+    label: ClassVar[str] = "straight_through"
 
     unbiased: ClassVar[bool] = False
 
@@ -76,19 +62,9 @@ class StraightThrough(AbstractPathwise):
 
 
 class GumbelSoftmax(AbstractPathwise):
-    """A softened draw at a temperature (Concrete relaxation). Biased.
+    """The strategy of `gumbel_softmax`."""
 
-    For Bernoulli and `bayesjx.distributions.OneHotCategorical` sites; values are then real
-    numbers in (0, 1), and model and guide score them with the discrete formulas.
-
-    Args:
-        temperature: positive; the bias vanishes and the variance grows as it falls.
-        hard: round the draw forward and keep the soft gradient backward.
-
-    References:
-        Jang, Gu and Poole (2017), "Categorical reparameterization with Gumbel-softmax";
-        Maddison, Mnih and Teh (2017), "The Concrete distribution".
-    """
+    label: ClassVar[str] = "gumbel_softmax"
 
     temperature: Any = 0.5
     hard: bool = eqx.field(static=True, default=False)

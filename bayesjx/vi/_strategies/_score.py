@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -57,21 +57,9 @@ class LearnedBaseline(eqx.Module):
 
 
 class Reinforce(AbstractScore):
-    """The score-function (REINFORCE) gradient; valid for every distribution with a density.
+    """The strategy of `reinforce`."""
 
-    The score of each draw is multiplied with the costs that depend on it, element by element of
-    the plates that they share, minus a baseline.
-
-    Args:
-        baseline: None, a number or array over the site's plates that does not depend on the
-            site's value, `vi.EMA()` or `vi.LearnedBaseline(prediction)`. The scores of all steps of
-            a scan share the baseline of the step that runs first.
-
-    References:
-        Williams (1992), "Simple statistical gradient-following algorithms for connectionist
-        reinforcement learning"; Schulman, Heess, Weber and Abbeel (2015), "Gradient estimation
-        using stochastic computation graphs".
-    """
+    label: ClassVar[str] = "reinforce"
 
     baseline: Any = None
 

@@ -67,7 +67,7 @@ class _WrongBranch(vi.AbstractReplay):
     """Enumeration that gives each branch the probability of another."""
 
     def why_not(self, distribution: dist.Distribution) -> str | None:
-        return vi.Enum().why_not(distribution)
+        return vi.enum().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -79,7 +79,7 @@ class _CountsPerElement(vi.AbstractReplay):
     """Enumeration that broadcasts costs without a plate into it, and so counts them repeatedly."""
 
     def why_not(self, distribution: dist.Distribution) -> str | None:
-        return vi.Enum().why_not(distribution)
+        return vi.enum().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -93,7 +93,7 @@ class _TemperedLeg(vi.AbstractReplay):
     """Local expectation gradients with the square roots of the probabilities as weights."""
 
     def why_not(self, distribution: dist.Distribution) -> str | None:
-        return vi.Leg().why_not(distribution)
+        return vi.leg().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         support = site.support()
@@ -108,10 +108,10 @@ class _OneSidedDisARM(vi.AbstractReplay):
     """DisARM with weight sigmoid(logit) in place of sigmoid(|logit|)."""
 
     def why_not(self, distribution: dist.Distribution) -> str | None:
-        return vi.DisARM().why_not(distribution)
+        return vi.disarm().why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
-        cost = vi.DisARM().combine(site, key, rest)
+        cost = vi.disarm().combine(site, key, rest)
         logits = jax.lax.stop_gradient(site.parameter("logits"))
         factor = site.to_plates(jax.nn.sigmoid(logits) / jax.nn.sigmoid(jnp.abs(logits)))
         own = f"{site.address}:gradient"
@@ -129,13 +129,13 @@ class _InverseRatio(vi.AbstractReplay):
     proposal: dist.Distribution
 
     def why_not(self, distribution: dist.Distribution) -> str | None:
-        return vi.Importance(self.proposal).why_not(distribution)
+        return vi.importance(proposal=self.proposal).why_not(distribution)
 
     def combine(self, site: vi.Site, key: jax.Array, rest: vi.Continuation) -> vi.Cost:
         swapped = Site(
             site.address, self.proposal, site.frames, site.strategy, site.key, site.value
         )
-        return vi.Importance(site.distribution).combine(swapped, key, rest)
+        return vi.importance(proposal=site.distribution).combine(swapped, key, rest)
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def shared_keys() -> Generator[None]:
 
 def broken() -> list[Broken]:
     """Every planted mistake. Needs float64."""
-    rf, plate, chain = vi.Reinforce(), jnp.array(_plates.POINT), jnp.array(_chain.POINT)
+    rf, plate, chain = vi.reinforce(), jnp.array(_plates.POINT), jnp.array(_chain.POINT)
 
     def on_plate(strategy: Any, batch: int | None = None) -> Cell:
         return Cell("plate", "", _plates.objective(strategy, batch), _plates.exact, plate)
@@ -213,7 +213,7 @@ def broken() -> list[Broken]:
     power = Cell(
         "power",
         "",
-        _lanes.vector_objective(vi.DisARM(), 0.3),
+        _lanes.vector_objective(vi.disarm(), 0.3),
         _lanes.power_exact,
         jnp.array(_lanes.POINT),
     )
@@ -240,11 +240,11 @@ def broken() -> list[Broken]:
         Broken("dependence through a later site overlooked", on_chain(**every), cut_chains),
         Broken("log q detached in a non-linear objective", power, always_detached),
         Broken("one key for two sites", twice, shared_keys),
-        Broken("mvd with the wrong sign", on_plate(_Altered(vi.MVD(), -1.0))),
+        Broken("mvd with the wrong sign", on_plate(_Altered(vi.mvd(), -1.0))),
         Broken("leg with the wrong weights", on_plate(_TemperedLeg())),
         Broken("enum with p of the wrong branch", on_chain(c=_WrongBranch())),
         Broken("disarm with the one-sided weight", on_plate(_OneSidedDisARM())),
-        Broken("rloo whose baseline contains the draw itself", on_plate(_Altered(vi.RLOO(), 0.5))),
+        Broken("rloo whose baseline contains the draw itself", on_plate(_Altered(vi.rloo(), 0.5))),
         Broken("importance with the ratio upside down", on_chain(b1=_InverseRatio(_HALF))),
     ]
 

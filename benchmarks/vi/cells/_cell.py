@@ -28,7 +28,7 @@ class Cell(NamedTuple):
     Attributes:
         program: which program.
         strategies: which strategies at its sites.
-        objective: `Expectation` of the parameter vector.
+        objective: `Objective` of the parameter vector.
         exact: the exact expectation as a differentiable function of the same vector.
         point: the parameter vector.
         quick: whether the quick run measures it.
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
     program: str
     strategies: str
-    objective: vi.Expectation
+    objective: vi.Objective
     exact: Callable[[jax.Array], jax.Array]
     point: jax.Array
     quick: bool = False
@@ -148,18 +148,18 @@ def given(d: dist.Distribution, strategy: Any) -> dist.Distribution:
 
 STRATEGIES: Mapping[str, Any] = {
     "default": None,
-    "reparam": vi.Reparam(),
-    "reinforce": vi.Reinforce(),
-    "enum": vi.Enum(),
-    "enum lanes": vi.Enum(lanes=True),
-    "leg": vi.Leg(),
-    "leg lanes": vi.Leg(lanes=True),
-    "mvd": vi.MVD(),
-    "mvd lanes": vi.MVD(lanes=True),
-    "rloo": vi.RLOO(),
-    "rloo 3": vi.RLOO(3),
-    "disarm": vi.DisARM(),
-    "importance": vi.Importance(dist.Bernoulli(0.5)),
+    "reparam": vi.reparam(),
+    "reinforce": vi.reinforce(),
+    "enum": vi.enum(),
+    "enum lanes": vi.enum(lanes=True),
+    "leg": vi.leg(),
+    "leg lanes": vi.leg(lanes=True),
+    "mvd": vi.mvd(),
+    "mvd lanes": vi.mvd(lanes=True),
+    "rloo": vi.rloo(),
+    "rloo 3": vi.rloo(num_samples=3),
+    "disarm": vi.disarm(),
+    "importance": vi.importance(proposal=dist.Bernoulli(0.5)),
 }
 
 

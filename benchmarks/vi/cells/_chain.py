@@ -50,7 +50,7 @@ def cost(z: Any, b1: Any, b2: Any, c: Any, b3: Any) -> jax.Array:
     return 0.5 * (z * b1 - b2 * c) ** 2 + jnp.sin(z + b3) * c + b1 * b3
 
 
-def objective(strategies: Any) -> vi.Expectation:
+def objective(strategies: Any) -> vi.Objective:
     @vi.expectation
     def chain(p: jax.Array) -> vi.Cost:
         trace, log_q = vi.simulate(guide, p, strategies)
@@ -79,7 +79,7 @@ def strategies_of(names: tuple[str, ...]) -> list[Any]:
     """Strategies by name; importance sampling of the three-way site draws uniformly."""
     chosen = [STRATEGIES[name] for name in names]
     if names[3] == "importance":
-        chosen[3] = vi.Importance(dist.Categorical(logits=jnp.zeros(3)))
+        chosen[3] = vi.importance(proposal=dist.Categorical(logits=jnp.zeros(3)))
     return chosen
 
 

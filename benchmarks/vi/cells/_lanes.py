@@ -38,7 +38,7 @@ def vector_cost(b: Any) -> jax.Array:
     return (b[0] + 0.7 * b[1] * b[2] - 0.8 * b[1]) ** 2 + jnp.sin(1.0 * (b[0] + b[1] + b[2]))
 
 
-def vector_objective(strategy: Any, power: float = 0.0) -> vi.Expectation:
+def vector_objective(strategy: Any, power: float = 0.0) -> vi.Objective:
     """The bound, or with `power` the expectation of a power of the density ratio."""
 
     @vi.expectation
@@ -90,7 +90,7 @@ def _pair_mean(first, second):
     return 2.0 * first * second - second
 
 
-def pairs_objective(strategy: Any) -> vi.Expectation:
+def pairs_objective(strategy: Any) -> vi.Objective:
     return vi.elbo(pairs_model, lambda p: pairs_guide(p, strategy))
 
 

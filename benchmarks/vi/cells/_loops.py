@@ -49,7 +49,7 @@ def hmm_model(p: jax.Array, with_start: bool = False) -> None:
     scan(step, start, jnp.asarray(Y))
 
 
-def hmm_objective(step_strategy: Any, start_strategy: Any = None) -> vi.Expectation:
+def hmm_objective(step_strategy: Any, start_strategy: Any = None) -> vi.Objective:
     @vi.expectation
     def elbo(p: jax.Array) -> vi.Cost:
         trace, log_q = vi.simulate(hmm_guide, p, step_strategy, start_strategy)
@@ -104,7 +104,7 @@ def rows_model(p: jax.Array) -> None:
     scan(step, jnp.zeros(len(ROWS), int), jnp.asarray(ROWS).T)
 
 
-def rows_objective(strategy: Any) -> vi.Expectation:
+def rows_objective(strategy: Any) -> vi.Objective:
     return vi.elbo(rows_model, lambda p: rows_guide(p, strategy))
 
 
@@ -121,7 +121,7 @@ def rows_exact(p: jax.Array) -> jax.Array:
     return total
 
 
-def walk_objective(strategy: Any) -> vi.Expectation:
+def walk_objective(strategy: Any) -> vi.Objective:
     """A random walk of normal steps in a scan, reparameterised or not."""
 
     def guide(p: jax.Array) -> None:
@@ -158,7 +158,7 @@ def walk_exact(p: jax.Array) -> jax.Array:
     return total
 
 
-def branch_objective(strategy: Any) -> vi.Expectation:
+def branch_objective(strategy: Any) -> vi.Objective:
     """A score-function site that decides a `cond` with another one in both branches."""
 
     def guide(p: jax.Array) -> None:
@@ -220,5 +220,5 @@ def cells() -> list[Cell]:
 _QUICK = ("enum lanes", "reinforce")
 
 
-def _started(start: str, step: str) -> vi.Expectation:
+def _started(start: str, step: str) -> vi.Objective:
     return hmm_objective(STRATEGIES[step], STRATEGIES[start])

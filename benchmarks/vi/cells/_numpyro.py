@@ -41,7 +41,7 @@ def _draw_by(objective: Any, model: Callable[..., Any], guide: Callable[..., Any
 
 def defects() -> list[Defect]:
     """Every known one. Needs float64."""
-    rf = vi.Reinforce()
+    rf = vi.reinforce()
     subsampled = Cell(
         "plate of 8, 2 at a time",
         "reinforce",

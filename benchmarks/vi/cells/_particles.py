@@ -36,11 +36,11 @@ def log_weight(p: jax.Array, b: Any, y: Any) -> jax.Array:
     return log_bernoulli(PRIOR, b) + log_normal(y, 1.5 * b, 1.0) - log_bernoulli(p[0], b)
 
 
-def bound_objective(strategy: Any, num_particles: int) -> vi.Expectation:
+def bound_objective(strategy: Any, num_particles: int) -> vi.Objective:
     return vi.iwelbo(model, lambda p: guide(p, strategy), num_particles)
 
 
-def plain_objective(strategy: Any, num_particles: int) -> vi.Expectation:
+def plain_objective(strategy: Any, num_particles: int) -> vi.Objective:
     """The bound by hand, so that its score sites get no baselines."""
 
     @vi.expectation
@@ -51,7 +51,7 @@ def plain_objective(strategy: Any, num_particles: int) -> vi.Expectation:
     return objective
 
 
-def mean_objective(strategy: Any, num_particles: int) -> vi.Expectation:
+def mean_objective(strategy: Any, num_particles: int) -> vi.Objective:
     """The plain bound, averaged over particles."""
 
     @vi.expectation
@@ -61,7 +61,7 @@ def mean_objective(strategy: Any, num_particles: int) -> vi.Expectation:
     return objective
 
 
-def nested_objective(strategy: Any) -> vi.Expectation:
+def nested_objective(strategy: Any) -> vi.Objective:
     """Twice the bound of three particles, averaged."""
 
     @vi.expectation
@@ -103,7 +103,7 @@ def plate_guide(p: jax.Array, strategy: Any, batch: int | None = None) -> None:
         numpyro.sample("b", given(dist.Bernoulli(logits=p[0]), strategy))
 
 
-def plate_objective(strategy: Any, local: bool, batch: int | None = None) -> vi.Expectation:
+def plate_objective(strategy: Any, local: bool, batch: int | None = None) -> vi.Objective:
     return vi.iwelbo(
         lambda p: plate_model(p, batch),
         lambda p: plate_guide(p, strategy, batch),
@@ -133,7 +133,7 @@ def local_exact(p: jax.Array) -> jax.Array:
     return plate_exact(p, local=True)
 
 
-def mixed_objective(strategy: Any) -> vi.Expectation:
+def mixed_objective(strategy: Any) -> vi.Objective:
     """Two particles of a score-function flag and a normal that depends on it."""
 
     def mixed_model(p: jax.Array) -> None:
@@ -191,7 +191,7 @@ def cells() -> list[Cell]:
     rows += [
         Cell("bound of a plate", "reinforce", plate_objective(rf, False), joint_exact, point),
         Cell("bound per element", "reinforce", plate_objective(rf, True), local_exact, point, True),
-        Cell("bound per element", "disarm", plate_objective(vi.DisARM(), True), local_exact, point),
+        Cell("bound per element", "disarm", plate_objective(vi.disarm(), True), local_exact, point),
         Cell(
             "bound per element, 1 of 2",
             "reinforce",

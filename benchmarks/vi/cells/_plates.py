@@ -53,7 +53,7 @@ def _part(mask, index):
 
 def objective(
     strategy: Any, batch: int | None = None, mask: Any = True, total: bool = False, **options: Any
-) -> vi.Expectation:
+) -> vi.Objective:
     @vi.expectation
     def elbo(p: jax.Array) -> Any:
         trace, log_q = vi.simulate(guide, p, strategy, batch, mask, **options)
@@ -81,12 +81,12 @@ def exact_with(mask: Any = True) -> Callable[[jax.Array], jax.Array]:
 exact = exact_with()
 
 
-def learned_objective() -> vi.Expectation:
+def learned_objective() -> vi.Objective:
     """A baseline that is a fourth parameter, trained beside the others."""
 
     @vi.expectation
     def elbo(p: jax.Array) -> vi.Cost:
-        strategy = vi.Reinforce(vi.LearnedBaseline(p[3]))
+        strategy = vi.reinforce(baseline=vi.LearnedBaseline(p[3]))
         trace, log_q = vi.simulate(guide, p, strategy)
         return vi.log_density(model, trace, p) - log_q
 
@@ -125,14 +125,14 @@ def cells() -> list[Cell]:
         Cell(
             "plate",
             "reinforce, constant baseline",
-            objective(vi.Reinforce(-2.0)),
+            objective(vi.reinforce(baseline=-2.0)),
             exact,
             point,
         ),
         Cell(
             "plate",
             "reinforce, moving average",
-            objective(vi.Reinforce(vi.EMA())),
+            objective(vi.reinforce(baseline=vi.EMA())),
             exact,
             point,
             quick=True,
@@ -152,16 +152,16 @@ def cells() -> list[Cell]:
         Cell("masked plate", name, objective(STRATEGIES[name], None, MASK), masked, point, i == 0)
         for i, name in enumerate(("reinforce", "enum", "mvd", "disarm"))
     ]
-    rows.append(Cell("masked, 2 of 8", "leg", objective(vi.Leg(), B, MASK), masked, point))
+    rows.append(Cell("masked, 2 of 8", "leg", objective(vi.leg(), B, MASK), masked, point))
     return rows
 
 
 _QUICK = frozenset({"reinforce", "mvd", "leg"})
 
 
-def _by_infer(batch: int) -> vi.Expectation:
-    return objective(None, batch, infer={"strategy": vi.Enum()})
+def _by_infer(batch: int) -> vi.Objective:
+    return objective(None, batch, infer={"strategy": vi.enum()})
 
 
-def _mixed(mu: str, c: str, batch: int | None = None) -> vi.Expectation:
+def _mixed(mu: str, c: str, batch: int | None = None) -> vi.Objective:
     return objective(STRATEGIES[c], batch, mu_strategy=STRATEGIES[mu])

@@ -24,7 +24,7 @@ def _one_site(
     distribution: Callable[[jax.Array], dist.Distribution],
     strategy: Strategy,
     cost: Callable[..., Any],
-) -> vi.Expectation:
+) -> vi.Objective:
     def guide(p: jax.Array) -> None:
         numpyro.sample("x", given(distribution(p), strategy))
 
@@ -82,7 +82,7 @@ def _one_hot(p: jax.Array) -> OneHotCategorical:
     return OneHotCategorical(logits=p)
 
 
-def one_hot_objective(strategy: Strategy) -> vi.Expectation:
+def one_hot_objective(strategy: Strategy) -> vi.Objective:
     """Three one-hot vectors in a plate, each with its own costs."""
 
     def guide(p: jax.Array) -> None:
@@ -106,7 +106,7 @@ def one_hot_exact(p: jax.Array) -> jax.Array:
     return jnp.sum(jnp.exp(log_q) * (_TABLE**2 - 0.5 * log_q))
 
 
-def two_runs_objective(strategy: Strategy) -> vi.Expectation:
+def two_runs_objective(strategy: Strategy) -> vi.Objective:
     """The same program run twice: two independent draws of a site of one name."""
 
     def guide(p: jax.Array) -> None:
@@ -150,7 +150,7 @@ def cells() -> list[Cell]:
         for name, strategy in (
             ("mvd", STRATEGIES["mvd"]),
             ("reinforce", STRATEGIES["reinforce"]),
-            ("importance", vi.Importance(dist.Normal(0.0, 1.5))),
+            ("importance", vi.importance(proposal=dist.Normal(0.0, 1.5))),
         )
     ]
     rows += [
@@ -166,7 +166,7 @@ def cells() -> list[Cell]:
             ("mvd", STRATEGIES["mvd"]),
             ("reinforce", STRATEGIES["reinforce"]),
             ("rloo 3", STRATEGIES["rloo 3"]),
-            ("importance", vi.Importance(dist.Poisson(4.0))),
+            ("importance", vi.importance(proposal=dist.Poisson(4.0))),
         )
     ]
     logits = jnp.array([0.2, -0.5, 0.1])
