@@ -18,7 +18,11 @@ from bayesjx._core._checkpoint import (
     describe_checkpoint as describe_checkpoint,
     load_checkpoint as load_checkpoint,
 )
-from bayesjx._core._checks import checked_finite as checked_finite, refuse_where as refuse_where
+from bayesjx._core._checks import (
+    check_flag as check_flag,
+    checked_finite as checked_finite,
+    refuse_where as refuse_where,
+)
 from bayesjx._core._cholesky import (
     default_jitter as default_jitter,
     Factor as Factor,

@@ -14,7 +14,7 @@ class Algorithm(NamedTuple):
         init: `init(...) -> State`. The state is a pytree whose leaves are arrays, so it
             can be vmapped, copied and saved.
         step: `step(key, state, *batch) -> (State, Info)`. The state keeps its structure,
-            shapes and dtypes. `Info` is a NamedTuple of arrays, what one wants plotted;
+            shapes and dtypes. `Info` is a NamedTuple of arrays, what is worth plotting;
             its field `objective`, where there is one, is the scalar being optimised.
             It is evaluated at the state that the step started from.
         diagnose: `diagnose(key, state, *batch) -> str`, or None. Called on the host, once

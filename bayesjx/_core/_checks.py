@@ -42,5 +42,11 @@ def checked_finite(name: str, array: jax.Array, hint: str = "") -> jax.Array:
     return refuse_where(array, _not_finite, f"{name} holds NaN or infinite values{hint}")
 
 
+def check_flag(name: str, value: Any) -> None:
+    """Raises `ValueError` unless `value` is a boolean that is known at trace time."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r:.80}")
+
+
 def _not_finite(array: Any) -> Any:
     return ~(jnp if isinstance(array, jax.core.Tracer) else np).isfinite(array)

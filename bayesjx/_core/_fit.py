@@ -12,6 +12,7 @@ import numpy as np
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
 from bayesjx._core._callbacks import CallbackInfo
+from bayesjx._core._checks import check_flag
 from bayesjx._core._loop import Loop
 from bayesjx._core._progress import ProgressBar
 from bayesjx._core._result import FitResult, NonFiniteError
@@ -102,6 +103,7 @@ def fit(
     """
     _check_options(num_steps, chunk_size, data, check_finite, checkpoint_every)
     _check_functions(algorithm, batches, callback, keep)
+    check_flag("throw", throw)
     check_key(key)
     data, state = as_arrays(data, "data"), as_arrays(state, "state")
     _check_not_empty(data)

@@ -200,8 +200,8 @@ class IntervalCensoredDistribution(dist.IntervalCensoredDistribution):
             _log_sf(base, jnp.where(double, high, base.loc)),
         )
         cases = [left, right, point, double]
-        answers = [_log_cdf(base, high), _log_sf(base, low), base.log_prob(low), outside]
-        return jnp.select(cases, answers, inside)
+        values = [_log_cdf(base, high), _log_sf(base, low), base.log_prob(low), outside]
+        return jnp.select(cases, values, inside)
 
 
 MENDED = (

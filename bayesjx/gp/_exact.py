@@ -109,8 +109,8 @@ class TimesPosterior(AbstractGPPosterior):
 
     Attributes:
         prior: the process before data.
-        process: the same posterior by a state space, which answers; an `ssm.MarkovApproximation`
-            with a likelihood that is not normal.
+        process: the same posterior by a state space, which computes all of it; an
+            `ssm.MarkovApproximation` with a likelihood that is not normal.
         y: the observations, shape `(n,)`.
     """
 

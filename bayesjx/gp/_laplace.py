@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite, compiled, first_of, RESULTS, thrown, traced
+from .._core import check_flag, checked_finite, compiled, first_of, RESULTS, thrown, traced
 from ..likelihoods import held, in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import all_points, Grid
@@ -87,6 +87,7 @@ def laplace(
     """
     if solver not in ("auto", "dense", "cg"):
         raise ValueError(f'laplace: solver must be "auto", "dense" or "cg", got {solver!r}')
+    check_flag("laplace: throw", throw)
     if not isinstance(prior, GP):
         raise ValueError(f"laplace: prior must be a gp.GP, got {type(prior).__name__}")
     for name, count in (("max_steps", max_steps), ("cg_max_steps", cg_max_steps)):

@@ -14,6 +14,7 @@ from jax import random
 from jaxtyping import Array, Bool, Float, Int
 
 from .._core import (
+    check_flag,
     check_key,
     compiled,
     compiled_for,
@@ -151,8 +152,9 @@ def minimise(
         run by Optax, with its zoom line search.
     """
     _check_options(max_steps, rtol, restarts, restart_scale, key)
-    if side_by_side is not None and not isinstance(side_by_side, bool):
-        raise ValueError(f"minimise: side_by_side must be a bool or None, got {side_by_side!r}")
+    check_flag("minimise: throw", throw)
+    if side_by_side is not None:
+        check_flag("minimise: side_by_side", side_by_side)
     if not callable(objective):
         raise ValueError(f"minimise: objective must be a function, got {objective!r:.80}")
     free = unconstrained(params, trainable)

@@ -1,4 +1,4 @@
-"""Likelihoods of latent functions, and what every posterior of such a function answers."""
+"""Likelihoods of latent functions, and the base class of posteriors of such functions."""
 
 from ._likelihood import (
     AbstractLikelihood as AbstractLikelihood,

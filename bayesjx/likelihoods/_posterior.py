@@ -1,4 +1,4 @@
-"""The questions that every posterior of a latent function answers."""
+"""Abstract base class of posteriors of latent functions: what each of them computes."""
 
 from __future__ import annotations
 

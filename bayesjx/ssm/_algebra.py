@@ -171,7 +171,7 @@ class AbstractAlgebra(abc.ABC):
 
     @abc.abstractmethod
     def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
-        """The answers for each row `(q, d)`, stacked along a leading axis."""
+        """The results for each row `(q, d)`, stacked along a leading axis."""
 
     @abc.abstractmethod
     def over_outputs(
@@ -280,8 +280,8 @@ class Unrolled(AbstractAlgebra):
         return tree
 
     def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
-        answers = [self.filled(question(tuple(row)), like) for row in rows]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *answers)
+        results = [self.filled(question(tuple(row)), like) for row in rows]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def over_outputs(
         self, step: Callable[..., Any], carry: Any, inputs: Any, reverse: bool = False

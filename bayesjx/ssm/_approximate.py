@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
-from .._core import Algorithm, is_successful, refuse_where, RESULTS, thrown
+from .._core import Algorithm, check_flag, is_successful, refuse_where, RESULTS, thrown
 from ..likelihoods import AbstractPosterior, held, in_support, Likelihood, predictive
 from . import _site_updates as updates
 from ._backend import Plan
@@ -108,7 +108,7 @@ def approximate(
     In a NumPyro model it integrates the function out:
     `numpyro.factor("evidence", approximate(MarkovGP(kernel, times), y, likelihood).log_evidence())`
 
-    Derivatives of whatever it answers are exact, to any order: those of the fixed point, by the
+    Derivatives of all that it computes are exact, to any order: those of the fixed point, by the
     implicit function theorem.
 
     The likelihood is traced at each call, so it must be a pure function; calls whose shapes are
@@ -152,6 +152,7 @@ def approximate(
     """
     chain, problem = _checked(prior, y, likelihood, method, residual_var, rate=rate, power=power)
     count("max_steps", max_steps)
+    check_flag("approximate: throw", throw)
     if atol is None:
         atol = 1e-8 if chain.steps.dtype == jnp.float64 else 1e-4
     positive("atol", atol)
@@ -180,7 +181,7 @@ def approximate(
 class MarkovApproximation(AbstractPosterior):
     """The normal approximation of the posterior of a process with some likelihood.
 
-    All that it answers has the derivatives of the whole, in parameters of prior and likelihood,
+    All that it computes has the derivatives of the whole, in parameters of prior and likelihood,
     the sites' motion included, to any order. `x` stands for times as in `MarkovPosterior`.
 
     Attributes:

@@ -44,8 +44,7 @@ class SpaceTimePosterior(AbstractPosterior):
         prior, (times, locations) = self.prior, self._points(x)
         rows = self._rows(locations)
         if prior.complete:
-            answers = lambda one: one.moments(times)  # noqa: E731
-            mean, variance = (a.T for a in self._each_series(answers))
+            mean, variance = (a.T for a in self._each_series(lambda one: one.moments(times)))
             weights = self._weights(locations)
             mean, variance = mean @ weights.T, variance @ (weights**2).T
         else:
@@ -64,9 +63,8 @@ class SpaceTimePosterior(AbstractPosterior):
         prior, (times, locations) = self.prior, self._points(x)
         rows = self._rows(locations)
         if prior.complete:
-            answers = lambda one: one.covariance(times)  # noqa: E731
             weights = self._weights(locations)
-            each = self._each_series(answers)
+            each = self._each_series(lambda one: one.covariance(times))
             total = jnp.einsum("qj,rj,jst->sqtr", weights, weights, each)
         else:
             total = self._markov.covariance_of(mixed(prior.process.space, rows), times)
@@ -167,7 +165,7 @@ class SpaceTimePosterior(AbstractPosterior):
         return jnp.where(known, cross / jnp.where(known, values, 1.0), 0.0)
 
     def _each_series(self, question: Any) -> Any:
-        """The answers for the series of each eigenvector, as in the density, leading axis."""
+        """The results for the series of each eigenvector, as in the density, leading axis."""
         values, vectors = eigh(self.prior.cov)
         markov, space = self._markov, self.prior.process.space.spaces[0]
         columns, noise_var = markov.series.y @ vectors, markov.series.noise_var[:, 0]

@@ -71,7 +71,7 @@ class AbstractStateSpace(eqx.Module):
 
     @abc.abstractmethod
     def defined(self, time: Any) -> Any:
-        """Whether the process is defined at a time; answers are NaN where it is not."""
+        """Whether the process is defined at a time; results are NaN where it is not."""
 
     @property
     @abc.abstractmethod

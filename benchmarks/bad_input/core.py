@@ -65,6 +65,7 @@ _DRAWS = {"a": np.zeros((6, 2))}
 _SHRINKING = lambda step: (np.zeros(3 + step),)  # noqa: E731
 
 CASES = (
+    Case("fit", "throw", lambda: _fit(throw="no"), "True or False"),
     Case("fit", "num_steps", lambda: _fit(num_steps=0), "from 1 to"),
     Case("fit", "num_steps", lambda: _fit(num_steps=-5), "from 1 to"),
     Case("fit", "num_steps", lambda: _fit(num_steps=2.5), "must be an int"),

@@ -245,6 +245,7 @@ _LIKELIHOODS = (
 _LAPLACE = (
     Case("gp.laplace", "solver", lambda: _laplace(solver="cholesky"), '"dense"'),
     Case("gp.laplace", "solver", lambda: _laplace(solver="cg"), "Grid"),
+    Case("gp.laplace", "throw", lambda: _laplace(throw="yes"), "True or False"),
     Case("gp.laplace", "noise_var", lambda: _laplace(prior=_prior(0.1)), "likelihood"),
     Case("gp.laplace", "prior", lambda: _laplace(prior=kernels.RBF(jnp.asarray(0.5))), "gp.GP"),
     Case("gp.laplace", "y", lambda: _laplace(y=LABELS[:3]), r"shape \(5,\)"),

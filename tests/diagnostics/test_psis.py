@@ -57,7 +57,7 @@ def reference(log_weights):
 
 
 def reference_fit(x):
-    """Scale and shape of a generalised Pareto law for ascending excesses."""
+    """Scale and shape of a generalised Pareto distribution for ascending excesses."""
     tail = len(x)
     points = 30 + int(tail**0.5)
     theta = 1 / x[-1] + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (

@@ -1,4 +1,4 @@
-"""The normal law with a correction, against the structured one without."""
+"""The normal distribution with a correction, against the structured one without."""
 
 import jax
 import jax.numpy as jnp
@@ -19,33 +19,35 @@ def make(dtype=jnp.float64):
 
 
 def test_correction_is_in_the_density_and_nowhere_else(dtype, tol):
-    law, plain = make(dtype)
+    distribution, plain = make(dtype)
     values = jnp.asarray(np.random.default_rng(5).standard_normal((2, 3, N)), dtype)
-    assert law.log_prob(values).dtype == law.correction.dtype == dtype
-    np.testing.assert_allclose(law.log_prob(values), plain.log_prob(values) - 1.5, **tol)
+    assert distribution.log_prob(values).dtype == distribution.correction.dtype == dtype
+    np.testing.assert_allclose(distribution.log_prob(values), plain.log_prob(values) - 1.5, **tol)
     key = jax.random.key(0)
-    np.testing.assert_array_equal(law.sample(key, (4,)), plain.sample(key, (4,)))
+    np.testing.assert_array_equal(distribution.sample(key, (4,)), plain.sample(key, (4,)))
     for name in ("mean", "variance", "covariance_matrix"):
-        np.testing.assert_array_equal(getattr(law, name), getattr(plain, name))
-    np.testing.assert_array_equal(law.entropy(), plain.entropy())
-    given = law.condition([1], values[0, 0, :1])
+        np.testing.assert_array_equal(getattr(distribution, name), getattr(plain, name))
+    np.testing.assert_array_equal(distribution.entropy(), plain.entropy())
+    given = distribution.condition([1], values[0, 0, :1])
     assert type(given) is StructuredNormal
     np.testing.assert_array_equal(given.mean, plain.condition([1], values[0, 0, :1]).mean)
 
 
 def test_is_a_pytree_for_jit_vmap_and_expand():
-    law, _ = make()
+    distribution, _ = make()
     value = jnp.sin(jnp.arange(6.0))
-    leaves, tree = jax.tree.flatten(law)
+    leaves, tree = jax.tree.flatten(distribution)
     again = jax.tree.unflatten(tree, leaves)
     assert again.correction == -1.5
     expanded = again.expand((2,)).to_event(1).mask(True)
-    want = law.log_prob(value)
-    got = jax.jit(lambda law: law.log_prob(jnp.stack([value] * 2)))(expanded)
+    want = distribution.log_prob(value)
+    got = jax.jit(lambda distribution: distribution.log_prob(jnp.stack([value] * 2)))(expanded)
     np.testing.assert_allclose(got, 2 * want, rtol=1e-12)
 
     def corrected(correction):
-        return CollapsedNormal(law.loc, law.covariance, correction).log_prob(value)
+        return CollapsedNormal(distribution.loc, distribution.covariance, correction).log_prob(
+            value
+        )
 
     batch = jax.jit(jax.vmap(corrected))(jnp.array([-1.5, 0.0]))
     np.testing.assert_allclose(batch, [want, want + 1.5], rtol=1e-12)

@@ -33,7 +33,7 @@ def nested(t):
 
 
 # Builders from a positive number to a distribution.
-LAWS = {
+DISTRIBUTIONS = {
     "dense covariance": lambda t: ours.StructuredNormal(t * LOC, ops.Dense(t * MATRIX, ops.psd)),
     "precision": lambda t: ours.StructuredNormal(
         t * LOC, precision=ops.Diag(t + jnp.arange(N), ops.psd)
@@ -55,7 +55,7 @@ LAWS = {
         likelihoods.PoissonExp(), t * LOC, t * jnp.ones(N)
     ),
 }  # fmt: skip
-NAMES = pytest.mark.parametrize("name", LAWS)
+NAMES = pytest.mark.parametrize("name", DISTRIBUTIONS)
 VECTORS = pytest.mark.parametrize("name", ["dense covariance", "precision", "batch of means",
                                            "collapsed", "nested", "subspace"])  # fmt: skip
 KEY = jax.random.key(0)
@@ -63,68 +63,87 @@ KEY = jax.random.key(0)
 
 @NAMES
 def test_numpyros_generic_tests(name):
-    make = LAWS[name]
+    make = DISTRIBUTIONS[name]
 
     @jax.jit
     def run(t):
-        law = make(t)
-        value = jax.lax.stop_gradient(law.sample(KEY))
+        distribution = make(t)
+        value = jax.lax.stop_gradient(distribution.sample(KEY))
         density = lambda t: jnp.sum(make(t).log_prob(value))  # noqa: E731
         step = 1e-5
         slopes = jax.grad(density)(t), (density(t + step) - density(t - step)) / (2 * step)
-        leaves, tree = jax.tree.flatten(law)
+        leaves, tree = jax.tree.flatten(distribution)
         again = jax.tree.unflatten(tree, leaves).log_prob(value)
-        wide = law.expand((3, *law.batch_shape))
+        wide = distribution.expand((3, *distribution.batch_shape))
         draws = (
-            law.sample(KEY, (2, 3)),
+            distribution.sample(KEY, (2, 3)),
             wide.sample(KEY),
             wide.to_event(1).log_prob(jnp.broadcast_to(value, (3, *value.shape))),
         )
         batch = promote_batch_shape(jax.vmap(make)(jnp.stack([t, 1.5 * t])))
         pair = (
             batch.log_prob(value),
-            jnp.stack([law.log_prob(value), make(1.5 * t).log_prob(value)]),
+            jnp.stack([distribution.log_prob(value), make(1.5 * t).log_prob(value)]),
         )
-        inside = jnp.all(law.support(value))
-        return law, value, slopes, (again, law.log_prob(value)), draws, batch, pair, inside
+        inside = jnp.all(distribution.support(value))
+        return (
+            distribution,
+            value,
+            slopes,
+            (again, distribution.log_prob(value)),
+            draws,
+            batch,
+            pair,
+            inside,
+        )
 
-    law, value, slopes, same, draws, batch, pair, inside = run(1.3)
+    distribution, value, slopes, same, draws, batch, pair, inside = run(1.3)
     np.testing.assert_allclose(*slopes, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(*same, rtol=1e-12)
     np.testing.assert_allclose(*pair, rtol=1e-9)
-    assert inside and value.shape == law.shape() and same[0].shape == law.batch_shape
-    assert draws[0].shape == law.shape((2, 3)) and draws[1].shape == (3, *law.shape())
-    assert draws[2].shape == ((3,) if law.batch_shape else ())
-    assert batch.batch_shape == (2, *law.batch_shape) and batch.event_shape == law.event_shape
+    assert (
+        inside and value.shape == distribution.shape() and same[0].shape == distribution.batch_shape
+    )
+    assert draws[0].shape == distribution.shape((2, 3)) and draws[1].shape == (
+        3,
+        *distribution.shape(),
+    )
+    assert draws[2].shape == ((3,) if distribution.batch_shape else ())
+    assert (
+        batch.batch_shape == (2, *distribution.batch_shape)
+        and batch.event_shape == distribution.event_shape
+    )
 
 
 @NAMES
 def test_arguments_meet_their_constraints_and_make_it_again(name):
-    law = LAWS[name](jnp.asarray(1.3))
-    arguments = law.get_args()
+    distribution = DISTRIBUTIONS[name](jnp.asarray(1.3))
+    arguments = distribution.get_args()
     assert arguments
-    for argument, constraint in law.arg_constraints.items():
+    for argument, constraint in distribution.arg_constraints.items():
         if argument in arguments and not is_dependent(constraint):
             assert np.all(constraint(arguments[argument])), argument
-    value = law.sample(KEY)
-    again = type(law)(**arguments, validate_args=True)
-    np.testing.assert_allclose(again.log_prob(value), law.log_prob(value), rtol=1e-12)
+    value = distribution.sample(KEY)
+    again = type(distribution)(**arguments, validate_args=True)
+    np.testing.assert_allclose(again.log_prob(value), distribution.log_prob(value), rtol=1e-12)
 
 
 @VECTORS
 def test_values_are_checked_and_moments_are_those_of_draws(name):
-    law = LAWS[name](jnp.asarray(1.3))
-    checked = type(law)(**law.get_args(), validate_args=True)
+    distribution = DISTRIBUTIONS[name](jnp.asarray(1.3))
+    checked = type(distribution)(**distribution.get_args(), validate_args=True)
     with pytest.warns(UserWarning, match="Out-of-support"):
         assert np.all(checked.log_prob(jnp.full(N, jnp.nan)) == -jnp.inf)
     num = 4000
-    draws = np.asarray(law.sample(KEY, (num,)))
-    variance, dense = np.asarray(law.variance), np.asarray(law.covariance_matrix)
+    draws = np.asarray(distribution.sample(KEY, (num,)))
+    variance, dense = np.asarray(distribution.variance), np.asarray(distribution.covariance_matrix)
     np.testing.assert_allclose(np.diagonal(dense, axis1=-2, axis2=-1), variance, rtol=1e-9)
-    assert np.all(np.abs(draws.mean(0) - law.mean) < 5 * np.sqrt(variance / num))
+    assert np.all(np.abs(draws.mean(0) - distribution.mean) < 5 * np.sqrt(variance / num))
     assert np.all(np.abs(draws.var(0) / variance - 1) < 5 * np.sqrt(2 / num))
     want = 0.5 * (N * (1 + np.log(2 * np.pi)) + np.linalg.slogdet(dense)[1])
-    np.testing.assert_allclose(law.entropy(), np.broadcast_to(want, law.batch_shape), rtol=1e-9)
+    np.testing.assert_allclose(
+        distribution.entropy(), np.broadcast_to(want, distribution.batch_shape), rtol=1e-9
+    )
 
 
 def test_batches_of_covariances_keep_their_order():
@@ -137,13 +156,25 @@ def test_batches_of_covariances_keep_their_order():
 
     @jax.jit
     def run(scales, locs):
-        law = promote_batch_shape(jax.vmap(jax.vmap(make))(scales, locs))
-        value = law.sample(KEY, (2,))
-        return law, value, law.log_prob(value), law.log_prob(value[0, 0, 0]), law.entropy()
+        distribution = promote_batch_shape(jax.vmap(jax.vmap(make))(scales, locs))
+        value = distribution.sample(KEY, (2,))
+        return (
+            distribution,
+            value,
+            distribution.log_prob(value),
+            distribution.log_prob(value[0, 0, 0]),
+            distribution.entropy(),
+        )
 
-    law, value, log_prob, shared, entropy = run(scales, locs)
-    assert law.batch_shape == (2, 3, 4) and value.shape == (2, 2, 3, 4, N)
-    assert law.variance.shape == (2, 3, 4, N) and law.covariance_matrix.shape == (2, 3, 4, N, N)
+    distribution, value, log_prob, shared, entropy = run(scales, locs)
+    assert distribution.batch_shape == (2, 3, 4) and value.shape == (2, 2, 3, 4, N)
+    assert distribution.variance.shape == (2, 3, 4, N) and distribution.covariance_matrix.shape == (
+        2,
+        3,
+        4,
+        N,
+        N,
+    )
     one = dist.MultivariateNormal(locs[1, 2, 3], scales[1, 2] * MATRIX)
     np.testing.assert_allclose(log_prob[:, 1, 2, 3], one.log_prob(value[:, 1, 2, 3]), rtol=1e-9)
     np.testing.assert_allclose(shared[1, 2, 3], one.log_prob(value[0, 0, 0, 3]), rtol=1e-9)
@@ -151,7 +182,7 @@ def test_batches_of_covariances_keep_their_order():
     # Draws of different distributions are independent.
     white = (value - locs) / np.sqrt(np.asarray(scales))[..., None, None]
     assert np.abs(white[:, 0, 0] - white[:, 1, 1]).min() > 0
-    batch, at = LAWS["batch of means"](1.0), value[0, 0, 0, 0]
+    batch, at = DISTRIBUTIONS["batch of means"](1.0), value[0, 0, 0, 0]
     each = jax.vmap(lambda d: d.log_prob(at), in_axes=(vmap_over(batch, loc=0),))
     np.testing.assert_allclose(each(batch), batch.log_prob(at), rtol=1e-9)
 
@@ -165,23 +196,29 @@ OPERATORS = {
 
 @pytest.mark.parametrize("kind", ["covariance", "precision"])
 def test_divergences_are_those_of_dense_distributions(kind):
-    laws = [
+    distributions = [
         ours.StructuredNormal(jnp.asarray(loc), **{kind: operator})
         for loc, operator in zip(SHIFT, OPERATORS.values(), strict=True)
     ]
-    laws.append(ours.StructuredNormal(jnp.asarray(LOC), ops.Dense(jnp.asarray(MATRIX), ops.psd)))
+    distributions.append(
+        ours.StructuredNormal(jnp.asarray(LOC), ops.Dense(jnp.asarray(MATRIX), ops.psd))
+    )
 
     @jax.jit
-    def run(laws):
-        dense = [dist.MultivariateNormal(p.loc, p.covariance_matrix) for p in laws]
+    def run(distributions):
+        dense = [dist.MultivariateNormal(p.loc, p.covariance_matrix) for p in distributions]
         pairs = [(p, q) for p in range(4) for q in range(4)]
         wanted = jnp.stack([kl_divergence(dense[p], dense[q]) for p, q in pairs])
         return wanted, [
             jnp.stack([kl_divergence(left[p], right[q]) for p, q in pairs])
-            for left, right in ((laws, laws), (laws, dense), (dense, laws))
+            for left, right in (
+                (distributions, distributions),
+                (distributions, dense),
+                (dense, distributions),
+            )
         ]
 
-    wanted, found = run(laws)
+    wanted, found = run(distributions)
     for one in found:
         np.testing.assert_allclose(one, wanted, rtol=1e-8, atol=1e-10)
 
@@ -200,12 +237,12 @@ def test_divergences_of_batches_and_of_other_normal_distributions():
         mean_field = dist.Normal(jnp.asarray(SHIFT), 0.5).to_event(1)
         wide = one.expand((3,))
 
-        def dense(law):
-            if law is wide:
+        def dense(distribution):
+            if distribution is wide:
                 return dist.MultivariateNormal(LOC, np.stack([MATRIX] * 3))
-            if law is mean_field:
+            if distribution is mean_field:
                 return dist.MultivariateNormal(SHIFT, 0.25 * np.eye(N))
-            return dist.MultivariateNormal(law.mean, law.covariance_matrix)
+            return dist.MultivariateNormal(distribution.mean, distribution.covariance_matrix)
 
         pairs = [(one, rows), (rows, one), (many, rows), (rows, many), (many, one), (one, thin),
                  (thin, many), (mean_field, one), (one, mean_field), (mean_field, many),
@@ -218,12 +255,14 @@ def test_divergences_of_batches_and_of_other_normal_distributions():
 
 @pytest.mark.errors
 def test_what_has_no_divergence_or_is_a_batch_is_named():
-    law = LAWS["batch of means"](jnp.asarray(1.0))
+    distribution = DISTRIBUTIONS["batch of means"](jnp.asarray(1.0))
     with pytest.raises(ValueError, match=r"condition: loc has shape \(2, 5\), a batch"):
-        law.condition([0], jnp.zeros(1))
+        distribution.condition([0], jnp.zeros(1))
     with pytest.raises(ValueError, match=r"value must have a shape that broadcasts with \(2, 5\)"):
-        law.log_prob(jnp.zeros((3, N)))
+        distribution.log_prob(jnp.zeros((3, N)))
     with pytest.raises(ValueError, match=r"vectors of shape \(5,\) and \(2,\)"):
-        kl_divergence(law, ours.StructuredNormal(jnp.zeros(2), ops.ScaledIdentity(jnp.ones(()), 2)))
+        kl_divergence(
+            distribution, ours.StructuredNormal(jnp.zeros(2), ops.ScaledIdentity(jnp.ones(()), 2))
+        )
     with pytest.raises(NotImplementedError, match="of a StructuredNormal and Independent"):
-        kl_divergence(law, dist.Laplace(jnp.zeros(N), 1.0).to_event(1))
+        kl_divergence(distribution, dist.Laplace(jnp.zeros(N), 1.0).to_event(1))

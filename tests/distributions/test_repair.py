@@ -200,8 +200,8 @@ def answers():
 
     def row(make, value, at):
         def log_prob(p):
-            law = repaired(make(p))
-            return jnp.sum(law.log_prob(p if value is None else jnp.asarray(value)))
+            distribution = repaired(make(p))
+            return jnp.sum(distribution.log_prob(p if value is None else jnp.asarray(value)))
 
         return log_prob(at), jax.grad(log_prob)(at), jax.grad(jax.grad(log_prob))(at)
 
@@ -224,9 +224,9 @@ def test_what_wraps_a_density_is_looked_into_and_the_rest_is_left_alone():
     plain = dist.MultivariateNormal(jnp.zeros(2), jnp.eye(2))
     assert repaired(plain) is plain
     inner = dist.Bernoulli(logits=jnp.zeros(3))
-    law = inner.mask(np.array([True, True, False])).expand([2, 3]).to_event(1)
-    mended = repaired(law)
-    assert type(mended) is type(law) and type(inner) is dist.BernoulliLogits
+    distribution = inner.mask(np.array([True, True, False])).expand([2, 3]).to_event(1)
+    mended = repaired(distribution)
+    assert type(mended) is type(distribution) and type(inner) is dist.BernoulliLogits
     slope = jax.grad(
         lambda a: (
             repaired(dist.Bernoulli(logits=a).mask(np.array([True, False])))
@@ -242,7 +242,7 @@ def test_what_wraps_a_density_is_looked_into_and_the_rest_is_left_alone():
 def test_values_elsewhere_are_those_of_numpyro():
     """At ordinary points, with all of the families that have another density."""
     half = np.full(3, 0.4)
-    laws = [
+    distributions = [
         (dist.Bernoulli(logits=half), np.array([0, 1, 0])),
         (dist.Bernoulli(probs=half), np.array([0, 1, 0])),
         (dist.Binomial(3, logits=half), np.array([0, 1, 3])),
@@ -264,7 +264,7 @@ def test_values_elsewhere_are_those_of_numpyro():
     families = (dist.Normal, dist.Laplace, dist.Logistic, dist.Cauchy, dist.SoftLaplace)
     for base in [f(half, 1.5) for f in families] + [dist.StudentT(3.0, half, 1.5)]:
         ends = np.array([-2.0, 0.4, 1.5])
-        laws += [
+        distributions += [
             (dist.TruncatedDistribution(base, low=ends), ends + 0.3),
             (dist.TruncatedDistribution(base, high=ends), ends - 0.3),
             (dist.TruncatedDistribution(base, low=ends, high=ends + 1), ends + 0.3),
@@ -274,10 +274,10 @@ def test_values_elsewhere_are_those_of_numpyro():
 
     @jax.jit
     def both():
-        pairs = [(repaired(law), law) for law, _ in laws]
-        for mended, law in pairs:
-            assert type(mended) is not type(law) and isinstance(mended, type(law))
-        values = [value for _, value in laws]
+        pairs = [(repaired(distribution), distribution) for distribution, _ in distributions]
+        for mended, distribution in pairs:
+            assert type(mended) is not type(distribution) and isinstance(mended, type(distribution))
+        values = [value for _, value in distributions]
         return [[d.log_prob(v) for d in pair] for pair, v in zip(pairs, values, strict=True)]
 
     for mended, plain in both():

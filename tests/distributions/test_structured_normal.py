@@ -57,7 +57,7 @@ def make(kind, name, scale=1.0, dtype=jnp.float64):
 
 
 def twin(structured):
-    """The same law, dense."""
+    """The same distribution, dense."""
     operator = structured.covariance or structured.precision
     matrix = operator.as_matrix()
     cov = matrix if structured.precision is None else jnp.linalg.inv(matrix)
@@ -75,10 +75,15 @@ def test_density_and_moments_are_those_of_the_dense_normal(kind, name):
 
     @jit
     def describe(scale):
-        law = make(kind, name, scale)
-        matrix = (law.covariance or law.precision).as_matrix()
-        log_prob = law.log_prob(values), law.log_prob(values[0, 0])
-        return matrix, (*log_prob, law.variance, law.entropy(), law.covariance_matrix)
+        distribution = make(kind, name, scale)
+        matrix = (distribution.covariance or distribution.precision).as_matrix()
+        log_prob = distribution.log_prob(values), distribution.log_prob(values[0, 0])
+        return matrix, (
+            *log_prob,
+            distribution.variance,
+            distribution.entropy(),
+            distribution.covariance_matrix,
+        )
 
     matrix, got = describe(1.3)
     cov = np.asarray(matrix) if kind == "covariance" else np.linalg.inv(matrix)
@@ -96,10 +101,12 @@ def test_gradients_are_those_of_the_dense_normal(kind):
     @jit
     def both(values):
         def score(values, loc, scale, of):
-            law = make(kind, "block_tridiag", scale)
-            law = of(StructuredNormal(loc, law.covariance, law.precision))
-            moments = jnp.sum(law.variance**2) + law.entropy()
-            return jnp.sum(jnp.sin(law.log_prob(values))) + moments
+            distribution = make(kind, "block_tridiag", scale)
+            distribution = of(
+                StructuredNormal(loc, distribution.covariance, distribution.precision)
+            )
+            moments = jnp.sum(distribution.variance**2) + distribution.entropy()
+            return jnp.sum(jnp.sin(distribution.log_prob(values))) + moments
 
         point = values, jnp.ones(N), jnp.asarray(1.3)
         return [jax.value_and_grad(score, (0, 1, 2))(*point, of) for of in (lambda x: x, twin)]
@@ -126,15 +133,15 @@ def test_conditioning_is_that_of_the_dense_normal(kind, name):
     def all_of(values):
         structured = make(kind, name, 1.3)
         operator = structured.covariance or structured.precision
-        laws = []
+        distributions = []
         for given, value in zip(GIVEN, values, strict=True):
-            law = structured.condition(given, value)
-            rest = law.covariance or law.precision
+            distribution = structured.condition(given, value)
+            rest = distribution.covariance or distribution.precision
             even = kind == "precision" and name in GIVEN[given]
             kept = name in ALWAYS or even
             assert isinstance(rest, type(operator) if kept else Dense), (given, type(rest))
-            laws.append((law.loc, law.covariance_matrix))
-        return operator.as_matrix(), laws
+            distributions.append((distribution.loc, distribution.covariance_matrix))
+        return operator.as_matrix(), distributions
 
     values = [np.random.default_rng(1).standard_normal(len(given)) for given in GIVEN]
     matrix, got = all_of(values)
@@ -153,7 +160,9 @@ def test_conditioning_is_that_of_the_dense_normal(kind, name):
 def test_draws_have_the_moments_and_the_type(kind, name, dtype):
     num = 4000
     structured = make(kind, name, dtype=dtype)
-    draws = jit(lambda law: law.sample(jax.random.key(0), (2, num // 2)))(structured)
+    draws = jit(lambda distribution: distribution.sample(jax.random.key(0), (2, num // 2)))(
+        structured
+    )
     assert draws.shape == (2, num // 2, N) and draws.dtype == dtype
     assert structured.log_prob(draws[0, :3]).dtype == dtype
     assert structured.entropy().dtype == structured.variance.dtype == dtype
@@ -231,27 +240,27 @@ def test_bad_input_is_named():
         StructuredNormal(loc.astype(jnp.float32), precision=covariance)
     with pytest.raises(ValueError, match="StructuredNormal: precision needs a positive semi-def"):
         StructuredNormal(loc, precision=Diag(jnp.ones(N)))
-    law = StructuredNormal(loc, covariance)
+    distribution = StructuredNormal(loc, covariance)
     with pytest.raises(ValueError, match=r"value must have shape \(..., 6\), got \(6, 1\)"):
-        law.log_prob(loc[:, None])
+        distribution.log_prob(loc[:, None])
     one = jnp.ones(1)
     with pytest.raises(ValueError, match=r"index must be in 0, ..., 5, got 6"):
-        law.condition([6], one)
+        distribution.condition([6], one)
     with pytest.raises(ValueError, match=r"index must be in 0, ..., 5, got -1"):
-        law.condition([-1], one)
+        distribution.condition([-1], one)
     with pytest.raises(ValueError, match="index holds 2 more than once"):
-        law.condition([2, 1, 2], jnp.ones(3))
+        distribution.condition([2, 1, 2], jnp.ones(3))
     for number in (0, 6):
         with pytest.raises(
             ValueError, match=f"between 1 and 5 components can be given, got {number}"
         ):
-            law.condition(range(number), jnp.ones(number))
+            distribution.condition(range(number), jnp.ones(number))
     with pytest.raises(ValueError, match="np.flatnonzero"):
-        law.condition([True] * 6, jnp.ones(6))
+        distribution.condition([True] * 6, jnp.ones(6))
     with pytest.raises(ValueError, match="index is traced"):
-        jax.jit(lambda index: law.condition(index, one).loc)(jnp.asarray([1]))
+        jax.jit(lambda index: distribution.condition(index, one).loc)(jnp.asarray([1]))
     with pytest.raises(ValueError, match=r"shape \(1,\) and type float64, got \(2,\) and float64"):
-        law.condition([1], jnp.ones(2))
+        distribution.condition([1], jnp.ones(2))
 
 
 @pytest.mark.errors
@@ -263,8 +272,8 @@ def test_wrong_kinds_of_operator_are_named():
 def test_density_is_nan_where_a_dense_covariance_is_not_definite():
     def log_prob(scale):
         matrix = jnp.array([[1.0, 1.0], [1.0, 1.0]]) * scale + jnp.diag(jnp.array([0.0, -0.5]))
-        law = StructuredNormal(jnp.zeros(2), Dense(matrix, psd))
-        return law.log_prob(jnp.ones(2))
+        distribution = StructuredNormal(jnp.zeros(2), Dense(matrix, psd))
+        return distribution.log_prob(jnp.ones(2))
 
     assert jnp.isnan(jax.jit(jax.value_and_grad(log_prob))(1.0)[0])
     with pytest.raises(Exception, match="not positive definite"):

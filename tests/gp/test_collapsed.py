@@ -32,7 +32,7 @@ def make(noise="one", dtype=jnp.float64):
     return prior, *(jnp.asarray(a, dtype) for a in (Z, X, Y, NEW))
 
 
-def laws(prior, points, x):
+def distributions(prior, points, x):
     return {
         "exact": prior(x),
         "blocks": gp.sgpr(prior, x, inducing_points=points, blocks=BLOCKS),
@@ -80,7 +80,9 @@ def dense_objectives(noise, jitter):
 @EACH_NOISE
 def test_objectives_are_their_dense_formulas(noise, dtype, tol):
     prior, points, x, y, _ = make(noise, dtype)
-    got = jit(lambda *args: {k: v.log_prob(y) for k, v in laws(*args).items()})(prior, points, x)
+    got = jit(lambda *args: {k: v.log_prob(y) for k, v in distributions(*args).items()})(
+        prior, points, x
+    )
     want = dense_objectives(noise, 1e-4 if dtype == jnp.float32 else 1e-6)
     for name, value in got.items():
         assert value.dtype == dtype
@@ -94,7 +96,10 @@ def test_bounds_are_in_their_order_for_any_parameters():
     def values(key):
         flat, back = jax.flatten_util.ravel_pytree(prior)
         moved = back(flat * jnp.exp(jax.random.normal(key, flat.shape)))
-        return {name: law.log_prob(y) for name, law in laws(moved, points, x).items()}
+        return {
+            name: distribution.log_prob(y)
+            for name, distribution in distributions(moved, points, x).items()
+        }
 
     found = jit(jax.vmap(values))(keys)
     for above, below in (("exact", "blocks"), ("blocks", "tight"), ("tight", "titsias")):
@@ -182,7 +187,7 @@ def test_posterior_with_noise_of_each_is_the_dense_formula(alpha, dtype, tol):
 
 
 @EACH_NOISE
-def test_bound_is_that_of_the_optimal_law_of_the_inducing_variables(noise):
+def test_bound_is_that_of_the_optimal_distribution_of_the_inducing_variables(noise):
     """The evidence bound of Titsias, with its expectation and divergence written out."""
     prior, points, x, y, _ = make(noise)
 
@@ -191,9 +196,9 @@ def test_bound_is_that_of_the_optimal_law_of_the_inducing_variables(noise):
         mean, variance = post.moments(x)
         scale = jnp.sqrt(jnp.broadcast_to(prior.noise_var, N))
         fit = jnp.sum(dist.Normal(mean, scale).log_prob(y)) - 0.5 * jnp.sum(variance / scale**2)
-        law = dist.MultivariateNormal(post.whitened_mean, scale_tril=post.scale_tril)
+        distribution = dist.MultivariateNormal(post.whitened_mean, scale_tril=post.scale_tril)
         standard = dist.MultivariateNormal(jnp.zeros(M), jnp.eye(M))
-        return fit - dist.kl_divergence(law, standard)
+        return fit - dist.kl_divergence(distribution, standard)
 
     best = jit(gp.sparse_posterior)(prior, x, y, inducing_points=points)
     want = jit(lambda p: gp.sgpr(p, x, inducing_points=points, tight=False).log_prob(y))(prior)
@@ -209,7 +214,9 @@ def test_gradients_are_those_of_differences():
 
     def values(flat):
         prior, points, y = back(flat)
-        return jnp.stack([law.log_prob(y) for law in laws(prior, points, x).values()])
+        return jnp.stack(
+            [distribution.log_prob(y) for distribution in distributions(prior, points, x).values()]
+        )
 
     @jit
     def both(flat):
@@ -239,8 +246,10 @@ def test_density_is_nan_where_parameters_have_none():
     @jit
     def density(ell, noise):
         prior = gp.GP(kernels.RBF(ell), noise_var=noise)
-        found = laws(prior, points, x)
-        return jnp.stack([law.log_prob(y) for name, law in found.items() if name != "exact"])
+        found = distributions(prior, points, x)
+        return jnp.stack(
+            [distribution.log_prob(y) for name, distribution in found.items() if name != "exact"]
+        )
 
     assert np.all(np.isfinite(density(1.0, 0.1)))
     for ell, noise in ((-1.0, 0.1), (1.0, 0.0), (1.0, -0.1), (1.0, -10.0), (jnp.nan, 0.1)):
@@ -255,8 +264,8 @@ def test_optimiser_moves_parameters_and_points():
 
     @jit
     def about(fitted, moved):
-        law = gp.sparse_posterior(fitted, x, y, inducing_points=moved).predict(new)
-        return fitted(x).log_prob(y), law.variance, objective((fitted, moved))
+        distribution = gp.sparse_posterior(fitted, x, y, inducing_points=moved).predict(new)
+        return fitted(x).log_prob(y), distribution.variance, objective((fitted, moved))
 
     *_, start = about(prior, points)
     found = gp.minimise(objective, (prior, points), max_steps=15)
@@ -374,13 +383,15 @@ def test_bad_input_is_named():
 def test_bad_noise_is_named():
     _, points, x, y, _ = make()
     kernel = kernels.RBF(1.0)
-    for law in (gp.sgpr, gp.fitc):
+    for distribution in (gp.sgpr, gp.fitc):
         with pytest.raises(ValueError, match="noise_var must be positive, got 0.0"):
-            law(gp.GP(kernel), x, inducing_points=points)
+            distribution(gp.GP(kernel), x, inducing_points=points)
         with pytest.raises(ValueError, match=r"noise_var must be a scalar or have shape \(17,\)"):
-            law(gp.GP(kernel, noise_var=jnp.ones(5)), x, inducing_points=points)
+            distribution(gp.GP(kernel, noise_var=jnp.ones(5)), x, inducing_points=points)
         with pytest.raises(ValueError, match="for a sparse approximation, got Dense"):
-            law(gp.GP(kernel, noise_var=ops.Dense(jnp.eye(N), ops.psd)), x, inducing_points=points)
+            distribution(
+                gp.GP(kernel, noise_var=ops.Dense(jnp.eye(N), ops.psd)), x, inducing_points=points
+            )
     with pytest.raises(ValueError, match="noise_var must be positive, got 0.0"):
         gp.sparse_posterior(gp.GP(kernel), x, y, inducing_points=points)
 

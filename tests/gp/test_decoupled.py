@@ -24,7 +24,7 @@ def make_prior(dtype=jnp.float64, noise=0.1):
     return gp.GP(kernel, jnp.asarray(0.2, dtype), noise_var=jnp.asarray(noise, dtype))
 
 
-def some_law(m, seed, dtype=jnp.float64):
+def some_distribution(m, seed, dtype=jnp.float64):
     draw = np.random.default_rng(seed).normal(size=(m, m + 1)) / m
     tril = np.tril(draw[:, 1:]) + 0.7 * np.eye(m)
     return gp.WhitenedNormal(jnp.asarray(draw[:, 0], dtype), jnp.asarray(tril, dtype))
@@ -36,8 +36,8 @@ def make(dtype=jnp.float64, likelihood=None, q_orthogonal=None, **options):
         likelihood,
         inducing_points=jnp.asarray(POINTS, dtype),
         orthogonal_points=jnp.asarray(ORTHOGONAL, dtype),
-        q=some_law(M, 1, dtype),
-        q_orthogonal=q_orthogonal or some_law(M2, 2, dtype),
+        q=some_distribution(M, 1, dtype),
+        q_orthogonal=q_orthogonal or some_distribution(M2, 2, dtype),
         **options,
     )
 
@@ -66,10 +66,10 @@ def optimum(svgp, steps):
 
 def test_it_is_the_process_of_both_sets_with_a_block_diagonal_covariance(dtype, tol):
     svgp = make(dtype)
-    laws = svgp.q, svgp.q_orthogonal
+    distributions = svgp.q, svgp.q_orthogonal
     joint = gp.WhitenedNormal(
-        jnp.concatenate([law.mean for law in laws]),
-        jax.scipy.linalg.block_diag(*[law.scale_tril for law in laws]),
+        jnp.concatenate([distribution.mean for distribution in distributions]),
+        jax.scipy.linalg.block_diag(*[distribution.scale_tril for distribution in distributions]),
     )
     both = gp.SVGP(
         svgp.prior,
@@ -100,11 +100,11 @@ def test_what_both_sets_leave_is_the_residual_of_their_union():
 
 
 def test_without_knowledge_of_the_second_set_it_is_the_process_of_the_first():
-    """The whole law, not only the bound: the second block of features drops out."""
-    prior_law = gp.WhitenedNormal(jnp.zeros(M2), jnp.eye(M2))
+    """The whole distribution, not only the bound: the second block of features drops out."""
+    prior_distribution = gp.WhitenedNormal(jnp.zeros(M2), jnp.eye(M2))
     svgp, single = (
-        make(q_orthogonal=prior_law),
-        gp.SVGP(make_prior(), inducing_points=POINTS, q=some_law(M, 1)),
+        make(q_orthogonal=prior_distribution),
+        gp.SVGP(make_prior(), inducing_points=POINTS, q=some_distribution(M, 1)),
     )
     np.testing.assert_allclose(elbo(svgp, X, Y), elbo(single, X, Y), rtol=1e-10)
     moments = eqx.filter_jit(lambda svgp: svgp.posterior().moments(X))
@@ -119,8 +119,8 @@ def test_its_optimum_lies_between_those_of_one_set_and_of_both(tight):
     assert np.all(np.diff(bounds) > -1e-9)
     np.testing.assert_allclose(bounds[-1], bounds[-10], rtol=1e-6)
     prior, both = make_prior(), np.concatenate([POINTS, ORTHOGONAL])
-    # The tightened bounds pay for what the union leaves, whatever the laws, so only those of the
-    # same sort are ordered.
+    # The tightened bounds pay for what the union leaves, whatever the distributions, so only those
+    # of the same sort are ordered.
     collapsed = jax.jit(
         lambda points: gp.sgpr(prior, X, inducing_points=points, tight=tight).log_prob(Y)
     )
@@ -130,7 +130,7 @@ def test_its_optimum_lies_between_those_of_one_set_and_of_both(tight):
 
 
 def test_blocks_move_in_turn():
-    """After one step the second law is the best one given what the first has become."""
+    """After one step the second distribution is the best one given what the first has become."""
     best, _ = optimum(make(), 1)
     slopes = block_slopes(best, X, Y)
     size = [max(np.abs(leaf).max() for leaf in jax.tree.leaves(block)) for block in slopes]
@@ -176,5 +176,8 @@ def test_bad_points_are_named():
         gp.DecoupledSVGP(prior, inducing_points=POINTS, orthogonal_points=np.ones((0, 2)))
     with pytest.raises(ValueError, match="q_orthogonal must have a mean of shape"):
         gp.DecoupledSVGP(
-            prior, inducing_points=POINTS, orthogonal_points=ORTHOGONAL, q_orthogonal=some_law(M, 1)
+            prior,
+            inducing_points=POINTS,
+            orthogonal_points=ORTHOGONAL,
+            q_orthogonal=some_distribution(M, 1),
         )

@@ -132,16 +132,16 @@ def answers(posterior, dtype, evidence):
 
 
 def dense_answers(case):
-    law = Dense(Y, cells_of(case))
+    distribution = Dense(Y, cells_of(case))
     return {
-        "points": law.moments("points"),
-        "grid": law.moments("other axes"),
-        "cells": law.moments("cells"),
-        "mean": law.mean("points"),
-        "predict": law.moments("points")[1] + P[4],
-        "covariance": law.covariance("points"),
-        "leave one out": law.leave_one_out(),
-        "evidence": law.log_evidence(),
+        "points": distribution.moments("points"),
+        "grid": distribution.moments("other axes"),
+        "cells": distribution.moments("cells"),
+        "mean": distribution.mean("points"),
+        "predict": distribution.moments("points")[1] + P[4],
+        "covariance": distribution.covariance("points"),
+        "leave one out": distribution.leave_one_out(),
+        "evidence": distribution.log_evidence(),
     }
 
 
@@ -220,10 +220,10 @@ def test_kronecker_noise_is_the_dense_one(mask):
     @jax.jit
     def run(noise, y):
         posterior = gp.grid_posterior(gp.GP(make(P).kernel, noise_var=noise), g, y, mask)
-        law = posterior.mean(TEST_POINTS), posterior.variance(TEST_POINTS)
+        distribution = posterior.mean(TEST_POINTS), posterior.variance(TEST_POINTS)
         if mask is not None:
-            return *law, None
-        return *law, (posterior.sample(jax.random.key(1), g, (3000,)), posterior.mean(g))
+            return *distribution, None
+        return *distribution, (posterior.sample(jax.random.key(1), g, (3000,)), posterior.mean(g))
 
     mean, variance, draws = run(noise, jnp.asarray(Y))
     slices, everything, _ = everywhere()
@@ -250,8 +250,8 @@ def test_a_noise_for_every_cell_is_the_dense_one():
         found = gp.grid_posterior(prior, grid(), y)
         return found.moments(TEST_POINTS), found.moments(test)
 
-    found, law = run(jnp.asarray(Y)), Dense(Y, np.arange(N), noise, has_mean=False)
-    wanted = law.moments("points"), law.moments("other axes")
+    found, distribution = run(jnp.asarray(Y)), Dense(Y, np.arange(N), noise, has_mean=False)
+    wanted = distribution.moments("points"), distribution.moments("other axes")
     for f, w in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(f, w, rtol=1e-6, atol=1e-8)
 
@@ -282,7 +282,7 @@ def draws_of(case):
 
 @pytest.mark.parametrize("where", DRAW_AXES)
 @pytest.mark.parametrize("case", ["full", "half missing", "iterations"])
-def test_draws_have_the_exact_law(case, where):
+def test_draws_have_the_exact_distribution(case, where):
     draws, test, dense = (
         draws_of(case)[where],
         grid(axes=DRAW_AXES[where]),
@@ -430,8 +430,8 @@ def test_nuts_over_hyper_parameters_is_quadrature(masked):
         z = numpyro.sample("z", dist.Normal(jnp.zeros(3), 1.0).to_event(1))
         theta = jnp.exp(CENTRE + z)
         prior = gp.GP(kernels.RBF(theta[:2]), noise_var=theta[2])
-        law = prior(g, mask) if masked else prior(g)
-        numpyro.sample("y", law, obs=data)
+        distribution = prior(g, mask) if masked else prior(g)
+        numpyro.sample("y", distribution, obs=data)
 
     @jax.jit  # one program, where NumPyro's setting up is many small ones
     def sample(key):
@@ -444,7 +444,7 @@ def test_nuts_over_hyper_parameters_is_quadrature(masked):
     size = effective_sample_size(draws[None])
     assert np.all(size > 100)
     assert np.all(np.abs(draws.mean(axis=0) - mean) < 5 * scale / np.sqrt(size))
-    # Standard deviations: the standard error of a normal law's, doubled as it is not quite one.
+    # Standard deviations: the standard error of a normal one, doubled as it is not quite that.
     np.testing.assert_array_less(np.abs(draws.std(axis=0) / scale - 1), 5 * 2 / np.sqrt(2 * size))
 
 

@@ -44,9 +44,9 @@ def test_bound_is_below_the_log_evidence():
     assert all(bound(start) < evidence for start in starts)
     best = gp.minimise(lambda v: -gp.heteroscedastic_bound(prior_f, prior_g, v, x, y), starts[0])
     assert evidence - 0.3 < -best.objective < evidence
-    # The optimum of the law of g is that of the form with any mean and covariance.
-    law = _free_bound(prior_f, prior_g, x, y)
-    free = gp.minimise(lambda p: -law(*p), (jnp.full(2, -1.5), jnp.asarray(root)))
+    # The optimum of the distribution of g is that of the form with any mean and covariance.
+    distribution = _free_bound(prior_f, prior_g, x, y)
+    free = gp.minimise(lambda p: -distribution(*p), (jnp.full(2, -1.5), jnp.asarray(root)))
     np.testing.assert_allclose(best.objective, free.objective, rtol=1e-4)
 
 

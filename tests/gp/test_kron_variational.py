@@ -1,4 +1,4 @@
-"""Variational laws with Kronecker covariance against dense formulas, Laplace and long NUTS."""
+"""Variational posteriors with Kronecker covariance: dense formulas, Laplace and long NUTS."""
 
 import functools
 
@@ -27,7 +27,7 @@ ELL = np.array([0.5, 0.8, 1.5])
 
 
 def make(dtype=jnp.float64, likelihood=None, seed=3):
-    """A law with means and factors at random, and where it is used."""
+    """A distribution with means and factors at random, and where it is used."""
     grid = gp.Grid(*(jnp.asarray(axis, dtype) for axis in AXES))
     prior = gp.GP(kernels.RBF(jnp.asarray(ELL, dtype), 0.7), mean=jnp.asarray(1.5, dtype))
     q = gp.KronVariational(prior, likelihood or likelihoods.PoissonExp(), grid)
@@ -47,7 +47,7 @@ def kron(matrices):
     return functools.reduce(np.kron, matrices)
 
 
-def dense_law(q):
+def dense_distribution(q):
     """Mean and covariance of q at the cells, and of the prior, by dense algebra."""
     jitter = 1e-6
     factors = []
@@ -62,7 +62,7 @@ def dense_law(q):
 
 def test_divergence_and_moments_are_the_dense_ones():
     q = make()
-    mean, covariance, prior = dense_law(q)
+    mean, covariance, prior = dense_distribution(q)
     off = mean - 1.5
     inverse = np.linalg.inv(prior)
     logdets = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(covariance)[1]
@@ -85,7 +85,7 @@ def test_elbo_is_the_dense_one(dtype):
     """The likelihood is that of observed cells only; expectations of counts in closed form."""
     q = make(dtype)
     cells, y = gp.observed_cells(q.grid, COUNTS, MASK)
-    mean, covariance, _ = dense_law(q)
+    mean, covariance, _ = dense_distribution(q)
     var = np.diag(covariance)
     log_factorial = np.array([np.sum(np.log(np.arange(1, n + 1))) for n in COUNTS])
     terms = COUNTS * mean - np.exp(mean + var / 2) - log_factorial
@@ -114,10 +114,10 @@ def test_minibatches_are_unbiased():
 
 
 def test_posterior_is_the_dense_conditional():
-    """Anywhere: through the law of the cells, with the prior's variance of what they leave."""
+    """Anywhere: through that of the cells, with the prior's variance of what they leave."""
     q = make()
     posterior = q.posterior()
-    mean, covariance, prior = dense_law(q)
+    mean, covariance, prior = dense_distribution(q)
     points = q.grid.points()
     tests = jnp.asarray(TEST), gp.Grid(*(jnp.asarray([0.3, 0.9]) for _ in AXES)), q.grid
     run = jax.jit(lambda p: [(p.moments(x), p.covariance(x)) for x in tests])
@@ -132,7 +132,7 @@ def test_posterior_is_the_dense_conditional():
         np.testing.assert_allclose(found[1], wanted, rtol=1e-5, atol=1e-8)
 
 
-def test_draws_have_the_law():
+def test_draws_have_the_distribution():
     q = make()
     posterior = q.posterior()
     tests = q.grid, gp.Grid(*(jnp.asarray([0.3, 0.9]) for _ in AXES))
@@ -149,7 +149,7 @@ def test_draws_have_the_law():
         assert np.max(np.abs(off.T @ off / s - covariance) / error) < 5.2
 
 
-def law_only(q):
+def distribution_only(q):
     return [q.whitened_mean, *q.factors]
 
 
@@ -159,7 +159,7 @@ def best():
     grid = start.grid
     cells, y = gp.observed_cells(grid, COUNTS, MASK)
     q = gp.KronVariational(start.prior, likelihoods.PoissonExp(), grid)
-    return gp.minimise(lambda q: -q.elbo(cells, y), q, trainable=law_only)
+    return gp.minimise(lambda q: -q.elbo(cells, y), q, trainable=distribution_only)
 
 
 def test_optimum_is_near_laplace_and_below_the_evidence():
@@ -182,7 +182,9 @@ def test_optimum_is_near_laplace_and_below_the_evidence():
 def test_fit_of_batches_gets_there():
     start = gp.KronVariational(make().prior, likelihoods.PoissonExp(), make().grid)
     cells, y = gp.observed_cells(start.grid, COUNTS, MASK)
-    algorithm = gp.kron_vi(start, optax.adam(2e-2), num_data=len(cells), trainable=law_only)
+    algorithm = gp.kron_vi(
+        start, optax.adam(2e-2), num_data=len(cells), trainable=distribution_only
+    )
     keys = np.random.default_rng(0)
     half = len(cells) // 2
 
@@ -229,7 +231,7 @@ def elbo_at(q, mean, cells, y):
 
 @pytest.mark.slow
 def test_means_are_those_of_long_nuts():
-    """Of the same latent model; a mean-field-like law is off by less than the skewness."""
+    """Of the same latent model; a mean-field-like distribution is off by less than the skewness."""
     q = best().params
     root = jnp.linalg.cholesky(q.prior.kernel.gram(q.grid.points()) + 1e-6 * jnp.eye(N))
 

@@ -67,12 +67,12 @@ def dense_normal(y, mean=0.3, noise=0.25):
     cells = np.asarray(GRID.points())
     total = gram(P)[np.ix_(SEEN, SEEN)] + noise * np.eye(len(SEEN))
 
-    def law(x):
+    def distribution(x):
         cross = gram(P, x, cells[SEEN])
         gain = np.linalg.solve(total, cross.T).T
         return mean + gain @ (y[SEEN] - mean), gram(P, x, x) - gain @ cross.T
 
-    (at_points, covariance), (at_cells, between) = law(TEST), law(cells)
+    (at_points, covariance), (at_cells, between) = distribution(TEST), distribution(cells)
     moments = (at_points, np.diag(covariance)), (at_cells, np.diag(between)), covariance
     return moments, multivariate_normal(np.full(len(SEEN), mean), total).logpdf(y[SEEN])
 
@@ -228,7 +228,9 @@ def test_bounds_hold_the_evidence():
     def run(p):
         problems = (poisson, COUNTS), (poisson, COUNTS, MASK), (normal, jnp.zeros(N))
         found = [gp.laplace(make(p), like, GRID, *data) for like, *data in problems]
-        return [(law.log_evidence(), law.evidence_bounds()) for law in found]
+        return [
+            (distribution.log_evidence(), distribution.evidence_bounds()) for distribution in found
+        ]
 
     normal = lambda f: dist.Normal(f, 0.5)  # noqa: E731
     *counts, flat = run(jnp.asarray(P))
@@ -238,7 +240,7 @@ def test_bounds_hold_the_evidence():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_draws_have_the_law(solver):
+def test_draws_have_the_distribution(solver):
     tests = GRID, gp.Grid(np.array([0.1, 1.5]), np.array([0.2, 0.9, 0.5]))
 
     @jax.jit

@@ -34,12 +34,12 @@ def cast(tree, dtype):
 
 def test_icm_on_a_grid_is_a_kronecker_product(dtype, tol):
     kernel = cast(gp.icm(RBF, FACTOR, OWN), dtype)
-    law = eqx.filter_jit(lambda prior: prior(grid(dtype)))(gp.GP(kernel, noise_var=0.1))
-    assert isinstance(law.covariance, ops.KronPlusNoise)
+    distribution = eqx.filter_jit(lambda prior: prior(grid(dtype)))(gp.GP(kernel, noise_var=0.1))
+    assert isinstance(distribution.covariance, ops.KronPlusNoise)
     want = np.kron(RBF.gram(X), B) + 0.1 * np.eye(N * P)
     found = eqx.filter_jit(lambda prior, y: prior(grid(dtype)).log_prob(y))
     tol = tol | {"rtol": 1e-4 if dtype == jnp.float32 else 1e-9}
-    np.testing.assert_allclose(law.covariance.as_matrix(), want, **tol)
+    np.testing.assert_allclose(distribution.covariance.as_matrix(), want, **tol)
     value = found(gp.GP(kernel, noise_var=0.1), Y.ravel().astype(dtype))
     np.testing.assert_allclose(value, dense_log_prob(want, Y), **tol)
     points = gp.icm(RBF, FACTOR, OWN).gram(grid().points())

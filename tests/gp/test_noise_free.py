@@ -1,4 +1,4 @@
-"""Posteriors of noise-free data, whose covariances are singular; laws of latent values."""
+"""Posteriors of noise-free data, whose covariances are singular; distributions of latent values."""
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +28,14 @@ def test_draws_at_noise_free_data_are_the_data(noise, dtype):
     for scale in (1.0, 2.0**20):
         prior = gp.GP(scale**2 * kernels.RBF(jnp.asarray(1.0, dtype)), noise_var=noise * scale**2)
         posterior = gp.condition(prior, x, scale * y)
-        law = posterior(x)
-        jitter = (posterior.jitter + law.covariance.jitter) / scale**2
-        assert law.covariance.jitter > 0
+        distribution = posterior(x)
+        jitter = (posterior.jitter + distribution.covariance.jitter) / scale**2
+        assert distribution.covariance.jitter > 0
         assert jitter < (1e-10 if dtype == jnp.float64 else 1e-3)
         draws = posterior.sample(KEY, x, (3,)) / scale
         assert draws.dtype == dtype
         np.testing.assert_allclose(draws, np.tile(y, (3, 1)), atol=6 * float(jitter + noise) ** 0.5)
-        assert np.all(np.isfinite(law.log_prob(scale * draws)))
+        assert np.all(np.isfinite(distribution.log_prob(scale * draws)))
         scaled.append(draws)
     np.testing.assert_array_equal(*scaled)  # powers of two scale exactly
 
@@ -65,15 +65,15 @@ def test_the_rest_of_a_singular_normal_can_be_drawn():
 
 def test_latent_values_have_a_density_with_a_jitter(dtype):
     x = jnp.asarray(X, dtype)
-    law = gp.GP(kernels.RBF(jnp.asarray(1.0, dtype), 1.5), 0.3).latent(x)
+    distribution = gp.GP(kernels.RBF(jnp.asarray(1.0, dtype), 1.5), 0.3).latent(x)
     jitter = 1e-6 if dtype == jnp.float64 else 1e-4
-    np.testing.assert_allclose(law.covariance.jitter, 1.5 * jitter, rtol=1e-6)
+    np.testing.assert_allclose(distribution.covariance.jitter, 1.5 * jitter, rtol=1e-6)
     plain = 1.5 * np.exp(-((X[:, None] - X) ** 2) / 2)
     want = multivariate_normal(np.full(N, 0.3), plain + 1.5 * jitter * np.eye(N)).logpdf(Y)
     # A rounding of the matrix moves the quadratic form by its size times the squared weights.
     weights = np.linalg.solve(plain + 1.5 * jitter * np.eye(N), Y - 0.3)
     atol = 10 * N * float(jnp.finfo(dtype).eps) * (weights @ weights + 1 / jitter)
-    np.testing.assert_allclose(law.log_prob(jnp.asarray(Y, dtype)), want, atol=atol)
+    np.testing.assert_allclose(distribution.log_prob(jnp.asarray(Y, dtype)), want, atol=atol)
     exact = gp.GP(kernels.Matern12(1.0)).latent(x, jitter=0.0)
     want = multivariate_normal(None, np.exp(-np.abs(X[:, None] - X))).logpdf(Y)
     np.testing.assert_allclose(exact.log_prob(jnp.asarray(Y, dtype)), want, rtol=1e-4)

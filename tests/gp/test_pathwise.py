@@ -14,7 +14,7 @@ X = jnp.sort(jax.random.uniform(jax.random.key(0), (N,), maxval=3.0))
 Y = jnp.sin(2 * X) + 0.1 * jax.random.normal(jax.random.key(1), (N,))
 NEW = jnp.linspace(-0.5, 3.5, M)
 A = jax.random.normal(jax.random.key(2), (N, N))
-# Kernels whose features are exact, so that draws have exactly the posterior's law.
+# Kernels whose features are exact, so that draws have exactly the posterior's distribution.
 FINITE = {
     "waves": 0.8 * kernels.Cosine(1.7) + kernels.Linear(0.5, 1.0) + 0.3,
     "periodic": kernels.Periodic(0.9, 2.5, 1.2),
@@ -52,7 +52,7 @@ def line(point):
 
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("name", FINITE)
-def test_draws_have_the_law_of_the_exact_posterior(name, noise):
+def test_draws_have_the_distribution_of_the_exact_posterior(name, noise):
     posterior = condition(gp.GP(FINITE[name], 0.7, noise_var=NOISES[noise]), X, Y)
     draws, *moments = drawn(jax.random.key(3), posterior, NEW, 600)
     assert draws.shape == (DRAWS, M)
@@ -62,7 +62,7 @@ def test_draws_have_the_law_of_the_exact_posterior(name, noise):
 @pytest.mark.parametrize(
     "kernel", [kernels.RBF(0.8, 1.3), kernels.Matern32(0.8)], ids=["rbf", "m32"]
 )
-def test_draws_of_other_kernels_have_the_law_that_their_features_give(kernel):
+def test_draws_of_other_kernels_have_the_distribution_that_their_features_give(kernel):
     """Without the error of the prior's features, which all draws of one call share."""
     prior = gp.GP(kernel, line, noise_var=0.05)
     posterior = condition(prior, X, Y)
@@ -79,7 +79,7 @@ def test_draws_of_other_kernels_have_the_law_that_their_features_give(kernel):
     rows = np.concatenate([np.eye(M), -gain], axis=1)
     covariance = rows @ np.asarray(phi @ phi.T) @ rows.T + 0.05 * gain @ gain.T
     check_moments(draws, mean, covariance)
-    # And that law is close to the posterior.
+    # And that distribution is close to the posterior.
     np.testing.assert_allclose(covariance, wanted, atol=0.1)
 
 
@@ -96,7 +96,7 @@ def test_draws_interpolate_where_there_is_no_noise(dtype):
 
 
 def test_jitter_of_the_factor_is_noise_of_the_draws():
-    """Repeated points without noise: what was added to factorise them is part of the law."""
+    """Repeated points without noise: what was added to factorise them is noise of the draws."""
     x, y = jnp.concatenate([X, X[:2]]), jnp.concatenate([Y, Y[:2]])
     posterior = condition(gp.GP(FINITE["periodic"]), x, y)
     assert posterior.jitter > 0
@@ -108,7 +108,7 @@ def test_jitter_of_the_factor_is_noise_of_the_draws():
 
 
 @pytest.mark.parametrize("name", FINITE)
-def test_draws_have_the_law_of_the_sparse_posterior(name):
+def test_draws_have_the_distribution_of_the_sparse_posterior(name):
     points = jnp.linspace(0.0, 3.0, 4)
     prior = gp.GP(FINITE[name], line, noise_var=0.1)
     posterior = eqx.filter_jit(gp.sparse_posterior)(prior, X, Y, inducing_points=points)
@@ -126,7 +126,7 @@ def test_a_large_jitter_of_inducing_points_is_noise_of_the_draws():
 
 
 @pytest.mark.parametrize("case", ["full", "missing", "cell by cell"])
-def test_draws_have_the_law_of_the_posterior_on_a_grid(case):
+def test_draws_have_the_distribution_of_the_posterior_on_a_grid(case):
     kernel = kernels.Cosine(1.7).on(0) * (kernels.Linear(0.5, 1.0) * 1.2).on(1)
     grid = gp.Grid(X[:4], jnp.array([0.0, 0.5, 1.2]))
     y = jax.random.normal(jax.random.key(20), grid.shape)
@@ -140,8 +140,8 @@ def test_draws_have_the_law_of_the_posterior_on_a_grid(case):
     def run(prior, y, key):
         posterior = grid_posterior(prior, grid, y, None if mask.all() else mask)
         samples = gp.pathwise(key, posterior, DRAWS, num_features=64)
-        law = posterior.mean(new), posterior.covariance(new)
-        return (samples(new), *law), (samples(test), samples(test.points()))
+        distribution = posterior.mean(new), posterior.covariance(new)
+        return (samples(new), *distribution), (samples(test), samples(test.points()))
 
     found, on_grid = run(gp.GP(kernel, 0.3, noise_var=noise), y, jax.random.key(21))
     check_moments(*found)

@@ -25,7 +25,7 @@ def make_prior(dtype=jnp.float64, noise=0.1):
     return gp.GP(kernel, jnp.asarray(0.2, dtype), noise_var=jnp.asarray(noise, dtype))
 
 
-def some_law(m=M, dtype=jnp.float64, lead=(), seed=1):
+def some_distribution(m=M, dtype=jnp.float64, lead=(), seed=1):
     draw = np.random.default_rng(seed).normal(size=(*lead, m, m + 1)) / m
     tril = np.tril(draw[..., 1:]) + 0.7 * np.eye(m)
     return gp.WhitenedNormal(jnp.asarray(draw[..., 0], dtype), jnp.asarray(tril, dtype))
@@ -34,7 +34,9 @@ def some_law(m=M, dtype=jnp.float64, lead=(), seed=1):
 def make(dtype=jnp.float64, likelihood=None, **options):
     prior = make_prior(dtype, 0.1 if likelihood is None else 0.0)
     points = jnp.asarray(X[:M] + 0.1, dtype)
-    return gp.SVGP(prior, likelihood, inducing_points=points, q=some_law(dtype=dtype), **options)
+    return gp.SVGP(
+        prior, likelihood, inducing_points=points, q=some_distribution(dtype=dtype), **options
+    )
 
 
 def bernoulli(f):
@@ -76,7 +78,10 @@ def test_the_bound_is_its_formula(dtype, tol, tight):
     svgp = make(dtype, tight=tight)
     found = elbo(svgp, jnp.asarray(X, dtype), Y)
     assert found.dtype == dtype
-    q, points = jax.tree.map(np.asarray, some_law()), np.asarray(svgp.inducing_points, float)
+    q, points = (
+        jax.tree.map(np.asarray, some_distribution()),
+        np.asarray(svgp.inducing_points, float),
+    )
     jitter = (1e-4 if dtype == jnp.float32 else 1e-6) * 1.3
     inside = gram(points, points) + jitter * np.eye(M)
     phi = np.linalg.solve(np.linalg.cholesky(inside), gram(points, X))
@@ -159,18 +164,18 @@ def test_derivatives_are_finite_differences(likelihood):
 def test_second_derivatives_by_forward_and_reverse_agree():
     def value(lengthscale, points):
         prior = gp.GP(kernels.RBF(lengthscale), noise_var=0.1)
-        return gp.SVGP(prior, inducing_points=points, q=some_law()).elbo(X, Y)
+        return gp.SVGP(prior, inducing_points=points, q=some_distribution()).elbo(X, Y)
 
     args = (jnp.asarray([1.0, 1.5]), jnp.asarray(X[:M] + 0.1))
     check_grads(jax.jit(value), args, order=2, modes=["fwd", "rev"], rtol=1e-3, atol=1e-3)
 
 
-def test_vmap_over_laws_is_a_loop():
-    laws = [some_law(seed=s) for s in (1, 2, 3)]
-    stacked = jax.tree.map(lambda *x: jnp.stack(x), *laws)
+def test_vmap_over_distributions_is_a_loop():
+    distributions = [some_distribution(seed=s) for s in (1, 2, 3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *distributions)
     svgp = make()
     found = jax.jit(jax.vmap(lambda q: svgp.with_blocks((q,)).elbo(X, Y)))(stacked)
-    want = [elbo(svgp.with_blocks((q,)), X, Y) for q in laws]
+    want = [elbo(svgp.with_blocks((q,)), X, Y) for q in distributions]
     np.testing.assert_allclose(found, want, rtol=1e-12)
 
 
@@ -179,7 +184,7 @@ def test_vmap_over_kernels_is_a_loop():
 
     def bound(scale):
         return gp.SVGP(
-            gp.GP(kernels.RBF(scale), noise_var=0.1), inducing_points=X[:M], q=some_law()
+            gp.GP(kernels.RBF(scale), noise_var=0.1), inducing_points=X[:M], q=some_distribution()
         ).elbo(X, Y)
 
     found = jax.jit(jax.vmap(jax.value_and_grad(bound)))(scales)
@@ -195,7 +200,7 @@ def test_large_sets_are_whitened_by_halves():
     x = jnp.asarray(np.concatenate([points, X]) + 0.1)
     y = jnp.sin(x[:, 0])
     svgp = gp.SVGP(
-        gp.GP(kernels.Matern12(0.5), noise_var=0.1), inducing_points=points, q=some_law(75)
+        gp.GP(kernels.Matern12(0.5), noise_var=0.1), inducing_points=points, q=some_distribution(75)
     )
 
     def through_solves(svgp):
@@ -251,9 +256,9 @@ def test_a_tiny_classification_is_the_integral_over_a_grid():
     np.testing.assert_allclose(mean, centre, atol=0.02)
     np.testing.assert_allclose(variance, spread, rtol=0.05)
 
-    def of_normal(params):  # the best normal law, by brute force
-        law = gp.WhitenedNormal(*params)
-        return -q.with_blocks((law,)).elbo(x, y)
+    def of_normal(params):  # the best normal distribution, by brute force
+        distribution = gp.WhitenedNormal(*params)
+        return -q.with_blocks((distribution,)).elbo(x, y)
 
     best = gp.minimise(of_normal, (q.q.mean * 0.9, jnp.tril(q.q.scale_tril)))
     np.testing.assert_allclose(-best.objective, bound, rtol=1e-8)
@@ -267,10 +272,15 @@ def test_several_latents_are_separate_processes():
 
     prior, points = make_prior(noise=0.0), X[:M]
     y = np.stack([Y, np.cos(Y)], axis=1)
-    svgp = gp.SVGP(prior, coupled, inducing_points=points, num_latents=2, q=some_law(lead=(2,)))
+    svgp = gp.SVGP(
+        prior, coupled, inducing_points=points, num_latents=2, q=some_distribution(lead=(2,))
+    )
     single = gp.SVGP(make_prior(), inducing_points=points)
-    laws = [gp.WhitenedNormal(svgp.q.mean[i], svgp.q.scale_tril[i]) for i in range(2)]
-    want = sum(elbo(single.with_blocks((law,)), X, y[:, i]) for i, law in enumerate(laws))
+    distributions = [gp.WhitenedNormal(svgp.q.mean[i], svgp.q.scale_tril[i]) for i in range(2)]
+    want = sum(
+        elbo(single.with_blocks((distribution,)), X, y[:, i])
+        for i, distribution in enumerate(distributions)
+    )
     np.testing.assert_allclose(elbo(svgp, X, y), want, rtol=1e-9)
 
     algorithm = gp.svgp_natgrad(svgp, None, 1.0, num_data=N)
@@ -309,10 +319,12 @@ def test_natural_gradients_are_those_of_the_natural_parameters():
     found = jax.jit(algorithm.step)(KEY, start, X, LABELS)[0].natural.normals[0]
 
     def bound(first, second):
-        law = gp.WhitenedNormal(first, jnp.linalg.cholesky(second - jnp.outer(first, first)))
-        return svgp.with_blocks((law,)).elbo(X, LABELS, 3 * N)
+        distribution = gp.WhitenedNormal(
+            first, jnp.linalg.cholesky(second - jnp.outer(first, first))
+        )
+        return svgp.with_blocks((distribution,)).elbo(X, LABELS, 3 * N)
 
-    q = some_law()
+    q = some_distribution()
     second = q.scale_tril @ q.scale_tril.T + jnp.outer(q.mean, q.mean)
     by_first, by_second = jax.jit(jax.grad(bound, (0, 1)))(q.mean, second)
     shift = start.natural.normals[0].shift + gamma * by_first
@@ -443,7 +455,7 @@ def test_bad_options_are_named():
     with pytest.raises(ValueError, match="NaN"):
         gp.SVGP(prior, inducing_points=X * np.nan)
     with pytest.raises(ValueError, match="q must have a mean of shape"):
-        gp.SVGP(prior, inducing_points=X, q=some_law())
+        gp.SVGP(prior, inducing_points=X, q=some_distribution())
     with pytest.raises(ValueError, match="num_latents"):
         gp.SVGP(prior, inducing_points=X, num_latents=0)
     with pytest.raises(ValueError, match="one latent function"):

@@ -67,7 +67,7 @@ MUTANTS = [
         "distributions/_repair_discrete.py",
         "slope += jnp.where(jnp.isinf(logits), 0, logits) * tangents[1]",
         "slope += 0 * tangents[1]",
-        "tests/vi/test_law_values.py -k repaired_bernoulli",
+        "tests/vi/test_distribution_values.py -k repaired_bernoulli",
     ),
     Mutant(
         "odds of a zero-inflated density",

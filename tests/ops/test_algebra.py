@@ -124,8 +124,12 @@ def test_a_density_of_what_is_not_definite_is_nan():
         kron = ops.Kron(jnp.asarray(A), jnp.asarray(B), tags=ops.psd)
         covariances = [ops.Diag(bad, ops.psd), ops.ScaledIdentity(bad[0], 6)]
         covariances += [kron + ops.ScaledIdentity(bad[0]), bad[0] * kron + ops.ScaledIdentity(0.1)]
-        laws = [StructuredNormal(0 * y, precision=precision) for precision in covariances]
-        densities = [part for law in laws for part in (law.log_prob(y), law.entropy())]
+        distributions = [StructuredNormal(0 * y, precision=precision) for precision in covariances]
+        densities = [
+            part
+            for distribution in distributions
+            for part in (distribution.log_prob(y), distribution.entropy())
+        ]
         return densities + [sum(covariance.inv_quad_logdet(y)) for covariance in covariances]
 
     assert np.isnan(run(np.array([-3.0, 1, 1, 1, 1, 1]))).all()

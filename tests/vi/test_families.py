@@ -199,7 +199,7 @@ def test_improper_priors_are_welcome():
     ("scale", "conditioner"),
     [*((scale, "softplus") for scale in SCALES), ("fullrank", "exp"), ("lowrank", "linear")],
 )
-def test_the_law_is_the_dense_gaussian(scale, conditioner):
+def test_the_distribution_is_the_dense_gaussian(scale, conditioner):
     guide, problem = prepared(
         hierarchy, READINGS, scale=scale, conditioner=conditioner, init_scale=1.0
     )

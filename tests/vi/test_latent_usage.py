@@ -73,7 +73,7 @@ def test_the_prior_may_be_conditional(getkey):
     assert got.collapsed.all() and got.active[0]
 
 
-def test_laws_without_closed_forms_are_sampled(getkey):
+def test_distributions_without_closed_forms_are_sampled(getkey):
     def flow(loc, scale):
         with numpyro.plate("data", N):
             base = dist.Normal(jnp.zeros(3), 1.0)

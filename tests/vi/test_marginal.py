@@ -132,7 +132,7 @@ def four_points():
     numpyro.sample("y", dist.Normal(z, 1.0), obs=1.3)
 
 
-def resampled_law(num_particles):
+def resampled_distribution(num_particles):
     """Exact probabilities of a resampled draw of `four_points` under its prior, by enumeration."""
     prior = np.array([0.1, 0.4, 0.2, 0.3])
     weights = np.exp(-0.5 * (np.arange(4) - 1.3) ** 2)
@@ -147,7 +147,7 @@ def resampled_law(num_particles):
 def test_the_density_of_resampling_is_that_of_its_draws():
     d = vi.normalize(four_points, vi.sir(3))
     z, log_q = draws(sampled(d), 20_000)
-    distribution = resampled_law(3)
+    distribution = resampled_distribution(3)
     for point in range(4):
         assert_mean(1.0 * (z == point), distribution[point], 0.03)
         # E[1/q̌ | z] q(z) = 1
@@ -194,7 +194,7 @@ ENGINES = {
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_the_law_of_the_engine_is_consistent(name):
+def test_the_distribution_of_the_engine_is_consistent(name):
     # For every density g: E[g(z)/q̌(z)] = 1 over draws, and E[q̂(z)/g(z)] = 1 over draws of g.
     program, engine = ENGINES[name]
     d = vi.normalize(program, engine)

@@ -62,8 +62,8 @@ def fit_minibatches(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     if not np.isfinite(values).any():
         raise ValueError("fit_posterior: the log density is finite at no start; look at the data")
     best = int(np.nanargmax(values))
-    place = coordinates(averaged, modes.points[best], free)
-    mixture = _train(fit_key, density, place)
+    coords = coordinates(averaged, modes.points[best], free)
+    mixture = _train(fit_key, density, coords)
     names = ", ".join(map(repr, density.subsampled))
     notes = [
         f"minibatches of plate {names}: fitted by stochastic gradients (stl, Adam, {_STEPS} steps) "
@@ -76,11 +76,11 @@ def fit_minibatches(key: jax.Array, density: Unconstrained) -> PosteriorFit:
 
 
 @eqx.filter_jit
-def _train(key: jax.Array, density: Unconstrained, place: Coordinates) -> NormalMixture:
+def _train(key: jax.Array, density: Unconstrained, coords: Coordinates) -> NormalMixture:
     d = density.dim
     schedule = optax.exponential_decay(_RATE, _STEPS, _LAST_RATE / _RATE)
     solver = optax.adam(schedule)
-    zeros = jnp.zeros(d, place.loc.dtype)
+    zeros = jnp.zeros(d, coords.loc.dtype)
     params = {"loc": zeros, "log_scale": zeros, "lower": jnp.zeros((d, d), zeros.dtype)}
 
     def tril_of(params: dict[str, jax.Array]) -> jax.Array:
@@ -95,7 +95,7 @@ def _train(key: jax.Array, density: Unconstrained, place: Coordinates) -> Normal
         slope = jax.lax.stop_gradient(
             -jax.scipy.linalg.solve_triangular(tril, noise.T, trans=1, lower=True).T
         )
-        bound = jax.vmap(lambda u: density(place.loc + place.scale @ u, batch_key))(draws)
+        bound = jax.vmap(lambda u: density(coords.loc + coords.scale @ u, batch_key))(draws)
         return -jnp.mean(bound - jnp.sum(slope * draws, axis=1))
 
     def step(carry: tuple, number: jax.Array) -> tuple[tuple, None]:
@@ -111,9 +111,9 @@ def _train(key: jax.Array, density: Unconstrained, place: Coordinates) -> Normal
 
     start = params, solver.init(params), params
     mean = jax.lax.scan(step, start, jnp.arange(_STEPS))[0][2]
-    root = place.scale @ tril_of(mean)
+    root = coords.scale @ tril_of(mean)
     upper = jnp.linalg.qr(root.T, mode="r")
     sign = jnp.where(jnp.diag(upper) < 0, -1.0, 1.0).astype(root.dtype)
     tril = jnp.tril(upper.T * sign)
-    loc = place.loc + place.scale @ mean["loc"]
+    loc = coords.loc + coords.scale @ mean["loc"]
     return NormalMixture(jnp.zeros(1, zeros.dtype), loc[None], tril[None], wide=False)

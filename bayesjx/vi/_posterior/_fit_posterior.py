@@ -28,10 +28,10 @@ from ._matched_modes import (
 )
 from ._mode_search import (
     DENSE,
-    find_mass,
-    Found,
+    find_posterior_modes,
     HESSIAN,
     NUM_STARTS,
+    PosteriorModes,
     search_from,
 )
 from ._normal_mixture import (
@@ -140,41 +140,41 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
         return fit_minibatches(next(keys), density)
     if density.dim == 0:
         return _only_discrete(next(keys), density)
-    found = find_mass(next(keys), density)
+    modes = find_posterior_modes(next(keys), density)
     if density.dim > DENSE:
-        return _fit_many(keys, density, found)
-    mixture = match_modes(keys, density, found.places)
+        return _fit_many(keys, density, modes)
+    mixture = match_modes(keys, density, modes.coordinates)
     seen = weigh(next(keys), density, mixture, _DRAWS)
     for _ in range(_SEARCHES):
-        starts = far_starts(next(keys), density, mixture, seen) if not found.collapses else None
-        more = found if starts is None else search_from(density, found, starts)
-        if len(more.places) == len(found.places):
+        starts = far_starts(next(keys), density, mixture, seen) if not modes.collapses else None
+        more = modes if starts is None else search_from(density, modes, starts)
+        if len(more.coordinates) == len(modes.coordinates):
             break
-        found = more
-        mixture = match_modes(keys, density, found.places)
+        modes = more
+        mixture = match_modes(keys, density, modes.coordinates)
         seen = weigh(next(keys), density, mixture, _DRAWS)
     proposal, weighed, note = _improve(keys, density, mixture, seen)
     trusted = bool(weighed.weights.reliable) and float(weighed.weights.ess) >= _FEW
     if density.dim > _SPLIT_DIM and not trusted and len(proposal.locs) == 1:
         normal = DenseNormal(proposal.locs[0], proposal.trils[0])
-        return fit_checked(keys, density, normal, found.text, found.collapses)
+        return fit_checked(keys, density, normal, modes.text, modes.collapses)
     # Weights do not tell of a neck that no draw has seen, and mixtures overfit their draws.
-    fewest = math.inf if found.collapses else _FEW_OF_MIXTURE if note else _FEW
-    return PosteriorFit.of(density, proposal, weighed, (*found.text, *note), fewest)
+    fewest = math.inf if modes.collapses else _FEW_OF_MIXTURE if note else _FEW
+    return PosteriorFit.of(density, proposal, weighed, (*modes.text, *note), fewest)
 
 
-def _fit_many(keys: Any, density: Unconstrained, found: Found) -> PosteriorFit:
+def _fit_many(keys: Any, density: Unconstrained, modes: PosteriorModes) -> PosteriorFit:
     """Hundreds of dimensions and more: Laplace's Gaussian, its curvature dense or of low rank."""
     if density.dim <= HESSIAN:
-        place = found.places[0]
-        normal: Any = _laplace(place.loc, place.scale)
+        coords = modes.coordinates[0]
+        normal: Any = _laplace(coords.loc, coords.scale)
         note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode"
     else:
-        normal = krylov_at(next(keys), density, found.points[0][None])
+        normal = krylov_at(next(keys), density, modes.points[0][None])
         note = f"{density.dim} dimensions: a Gaussian with the curvature at the mode, on a subspace"
-    several = len(found.points) > 1
-    notes = (*found.text, *(["only the best mode is in the draws"] if several else []), note)
-    return fit_checked(keys, density, normal, notes, found.collapses or several)
+    several = len(modes.points) > 1
+    notes = (*modes.text, *(["only the best mode is in the draws"] if several else []), note)
+    return fit_checked(keys, density, normal, notes, modes.collapses or several)
 
 
 @eqx.filter_jit

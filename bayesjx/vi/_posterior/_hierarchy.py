@@ -35,12 +35,12 @@ def drawn_with_scales(density: Unconstrained) -> dict[str, tuple[str, ...]]:
             trace = handlers.trace(run).get_trace(*args, **kwargs)
         return {name: _scales_of(trace[name]["fn"]) for name in sorted(own & set(trace))}
 
-    found = {}
+    parents_of = {}
     for name, sources in Staged(scales, jnp.zeros(density.dim, density.dtype)).depends().items():
         parents = frozenset().union(*sources) & own - {name} if sources else frozenset()
         if parents:
-            found[name] = tuple(sorted(parents))
-    return found
+            parents_of[name] = tuple(sorted(parents))
+    return parents_of
 
 
 def _scales_of(fn: Any) -> list[jax.Array]:
@@ -51,14 +51,14 @@ def _scales_of(fn: Any) -> list[jax.Array]:
 
 def advice(density: Unconstrained) -> str | None:
     """What to write non-centred, by name; None where no site is drawn with a latent scale."""
-    found = drawn_with_scales(density)
-    if not found:
+    parents_of = drawn_with_scales(density)
+    if not parents_of:
         return None
     sites = " and ".join(
         f"{name!r} (drawn with the scale {', '.join(map(repr, parents))})"
-        for name, parents in found.items()
+        for name, parents in parents_of.items()
     )
-    first = next(iter(found))
+    first = next(iter(parents_of))
     return (
         f"write {sites} non-centred: {first}_z ~ Normal(0, 1) and {first} = loc + scale * "
         f"{first}_z, or numpyro.handlers.reparam with LocScaleReparam(0)"

@@ -95,14 +95,14 @@ def _matched(
 
 
 def match_modes(
-    keys: Iterator[jax.Array], density: Unconstrained, places: Sequence[Coordinates]
+    keys: Iterator[jax.Array], density: Unconstrained, coordinates: Sequence[Coordinates]
 ) -> NormalMixture:
     """A Gaussian by batch and match from each mode, weighed by their Laplace evidence."""
     d = density.dim
     num_draws = 32 if d <= 16 else min(2 * d, 256)
     matched = []
-    for place in places:
-        inside = _InCoordinates(density, place.loc, place.scale)
+    for coords in coordinates:
+        inside = _InCoordinates(density, coords.loc, coords.scale)
         matched.append(_matched(next(keys), inside, num_draws))
     return _together(matched)
 

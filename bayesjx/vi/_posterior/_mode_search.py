@@ -1,4 +1,4 @@
-"""Where a posterior has its mass: modes that count, or what grows without end."""
+"""Searches for where a posterior has its mass: modes that count, or what grows without end."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _HOPELESS = 20.0  # nats below a mode of a plateau that does not matter
 _LIKELY = 7.0  # nats of evidence below the best mode down to which others count
 
 
-class Found(NamedTuple):
-    """Where the posterior has its mass.
+class PosteriorModes(NamedTuple):
+    """Modes of a posterior, and what is to be said of them.
 
     Attributes:
         points: modes that count, the best first.
-        places: coordinates of each; none in very many dimensions.
+        coordinates: coordinates of each; none in very many dimensions.
         notes: what is to be said besides.
         collapses: whether the density seems to grow without end.
         others: coordinates of modes that do not count.
     """
 
     points: list[jax.Array]
-    places: list[Coordinates]
+    coordinates: list[Coordinates]
     notes: tuple[str, ...]
     collapses: bool = False
     others: tuple[Coordinates, ...] = ()
@@ -50,14 +50,14 @@ class Found(NamedTuple):
     @property
     def text(self) -> tuple[str, ...]:
         """The notes, with how many modes there are."""
-        number, used = len(self.places) + len(self.others), len(self.places)
+        number, used = len(self.coordinates) + len(self.others), len(self.coordinates)
         if number < 2:
             return self.notes
         count = "one of them" if used == 1 else f"{used} of them"
         return (*self.notes, f"{number} modes were found, and {count} used")
 
 
-def find_mass(key: jax.Array, density: Unconstrained) -> Found:
+def find_posterior_modes(key: jax.Array, density: Unconstrained) -> PosteriorModes:
     """Searches for modes from several starts, and keeps those whose evidence counts.
 
     Raises:
@@ -78,22 +78,22 @@ def find_mass(key: jax.Array, density: Unconstrained) -> Found:
     if not (converged & np.isfinite(values)).any():
         order = [int(i) for i in np.argsort(-values) if np.isfinite(values[i])]
         few = density.dim <= HESSIAN
-        found = _distinct(density, modes, order, notes, polished=True) if few else None
-        return found or _without_mode(density, modes, starts)
+        best = _distinct(density, modes, order, notes, polished=True) if few else None
+        return best or _without_mode(density, modes, starts)
     if not converged.all():
         notes.append(f"{np.sum(~converged)} of {len(starts)} starts reached no mode")
     order = [int(i) for i in np.argsort(-values) if converged[i] and np.isfinite(values[i])]
     if density.dim > HESSIAN:
-        return Found([modes.points[order[0]]], [], tuple(notes))
+        return PosteriorModes([modes.points[order[0]]], [], tuple(notes))
     return _distinct(density, modes, order, notes) or _without_mode(density, modes, starts)
 
 
-def search_from(density: Unconstrained, found: Found, starts: jax.Array) -> Found:
-    """What was found, and modes that further starts lead to."""
+def search_from(density: Unconstrained, known: PosteriorModes, starts: jax.Array) -> PosteriorModes:
+    """The known modes, and modes that further starts lead to."""
     modes = find_modes(density, starts, jnp.ones(density.dim, bool))
     values = np.asarray(modes.values)
     order = [int(i) for i in np.argsort(-values) if modes.converged[i] and np.isfinite(values[i])]
-    return _distinct(density, modes, order, [*found.notes], True, found) or found
+    return _distinct(density, modes, order, [*known.notes], True, known) or known
 
 
 def _distinct(
@@ -102,71 +102,71 @@ def _distinct(
     order: list[int],
     notes: list[str],
     polished: bool = False,
-    known: Found | None = None,
-) -> Found | None:
+    known: PosteriorModes | None = None,
+) -> PosteriorModes | None:
     """The modes whose Laplace evidence counts, best first; with `polished` only true ones."""
-    places = [*known.places, *known.others] if known else []
+    listed = [*known.coordinates, *known.others] if known else []
     short = False
     for index in order:
-        if len(places) >= _MOST_MODES:
+        if len(listed) >= _MOST_MODES:
             break
         point = modes.points[index]
-        if any(_near(place, point) for place in places):
+        if any(_near(coords, point) for coords in listed):
             continue
-        place = _newton(density, point)
-        rises = float(place.decrement) > _SLOPE
-        endless = bool(jnp.any(place.runaway)) or (rises and _flat_sites(density, place))
-        broken = not np.isfinite(np.asarray(place.scale)).all() or not np.isfinite(place.value)
-        if broken or endless or bool(place.saddle) or (rises and polished):
+        coords = _newton(density, point)
+        rises = float(coords.decrement) > _SLOPE
+        endless = bool(jnp.any(coords.runaway)) or (rises and _flat_sites(density, coords))
+        broken = not np.isfinite(np.asarray(coords.scale)).all() or not np.isfinite(coords.value)
+        if broken or endless or bool(coords.saddle) or (rises and polished):
             continue  # no derivatives, a saddle, or a density that grows ever more slowly
-        if any(_near(other, place.loc) for other in places):
+        if any(_near(other, coords.loc) for other in listed):
             continue
-        flat = _flat_sites(density, place)
-        if flat and places and place.value < max(p.value for p in places) - _HOPELESS:
+        flat = _flat_sites(density, coords)
+        if flat and listed and coords.value < max(p.value for p in listed) - _HOPELESS:
             continue  # a plateau far below
         _refuse_flat(density, flat)
         short = short or rises
-        places.append(place)
-    if not places:
+        listed.append(coords)
+    if not listed:
         return None
-    evidences = [float(p.value) + np.linalg.slogdet(np.asarray(p.scale))[1] for p in places]
+    evidences = [float(p.value) + np.linalg.slogdet(np.asarray(p.scale))[1] for p in listed]
     best = max(evidences)
     ranked = [int(i) for i in np.argsort(evidences)[::-1]]
-    kept = [places[i] for i in ranked if evidences[i] > best - _LIKELY]
-    others = tuple(places[i] for i in ranked if evidences[i] <= best - _LIKELY)
+    kept = [listed[i] for i in ranked if evidences[i] > best - _LIKELY]
+    others = tuple(listed[i] for i in ranked if evidences[i] <= best - _LIKELY)
     if short and density.dtype == jnp.float32:
         notes.append("L-BFGS stopped short of a mode; double precision (jax_enable_x64) may help")
-    return Found([place.loc for place in kept], kept, tuple(notes), others=others)
+    return PosteriorModes([coords.loc for coords in kept], kept, tuple(notes), others=others)
 
 
 def _newton(density: Unconstrained, point: jax.Array) -> Coordinates:
     """Coordinates of a mode, after some of Newton's steps where L-BFGS stalled before it."""
     free = jnp.ones(density.dim, bool)
-    place = coordinates(density, point, free)
+    coords = coordinates(density, point, free)
     for _ in range(_NEWTON_STEPS):
-        if not float(place.decrement) > _STILL or bool(jnp.all(place.loc == point)):
+        if not float(coords.decrement) > _STILL or bool(jnp.all(coords.loc == point)):
             break
-        point = place.loc
-        place = coordinates(density, point, free)
-    if _flat_sites(density, place) and not bool(place.saddle | jnp.any(place.runaway)):
-        return resized(density, place)
-    return place
+        point = coords.loc
+        coords = coordinates(density, point, free)
+    if _flat_sites(density, coords) and not bool(coords.saddle | jnp.any(coords.runaway)):
+        return resized(density, coords)
+    return coords
 
 
-def _near(place: Coordinates, point: jax.Array) -> bool:
+def _near(coords: Coordinates, point: jax.Array) -> bool:
     """Whether a point lies within a standard deviation of a mode."""
-    shift = np.asarray(point) - np.asarray(place.loc)
-    return bool(np.linalg.norm(np.linalg.solve(np.asarray(place.scale), shift)) < 1.0)
+    shift = np.asarray(point) - np.asarray(coords.loc)
+    return bool(np.linalg.norm(np.linalg.solve(np.asarray(coords.scale), shift)) < 1.0)
 
 
-def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> Found:
+def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> PosteriorModes:
     """Scales that collapse are held at their start, and the rest goes to its mode given them."""
     best = int(np.nanargmax(np.asarray(modes.values)))
     free = np.ones(density.dim, bool)
     names: list[str] = []
     if density.dim <= HESSIAN:
-        place = coordinates(density, modes.points[best], jnp.asarray(free))
-        free = ~np.asarray(place.runaway)
+        coords = coordinates(density, modes.points[best], jnp.asarray(free))
+        free = ~np.asarray(coords.runaway)
         names = sorted({density.name_of(int(i)) for i in np.flatnonzero(~free)})
     single = density.dtype == jnp.float32 and bool(free.all())
     if free.all() or len(names) == len(density.sites):
@@ -181,24 +181,24 @@ def _without_mode(density: Unconstrained, modes: Modes, starts: jax.Array) -> Fo
     if single:
         note += ", unless double precision (jax_enable_x64) can tell otherwise"
     if density.dim > HESSIAN or free.all():
-        places = []
+        listed = []
         if density.dim <= HESSIAN:
-            places = [coordinates(density, modes.points[best], jnp.asarray(free))]
-        return Found([modes.points[best]], places, (note,), True)
+            listed = [coordinates(density, modes.points[best], jnp.asarray(free))]
+        return PosteriorModes([modes.points[best]], listed, (note,), True)
     if free.any():
         held = find_modes(density, starts[:2], jnp.asarray(free))
         index = int(np.argmax(np.asarray(held.values)))
         start = held.points[index]
     else:
         start = starts[0]
-    return Found([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
+    return PosteriorModes([start], [coordinates(density, start, jnp.asarray(free))], (note,), True)
 
 
-def _flat_sites(density: Unconstrained, place: Coordinates) -> list[str]:
+def _flat_sites(density: Unconstrained, coords: Coordinates) -> list[str]:
     """Sites of the directions without curvature."""
-    flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(place.flat))]
-    if not flat and float(place.lowest) < FLAT:
-        size = np.abs(np.asarray(place.direction))
+    flat = [density.name_of(int(i)) for i in np.flatnonzero(np.asarray(coords.flat))]
+    if not flat and float(coords.lowest) < FLAT:
+        size = np.abs(np.asarray(coords.direction))
         flat = [density.name_of(int(i)) for i in np.flatnonzero(size > 0.3 * size.max())]
     return sorted(set(flat))
 

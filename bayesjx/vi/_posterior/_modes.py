@@ -70,13 +70,13 @@ def find_modes(
 
         def attempt(carry: tuple) -> tuple:
             number, point, before, steps, _ = carry
-            found = sign_search(value, point)
-            done = (found.value > before - _NEAR) & (number > 0)
+            best = sign_search(value, point)
+            done = (best.value > before - _NEAR) & (number > 0)
             end, after, more = jax.lax.cond(
                 done | (number == _ATTEMPTS),
                 lambda x: (point, before, 0),
                 lambda x: _climb(value, x),
-                found.point,
+                best.point,
             )
             return number + 1, end, after, steps + more, done
 
@@ -176,29 +176,29 @@ def coordinates(density: Callable[[jax.Array], jax.Array], loc: jax.Array, free:
 
 
 @eqx.filter_jit
-def resized(density: Callable[[jax.Array], jax.Array], place: Coordinates) -> Coordinates:
+def resized(density: Callable[[jax.Array], jax.Array], coords: Coordinates) -> Coordinates:
     """Coordinates whose lengths are those over which the density falls, if it does.
 
     At a kink (Laplace's density) or along a curved ridge there is no curvature, though the density
     falls. What is flat over a whole length, on a side, remains so.
     """
-    sides = jnp.asarray([1.0, -1.0], place.loc.dtype)
-    parts = 0.5 ** jnp.arange(_HALVINGS, dtype=place.loc.dtype)
+    sides = jnp.asarray([1.0, -1.0], coords.loc.dtype)
+    parts = 0.5 ** jnp.arange(_HALVINGS, dtype=coords.loc.dtype)
 
     def of_column(column: jax.Array) -> tuple[jax.Array, jax.Array]:
-        points = place.loc + (parts[:, None] * sides).reshape(-1, 1) * column
-        fallen = place.value - jax.lax.map(density, points).reshape(-1, 2)
+        points = coords.loc + (parts[:, None] * sides).reshape(-1, 1) * column
+        fallen = coords.value - jax.lax.map(density, points).reshape(-1, 2)
         fallen = jnp.where(jnp.isnan(fallen), jnp.inf, fallen)
         short = jnp.max(fallen, axis=1) <= _FALL
         return parts[jnp.argmax(short)], jnp.min(fallen[0]) < _FLAT_FALL
 
-    sizes, flat = jax.lax.map(of_column, place.scale.T)
+    sizes, flat = jax.lax.map(of_column, coords.scale.T)
     proper = ~jnp.any(flat)
-    return place._replace(
-        scale=place.scale * sizes,
-        lowest=jnp.where(proper, 1.0, place.lowest),
-        flat=place.flat & ~proper,
-        decrement=jnp.where(proper, 0.0, place.decrement),
+    return coords._replace(
+        scale=coords.scale * sizes,
+        lowest=jnp.where(proper, 1.0, coords.lowest),
+        flat=coords.flat & ~proper,
+        decrement=jnp.where(proper, 0.0, coords.decrement),
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 
-class Found(NamedTuple):
+class BestPoint(NamedTuple):
     """The best point of a search and its value."""
 
     point: jax.Array
@@ -19,7 +19,7 @@ class Found(NamedTuple):
 
 def sign_search(
     value: Callable[[jax.Array], jax.Array], start: jax.Array, num_steps: int = 50
-) -> Found:
+) -> BestPoint:
     """The lowest point that resilient back-propagation (Rprop) visits.
 
     Its steps do not depend on the size of the gradient, so that it leaves regions where a line
@@ -40,13 +40,15 @@ def sign_search(
         point, state, best = carry
         now, gradient = jax.value_and_grad(value)(point)
         better = now < best.value
-        best = Found(*(jnp.where(better, a, b) for a, b in zip((point, now), best, strict=True)))
+        best = BestPoint(
+            *(jnp.where(better, a, b) for a, b in zip((point, now), best, strict=True))
+        )
         usable = jnp.all(jnp.isfinite(gradient)) & jnp.isfinite(now)
         # From where nothing is finite, halfway back to the best point.
         updates, after = solver.update(jnp.where(usable, gradient, 0.0), state, point)
         moved = jnp.where(usable, point + jnp.asarray(updates), (point + best.point) / 2)
         return (moved, after, best), None
 
-    worst = Found(start, jnp.asarray(jnp.inf, start.dtype))
+    worst = BestPoint(start, jnp.asarray(jnp.inf, start.dtype))
     carry, _ = jax.lax.scan(step, (start, solver.init(start), worst), length=num_steps)
     return carry[2]

@@ -54,7 +54,7 @@ def log_density_of(
     on = [frozenset().union(*_leaves(term)) & names for term in costs.terms]
     frames = [term.frames for term in staged.shape[0].terms]
     small = {s.name for s in finite if any(f.name in density.subsampled for f in s.frames)}
-    local = small | {name for name, found in deterministic.items() if found & small}
+    local = small | {name for name, inputs in deterministic.items() if inputs & small}
     discrete = plan(caller, finite, list(zip(frames, on, strict=True)))
     density = dataclasses.replace(density, discrete=discrete, local=tuple(sorted(local)))
     _check(caller, density, discrete)

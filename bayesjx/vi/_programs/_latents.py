@@ -74,7 +74,7 @@ def inspect_latents(model: Callable[..., Any], args: Any, kwargs: Any) -> dict[s
 
     try:
         jax.eval_shape(run, jax.random.key(0), arrays)  # nothing is computed
-    except _NOT_TRACEABLE:  # the model wants to see its data
+    except _NOT_TRACEABLE:  # the model needs concrete data
         jax.eval_shape(lambda key: run(key, arrays), jax.random.key(0))
     return latents
 

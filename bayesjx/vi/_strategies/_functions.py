@@ -1,8 +1,12 @@
-"""Gradient strategies as functions: `vi.enum(dist.Bernoulli(p))`, or `vi.enum()` by itself."""
+"""Gradient strategies as functions: `vi.enum(dist.Bernoulli(p))`, or `vi.enum()` by itself.
+
+Each returns a distribution with the strategy, a `WithStrategy`, or without a distribution the
+strategy, an `AbstractStrategy`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any
 
 from numpyro.distributions import Distribution
 
@@ -50,10 +54,6 @@ def _on(d: Distribution | None, strategy: AbstractStrategy) -> Any:
     return strategy if d is None else with_strategy(d, strategy)
 
 
-@overload
-def reparam(d: None = None) -> Reparam: ...
-@overload
-def reparam(d: Distribution) -> WithStrategy: ...
 def reparam(d: Distribution | None = None) -> Any:
     """The reparameterisation (pathwise) gradient, the default where a distribution has one.
 
@@ -73,10 +73,6 @@ def reparam(d: Distribution | None = None) -> Any:
     return _on(d, Reparam())
 
 
-@overload
-def reinforce(d: None = None, baseline: Any = ...) -> Reinforce: ...
-@overload
-def reinforce(d: Distribution, baseline: Any = ...) -> WithStrategy: ...
 def reinforce(d: Distribution | None = None, baseline: Any = None) -> Any:
     """The score-function (REINFORCE) gradient; valid for every distribution with a density.
 
@@ -98,10 +94,6 @@ def reinforce(d: Distribution | None = None, baseline: Any = None) -> Any:
     return _on(d, Reinforce(baseline))
 
 
-@overload
-def enum(d: None = None, lanes: bool = ...) -> Enum: ...
-@overload
-def enum(d: Distribution, lanes: bool = ...) -> WithStrategy: ...
 def enum(d: Distribution | None = None, lanes: bool = False) -> Any:
     """Exact summation over the support: no variance from the site in value or gradient.
 
@@ -121,10 +113,6 @@ def enum(d: Distribution | None = None, lanes: bool = False) -> Any:
     return _on(d, Enum(lanes))
 
 
-@overload
-def leg(d: None = None, lanes: bool = ...) -> Leg: ...
-@overload
-def leg(d: Distribution, lanes: bool = ...) -> WithStrategy: ...
 def leg(d: Distribution | None = None, lanes: bool = False) -> Any:
     """Local expectation gradients: the value is sampled, its gradient summed over the support.
 
@@ -143,10 +131,6 @@ def leg(d: Distribution | None = None, lanes: bool = False) -> Any:
     return _on(d, Leg(lanes))
 
 
-@overload
-def mvd(d: None = None, lanes: bool = ...) -> MVD: ...
-@overload
-def mvd(d: Distribution, lanes: bool = ...) -> WithStrategy: ...
 def mvd(d: Distribution | None = None, lanes: bool = False) -> Any:
     """Measure-valued derivatives for Bernoulli, Poisson and Normal sites.
 
@@ -167,10 +151,6 @@ def mvd(d: Distribution | None = None, lanes: bool = False) -> Any:
     return _on(d, MVD(lanes))
 
 
-@overload
-def rloo(d: None = None, num_samples: int = ...) -> RLOO: ...
-@overload
-def rloo(d: Distribution, num_samples: int = ...) -> WithStrategy: ...
 def rloo(d: Distribution | None = None, num_samples: int = 2) -> Any:
     """Score function with several draws, each one's baseline being the mean of the others.
 
@@ -186,10 +166,6 @@ def rloo(d: Distribution | None = None, num_samples: int = 2) -> Any:
     return _on(d, RLOO(num_samples))
 
 
-@overload
-def disarm(d: None = None) -> DisARM: ...
-@overload
-def disarm(d: Distribution) -> WithStrategy: ...
 def disarm(d: Distribution | None = None) -> Any:
     """The DisARM gradient: an antithetic pair of Bernoulli vectors, the uniforms integrated out.
 
@@ -208,10 +184,6 @@ def disarm(d: Distribution | None = None) -> Any:
     return _on(d, DisARM())
 
 
-@overload
-def importance(d: None = None, *, proposal: Distribution) -> Importance: ...
-@overload
-def importance(d: Distribution, proposal: Distribution) -> WithStrategy: ...
 def importance(d: Distribution | None = None, proposal: Any = None) -> Any:
     """Draws from a proposal, with all dependent costs weighted by the density ratio.
 
@@ -227,10 +199,6 @@ def importance(d: Distribution | None = None, proposal: Any = None) -> Any:
     return _on(d, Importance(proposal))
 
 
-@overload
-def straight_through(d: None = None) -> StraightThrough: ...
-@overload
-def straight_through(d: Distribution) -> WithStrategy: ...
 def straight_through(d: Distribution | None = None) -> Any:
     """Hard draws forward, the gradient of the probabilities backward. Biased.
 
@@ -248,10 +216,6 @@ def straight_through(d: Distribution | None = None) -> Any:
     return _on(d, StraightThrough())
 
 
-@overload
-def gumbel_softmax(d: None = None, temperature: Any = ..., hard: bool = ...) -> GumbelSoftmax: ...
-@overload
-def gumbel_softmax(d: Distribution, temperature: Any = ..., hard: bool = ...) -> WithStrategy: ...
 def gumbel_softmax(
     d: Distribution | None = None, temperature: Any = 0.5, hard: bool = False
 ) -> Any:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from law_cases import case, TABLE
+from distribution_cases import case, TABLE
 
 from bayesjx import vi
 from bayesjx.distributions import BernoulliLogits, OneHotCategorical

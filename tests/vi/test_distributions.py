@@ -6,7 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-from law_cases import case, TABLE
+from distribution_cases import case, TABLE
 from numpyro.distributions.kl import kl_divergence
 
 from bayesjx import vi
