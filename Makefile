@@ -31,7 +31,7 @@ TEST_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.cache/jax" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .PHONY: help venv demo test test-slow test-nightly test-budget test-portable mutants check format docs \
-	notebooks bench bench-list lock clean
+	notebooks bench bench-all bench-list lock clean
 
 help: ## print this help
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | \
@@ -101,6 +101,9 @@ docs: notebooks ## build the documentation in docs/_build/html
 bench: $(STAMP) ## measure one claim: NAME=... [QUICK=1] [JSON=file]
 	@test -n "$(NAME)" || { echo "which one? make bench NAME=...; make bench-list shows them" >&2; exit 2; }
 	$(PY) -m benchmarks run $(NAME) $(if $(QUICK),--quick) $(if $(JSON),--json $(JSON))
+
+bench-all: $(STAMP) ## all benchmarks in one table: what holds, and what does not (QUICK=1)
+	@$(MAKE) --no-print-directory bench NAME=all-summary
 
 bench-list: $(STAMP) ## list the benchmarks
 	@$(PY) -m benchmarks list

@@ -38,6 +38,7 @@ MODULES = {
     "all-refit": "benchmarks.all_refit",
     "all-repeat": "benchmarks.all_repeat",
     "all-suite": "benchmarks.all_suite",
+    "all-summary": "benchmarks.all_summary",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",
