@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -74,13 +73,9 @@ def packages(clone: Path, report: Report) -> int:
     sys.path.insert(0, str(clone / "tests"))
     import costs  # ty: ignore[import-not-found]
 
-    file = clone / ".cache" / "test-costs.json"
-    if not file.is_file():
+    tests, _ = costs.read([clone / ".cache" / name for name in costs.KEPT])
+    if not tests:
         return len(costs.budgets())
-    tests = {
-        name: costs.Cost(*cost)
-        for name, cost in json.loads(file.read_text(encoding="utf-8"))["tests"].items()
-    }
     totals, budgets = costs.by_package(tests), costs.budgets()
     rows = [
         [name, _count(tests, name, costs), cost.cpu, budgets.get(name, 0), cost.compilations]

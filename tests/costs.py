@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 EVENT = "/jax/core/compile/backend_compile_duration"  # also where the disk cache has the program
 MAY_COMPILE = 400  # programs, by one test; `@pytest.mark.compiles(number, reason)` allows more
 BUDGET = Path(__file__).with_name("budget.toml")
-KEPT = Path(__file__).resolve().parents[1] / ".cache" / "test-costs.json"
+KEPT = ("test-costs.json", "error-costs.json")  # in `.cache`: `make test` runs two processes
 DEAREST = 20
 
 
@@ -162,17 +163,29 @@ def budgets() -> dict[str, float]:
     return tomllib.loads(BUDGET.read_text(encoding="utf-8"))["cpu_seconds"]
 
 
+def read(files: Iterable[Path]) -> tuple[dict[str, Cost], Cost]:
+    """What the tests of several runs cost, and their collection; a file may be missing."""
+    tests: dict[str, Cost] = {}
+    collection = Cost()
+    for file in files:
+        if file.is_file():
+            kept = json.loads(file.read_text(encoding="utf-8"))
+            collection += Cost(*kept["collection"])
+            for name, cost in kept["tests"].items():
+                tests[name] = tests.get(name, Cost()) + Cost(*cost)
+    return tests, collection
+
+
 def main() -> int:
     """Print the costs of the run that was kept; 1 if a package exceeds its budget or has none."""
     parser = argparse.ArgumentParser(prog="python tests/costs.py", description=__doc__)
-    parser.add_argument("file", nargs="?", type=Path, default=KEPT, help="what --costs has written")
-    file = parser.parse_args().file
-    if not file.is_file():
+    parser.add_argument("files", nargs="*", type=Path, help="what --costs has written")
+    cache = Path(__file__).resolve().parents[1] / ".cache"
+    tests, collection = read(parser.parse_args().files or [cache / name for name in KEPT])
+    if not tests:
         print("no run is kept; `make test SLOW=1` keeps one", file=sys.stderr)
         return 2
-    kept = json.loads(file.read_text(encoding="utf-8"))
-    tests = {name: Cost(*cost) for name, cost in kept["tests"].items()}
-    print("\n".join(table(tests, Cost(*kept["collection"]))))
+    print("\n".join(table(tests, collection)))
     budget, exceeds = budgets(), []
     for name, cost in by_package(tests).items():
         if name not in budget:

@@ -80,7 +80,7 @@ def test_transitions_tell_right_moments_from_wrong_ones_and_mend_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("d", [353, 1009])
+@pytest.mark.parametrize("d", [353, pytest.param(1009, marks=pytest.mark.nightly)])
 def test_weights_condemn_what_transitions_find_right(d):
     counts = np.random.default_rng(0).poisson(3.0, size=d)
 

@@ -44,6 +44,7 @@ from ._normal_mixture import (
     Weighed,
 )
 from ._posterior_fit import (
+    POOL,
     PosteriorFit,
 )
 from ._summed_out import (
@@ -53,7 +54,6 @@ from ._unconstrained import (
     Unconstrained,
 )
 
-_DRAWS = 4000  # importance draws of a round
 _ROUNDS = 3
 _SEARCHES = 3  # for modes that draws far away hint at
 _FAR = 15.0  # how much wider these are
@@ -144,7 +144,7 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
     if density.dim > DENSE:
         return _fit_many(keys, density, modes)
     mixture = match_modes(keys, density, modes.coordinates)
-    seen = weigh(next(keys), density, mixture, _DRAWS)
+    seen = weigh(next(keys), density, mixture, POOL)
     for _ in range(_SEARCHES):
         starts = far_starts(next(keys), density, mixture, seen) if not modes.collapses else None
         more = modes if starts is None else search_from(density, modes, starts)
@@ -152,7 +152,7 @@ def _fit(key: jax.Array, density: Unconstrained) -> PosteriorFit:
             break
         modes = more
         mixture = match_modes(keys, density, modes.coordinates)
-        seen = weigh(next(keys), density, mixture, _DRAWS)
+        seen = weigh(next(keys), density, mixture, POOL)
     proposal, weighed, note = _improve(keys, density, mixture, seen)
     trusted = bool(weighed.weights.reliable) and float(weighed.weights.ess) >= _FEW
     if density.dim > _SPLIT_DIM and not trusted and len(proposal.locs) == 1:
@@ -229,12 +229,12 @@ def _improve(
 ) -> tuple[NormalMixture, Weighed, tuple[str, ...]]:
     """Rounds of adaptation; the round with the best weights is weighed anew."""
     best = mixture
-    if float(seen.weights.k_hat) < _GOOD and float(seen.weights.ess) > _GOOD * _DRAWS:
+    if float(seen.weights.k_hat) < _GOOD and float(seen.weights.ess) > _GOOD * POOL:
         return best, seen, ()
     now, last = best, seen
     for _ in range(_ROUNDS - 1):
         now = adapted(now, last)
-        last = weigh(next(keys), density, now, _DRAWS)
+        last = weigh(next(keys), density, now, POOL)
         if last.better_than(seen):
             best, seen = now, last
     note: tuple[str, ...] = ()
@@ -242,10 +242,10 @@ def _improve(
         now, last = split(next(keys), seen, _COMPONENTS), seen
         fresh = random.split(next(keys), _SPLIT_ROUNDS)
         for round_key in fresh:
-            last = weigh(round_key, density, now, _DRAWS)
+            last = weigh(round_key, density, now, POOL)
             if last.better_than(seen):
                 best, seen = now, last
                 note = (f"not Gaussian: a mixture of {_COMPONENTS} Gaussians was fitted",)
             now = adapted(now, last)
     # The winner of a comparison looks better than it is.
-    return best, weigh(next(keys), density, best, _DRAWS), note
+    return best, weigh(next(keys), density, best, POOL), note

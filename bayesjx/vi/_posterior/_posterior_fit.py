@@ -29,7 +29,7 @@ from ._unconstrained import (
 )
 
 _BATCH = 250  # draws mapped at once
-_POOL = 4000  # importance draws at once in `sample`, as many as in the fit: one program
+POOL = 4000  # importance draws at once, in the fit and in `sample`: one program
 _STRAY = "a draw far from the others, maybe of a mode that no start came near, has"
 _ROWS = 12  # quantities that are printed, about
 
@@ -171,8 +171,8 @@ class PosteriorFit:
             vectors = self.proposal.sample(draw_key, int(num_samples))
             return _constrained(site_key, self.density, vectors)
         blocks = [
-            weigh(block_key, self.density, self.proposal, _POOL)
-            for block_key in random.split(draw_key, -(-2 * int(num_samples) // _POOL))
+            weigh(block_key, self.density, self.proposal, POOL)
+            for block_key in random.split(draw_key, -(-2 * int(num_samples) // POOL))
         ]
         vectors = jnp.concatenate([block.draws for block in blocks])
         log_weights = [block.weights.log_weights + block.log_evidence for block in blocks]
