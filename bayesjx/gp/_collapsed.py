@@ -27,7 +27,7 @@ class SparsePosterior(AbstractGPPosterior):
     r"""The function where whitened inducing variables are $v \sim N(m, R R^\top)$.
 
     With the features $\phi(x)$ of the inducing points, the mean is $\phi(x)^\top m$ beside that of
-    the prior, and the variance $k(x, x) - \|\phi(x)\|^2 + \|R^\top \phi(x)\|^2$. A question about
+    the prior, and the variance $k(x, x) - \|\phi(x)\|^2 + \|R^\top \phi(x)\|^2$. A query of
     `n` points costs $O(n m^2)$.
 
     Attributes:

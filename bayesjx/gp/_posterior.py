@@ -24,7 +24,7 @@ class AbstractGPPosterior(AbstractPosterior):
     """Abstract base class of posteriors of a Gaussian process.
 
     They are made by `condition`, `laplace`, or a sparse or variational approximation, and hold
-    factorisations, so questions cost products and triangular solves only. `x` stands for points of
+    factorisations, so queries cost products and triangular solves only. `x` stands for points of
     shape `(m, d)` or `(m,)`, or a `Grid` where the posterior keeps its structure.
     """
 

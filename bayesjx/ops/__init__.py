@@ -1,7 +1,7 @@
 """Linear operators with structure: products, solves, log-determinants and draws."""
 
 from .._core import failures_are_nan as failures_are_nan
-from . import _queries as _queries, _rules as _rules  # register what they answer
+from . import _queries as _queries, _rules as _rules  # register the rules
 from ._block_diag import BlockDiag as BlockDiag
 from ._block_sparse import block_product as block_product, BlockSparse as BlockSparse
 from ._block_tridiag import (

@@ -1,6 +1,6 @@
 """Rules for sums, products and multiples: which structure survives them.
 
-The only file that knows all kinds of operators. A sum is looked up on the left term and then, with
+The only file with all kinds of operators. A sum is looked up on the left term and then, with
 the terms exchanged, on the right one; `None` says that this pair has no structure.
 """
 

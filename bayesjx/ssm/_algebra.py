@@ -170,7 +170,7 @@ class AbstractAlgebra(abc.ABC):
         """The inverse of `lanes_first`."""
 
     @abc.abstractmethod
-    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+    def over_rows(self, query: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
         """The results for each row `(q, d)`, stacked along a leading axis."""
 
     @abc.abstractmethod
@@ -279,8 +279,8 @@ class Unrolled(AbstractAlgebra):
     def lanes_last(self, tree: Any) -> Any:
         return tree
 
-    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
-        results = [self.filled(question(tuple(row)), like) for row in rows]
+    def over_rows(self, query: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+        results = [self.filled(query(tuple(row)), like) for row in rows]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
     def over_outputs(

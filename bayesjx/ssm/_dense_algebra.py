@@ -147,8 +147,8 @@ class Dense(AbstractAlgebra):
     def lanes_last(self, tree: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), tree)
 
-    def over_rows(self, question: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
-        return jax.vmap(lambda row: question(row.reshape(-1, *(1,) * like.ndim)))(rows)
+    def over_rows(self, query: Callable[[Vector], Any], rows: Any, like: jax.Array) -> Any:
+        return jax.vmap(lambda row: query(row.reshape(-1, *(1,) * like.ndim)))(rows)
 
     def over_outputs(
         self, step: Callable[..., Any], carry: Any, inputs: Any, reverse: bool = False

@@ -116,10 +116,8 @@ def smooth(
     like = filtered.dynamics.like
 
     def moments(moves: Any, earlier: Any, state: Any, adjoint: Any, smoothed: Any) -> Any:
-        question = functools.partial(
-            adjoint_steps.smoothed_moments, alg, state=state, adjoint=adjoint
-        )
-        return (), alg.over_rows(question, rows, like)
+        query = functools.partial(adjoint_steps.smoothed_moments, alg, state=state, adjoint=adjoint)
+        return (), alg.over_rows(query, rows, like)
 
     back = _backward(plan, filtered, moments)
     kept = jax.tree.map(lambda a: in_order(a, n, plan.lanes), (back.kept, back.smoothed))

@@ -1,4 +1,4 @@
-"""Checks of arguments that several questions share."""
+"""Checks of arguments that several queries share."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Densities, moments and draws of processes of time, whichever way matrices are kept.
 
-Each question is one compiled program, which all series of one length share.
+Each query is one compiled program, which all series of one length share.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def states(
     Given the observations up to each time, or all of them.
     """
     dynamics, observations = _model(plan, space, series, readout)
-    question = engine.smoothed_states if smoothed else engine.filtered_states
-    (mean, cov), total = question(plan, dynamics, observations)
+    query = engine.smoothed_states if smoothed else engine.filtered_states
+    (mean, cov), total = query(plan, dynamics, observations)
     if plan.arrays:
         _, kept = state_indices(space)
         mean, cov = mean[:, kept], cov[:, kept[:, None], kept]

@@ -164,7 +164,7 @@ class SpaceTimePosterior(AbstractPosterior):
         cross = self.prior.space_kernel.gram(locations, self.prior.locations) @ vectors
         return jnp.where(known, cross / jnp.where(known, values, 1.0), 0.0)
 
-    def _each_series(self, question: Any) -> Any:
+    def _each_series(self, query: Any) -> Any:
         """The results for the series of each eigenvector, as in the density, leading axis."""
         values, vectors = eigh(self.prior.cov)
         markov, space = self._markov, self.prior.process.space.spaces[0]
@@ -172,7 +172,7 @@ class SpaceTimePosterior(AbstractPosterior):
 
         def one(value: jax.Array, y: jax.Array) -> Any:
             series = markov.series._replace(y=y, noise_var=noise_var, observed=jnp.ones_like(y))
-            return question(
+            return query(
                 MarkovPosterior(
                     ScaledSpace(space, value),
                     series,

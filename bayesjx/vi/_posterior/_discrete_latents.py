@@ -1,4 +1,4 @@
-"""Discrete latent sites summed out exactly, by variable elimination that knows the plates."""
+"""Discrete latent sites summed out exactly, by variable elimination over the plates."""
 
 from __future__ import annotations
 
