@@ -104,6 +104,10 @@ def test_pairs_have_no_error_on_the_diagonal_and_less_beside_it():
     k, k2 = float(kernel.gram(x)[0, 1]), np.exp(-0.5)
     phases = (1 + k2 / 2 - k**2) / num  # variance with random phases and as many features
     assert found[:, 0, 1].var() < 0.5 * phases
+    # One of two steps with opposite weights is always on.
+    steps = kernels.ArcCosine(0, 1.0, 0.6, 1.7)
+    found = np.asarray(products(steps, x, num))[:, [0, 1], [0, 1]]
+    np.testing.assert_allclose(found, np.broadcast_to(steps.diag(x), found.shape), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", [*RANDOM, *INDEX])

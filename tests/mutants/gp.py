@@ -65,7 +65,7 @@ MUTANTS = [
         "gp/_fourier.py",
         "jnp.concatenate([draw, -draw])",
         "jnp.concatenate([draw, draw])",
-        "tests/gp/test_fourier.py -k inner_products",
+        "tests/gp/test_fourier.py -k 'inner_products or pairs'",
     ),
     Mutant(
         "new observations without their noise",

@@ -108,7 +108,7 @@ MUTANTS = [
         "ssm/_prior_covariance.py",
         '"mpi,mnji,nqj->mpnq"',
         '"mpi,mnij,nqj->mpnq"',
-        "tests/ssm/test_markov_gp.py -k posterior_is_dense",
+        "tests/ssm/test_slopes.py -k posterior_are_dense",
     ),
     Mutant(
         "answers about the function without its prior mean",

@@ -57,9 +57,11 @@ def test_density_gradient_and_posterior_are_dense(name):
             (cov(kernel, NEW, of, TIMES, SLOPES), jnp.diag(cov(kernel, NEW, of, NEW, of)))
             for of in (np.full(3, False), np.full(3, True))
         ]
-        return jax.value_and_grad(ours)(kernel), (want, wanted), answers, data, dense
+        values = np.full(3, False)
+        between = post.covariance(NEW), cov(kernel, NEW, values, NEW, values)
+        return jax.value_and_grad(ours)(kernel), (want, wanted), answers, data, dense, between
 
-    (value, slopes), (want, wanted), answers, data, dense = everything(KERNELS[name])
+    (value, slopes), (want, wanted), answers, data, dense, between = everything(KERNELS[name])
     np.testing.assert_allclose(value, want, rtol=1e-5)
     for slope, expected in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-4)
@@ -67,6 +69,9 @@ def test_density_gradient_and_posterior_are_dense(name):
         gain = np.linalg.solve(data, cross.T).T
         np.testing.assert_allclose(mean, gain @ Y, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(variance, prior - np.sum(gain * cross, 1), rtol=1e-3, atol=1e-6)
+    (covariance, prior), (cross, _) = between, dense[0]
+    left = prior - cross @ np.linalg.solve(data, cross.T)
+    np.testing.assert_allclose(covariance, left, rtol=1e-3, atol=1e-6)
 
 
 def test_draws_and_leave_one_out(getkey):
