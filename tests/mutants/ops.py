@@ -87,7 +87,7 @@ MUTANTS = [
         "ops/_lanczos.py",
         "scale = probes.shape[0] / jnp.sum(unit * probes, axis=0)",
         "scale = 1.0",
-        "tests/ops/test_lanczos.py -k standard_errors",
+        "tests/ops/test_lanczos.py -k perfect_preconditioner",
     ),
     Mutant(
         "vmapped sparse matrices read the rows of the first",

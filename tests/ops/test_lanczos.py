@@ -89,6 +89,15 @@ def test_perfect_preconditioner_leaves_nothing_to_estimate():
     np.testing.assert_allclose(got.value, operator.logdet(), rtol=1e-10)
     assert got.standard_error < 1e-10
 
+    @jax.jit
+    @jax.grad
+    def of_a_factor(factor):
+        scaled = Dense(factor * problem(), psd)
+        known = Dense(problem(), psd)
+        return stochastic_logdet(jax.random.key(0), scaled, 3, 5, known).value
+
+    np.testing.assert_allclose(of_a_factor(1.0), N, rtol=1e-10)
+
 
 def test_large_problem_is_not_made_dense():
     n = 20_000
