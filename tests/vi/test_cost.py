@@ -78,6 +78,32 @@ def test_sites_are_weighted_by_name(cost):
     np.testing.assert_allclose(weighted.by_site()["1/time"], 10 * by_label["1/time"])
 
 
+def test_a_weight_that_depends_on_the_draw_keeps_the_score():
+    """The log density of the draw itself has no mean of zero any more, once it is weighted so."""
+
+    def guide(logit):
+        numpyro.sample("z", vi.reinforce(dist.Bernoulli(logits=logit)))
+
+    @vi.expectation
+    def weighted(logit):
+        trace, log_q = vi.simulate(guide, logit)
+        return log_q * (1.0 + 2.0 * trace["z"])
+
+    def exact(logit):
+        z = jnp.arange(2.0)
+        log_q = dist.Bernoulli(logits=logit).log_prob(z)
+        return jnp.sum(jnp.exp(log_q) * (1 + 2 * z) * log_q)
+
+    @jax.jit
+    def both(logit):
+        keys = jax.random.split(jax.random.key(0), 4000)
+        draws = jax.vmap(jax.grad(lambda p, k: weighted.surrogate(k, p)), (None, 0))(logit, keys)
+        return draws, jax.grad(exact)(logit)
+
+    draws, want = map(np.asarray, both(0.7))
+    assert abs(draws.mean() - want) < 5 * draws.std() / len(draws) ** 0.5
+
+
 def test_weighting_keeps_gradients_right():
     """A beta-ELBO by `weight_sites` has the gradient of the bound written out."""
     beta, logits = 0.3, jnp.asarray(0.4)
