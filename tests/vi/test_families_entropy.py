@@ -241,3 +241,23 @@ def test_a_fit_with_an_impossible_bound_is_not_ok():
     bound = vi.elbo(lambda params: gaussian(), collapsed)
     result = vi.fit(jax.random.key(0), bound, start, optax.adam(1e-9), 3, throw=False)
     assert not result.ok and "collapsed to a point" in result.message
+
+
+@pytest.mark.parametrize("entropy", ["mc", "analytic", "stl"])
+def test_entropies_of_a_minibatch_are_scaled_to_all_rows(entropy):
+    rows, size = 6, 2
+
+    def model(scale):
+        with numpyro.plate("rows", rows, subsample_size=size):
+            numpyro.sample("z", dist.Normal(0.0, 1.0))
+
+    def guide(scale):
+        with numpyro.plate("rows", rows, subsample_size=size):
+            numpyro.sample("z", dist.Normal(0.3, scale))
+
+    bound = vi.elbo(model, guide, entropy=entropy)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    value, slope = jax.jit(jax.vmap(lambda key: bound.value_and_grad(key, 0.7)))(keys)
+    exact = lambda s: -rows * dist.kl_divergence(dist.Normal(0.3, s), dist.Normal())  # noqa: E731
+    for draws, want in zip((value, slope), jax.value_and_grad(exact)(0.7), strict=True):
+        assert abs(jnp.mean(draws) - want) < 5 * jnp.std(draws) / len(draws) ** 0.5 + 1e-9

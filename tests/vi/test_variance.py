@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
@@ -82,3 +83,13 @@ def test_baselines_and_structure_lower_the_variance():
     assert variance(far_from_zero(10.5), [0.3]) < 0.01 * plain
     # A separate term that does not depend on the site is left out of what multiplies its score.
     assert variance(far_from_zero(None, structured=True), [0.3]) < 0.01 * plain
+
+
+def test_a_moving_average_is_taken_from_the_costs_and_then_follows_them():
+    strategy, plates = vi.reinforce(baseline=vi.EMA(0.9)), frozenset()
+    costs = {plates: jnp.asarray(2.0)}
+    first, record, _ = strategy.signal(costs, plates, None)
+    np.testing.assert_allclose([first[plates], record], [2.0, 2.0])
+    later, record, loss = strategy.signal(costs, plates, jnp.asarray(1.0))
+    np.testing.assert_allclose([later[plates], record], [2.0 - 1.0, 0.9 * 1.0 + 0.1 * 2.0])
+    assert loss is None
