@@ -115,6 +115,8 @@ def test_equal_fits_compile_nothing():
     assert not COMPILED
     assert np.all(second[0] != first[0])  # other values, though: they are no constants
     np.testing.assert_allclose(second[1], first[1] + 1.0, rtol=1e-12)
+    twice = lambda key, m, y: 2 * loss(key, m, y)  # noqa: E731
+    np.testing.assert_allclose(run(0.5, twice)[0], 2 * second[0][0], rtol=1e-12)
     silent = gradient_algorithm(loss, model(scale=0.0), optax.adam(0.1))  # 0 is known
     end = fit(KEY, silent, silent.init(), 3, data=(jnp.ones(3),)).state
     assert trained(model(scale=0.0), end).scale == 0
