@@ -37,6 +37,10 @@ def assert_moments(draws):
         size = numpyro.diagnostics.effective_sample_size(values)
         assert abs(values.mean() - want) < 5 * values.std() / np.sqrt(size)
         assert size > 200
+    both = z[:1] * z[1:2]  # of two chains, which are independent
+    sizes = [numpyro.diagnostics.effective_sample_size(both[..., i]) for i in range(2)]
+    errors = both.std(axis=(0, 1)) / np.sqrt(sizes)
+    assert np.all(np.abs(both.mean(axis=(0, 1))) < 5 * errors)
 
 
 SAMPLERS = {
