@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
+        datasets as datasets,
         diagnostics as diagnostics,
         distributions as distributions,
         gp as gp,
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         kernels as kernels,
         likelihoods as likelihoods,
         ops as ops,
+        sbl as sbl,
         ssm as ssm,
         vi as vi,
     )
@@ -50,6 +52,7 @@ __all__ = [
     "RESULTS",
     "configure_cpu",
     "constrained_field",
+    "datasets",
     "diagnostics",
     "distributions",
     "fit",
@@ -61,6 +64,7 @@ __all__ = [
     "likelihoods",
     "load_checkpoint",
     "ops",
+    "sbl",
     "ssm",
     "stop_when_flat",
     "to_datatree",
@@ -68,6 +72,7 @@ __all__ = [
     "vi",
 ]
 _SUBPACKAGES = (
+    "datasets",
     "diagnostics",
     "distributions",
     "gp",
@@ -75,6 +80,7 @@ _SUBPACKAGES = (
     "kernels",
     "likelihoods",
     "ops",
+    "sbl",
     "ssm",
     "vi",
 )
