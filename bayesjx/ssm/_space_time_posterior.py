@@ -53,6 +53,8 @@ class SpaceTimePosterior(AbstractPosterior):
             mean, variance = self._markov.combinations(states, times)
         left = prior.time_variance(self._times(times))[:, None]
         variance = variance + left * prior.residual_var(locations, rows)
+        # Where data leave nothing a normal distribution must still be one.
+        variance = jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)
         return self._prior_mean(x) + mean, variance
 
     def mean(self, x: Any = None) -> Float[Array, "m q"]:

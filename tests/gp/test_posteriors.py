@@ -548,5 +548,8 @@ def test_questions_without_an_answer_say_who_has_one():
         counts_in_time(float, y).leave_one_out()
     with pytest.raises(ValueError, match="a likelihood was given"):
         gp.condition(prior(float, NOISE), x, y, poisson)
+    exposed = lambda f: dist.Poisson(EACH * jnp.exp(f))  # noqa: E731
+    with pytest.raises(ValueError, match=rf"failed at values of shape \({SEEN.size},\).*mask"):
+        gp.condition(prior(float), x, y, exposed, mask=MASK)
     with pytest.raises(ValueError, match="is no option of ops.Masked"):
         gp.condition(prior(float, NOISE), x, Y, cg_rtol=1e-3)

@@ -140,6 +140,7 @@ def test_bad_input_is_named():
     assert np.isfinite(ssm.kalman_filter(FEW, TIMES, y[:, 0], once, noise_var=0.0).log_prob)
     prior = ssm.MarkovGP(FEW, TIMES, noise_var=np.where(once, 0.0, 0.1))
     assert np.isfinite(prior.condition(y[:, 0]).log_evidence())
+    assert np.all(prior.condition(y[:, 0]).marginal().scale > 0)
     of_slope = ssm.MarkovGP(kernels.Matern52(), [0.0, 1.0, 1.0], slopes=[False, False, True])
     assert np.isfinite(of_slope.condition([0.0, 0.5, 0.3]).log_evidence())
     with pytest.raises(ValueError, match="times coincide"):
