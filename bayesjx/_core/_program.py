@@ -103,7 +103,7 @@ class Arguments:
                 key, row_key = jax.random.split(key)
                 data = drawn_rows(row_key, data, batch_size)
             out = step(key, state, *data, *batch)
-            kept = None if keep is None or not _is_pair(out) else keep(out[0])
+            kept = None if keep is None or not _is_pair(out) else _checked_kept(keep(out[0]))
             return out, kept
 
         # Not of the trees: their structures may hold functions of users, which a program must not.
@@ -115,6 +115,14 @@ def drawn_rows(key: Any, data: Any, size: int) -> Any:
     leaves = jax.tree.leaves(data)
     index = jax.random.randint(key, (size,), 0, leaves[0].shape[0])
     return jax.tree.map(lambda x: x[index], data)
+
+
+def _checked_kept(kept: Any) -> Any:
+    for path, x in jax.tree_util.tree_leaves_with_path(kept):
+        if not (hasattr(x, "dtype") or isinstance(x, int | float | complex)):
+            name = path_name(path, "kept")
+            raise ValueError(f"{name} must be an array; keep gave a {type(x).__name__}.")
+    return kept
 
 
 def _is_pair(out: Any) -> bool:

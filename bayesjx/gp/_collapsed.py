@@ -59,18 +59,18 @@ class SparsePosterior(AbstractGPPosterior):
         return self.features.jitter
 
     def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.whitened_mean.dtype)
         phi = self.features(x)
         mean = self.prior.mean_at(x) + phi.T @ self.whitened_mean
         own = jnp.sum((self.scale_tril.T @ phi) ** 2, axis=0)
         return mean, self.features.residual(x, phi) + own
 
     def mean(self, x: Any) -> Float[Array, " m"]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.whitened_mean.dtype)
         return self.prior.mean_at(x) + self.features(x).T @ self.whitened_mean
 
     def covariance(self, x: Any) -> Float[Array, "m m"]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.whitened_mean.dtype)
         phi = self.features(x)
         own = self.scale_tril.T @ phi
         return self.prior.kernel.gram(x) - phi.T @ phi + own.T @ own

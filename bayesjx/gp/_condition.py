@@ -6,6 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from .. import ops
 from ..likelihoods import Gaussian, Likelihood
 from ._arguments import real_array
 from ._exact import exact_posterior, times_posterior
@@ -39,7 +40,8 @@ def condition(
             posterior is exact. With parameters that are traced it should be an Equinox module, as a
             posterior that leaves the compiled program takes its likelihood along.
         mask: which observations there are, booleans of the shape of `y`, known when traced; where
-            it is false `y` may hold NaN.
+            it is false `y` may hold NaN. Noise of each observation, and at points their covariance,
+            is that of all or, at points, of those that there are.
         options: without a likelihood, on a grid with a mask, those of `ops.Masked` such as
             `solver="cg"`; with one, those of `laplace`, or at times of `ssm.approximate`.
 
@@ -76,15 +78,23 @@ def condition(
     if options:
         raise ValueError(f"condition: {', '.join(options)} is for a Grid with a mask")
     if mask is not None:
-        x, y = _observed(as_points(x), real_array("y", y), known_mask(mask))
+        prior, x, y = _observed(prior, as_points(x), real_array("y", y), known_mask(mask))
     return exact_posterior(prior, x, y)
 
 
-def _observed(x: Any, y: Any, mask: Any) -> tuple[Any, Any]:
+def _observed(prior: GP, x: Any, y: Any, mask: Any) -> tuple[GP, Any, Any]:
+    """Those that were observed, and the process with the noise of these."""
     if mask.shape != (len(x),):
         raise ValueError(f"condition: mask must have shape ({len(x)},), got {mask.shape}")
     if jnp.shape(y) != (len(x),):
         raise ValueError(f"condition: y must have shape ({len(x)},), as x; got {jnp.shape(y)}")
     if not mask.any():
         raise ValueError("condition: mask is all false, so nothing is observed")
-    return x[mask], y[mask]
+    noise = prior.noise_var
+    if isinstance(noise, ops.AbstractOperator):
+        if noise.shape[0] == len(x):
+            matrix = noise.as_matrix()[mask][:, mask]
+            prior = GP(prior.kernel, prior.mean, noise_var=ops.Dense(matrix, ops.psd))
+    elif noise.shape == (len(x),):
+        prior = GP(prior.kernel, prior.mean, noise_var=noise[mask])
+    return prior, x[mask], y[mask]

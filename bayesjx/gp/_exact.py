@@ -41,18 +41,18 @@ class ExactPosterior(AbstractGPPosterior):
     jitter: Float[Array, ""]
 
     def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.x.dtype)
         cross = self.prior.kernel.gram(self.x, x)
         half = solve_triangular(self.tril, cross, lower=True)
         mean = self.prior.mean_at(x) + cross.T @ self.weights
         return mean, clipped(self.prior.kernel.diag(x), jnp.sum(half**2, axis=0))
 
     def mean(self, x: Any) -> Float[Array, " m"]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.x.dtype)
         return self.prior.mean_at(x) + self.prior.kernel.gram(x, self.x) @ self.weights
 
     def covariance(self, x: Any) -> Float[Array, "m m"]:
-        x = all_points(x)
+        x = all_points(x, dtype=self.x.dtype)
         half = solve_triangular(self.tril, self.prior.kernel.gram(self.x, x), lower=True)
         return self.prior.kernel.gram(x) - half.T @ half
 

@@ -61,8 +61,9 @@ class GridPosterior(AbstractGPPosterior):
         return self.operator.observed if isinstance(self.operator, ops.Masked) else slice(None)
 
     def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        x = checked_points(x, self.grid.dtype)
         cross, variance = grid_cross(self.prior, x, self.grid), prior_variance(self.prior, x)
-        mean = self.prior.mean_at(checked_points(x)) + cross.mv(self.weights)
+        mean = self.prior.mean_at(x) + cross.mv(self.weights)
         if isinstance(self.operator, (ops.KronPlusNoise, ops.Masked)):
             left = self.operator.marginal_variance(cross, variance)
         else:
@@ -70,11 +71,11 @@ class GridPosterior(AbstractGPPosterior):
         return mean, jnp.maximum(left, jnp.finfo(left.dtype).eps * variance)
 
     def mean(self, x: Any) -> Float[Array, " m"]:
-        cross = grid_cross(self.prior, x, self.grid)
-        return self.prior.mean_at(checked_points(x)) + cross.mv(self.weights)
+        x = checked_points(x, self.grid.dtype)
+        return self.prior.mean_at(x) + grid_cross(self.prior, x, self.grid).mv(self.weights)
 
     def covariance(self, x: Any) -> Float[Array, "m m"]:
-        points = all_points(x)
+        points = all_points(x, dtype=self.grid.dtype)
         cross = grid_cross(self.prior, points, self.grid).dense()[:, self.observed]
         explained = cross @ self.operator.solve(cross.T)
         return self.prior.kernel.gram(points) - 0.5 * (explained + explained.T)
@@ -95,6 +96,7 @@ class GridPosterior(AbstractGPPosterior):
         if not isinstance(x, Grid):
             return dense_draws(self, key, x, sample_shape)
         check_draws(key, sample_shape)
+        x = checked_points(x, self.grid.dtype)
         seen, new = joint_roots(self.prior, self.grid, x)
         function, error = random.split(key)
         num = math.prod(sample_shape)
@@ -232,9 +234,11 @@ def cell_values(grid: Grid, y: Any, mask: np.ndarray | None) -> Float[Array, " n
     return checked_finite("y", y, hint).astype(grid.dtype)
 
 
-def checked_points(x: Any) -> Any:
-    """A `Grid` as it is, else points `(m, d)`."""
-    return x if isinstance(x, Grid) else all_points(x)
+def checked_points(x: Any, dtype: Any = None) -> Any:
+    """A `Grid`, or points `(m, d)`, in the type of a posterior, by default in their own."""
+    if not isinstance(x, Grid):
+        return all_points(x, dtype=dtype)
+    return x if dtype in (None, x.dtype) else Grid(*(axis.astype(dtype) for axis in x.axes))
 
 
 def prior_variance(prior: GP, x: Any) -> Float[Array, " m"]:

@@ -68,7 +68,7 @@ class HeteroscedasticPosterior(AbstractGPPosterior):
 
     def log_noise(self, x: Any) -> dist.Normal:
         """The posterior of the logarithm of the noise variance at points, a normal `(m,)`."""
-        x = all_points(x)
+        x = all_points(x, dtype=self.function.x.dtype)
         kernel = self.log_noise_prior.kernel
         cross = kernel.gram(self.function.x, x)
         half = solve_triangular(self.tril, self.root_lambda[:, None] * cross, lower=True)

@@ -128,15 +128,19 @@ def cross_covariance(kernel: kernels.AbstractKernel, x: Any, y: Any) -> ops.Abst
     return ops.Dense(kernel.gram(all_points(x), all_points(y)))
 
 
-def all_points(x: Any, name: str = "x") -> Float[Array, "n d"]:
+def all_points(x: Any, name: str = "x", dtype: Any = None) -> Float[Array, "n d"]:
     """Points as `(n, d)`, those of a grid and times too.
+
+    Args:
+        x: points.
+        name: of the argument, for errors.
+        dtype: of the result, that of a posterior whose points these are; by default their own.
 
     Raises:
         ValueError: not numbers, not one or two axes, empty, or NaN.
     """
-    if isinstance(x, Grid | Times):
-        return x.points()
-    return checked_finite(name, as_points(x, name))
+    points = x.points() if isinstance(x, Grid | Times) else checked_finite(name, as_points(x, name))
+    return points if dtype is None else points.astype(dtype)
 
 
 def as_points(x: Any, name: str = "x") -> Float[Array, "n d"]:

@@ -217,8 +217,9 @@ class KronVariationalPosterior(AbstractGPPosterior):
     likelihood: Likelihood
 
     def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        x = checked_points(x, self.grid.dtype)
         rows = self._rows(x)
-        mean = self.prior.mean_at(checked_points(x)) + rows.mv(self.whitened_mean)
+        mean = self.prior.mean_at(x) + rows.mv(self.whitened_mean)
         variance = prior_variance(self.prior, x)
         known = [jnp.sum(f**2, axis=1) for f in rows.factors]
         pairs = zip(rows.factors, self.scale_trils, strict=True)
@@ -230,7 +231,7 @@ class KronVariationalPosterior(AbstractGPPosterior):
         return mean, jnp.maximum(variance + change, jnp.finfo(variance.dtype).eps * variance)
 
     def covariance(self, x: Any) -> Float[Array, "m m"]:
-        points = all_points(x)
+        points = all_points(x, dtype=self.grid.dtype)
         rows = self._rows(points)
         pairs = zip(rows.factors, self.scale_trils, strict=True)
         own = ops.KhatriRao(*(f @ r for f, r in pairs)).dense()
@@ -238,7 +239,8 @@ class KronVariationalPosterior(AbstractGPPosterior):
         return self.prior.kernel.gram(points) - known @ known.T + own @ own.T
 
     def mean(self, x: Any) -> Float[Array, " m"]:
-        return self.prior.mean_at(checked_points(x)) + self._rows(x).mv(self.whitened_mean)
+        x = checked_points(x, self.grid.dtype)
+        return self.prior.mean_at(x) + self._rows(x).mv(self.whitened_mean)
 
     def predict(self, x: Any) -> dist.Distribution:
         return predictive(self.likelihood, *self.moments(x))
@@ -261,6 +263,7 @@ class KronVariationalPosterior(AbstractGPPosterior):
         if not isinstance(x, Grid):
             return dense_draws(self, key, x, sample_shape)
         check_draws(key, sample_shape)
+        x = checked_points(x, self.grid.dtype)
         num, size = math.prod(sample_shape), self.grid.size
         of_cells, function = random.split(key)
         white = random.normal(of_cells, (size, num), self.whitened_mean.dtype)

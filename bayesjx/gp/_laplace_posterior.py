@@ -156,16 +156,18 @@ class LaplacePosterior(AbstractGPPosterior):
         return jnp.zeros((), self.mode.dtype)
 
     def moments(self, x: Any) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
+        x = checked_points(x, self.mode.dtype)
         cross = self._cross(x)
-        mean = self.prior.mean_at(checked_points(x)) + cross @ self.weights
+        mean = self.prior.mean_at(x) + cross @ self.weights
         explained = map_rows(cross, Partial(_explained, self.curvature, self.observed))
         return mean, clipped(prior_variance(self.prior, x), explained)
 
     def mean(self, x: Any) -> Float[Array, " m"]:
-        return self.prior.mean_at(checked_points(x)) + self._cross(x) @ self.weights
+        x = checked_points(x, self.mode.dtype)
+        return self.prior.mean_at(x) + self._cross(x) @ self.weights
 
     def covariance(self, x: Any) -> Float[Array, "m m"]:
-        points = all_points(x)
+        points = all_points(x, dtype=self.mode.dtype)
         cross = self._cross(points)
         cross = cross.dense() if isinstance(cross, ops.KhatriRao) else cross
         rows = cross.T if self.observed is None else cross.T[self.observed]
@@ -183,6 +185,7 @@ class LaplacePosterior(AbstractGPPosterior):
         if not isinstance(x, Grid) or not isinstance(self.x, Grid):
             return dense_draws(self, key, x, sample_shape)
         check_draws(key, sample_shape)
+        x = checked_points(x, self.mode.dtype)
         seen, new = joint_roots(self.prior, self.x, x)
         function, error = random.split(key)
         num, half = math.prod(sample_shape), self.curvature.half[:, None]

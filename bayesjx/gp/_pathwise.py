@@ -48,7 +48,7 @@ class PathwiseSamples(eqx.Module):
     updates: Float[Array, "num n"]
 
     def __call__(self, x: Any) -> Float[Array, "num m"]:
-        x = checked_points(x)
+        x = checked_points(x, self.updates.dtype)
         if isinstance(self.centres, Grid):
             change = grid_cross(self.prior, x, self.centres).mm(self.updates.T)
         else:

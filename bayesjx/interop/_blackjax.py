@@ -57,7 +57,9 @@ def from_blackjax(sampler: Any, *, num_chains: int | None = None) -> Algorithm:
             f"inverse_mass_matrix); got {type(sampler).__name__}"
         )
     if num_chains is not None and (
-        isinstance(num_chains, bool) or not isinstance(num_chains, int) or num_chains < 1
+        isinstance(num_chains, bool)
+        or not isinstance(num_chains, int | np.integer)
+        or num_chains < 1
     ):
         raise ValueError(f"num_chains must be a positive integer or None, got {num_chains!r}")
 

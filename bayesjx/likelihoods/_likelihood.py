@@ -288,7 +288,8 @@ def in_support(
         observations, those that are floating-point of the type of `mean`, and the guard.
 
     Raises:
-        ValueError: shapes that disagree; a value that is known to be outside of the support.
+        ValueError: shapes that disagree; a likelihood that fails; a value that is known to be
+            outside of the support.
         TypeError: the likelihood does not return a NumPyro distribution.
         RuntimeError: under `jit`, a value outside.
     """
@@ -297,7 +298,13 @@ def in_support(
             "the likelihood must be a function from values of the latent function to a NumPyro "
             f"distribution, such as lambda f: dist.Bernoulli(logits=f); got {likelihood!r:.80}"
         )
-    observed = likelihood(mean)
+    try:
+        observed = likelihood(mean)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the likelihood failed at values of shape {mean.shape}; if it carries data of the "
+            f"observations, these must be of that shape, without what a mask leaves out: {error}"
+        ) from error
     if not isinstance(observed, dist.Distribution):
         raise TypeError(
             f"the likelihood must return a NumPyro distribution, got {type(observed).__name__}"

@@ -68,7 +68,8 @@ def count(name: str, value: Any) -> None:
 def draws(key: Any, name: str, shape: Any) -> None:
     """Refuse what is no random key, and a shape that is no tuple."""
     check_key(key)
-    if not isinstance(shape, tuple) or any(isinstance(n, bool) or n < 0 for n in shape):
+    whole = lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool)  # noqa: E731
+    if not isinstance(shape, tuple) or any(not whole(n) or n < 0 for n in shape):
         raise ValueError(f"{name} must be a tuple of sizes, such as (100,); got {shape!r}")
 
 

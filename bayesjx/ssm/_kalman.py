@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -59,10 +60,10 @@ def kalman_filter(
 
     Returns:
         Means, covariances and the log density, in the order of the times as they are given. States
-        are those of the space, in its own coordinates.
+        are those of the space, in its own coordinates; NaN before the process begins.
 
     Raises:
-        ValueError: see `MarkovGP`, and `backend="steady"`.
+        ValueError: see `MarkovGP` and its `condition`, and `backend="steady"`.
 
     References:
         Kalman (1960), "A new approach to linear filtering and prediction problems", Journal of
@@ -111,8 +112,12 @@ def _states(
     if np.shape(numbers("y", y)) != prior.event_shape:
         raise ValueError(f"y must have shape {prior.event_shape}, got {np.shape(y)}")
     prior.refuse_gaps(y)
+    prior.refuse_coincident()
     series = prior.series(y)
     (means, covs), total = process.states(prior.plan, prior.space, series, prior.readout, smoothed)
+    defined = prior.space.defined(prior.before + prior.steps)
+    means = jnp.where(defined[:, None], means, jnp.nan)
+    covs = jnp.where(defined[:, None, None], covs, jnp.nan)
     if prior.order is not None:
         means, covs = means[prior.order[1]], covs[prior.order[1]]
     return StateMoments(means, covs, total)

@@ -73,7 +73,7 @@ class MarkovGP(Distribution):
             an unknown backend or one that does not fit, single-precision times that cannot resolve
             their steps, a mixing that is not finite, slopes of a process that has none, a state
             space of one's own whose process noise is not positive semi-definite; from `log_prob`,
-            known observations that are NaN without a mask.
+            known observations that are NaN where no mask hides them.
 
     References:
         Hartikainen and Särkkä (2010), "Kalman filtering and smoothing solutions to temporal
@@ -241,8 +241,8 @@ class MarkovGP(Distribution):
             A `MarkovPosterior`, or, with a likelihood that is not normal, a `MarkovApproximation`.
 
         Raises:
-            ValueError: a wrong shape, NaN that no mask hides, a likelihood beside noise, options
-                without a likelihood that needs them.
+            ValueError: a wrong shape, NaN that no mask hides, times that coincide without noise, a
+                likelihood beside noise, options without a likelihood that needs them.
             RuntimeError: under `jit`, NaN that no mask hides.
         """
         prior = self if mask is None else self.masked(mask)
@@ -258,6 +258,7 @@ class MarkovGP(Distribution):
     def _conditioned(self, y: Any) -> MarkovPosterior:
         if np.shape(numbers("y", y)) != self.event_shape:
             raise ValueError(f"y must have shape {self.event_shape}, got {np.shape(y)}")
+        self.refuse_coincident()
         observed = self.as_given(self.observed)
         hidden = jnp.where(observed > 0, jnp.asarray(y, self.steps.dtype), 0.0)
         refuse_where(
@@ -289,13 +290,39 @@ class MarkovGP(Distribution):
         return replaced(self, noise_var=whole, new_noise_var=noise_var, noisy=True)
 
     def refuse_gaps(self, value: Any) -> None:
-        """Refuse known observations that are not finite, where no mask says that some are missing.
+        """Refuse known observations that are not finite where no known mask hides them.
 
         Raises:
             ValueError: some are not finite.
         """
-        if self.complete:
-            _refuse_known(value, lambda v: ~np.isfinite(v), UNMASKED)
+        value = value if hasattr(value, "dtype") else jnp.asarray(value)
+        if _is_traced(value) or np.all(finite := np.isfinite(np.asarray(value))):
+            return
+        observed = 1.0 if self.complete else self.as_given(self.observed)
+        if not _is_traced(observed) and np.any(~finite & (np.asarray(observed) > 0)):
+            raise ValueError(UNMASKED)
+
+    def refuse_coincident(self) -> None:
+        """Refuse known observations without noise of one output at one time.
+
+        Raises:
+            ValueError: there are some.
+        """
+        if any(map(_is_traced, (self.steps, self.noise_var, self.observed, self.readout))):
+            return
+        n = len(self.steps)
+        exact = np.asarray((self.noise_var == 0) & (self.observed > 0)).reshape(n, -1)
+        group = np.cumsum(np.asarray(self.steps) > 0)
+        if self.readout is not None and self.readout.ndim == 3:  # values, and slopes
+            _, kind = np.unique(np.asarray(self.readout), axis=0, return_inverse=True)
+            group = 2 * group + kind.reshape(-1)
+        counts = np.zeros((2 * n + 2, exact.shape[1]))
+        np.add.at(counts, group, exact)
+        if np.any(counts > 1):
+            raise ValueError(
+                "times coincide where observations have no noise, whose covariance is singular: "
+                "leave all but one of these out by mask=, or give a positive noise_var"
+            )
 
     def series(self, value: Any) -> Series:
         """Observations less their mean, in the order of time."""

@@ -126,7 +126,9 @@ class MarkovPosterior(AbstractPosterior):
         mean, variance, _ = self._smoothed(series, rows, readout)
         defined = self.space.defined(series.time + series.step)[:, None]
         mean = jnp.where(defined, mean, jnp.nan)
-        variance = jnp.where(defined, jnp.maximum(variance, 0), jnp.nan)
+        # Where data leave nothing a normal distribution must still be one.
+        least = jnp.finfo(variance.dtype).tiny
+        variance = jnp.where(defined, jnp.maximum(variance, least), jnp.nan)
         return (mean, variance) if positions is None else (mean[positions], variance[positions])
 
     def predict(self, x: Any = None, *, noise_var: Any = None) -> dist.Normal:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
-from .._core import eigh, safe_cholesky
+from .._core import eigh, refuse_where, safe_cholesky
 from ..kernels import real_points
 from ..likelihoods import AbstractPosterior, Likelihood, predictive
 from ._approximate import MarkovApproximation
@@ -52,6 +53,8 @@ class SpaceTimePosterior(AbstractPosterior):
             mean, variance = self._markov.combinations(states, times)
         left = prior.time_variance(self._times(times))[:, None]
         variance = variance + left * prior.residual_var(locations, rows)
+        # Where data leave nothing a normal distribution must still be one.
+        variance = jnp.maximum(variance, jnp.finfo(variance.dtype).tiny)
         return self._prior_mean(x) + mean, variance
 
     def mean(self, x: Any = None) -> Float[Array, "m q"]:
@@ -103,7 +106,10 @@ class SpaceTimePosterior(AbstractPosterior):
                 f"predict: noise_var must be given, a scalar or of shape {mean.shape}, as the "
                 f"noise differs between observations; got {np.shape(noise_var)}"
             )
-        return dist.Normal(mean, jnp.sqrt(variance + noise_var))
+        if not isinstance(noise_var, jax.core.Tracer):
+            text = f"noise_var must not be negative or NaN: {noise_var}"
+            refuse_where(noise_var, lambda v: ~(v >= 0), text)
+        return dist.Normal(mean, jnp.sqrt(variance + jnp.asarray(noise_var, variance.dtype)))
 
     def sample(
         self, key: jax.Array, x: Any = None, sample_shape: tuple[int, ...] = ()
@@ -131,12 +137,16 @@ class SpaceTimePosterior(AbstractPosterior):
         return inside.posterior if isinstance(inside, MarkovApproximation) else inside
 
     def _points(self, x: Any) -> tuple[Any, jax.Array]:
-        times, locations = (None, None) if x is None else x
+        x = (None, None) if x is None else x
+        if not isinstance(x, tuple | list) or len(x) != 2:
+            got = f"{type(x).__name__} of shape {np.shape(x)}" if hasattr(x, "shape") else repr(x)
+            raise ValueError(f"x must be a pair of times and locations, got {got:.80}")
+        times, locations = x
         if locations is None:
             return times, self.prior.locations
         locations = real_points("locations", locations)
         same_dimension("locations", locations, self.prior.locations)
-        return times, locations
+        return times, locations.astype(self.prior.locations.dtype)
 
     def _times(self, times: Any) -> Any:
         return self._markov.observed_times() if times is None else jnp.asarray(times)

@@ -357,6 +357,7 @@ def test_bad_steps_are_found_before_they_run(change, text):
         ({"thin": 2}, "thin=2 says which states are kept; pass keep"),
         ({"thin": 5, "keep": lambda s: s}, "thin=5 keeps no state of num_steps=3"),
         ({"keep": lambda s: jax.random.key(0)}, "kept is a PRNG key"),
+        ({"keep": lambda s: {"z": "a"}}, r"kept\['z'\] must be an array; keep gave a str"),
         ({"batch_size": 0}, "batch_size must be from 1"),
         ({"batch_size": 2}, "batch_size draws rows of data, which must be arrays"),
         ({"batch_size": 2, "data": (jnp.ones(3), jnp.ones(4))}, "differ in number"),

@@ -14,7 +14,7 @@ import pytest
 from numpyro import distributions as dist
 from scipy import stats
 
-from bayesjx import gp, kernels, likelihoods
+from bayesjx import gp, kernels, likelihoods, ops
 from bayesjx.gp._posterior import AbstractGPPosterior
 
 AXES = np.linspace(0, 1, 5), np.linspace(-1, 1, 4)
@@ -299,6 +299,13 @@ ROWS = {
         None,
         gp.ExactPosterior,
     ),
+    "points, noise of each, mask": (
+        at_points(EACH, mask=MASK),
+        np.where(MASK, Y, np.nan),
+        lambda _: regression(CELLS[SEEN], Y[SEEN], EACH[SEEN]),
+        None,
+        gp.ExactPosterior,
+    ),
     "points, mask, Gaussian": (
         at_points(0.0, likelihoods.Gaussian(NOISE), MASK),
         np.where(MASK, Y, np.nan),
@@ -432,7 +439,11 @@ def asked(name, dtype):
             answers["log noise"] = log_noise.loc, log_noise.scale**2
             answers["noise"] = posterior.noise_variance(x)
             answers["bound"] = gp.heteroscedastic_bound(*varying_problem(dtype, y))
-        if not single:
+        if single:  # data in single precision, points in double
+            double = x.astype(float)
+            answers["mixed"] = posterior.mean(double), posterior.marginal(double).variance
+            answers["mixed, joint"] = posterior.covariance(double)
+        else:
             answers["draws"] = posterior.sample(jax.random.key(0), x, (DRAWS,))
         if oracle_of(name, dtype)[2] is not None:
             answers["evidence"] = posterior.log_evidence()
@@ -458,6 +469,8 @@ def test_answers_are_those_of_the_dense_formulas(name, dtype):
     wanted = {
         "mean": mean,
         "moments": (mean, variance),
+        "mixed": (mean, variance),
+        "mixed, joint": covariance,
         "variance": variance,
         "covariance": covariance,
         "marginal": (mean, variance),
@@ -496,6 +509,14 @@ def test_answers_are_those_of_the_dense_formulas(name, dtype):
         assert np.all(np.abs(off.T @ off / DRAWS - covariance) < 5 * error)
 
 
+def test_correlated_noise_of_observed_points():
+    among = 0.2 * np.exp(-np.abs(np.subtract.outer(np.arange(N), np.arange(N))))
+    of_all = gp.GP(kernels.RBF(ELL, VARIANCE), noise_var=ops.Dense(among, ops.psd))
+    found = gp.condition(of_all, CELLS, np.where(MASK, Y, np.nan), mask=MASK)
+    total = gram(CELLS[SEEN], CELLS[SEEN]) + among[np.ix_(SEEN, SEEN)]
+    np.testing.assert_allclose(found.weights, np.linalg.solve(total, Y[SEEN]), rtol=1e-9)
+
+
 def test_every_class_has_a_row():
     classes = {value for value in vars(gp).values() if isinstance(value, type)}
     posteriors = {c for c in classes if issubclass(c, AbstractGPPosterior)}
@@ -527,5 +548,8 @@ def test_questions_without_an_answer_say_who_has_one():
         counts_in_time(float, y).leave_one_out()
     with pytest.raises(ValueError, match="a likelihood was given"):
         gp.condition(prior(float, NOISE), x, y, poisson)
+    exposed = lambda f: dist.Poisson(EACH * jnp.exp(f))  # noqa: E731
+    with pytest.raises(ValueError, match=rf"failed at values of shape \({SEEN.size},\).*mask"):
+        gp.condition(prior(float), x, y, exposed, mask=MASK)
     with pytest.raises(ValueError, match="is no option of ops.Masked"):
         gp.condition(prior(float, NOISE), x, Y, cg_rtol=1e-3)

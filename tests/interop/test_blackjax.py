@@ -160,6 +160,6 @@ def test_errors():
     with pytest.raises(ValueError, match="num_chains must be a positive integer"):
         interop.from_blackjax(chain.SAMPLER, num_chains=0)
     with pytest.raises(ValueError, match=r"position\['a'\] must have a row for each of 3 chains"):
-        interop.sample(KEY, chain.SAMPLER, chain.start(4), 5, num_chains=3)
+        interop.sample(KEY, chain.SAMPLER, chain.start(4), 5, num_chains=np.int64(3))
     with pytest.raises(ValueError, match="thin must be a positive integer"):
         interop.sample(KEY, chain.SAMPLER, chain.start(), 5, thin=0)

@@ -111,6 +111,17 @@ def test_order_and_derivatives():
     np.testing.assert_allclose(slope, want, rtol=1e-7)
 
 
+def test_states_before_the_process_begins():
+    """There are none, and those at later times are what they are without these times."""
+    kernel, seen, y = kernels.Wiener(0.7, 1.0), TIMES > 1.0, np.sin(TIMES)
+    for question in (ssm.kalman_filter, ssm.rts_smoother):
+        found = question(kernel, TIMES, y, seen, noise_var=0.1)
+        wanted = question(kernel, TIMES[seen], y[seen], noise_var=0.1)
+        for a, b in zip(found[:2], wanted[:2], strict=True):
+            assert np.isnan(a[~seen]).all()
+            np.testing.assert_allclose(a[seen], b, rtol=1e-12)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="y must have shape"):
         ssm.kalman_filter(FEW, TIMES, Y, noise_var=0.1)
@@ -118,3 +129,27 @@ def test_bad_input_is_named():
         ssm.rts_smoother(FEW, np.arange(4.0), np.zeros(4), noise_var=0.1, backend="steady")
     with pytest.raises(ValueError, match="NaN .* pass mask="):
         ssm.kalman_filter(FEW, TIMES, Y[:, 0], noise_var=0.1)
+    with pytest.raises(ValueError, match="NaN .* pass mask="):
+        ssm.rts_smoother(FEW, TIMES, Y[:, 0], np.ones(N, bool), noise_var=0.1)
+    y = np.where(MASK, Y, 0.0)
+    once = np.arange(N) != 10  # of two observations at one time
+    with pytest.raises(ValueError, match="times coincide where observations have no noise"):
+        ssm.kalman_filter(FEW, TIMES, y[:, 0], noise_var=0.0)
+    with pytest.raises(ValueError, match="times coincide where observations have no noise"):
+        ssm.kalman_filter([FEW], TIMES, y, noise_var=[0.1, 0.0, 0.1], mixing=MIXING[:, :1])
+    assert np.isfinite(ssm.kalman_filter(FEW, TIMES, y[:, 0], once, noise_var=0.0).log_prob)
+    prior = ssm.MarkovGP(FEW, TIMES, noise_var=np.where(once, 0.0, 0.1))
+    assert np.isfinite(prior.condition(y[:, 0]).log_evidence())
+    assert np.all(prior.condition(y[:, 0]).marginal().scale > 0)
+    of_slope = ssm.MarkovGP(kernels.Matern52(), [0.0, 1.0, 1.0], slopes=[False, False, True])
+    assert np.isfinite(of_slope.condition([0.0, 0.5, 0.3]).log_evidence())
+    with pytest.raises(ValueError, match="times coincide"):
+        ssm.MarkovGP(FEW, TIMES).condition(y[:, 0])
+
+
+@pytest.mark.errors
+def test_shapes_of_draws_are_named():
+    prior = ssm.MarkovGP(FEW, TIMES, noise_var=0.1)
+    for shape in ((2.5,), ("a",), (-1,), 3):
+        with pytest.raises(ValueError, match="sample_shape must be a tuple of sizes"):
+            prior.sample(jax.random.key(0), shape)

@@ -96,6 +96,10 @@ def test_posterior_is_dense(mask, getkey):
         np.testing.assert_allclose(post.covariance(x), left, atol=1e-8)
         predicted = post.predict(x)
         np.testing.assert_allclose(predicted.variance, post.variance(x) + 0.1, rtol=1e-12)
+    with pytest.raises(ValueError, match="noise_var must not be negative"):
+        post.predict(x, noise_var=-0.05)
+    with pytest.raises(ValueError, match=r"pair of times and locations, got ndarray .*\(2, 3\)"):
+        post.mean(np.ones((2, 3)))
     want = log_prob(dense(SPACE), 0.1, Y - 0.4, np.ones((N, S), bool) if mask is None else mask)
     np.testing.assert_allclose(post.log_evidence(), want, rtol=1e-10)
     future = np.array([[0.3, -0.2]] * 3)
