@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         kernels as kernels,
         likelihoods as likelihoods,
         ops as ops,
+        sbl as sbl,
         ssm as ssm,
         vi as vi,
     )
@@ -61,6 +62,7 @@ __all__ = [
     "likelihoods",
     "load_checkpoint",
     "ops",
+    "sbl",
     "ssm",
     "stop_when_flat",
     "to_datatree",
@@ -75,6 +77,7 @@ _SUBPACKAGES = (
     "kernels",
     "likelihoods",
     "ops",
+    "sbl",
     "ssm",
     "vi",
 )

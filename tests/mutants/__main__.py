@@ -19,12 +19,13 @@ import interop
 import kernels
 import likelihoods
 import ops
+import sbl
 import ssm
 import vi
 from mutant import Mutant
 from trial import attempt, fits, FOUND, prepare, SURVIVES, Verdict
 
-MODULES = (core, ops, distributions, kernels, likelihoods, vi, ssm, gp, diagnostics, interop)
+MODULES = (core, ops, distributions, kernels, likelihoods, vi, ssm, gp, sbl, diagnostics, interop)
 PACKAGES = {module.PACKAGE: module.MUTANTS for module in MODULES}
 LEAST = 5  # mistakes for each package
 
