@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
+        datasets as datasets,
         diagnostics as diagnostics,
         distributions as distributions,
         gp as gp,
@@ -51,6 +52,7 @@ __all__ = [
     "RESULTS",
     "configure_cpu",
     "constrained_field",
+    "datasets",
     "diagnostics",
     "distributions",
     "fit",
@@ -70,6 +72,7 @@ __all__ = [
     "vi",
 ]
 _SUBPACKAGES = (
+    "datasets",
     "diagnostics",
     "distributions",
     "gp",
