@@ -49,6 +49,7 @@ MODULES = {
     "ops-masked": "benchmarks.ops.masked",
     "ops-sparse": "benchmarks.ops.sparse",
     "sbl-prosper": "benchmarks.sbl.prosper",
+    "sbl-krosbl": "benchmarks.sbl.kron",
     "ssm-approx": "benchmarks.ssm.likelihoods",
     "ssm-float32": "benchmarks.ssm.single",
     "ssm-loglik": "benchmarks.ssm.loglik",

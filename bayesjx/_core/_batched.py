@@ -31,7 +31,8 @@ def cholesky_each(matrices: jax.Array) -> jax.Array:
     """Lower Cholesky factors; those of matrices that are not positive definite hold NaN.
 
     Args:
-        matrices: symmetric, shape `(..., n, n)`; only lower triangles are read.
+        matrices: symmetric, or complex and Hermitian, shape `(..., n, n)`; only lower triangles
+            are read.
     """
     if matrices.ndim == 2:
         return _cholesky(matrices)
@@ -45,8 +46,8 @@ def _(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     # Murray (2016), "Differentiation of the Cholesky decomposition", equation 8.
     (matrices,), (change,) = primals, tangents
     tril = cholesky_each(matrices)
-    change = jnp.tril(change) + jnp.tril(change, -1).mT
-    inside = solve_tril_each(tril, solve_tril_each(tril, change).mT)
+    change = jnp.tril(change) + jnp.tril(change, -1).mT.conj()
+    inside = solve_tril_each(tril, solve_tril_each(tril, change).mT.conj())
     half = jnp.tril(inside, -1) + 0.5 * inside * jnp.eye(tril.shape[-1], dtype=tril.dtype)
     return tril, tril @ half
 
@@ -196,7 +197,7 @@ def _unrolled_cholesky(matrices: jax.Array) -> jax.Array:
         for i in range(j, n):
             rest = matrices[..., i, j]
             for k in range(j):
-                rest = rest - entries[i, k] * entries[j, k]
+                rest = rest - entries[i, k] * entries[j, k].conj()
             entries[i, j] = jnp.sqrt(rest) if i == j else rest / entries[j, j]
     zero = jnp.zeros_like(matrices[..., 0, 0])
     rows = [jnp.stack([entries.get((i, j), zero) for j in range(n)], axis=-1) for i in range(n)]

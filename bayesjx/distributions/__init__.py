@@ -2,6 +2,7 @@
 
 from . import _kl as _kl  # registers divergences
 from ._collapsed_normal import CollapsedNormal as CollapsedNormal
+from ._complex_normal import ComplexNormal as ComplexNormal
 from ._nested_normal import (
     NestedGroup as NestedGroup,
     NestedLayout as NestedLayout,
@@ -19,3 +20,4 @@ from ._structured_normal import (
     StructuredNormal as StructuredNormal,
 )
 from ._subspace_normal import SubspaceNormal as SubspaceNormal
+from ._vector_normal import AbstractVectorNormal as AbstractVectorNormal

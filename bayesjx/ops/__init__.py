@@ -33,6 +33,8 @@ from ._khatri_rao import (
 )
 from ._kron import (
     AbstractKron as AbstractKron,
+    contract_grid as contract_grid,
+    grid_gram as grid_gram,
     Kron as Kron,
     kron_mm as kron_mm,
     outer_grid as outer_grid,

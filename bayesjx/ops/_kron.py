@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, Shaped
 
 from .._core import eigh
 from . import _general as general
@@ -207,10 +208,46 @@ def _rectangular_mm(factors: tuple[jax.Array, ...], x: jax.Array) -> jax.Array:
 
 
 def outer_grid(
-    vectors: list[Inexact[Array, " _n"]], combine: Any = jnp.multiply
-) -> Inexact[Array, " ..."]:
+    vectors: list[Shaped[Array, " _n"]], combine: Any = jnp.multiply
+) -> Shaped[Array, " ..."]:
     """Products (or sums) of one element of each vector, as a grid with an axis for each."""
     return functools.reduce(lambda grid, v: combine(grid[..., None], v), vectors)
+
+
+def contract_grid(
+    grid: Inexact[Array, " ..."], vectors: Sequence[Inexact[Array, " _n"]], keep: int
+) -> Inexact[Array, " n"]:
+    """The grid summed against a vector along every axis but one.
+
+    Args:
+        grid: an axis for each vector.
+        vectors: one for each axis; that of the axis which stays is not used.
+        keep: that axis.
+    """
+    for axis in reversed(range(len(vectors))):
+        if axis != keep:
+            grid = jnp.tensordot(grid, vectors[axis], (axis, 0))
+    return grid
+
+
+def grid_gram(
+    a: Inexact[Array, " ..."], b: Inexact[Array, " ..."], axis: int
+) -> Inexact[Array, "n n"]:
+    """Products of slices of two grids along an axis, shape `(n, n)`, without transposing a grid.
+
+    Args:
+        a: a grid.
+        b: another of its shape.
+        axis: along which slices are taken.
+    """
+    n, before, after = a.shape[axis], math.prod(a.shape[:axis]), math.prod(a.shape[axis + 1 :])
+    if before == 1 or after == 1:
+        contracted = int(after > 1)
+        shape = (n, after) if contracted else (before, n)
+        dimensions = (((contracted,), (contracted,)), ((), ()))
+        return jax.lax.dot_general(a.reshape(shape), b.reshape(shape), dimensions)
+    shape = (before, n, after)
+    return jnp.sum(a.reshape(shape) @ b.reshape(shape).mT, axis=0)
 
 
 def _product(values: list[jax.Array]) -> jax.Array:

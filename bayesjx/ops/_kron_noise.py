@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from ._dense import Dense
 from ._diagonal import ScaledIdentity
 from ._factors import symmetric_solve
 from ._khatri_rao import check_cross, KhatriRao, map_rows
-from ._kron import AbstractKron, Kron, kron_mm, outer_grid
+from ._kron import AbstractKron, contract_grid, grid_gram, Kron, kron_mm, outer_grid
 from ._operator import AbstractOperator
 from ._stacks import HStack
 from ._tags import psd, symmetric
@@ -205,7 +204,7 @@ def _logdet_jvp(primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
     inverse_weights = 1 / _weights(operator.signal, operator.noise, spectrum)
     total = _scale_change(change, operator) * jnp.sum(inverse_weights)
     for axis, others, rotated in _rotated_changes(change, operator, spectrum):
-        total += jnp.sum(_contract(inverse_weights, others, axis) * jnp.diag(rotated))
+        total += jnp.sum(contract_grid(inverse_weights, others, axis) * jnp.diag(rotated))
     return _log_weights(operator.signal, operator.noise, spectrum), total
 
 
@@ -229,8 +228,8 @@ def _evidence_jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
     d_quad, d_logdet = -d_scale * jnp.sum(scaled**2), d_scale * jnp.sum(1 / weights)
     for axis, others, moved in _rotated_changes(change, operator, spectrum):
         along = [jnp.ones_like(v) if d == axis else v for d, v in enumerate(others)]
-        d_quad -= jnp.sum(_gram(scaled, scaled * outer_grid(along), axis) * moved)
-        d_logdet += jnp.sum(_contract(1 / weights, others, axis) * jnp.diag(moved))
+        d_quad -= jnp.sum(grid_gram(scaled, scaled * outer_grid(along), axis) * moved)
+        d_logdet += jnp.sum(contract_grid(1 / weights, others, axis) * jnp.diag(moved))
     if d_y is not None:
         d_quad += 2 * jnp.sum(operator.solve(y) * d_y)
     logdet = _log_weights(operator.signal, operator.noise, spectrum)
@@ -299,18 +298,6 @@ def _rotated_changes(
                 yield axis, others, p @ factor @ p.T
 
 
-def _gram(a: jax.Array, b: jax.Array, axis: int) -> jax.Array:
-    """Products of slices of two grids along an axis, shape `(n, n)`, without transposing a grid."""
-    n, before, after = a.shape[axis], math.prod(a.shape[:axis]), math.prod(a.shape[axis + 1 :])
-    if before == 1 or after == 1:
-        contracted = int(after > 1)
-        shape = (n, after) if contracted else (before, n)
-        dimensions = (((contracted,), (contracted,)), ((), ()))
-        return jax.lax.dot_general(a.reshape(shape), b.reshape(shape), dimensions)
-    shape = (before, n, after)
-    return jnp.sum(a.reshape(shape) @ b.reshape(shape).mT, axis=0)
-
-
 def _weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
     scale = jnp.ones((), signal.dtype) if isinstance(noise, Kron) else noise.scale
     return outer_grid(list(spectrum.values), signal.combine) + scale
@@ -324,14 +311,6 @@ def _log_weights(signal: Any, noise: Any, spectrum: Spectrum) -> jax.Array:
         for p in spectrum.inverse:
             total -= 2 * (n // len(p)) * jnp.linalg.slogdet(p)[1]
     return total
-
-
-def _contract(grid: jax.Array, vectors: list[jax.Array], keep: int) -> jax.Array:
-    """The grid summed against a vector along every axis but one."""
-    for axis in reversed(range(len(vectors))):
-        if axis != keep:
-            grid = jnp.tensordot(grid, vectors[axis], (axis, 0))
-    return grid
 
 
 def _decompose(signal: Any, noise: Any, check: bool = False) -> Spectrum:

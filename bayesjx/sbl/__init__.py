@@ -1,5 +1,13 @@
-"""Sparse Bayesian learning: sparse weights, structured sparsity, and dictionaries."""
+"""Sparse Bayesian learning: relevance determination, structured sparsity and dictionaries."""
 
+from ._kron_marginal import KroMarginal as KroMarginal
+from ._kron_posterior import KroPosterior as KroPosterior
+from ._kron_pursuit import (
+    kron_orthogonal_matching_pursuit as kron_orthogonal_matching_pursuit,
+    KroPursuit as KroPursuit,
+    oracle_least_squares as oracle_least_squares,
+)
+from ._kron_sbl import kron_sbl as kron_sbl
 from ._sparse_coding import (
     AbstractSparseCoding as AbstractSparseCoding,
     BSC as BSC,
@@ -14,4 +22,10 @@ from ._sparse_coding import (
     TruncatedEMInfo as TruncatedEMInfo,
     TruncatedEMState as TruncatedEMState,
     TSC as TSC,
+)
+from ._weights import (
+    condition as condition,
+    DataSpace as DataSpace,
+    WeightPosterior as WeightPosterior,
+    WeightSpace as WeightSpace,
 )

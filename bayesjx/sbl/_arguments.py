@@ -1,0 +1,167 @@
+"""Checks of the arguments that the learners of this package share."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from .. import ops
+from .._core import checked_finite, refuse_where
+
+
+def checked_problem(owner: str, design: Any, y: Any) -> tuple[Any, jax.Array]:
+    """The design, dense or an operator, and the measurements, of one floating-point type.
+
+    Integers are taken as floating-point numbers of the other's precision; real and complex numbers
+    of one precision give complex ones.
+
+    Args:
+        owner: function whose name errors carry.
+        design: shape `(n, m)`.
+        y: shape `(n,)` or `(n, L)`.
+
+    Raises:
+        ValueError: shapes that disagree, empty or NaN data, two precisions.
+    """
+    design = design if isinstance(design, ops.AbstractOperator) else _numbers("design", design)
+    y = _numbers("y", y)
+    shape = jnp.shape(design)
+    if len(shape) != 2 or jnp.ndim(y) not in (1, 2) or shape[0] != jnp.shape(y)[0]:
+        hint = "; was design transposed?" if shape[1:] == jnp.shape(y)[:1] else ""
+        raise ValueError(
+            f"{owner}: design must be (n, m) and y (n,), or (n, L) for L measurement vectors; got "
+            f"{shape} and {jnp.shape(y)}{hint}"
+        )
+    if 0 in shape:
+        raise ValueError(f"{owner}: design is empty: its shape is {shape}")
+    dtype = common_dtype(owner, design, y)
+    if isinstance(design, ops.AbstractOperator):
+        if design.dtype != dtype:
+            raise ValueError(
+                f"{owner}: y is {jnp.result_type(y)} and the operator design holds "
+                f"{np.dtype(design.dtype)}; convert one of them"
+            )
+        return design, checked_finite("y", jnp.asarray(y, dtype))
+    design = checked_finite("design", jnp.asarray(design, dtype))
+    return design, checked_finite("y", jnp.asarray(y, dtype))
+
+
+def common_dtype(owner: str, design: Any, y: Any) -> Any:
+    """The floating-point type of a design and measurements.
+
+    Raises:
+        ValueError: they have two precisions.
+    """
+    kinds = {"design": np.dtype(design.dtype), "y": np.dtype(jnp.result_type(y))}
+    kinds = {name: jax.dtypes.canonicalize_dtype(kind) for name, kind in kinds.items()}
+    inexact = {name: kind for name, kind in kinds.items() if jnp.issubdtype(kind, jnp.inexact)}
+    if not inexact:
+        return jnp.result_type(float)
+    if len({jnp.finfo(kind).bits for kind in inexact.values()}) > 1:
+        raise ValueError(
+            f"{owner}: design is {kinds['design']} and y {kinds['y']}; convert one of them, as "
+            "nothing is rounded silently"
+        )
+    return jnp.result_type(*inexact.values())
+
+
+def real_of(dtype: Any) -> Any:
+    """The real type of the same precision."""
+    return jnp.finfo(dtype).dtype
+
+
+def checked_variance(
+    owner: str, name: str, value: Any, dtype: Any, size: int | None = None, zero: bool = False
+) -> jax.Array:
+    """A variance, or one for each of `size` weights.
+
+    Args:
+        owner: function whose name errors carry.
+        name: of the argument.
+        value: scalar, or shape `(size,)`.
+        dtype: what it becomes.
+        size: number of weights; None for a scalar.
+        zero: whether it may be 0.
+
+    Raises:
+        ValueError: another shape, or a value that is known to be negative, infinite or NaN.
+    """
+    value = _numbers(name, value)
+    if jnp.issubdtype(value.dtype, jnp.complexfloating):
+        raise ValueError(f"{owner}: {name} must be real, got {value.dtype}")
+    if jnp.shape(value) not in (((),) if size is None else ((), (size,))):
+        wanted = "a scalar" if size is None else f"a scalar or have shape ({size},)"
+        raise ValueError(f"{owner}: {name} must be {wanted}, got shape {jnp.shape(value)}")
+    wanted = "finite and not negative" if zero else "finite and positive"
+    value = refuse_where(
+        value,
+        lambda v: ~((v >= 0 if zero else v > 0) & (v < math.inf)),
+        f"{owner}: {name} must be {wanted}" + _shown(value),
+    )
+    value = jnp.asarray(value, dtype)
+    return value if size is None else jnp.broadcast_to(value, (size,))
+
+
+def whole_number(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
+    """An integer, as Python's.
+
+    Raises:
+        ValueError: it is none, or out of range.
+    """
+    wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise ValueError(f"{owner}: {name} must be an integer {wanted}, got {value!r}")
+    if number < least or (most is not None and number > most):
+        raise ValueError(f"{owner}: {name} must be {wanted}, got {number}")
+    return number
+
+
+def fraction(owner: str, name: str, value: Any, below: float = math.inf) -> float:
+    """A Python number from 0 on.
+
+    Raises:
+        ValueError: it is something else, or not less than `below`.
+    """
+    good = isinstance(value, (int, float, np.floating, np.integer)) and not isinstance(value, bool)
+    if not good or not 0 <= value < below:
+        wanted = "a number from 0 on" if below == math.inf else f"a number in [0, {below:g})"
+        raise ValueError(f"{owner}: {name} must be {wanted}, got {value!r}")
+    return float(value)
+
+
+def one_of(owner: str, name: str, value: Any, known: tuple[str, ...]) -> str:
+    """One of some words.
+
+    Raises:
+        ValueError: another.
+    """
+    if value not in known:
+        listed = ", ".join(f'"{word}"' for word in known)
+        raise ValueError(f"{owner}: {name} must be one of {listed}; got {value!r}")
+    return value
+
+
+def _numbers(name: str, value: Any) -> Any:
+    if not isinstance(value, jax.Array | np.ndarray):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
+        raise ValueError(f"{name} must be an array of numbers, got {value.dtype}")
+    return value
+
+
+def _shown(value: Any) -> str:
+    known = not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
+    return f", got {value}" if known else ""
