@@ -50,6 +50,7 @@ MODULES = {
     "ops-sparse": "benchmarks.ops.sparse",
     "sbl-prosper": "benchmarks.sbl.prosper",
     "sbl-krosbl": "benchmarks.sbl.kron",
+    "sbl-priors": "benchmarks.sbl.priors",
     "ssm-approx": "benchmarks.ssm.likelihoods",
     "ssm-float32": "benchmarks.ssm.single",
     "ssm-loglik": "benchmarks.ssm.loglik",

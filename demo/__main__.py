@@ -23,6 +23,7 @@ from . import (
     hierarchical,
     outliers,
     processes,
+    sparse,
 )
 from ._study import Report, Study
 
@@ -34,10 +35,11 @@ PARTS = {
     "grids": (grids.run, _pictures.grids),
     "processes": (processes.run, _pictures.processes),
     "cycles": (cycles.run, _pictures.cycles),
+    "sparse": (sparse.run, _pictures.sparse),
 }
 
-# One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.
-TOUR = ("outliers", "grids", "processes", "cycles")
+# One part for each of `bayesjx.vi`, `ops`, `gp`, `ssm` and `sbl`.
+TOUR = ("outliers", "grids", "processes", "cycles", "sparse")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Report]:

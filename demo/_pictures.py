@@ -16,6 +16,7 @@ from . import (
     hierarchical as firms,
     outliers as states,
     processes as river,
+    sparse as patients,
 )
 from ._plots import BAND, draws, GREY, INK, PALE
 from ._study import Report
@@ -139,6 +140,39 @@ def cycles(report: Report, folder: Path) -> list[Path]:
     """The picture of `demo.cycles`: the spots and their forecast, and two parameters."""
     labels = ("root of the number, standardised", "90 % interval of a year's spots")
     return _series(report, folder / "cycles.png", spots, labels, ("period", "quality"))
+
+
+def sparse(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.sparse`: the largest weights, probabilities, and two variances."""
+    people, fit, colour = patients.load(), report.rows[1], _plots.COLOURS[0]
+    mean, scale = patients.weights(fit)
+    middle = mean.mean(axis=0)
+    spread = 1.645 * np.sqrt((scale**2).mean(axis=0) + mean.var(axis=0))
+    order = np.argsort(-np.abs(middle))[:16]
+    with plt.rc_context(_plots.STYLE):
+        figure, axes = plt.subplot_mosaic(
+            [["weights", "prob", "log_covariates"], ["weights", "prob", "log_products"]],
+            figsize=(11, 4.8),
+            width_ratios=[1.6, 0.7, 1],
+            layout="constrained",
+        )
+        at, names = np.arange(len(order)), [people.names[j] for j in order]
+        panel = axes["weights"]
+        panel.errorbar(middle[order], at, xerr=spread[order], fmt="o", color=colour, ms=4)
+        panel.axvline(0, color=INK, lw=0.8)
+        panel.set_yticks(at, names)
+        panel.invert_yaxis()
+        panel.set_title("The largest of 36 weights, 90 % intervals")
+        axes["prob"].barh(at, patients.inclusion().inclusion_prob[order], color=_plots.COLOURS[1])
+        axes["prob"].set(yticks=[], xlim=(0, 1), ylim=panel.get_ylim())
+        axes["prob"].set_title("P(not zero)")
+        for name in ("log_covariates", "log_products"):
+            title = name.replace("log_", "log variance of ")
+            _plots.density_panel(axes[name], report, report.rows[1:], name, title)
+        handles, labels = axes[name].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower right", ncols=len(labels))
+        figure.suptitle(report.problem.title, fontsize=11)
+        return [_plots.save(figure, folder / "sparse.png")]
 
 
 def _series(

@@ -12,8 +12,9 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
+from numpyro.infer import MCMC, NUTS
 
-from bayesjx import gp, kernels, ops, ssm, vi
+from bayesjx import gp, kernels, ops, sbl, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -570,6 +571,76 @@ def _state_space():
     return figure
 
 
+def sparse():
+    """Support recovery over the number of measurements, a field, and a horseshoe's intervals."""
+    with jax.enable_x64(True):
+        return _sparse()
+
+
+def _sparse():
+    figure, axes = plt.subplots(1, 3, figsize=(10.4, 3), width_ratios=(1.1, 1.2, 1))
+    sizes = (8, 11, 14, 17, 20, 24, 28)
+    for (name, recovered), colour in zip(
+        _recovered(sizes).items(), (BLUE, ORANGE, GREEN), strict=True
+    ):
+        axes[0].plot(sizes, recovered, ".-", color=colour, label=name)
+    axes[0].set(title="support found", xlabel="measurements of 60 unknowns", ylim=(0, 1.02))
+    axes[0].legend(loc="lower right", fontsize=8)
+    rng = np.random.default_rng(5)
+    field = np.zeros((30, 24))
+    field[np.ix_([4, 5, 6, 19, 20], [3, 4, 14, 15, 16])] = rng.normal(size=(5, 5)) + 2
+    factors = rng.normal(size=(18, 30)), rng.normal(size=(14, 24))
+    measured = factors[0] @ field @ factors[1].T + 2.0 * rng.normal(size=(18, 14))
+    found = sbl.kron_sbl(factors, measured).mean
+    both = np.concatenate([field, found], axis=1)
+    axes[1].imshow(both, cmap="RdBu_r", vmin=-4, vmax=4, aspect="auto")
+    axes[1].axvline(23.5, color="black", linewidth=1)
+    axes[1].set(title="720 unknowns, 252 measurements", xticks=[], yticks=[])
+    truth = np.array([1.5, -1.0, 0.5, 0, 0, 0, 0, 0, 0, 0])
+    design = rng.normal(size=(30, 10))
+    y = design @ truth + 0.5 * rng.normal(size=30)
+
+    def model():
+        noise = numpyro.sample("noise", dist.HalfNormal(1.0))
+        w = sbl.regularized_horseshoe("w", 10, num_nonzero=3, num_data=30, noise_scale=noise)
+        numpyro.sample("y", dist.Normal(design @ w, noise), obs=y)
+
+    kernel = NUTS(model, target_accept_prob=0.95)
+    mcmc = MCMC(kernel, num_warmup=500, num_samples=1000, progress_bar=False)
+    mcmc.run(jax.random.key(0))
+    low, high = np.quantile(mcmc.get_samples()["w"], [0.05, 0.95], axis=0)
+    least, scale = np.linalg.lstsq(design, y)[0], np.sqrt(np.diag(np.linalg.inv(design.T @ design)))
+    at = np.arange(10)
+    axes[2].vlines(at - 0.15, least - 0.82 * scale, least + 0.82 * scale, color=GREY, linewidth=3)
+    axes[2].vlines(at + 0.15, low, high, color=BLUE, linewidth=3)
+    axes[2].plot(at, truth, "_", color="black", markersize=12)
+    axes[2].set(title="horseshoe, least squares (grey)", xlabel="weight", xticks=at)
+    figure.tight_layout()
+    return figure
+
+
+def _recovered(sizes):
+    """How often the five columns with the largest weights are the right ones, in 60 problems."""
+    rng = np.random.default_rng(1)
+    truth = np.zeros((60, 60))
+    for row in truth:
+        row[rng.choice(60, 5, replace=False)] = rng.choice([-1, 1], 5) * rng.uniform(0.5, 1.5, 5)
+    methods = {
+        "sbl": lambda x, y: sbl.sbl(x, y, noise_var=1e-3).mean,
+        "lasso": lambda x, y: sbl.fista(x, y, sbl.L1(0.1)).weights,
+        "matching pursuit": lambda x, y: sbl.orthogonal_matching_pursuit(x, y, num_nonzero=5).mean,
+    }
+    found = {name: [] for name in methods}
+    for n in sizes:
+        design = rng.normal(size=(60, n, 60))
+        y = np.einsum("bnm,bm->bn", design, truth) + 0.03 * rng.normal(size=(60, n))
+        for name, method in methods.items():
+            mean = jax.jit(jax.vmap(method))(design, y)
+            order = np.argsort(-np.abs(mean), axis=1)[:, :5]
+            found[name].append(np.mean(np.all(np.take_along_axis(truth, order, 1) != 0, axis=1)))
+    return found
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -581,6 +652,7 @@ FIGURES = {
     "kernels": draws_of_kernels,
     "gaussian-processes": gaussian_processes,
     "state-space": state_space,
+    "sparse": sparse,
 }
 
 

@@ -1,5 +1,6 @@
 """Sparse Bayesian learning: relevance determination, structured sparsity and dictionaries."""
 
+from ._fista import fista as fista, ProximalFit as ProximalFit
 from ._kron_marginal import KroMarginal as KroMarginal
 from ._kron_posterior import KroPosterior as KroPosterior
 from ._kron_pursuit import (
@@ -8,6 +9,21 @@ from ._kron_pursuit import (
     oracle_least_squares as oracle_least_squares,
 )
 from ._kron_sbl import kron_sbl as kron_sbl
+from ._priors import (
+    ard_weights as ard_weights,
+    horseshoe as horseshoe,
+    regularized_horseshoe as regularized_horseshoe,
+    Shrinkage as Shrinkage,
+    shrinkage as shrinkage,
+    spike_and_slab_weights as spike_and_slab_weights,
+)
+from ._prox import (
+    AbstractPenalty as AbstractPenalty,
+    CEL0 as CEL0,
+    L0 as L0,
+    L1 as L1,
+    Lq as Lq,
+)
 from ._sparse_coding import (
     AbstractSparseCoding as AbstractSparseCoding,
     BSC as BSC,
@@ -22,6 +38,12 @@ from ._sparse_coding import (
     TruncatedEMInfo as TruncatedEMInfo,
     TruncatedEMState as TruncatedEMState,
     TSC as TSC,
+)
+from ._spike_slab import spike_and_slab as spike_and_slab, SpikeSlabPosterior as SpikeSlabPosterior
+from ._spike_slab_gibbs import (
+    spike_and_slab_gibbs as spike_and_slab_gibbs,
+    SpikeSlabInfo as SpikeSlabInfo,
+    SpikeSlabState as SpikeSlabState,
 )
 from ._weights import (
     condition as condition,

@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Many programs to compile.
-SLOW = {"custom-objectives", "fit", "gaussian-processes", "numpyro", "programmable-vi"}
+SLOW = {"custom-objectives", "fit", "gaussian-processes", "numpyro", "programmable-vi", "sparse"}
 BLOCK = re.compile(
     r"(?:^<!-- numbers (as printed|within [^>]*?) -->\n)?^```(python|text)\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,
