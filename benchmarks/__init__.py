@@ -47,6 +47,7 @@ MODULES = {
     "ops-lower": "benchmarks.ops.lower",
     "ops-masked": "benchmarks.ops.masked",
     "ops-sparse": "benchmarks.ops.sparse",
+    "sbl-classic": "benchmarks.sbl.classic",
     "ssm-approx": "benchmarks.ssm.likelihoods",
     "ssm-float32": "benchmarks.ssm.single",
     "ssm-loglik": "benchmarks.ssm.loglik",
