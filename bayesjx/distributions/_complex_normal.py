@@ -28,8 +28,9 @@ class ComplexNormal(Distribution):
     r"""Circularly symmetric complex normal distribution, $CN(\mu, \sigma^2)$.
 
     Real and imaginary part are independent with the variance $\sigma^2 / 2$ each, so that
-    $E|x - \mu|^2 = \sigma^2$. The density
-    $\frac{1}{\pi \sigma^2} \exp(-|x - \mu|^2 / \sigma^2)$ is one over the plane; it has no halves.
+    $E \lvert x - \mu \rvert^2 = \sigma^2$. The density
+    $\frac{1}{\pi \sigma^2} \exp(-\lvert x - \mu \rvert^2 / \sigma^2)$ is one over the plane; it has
+    no halves.
 
     Args:
         loc: mean, complex, any shape.

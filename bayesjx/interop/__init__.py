@@ -1,4 +1,7 @@
-"""Ways in and out: samplers of BlackJAX, labelled results for ArviZ, and saved fits."""
+"""Ways in and out: BlackJAX, scikit-learn, labelled results for ArviZ, and saved fits."""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
 
 from bayesjx._core import (
     CheckpointError as CheckpointError,
@@ -13,3 +16,21 @@ from bayesjx.interop._blackjax import (
     SampleInfo as SampleInfo,
     Samples as Samples,
 )
+
+if TYPE_CHECKING:
+    from bayesjx.interop._sklearn import SBLRegressor as SBLRegressor
+
+
+def __getattr__(name: str) -> object:
+    if name != "SBLRegressor":  # what needs scikit-learn imports it when it is asked for
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return _import_module(f"{__name__}._sklearn").SBLRegressor
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sklearn":
+            raise
+        raise ImportError("SBLRegressor needs scikit-learn: pip install scikit-learn") from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "SBLRegressor"})

@@ -9,6 +9,9 @@ from ._kron_pursuit import (
     oracle_least_squares as oracle_least_squares,
 )
 from ._kron_sbl import kron_sbl as kron_sbl
+from ._learned import SBLPosterior as SBLPosterior
+from ._marginal import SBLMarginal as SBLMarginal
+from ._omp import orthogonal_matching_pursuit as orthogonal_matching_pursuit, Pursuit as Pursuit
 from ._priors import (
     ard_weights as ard_weights,
     horseshoe as horseshoe,
@@ -24,6 +27,7 @@ from ._prox import (
     L1 as L1,
     Lq as Lq,
 )
+from ._sbl import sbl as sbl
 from ._sparse_coding import (
     AbstractSparseCoding as AbstractSparseCoding,
     BSC as BSC,

@@ -13,7 +13,7 @@ from ..ops import AbstractOperator
 
 def dense(design: Any) -> jax.Array:
     """The matrix as an array."""
-    return design.as_matrix() if isinstance(design, AbstractOperator) else design
+    return design.as_matrix() if isinstance(design, AbstractOperator) else jnp.asarray(design)
 
 
 def times(design: Any, x: jax.Array) -> jax.Array:

@@ -199,7 +199,7 @@ class WeightPosterior(eqx.Module):
 
 def condition(
     design: Num[Array | np.ndarray, "n m"] | AbstractOperator,
-    y: Num[Array | np.ndarray, " n *L"],
+    y: Num[Array | np.ndarray, " _n *L"],
     *,
     noise_var: Any,
     prior_var: Any = None,

@@ -40,7 +40,7 @@ def load(name: str, fold: int) -> Split:
     Raises:
         FileNotFoundError: the data are not there; the text says where they are looked for.
     """
-    x, y, masks = _stored(name)
+    x, y, masks = stored(name)
     test = masks[:, fold]
     return _standardised(x[~test], y[~test], x[test], y[test])
 
@@ -51,13 +51,13 @@ def random_split(name: str, num_train: int, num_test: int, seed: int = 0) -> Spl
     Raises:
         FileNotFoundError: the data are not there; the text says where they are looked for.
     """
-    x, y, _ = _stored(name)
+    x, y, _ = stored(name)
     rows = np.random.default_rng(seed).permutation(len(x))[: num_train + num_test]
     train, test = rows[:num_train], rows[num_train:]
     return _standardised(x[train], y[train], x[test], y[test])
 
 
-def _stored(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def stored(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     root = os.environ.get("BAYESJX_DATA")
     path = Path(root or ".") / "uci" / f"{name}.npz"
     if not root or not path.exists():

@@ -90,4 +90,11 @@ MUTANTS = [
         "self.base_dist.log_prob(value) - _log_cdf(self.base_dist, self.low)",
         REPAIR,
     ),
+    Mutant(
+        "a complex normal with the density of a real one",
+        "distributions/_complex_normal.py",
+        "return -square / self.scale**2 - jnp.log(jnp.pi * self.scale**2)",
+        "return -0.5 * square / self.scale**2 - jnp.log(jnp.pi * self.scale**2)",
+        "tests/distributions/test_complex_normal.py",
+    ),
 ]

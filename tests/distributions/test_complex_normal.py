@@ -1,0 +1,35 @@
+"""The circular complex normal against the two real ones that it is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+from bayesjx import distributions as ours
+
+
+def test_it_is_two_normals_of_half_the_variance():
+    loc, scale = np.array([1 + 2j, -0.5j]), np.array([0.7, 2.0])
+
+    @jax.jit
+    def run(loc, scale, value):
+        law = ours.ComplexNormal(loc, scale)
+        half = scale / np.sqrt(2)
+        parts = dist.Normal(loc.real, half), dist.Normal(loc.imag, half)
+        want = parts[0].log_prob(value.real) + parts[1].log_prob(value.imag)
+        entropy = parts[0].entropy() + parts[1].entropy()
+        draws = law.expand((3, 2)).sample(jax.random.key(0), (4000,))
+        mapped = jax.vmap(lambda s: ours.ComplexNormal(loc, s).log_prob(value))(scale[None])
+        pairs = (law.log_prob(value), want), (law.entropy(), entropy), (mapped[0], want)
+        return pairs, law, draws
+
+    pairs, law, draws = run(loc, scale, jnp.array([0.3 + 1j, 1 - 1j]))
+    for found, want in pairs:
+        np.testing.assert_allclose(found, want, rtol=1e-12)
+    shift, num = np.asarray(draws - loc), draws[..., 0].size
+    assert draws.shape == (4000, 3, 2)
+    np.testing.assert_allclose(law.variance, scale**2)
+    power = np.mean(np.abs(shift) ** 2, (0, 1))  # exponentially distributed, each
+    np.testing.assert_allclose(power, scale**2, rtol=5 / np.sqrt(num))
+    assert np.all(np.abs(np.mean(shift**2, (0, 1))) < 5 * np.sqrt(2 / num) * scale**2)
+    assert np.all(law.support(draws))
