@@ -82,11 +82,22 @@ def learners() -> dict[str, Callable[[Any], Any]]:
 
 def dense_learners() -> dict[str, Callable[[Any], Any]]:
     """The same by learners that form the dictionary."""
-    from benchmarks.sbl import _kron_peers as peers
+    from bayesjx import sbl
+    from benchmarks.sbl._kron_peers import dictionary
 
+    def on_the_dictionary(learner: Callable[..., Any]) -> Callable[[Any], Any]:
+        def coefficients(p: Any) -> Any:
+            mean = learner(dictionary(p.factors), p.y.reshape(-1), p).mean
+            return mean.reshape([f.shape[1] for f in p.factors])
+
+        return coefficients
+
+    pursuit = sbl.orthogonal_matching_pursuit
     return {
-        "classic SBL": lambda p: peers.classic(p.factors, p.y),
-        "OMP": lambda p: peers.pursuit(p.factors, p.y, p.noise_var, ATOMS),
+        "classic SBL": on_the_dictionary(lambda design, y, p: sbl.sbl(design, y)),
+        "OMP": on_the_dictionary(
+            lambda design, y, p: pursuit(design, y, num_nonzero=ATOMS, noise_var=p.noise_var)
+        ),
     }
 
 
