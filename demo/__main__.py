@@ -38,8 +38,8 @@ PARTS = {
     "sparse": (sparse.run, _pictures.sparse),
 }
 
-# One part for each of `bayesjx.vi`, `ops`, `gp`, `ssm` and `sbl`.
-TOUR = ("outliers", "grids", "processes", "cycles", "sparse")
+# One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.
+TOUR = ("outliers", "grids", "processes", "cycles")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Report]:

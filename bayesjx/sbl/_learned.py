@@ -36,7 +36,7 @@ class SBLPosterior(eqx.Module):
 
     weights: WeightPosterior
     columns: Int[Array, " k"]
-    mean: Inexact[Array, " m *L"]
+    mean: Inexact[Array, "m ..."]
     variance: Float[Array, " m"]
     prior_var: Float[Array, " m"]
     active: Bool[Array, " m"]

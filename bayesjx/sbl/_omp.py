@@ -29,7 +29,7 @@ class Pursuit(NamedTuple):
             either rule stopped it; `max_steps_reached` where the residual is still above the noise.
     """
 
-    mean: Inexact[Array, " m *L"]
+    mean: Inexact[Array, "m ..."]
     active: Bool[Array, " m"]
     order: Int[Array, " k"]
     residual_norms: Float[Array, " k"]

@@ -72,13 +72,13 @@ class WeightPosterior(eqx.Module):
     """
 
     design: Inexact[Array, "n m"] | AbstractOperator
-    y: Inexact[Array, " n *L"]
+    y: Inexact[Array, "n ..."]
     noise_var: Float[Array, ""]
     prior_var: Float[Array, " m"]
-    mean: Inexact[Array, " m *L"]
+    mean: Inexact[Array, "m ..."]
     variance: Float[Array, " m"]
     effective_dof: Float[Array, ""]
-    residual: Inexact[Array, " n *L"]
+    residual: Inexact[Array, "n ..."]
     quadratic: Float[Array, ...]
     logdet: Float[Array, ""]
     system: DataSpace | WeightSpace

@@ -171,7 +171,8 @@ def _ranks(quick: bool, report: Report) -> dict[str, Any]:
     groups = jnp.array([0, 0, 0, 1, 1, 1])
 
     def model(y: Any = None) -> None:
-        log_var: Any = numpyro.sample("log_var", dist.Normal(0.0, 1.5).expand([2]).to_event(1))
+        by_group = dist.Normal(0.0, 1.5).expand([2]).to_event(1)
+        log_var = jnp.asarray(numpyro.sample("log_var", by_group))
         log_noise = numpyro.sample("log_noise", dist.Normal(-1.0, 0.5))
         numpyro.sample("y", sbl.SBLMarginal(design, log_var[groups], log_noise), obs=y)
 

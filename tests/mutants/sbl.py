@@ -129,7 +129,7 @@ MUTANTS = [
         "sbl/_spike_slab_problem.py",
         "return 0.5 * (gain - jnp.log(pivot))",
         "return 0.5 * gain",
-        "tests/sbl/test_spike_slab.py -k 'gibbs or chains'",
+        "tests/sbl/test_spike_slab.py -k 'gibbs_draws and known'",
     ),
     Mutant(
         "degrees of freedom of an unknown noise without the data",
