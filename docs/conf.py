@@ -51,5 +51,11 @@ def leave_out_tuple_fields(app, what, name, obj, skip, options):
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def leave_out_metadata_requests(app, what, name, obj, skip, options):
+    """What scikit-learn adds to its estimators, with references into its own documentation."""
+    return True if name.startswith("set_") and name.endswith("_request") else None
+
+
 def setup(app):
     app.connect("autodoc-skip-member", leave_out_tuple_fields)
+    app.connect("autodoc-skip-member", leave_out_metadata_requests)

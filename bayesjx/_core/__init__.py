@@ -21,6 +21,7 @@ from bayesjx._core._checkpoint import (
 from bayesjx._core._checks import (
     check_flag as check_flag,
     checked_finite as checked_finite,
+    number_array as number_array,
     refuse_where as refuse_where,
 )
 from bayesjx._core._cholesky import (

@@ -42,6 +42,22 @@ def checked_finite(name: str, array: jax.Array, hint: str = "") -> jax.Array:
     return refuse_where(array, _not_finite, f"{name} holds NaN or infinite values{hint}")
 
 
+def number_array(name: str, value: Any) -> Any:
+    """An array of numbers or booleans, of JAX or NumPy, or what can be made one.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    if not isinstance(value, jax.Array | np.ndarray):
+        try:
+            value = np.asarray(value)
+        except ValueError as error:  # rows of different lengths
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
+        raise ValueError(f"{name} must be an array of numbers, got {value.dtype}")
+    return value
+
+
 def check_flag(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is a boolean that is known at trace time."""
     if not isinstance(value, bool | np.bool_):

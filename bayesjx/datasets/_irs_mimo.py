@@ -52,16 +52,17 @@ def irs_mimo(
     num_angles: int = 18,
     num_pilots: int = 3,
     num_patterns: int = 6,
-    spread: int = 3,
+    angular_spread: int = 3,
     dtype: Any = complex,
 ) -> IRSMIMO:
     r"""A random channel over an intelligent reflecting surface, and its received pilots.
 
     Angles lie on a grid, $\phi_i = -1 + 2 i / n$. Each of the two links has one angle of departure
-    and `spread` neighbouring angles of arrival with standard normal gains. Pilots are QPSK symbols,
-    and the surface's elements have random signs. As products of two of its steering vectors depend
-    on the difference of angles only, the received pilots are a Kronecker-structured linear model
-    with three factors, in whose coefficients `spread`² elements are not zero.
+    and `angular_spread` neighbouring angles of arrival with standard normal gains. Pilots are QPSK
+    symbols, and the surface's elements have random signs. As products of two of its steering
+    vectors depend on the difference of angles only, the received pilots are a linear model
+    with a Kronecker product of three factors, of whose coefficients as many as the square of
+    `angular_spread` are not zero.
 
     Args:
         key: PRNG key.
@@ -73,7 +74,7 @@ def irs_mimo(
         num_angles: of the grid.
         num_pilots: vectors that are sent under each pattern.
         num_patterns: of the surface.
-        spread: neighbouring angles of arrival.
+        angular_spread: neighbouring angles of arrival.
         dtype: complex.
 
     Raises:
@@ -88,21 +89,23 @@ def irs_mimo(
     check_key(key)
     sizes = {
         "num_ms": num_ms, "num_bs": num_bs, "num_irs": num_irs, "num_angles": num_angles,
-        "num_pilots": num_pilots, "num_patterns": num_patterns, "spread": spread,
+        "num_pilots": num_pilots, "num_patterns": num_patterns, "angular_spread": angular_spread,
     }  # fmt: skip
     for name, size in sizes.items():
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"irs_mimo: {name} must be a positive integer, got {size!r}")
-    if spread > num_angles:
-        raise ValueError(f"irs_mimo: spread {spread} is more than num_angles {num_angles}")
+    if angular_spread > num_angles:
+        raise ValueError(
+            f"irs_mimo: angular_spread {angular_spread} is more than num_angles {num_angles}"
+        )
     dtype = jax.dtypes.canonicalize_dtype(dtype)
     if not jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"irs_mimo: dtype must be complex, got {dtype}")
     at_ms, at_bs, at_irs = (_steering(n, num_angles, dtype) for n in (num_ms, num_bs, num_irs))
     keys = random.split(key, 5)
-    paths = num_ms * num_irs / spread, num_bs * num_irs / spread
-    to_irs = math.sqrt(paths[0]) * _gains(keys[0], num_angles, spread, dtype)
-    to_bs = math.sqrt(paths[1]) * _gains(keys[1], num_angles, spread, dtype)
+    paths = num_ms * num_irs / angular_spread, num_bs * num_irs / angular_spread
+    to_irs = math.sqrt(paths[0]) * _gains(keys[0], num_angles, angular_spread, dtype)
+    to_bs = math.sqrt(paths[1]) * _gains(keys[1], num_angles, angular_spread, dtype)
     pilots = _qpsk(keys[2], (num_ms, num_pilots), dtype) / math.sqrt(num_ms)
     signs = random.rademacher(keys[3], (num_irs, num_patterns), jnp.finfo(dtype).dtype)
     patterns = signs.astype(dtype) / math.sqrt(num_irs)
@@ -130,13 +133,13 @@ def _steering(num: int, num_angles: int, dtype: Any) -> jax.Array:
     return jnp.asarray(np.exp(1j * phases) / math.sqrt(num), dtype)
 
 
-def _gains(key: jax.Array, num_angles: int, spread: int, dtype: Any) -> jax.Array:
+def _gains(key: jax.Array, num_angles: int, angular_spread: int, dtype: Any) -> jax.Array:
     """Path gains, shape `(arrival, departure)`: neighbours of arrival, one departure."""
     for_gains, for_arrival, for_departure = random.split(key, 3)
-    first = random.randint(for_arrival, (), 0, num_angles - spread + 1)
+    first = random.randint(for_arrival, (), 0, num_angles - angular_spread + 1)
     departure = random.randint(for_departure, (), 0, num_angles)
-    gains = random.normal(for_gains, (spread,), dtype)
-    arrival = jnp.zeros(num_angles, dtype).at[first + jnp.arange(spread)].set(gains)
+    gains = random.normal(for_gains, (angular_spread,), dtype)
+    arrival = jnp.zeros(num_angles, dtype).at[first + jnp.arange(angular_spread)].set(gains)
     return jnp.outer(arrival, jnp.arange(num_angles) == departure)
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import check_key, default_jitter
+from .._core import check_key, default_jitter, number_array
 from ..kernels import AbstractKernel
 
 
@@ -20,13 +20,7 @@ def real_array(name: str, value: Any) -> jax.Array | np.ndarray:
     Raises:
         ValueError: it holds something else.
     """
-    if not isinstance(value, jax.Array | np.ndarray):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise ValueError(f"{name} must be an array of numbers: {error}") from error
-    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
-        raise ValueError(f"{name} must be an array of real numbers, got {value.dtype}")
+    value = number_array(name, value)
     if jnp.issubdtype(value.dtype, np.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {value.dtype}")
     return value

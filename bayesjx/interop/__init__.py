@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    if name != "SBLRegressor":  # what needs scikit-learn imports it when it is asked for
+    if name != "SBLRegressor":  # what needs scikit-learn imports it on first use
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return _import_module(f"{__name__}._sklearn").SBLRegressor

@@ -21,7 +21,7 @@ class AbstractPosterior(eqx.Module):
     what is said of observations is the likelihood's. Answers about the function include its prior
     mean. `x` stands for points: an array `(m, d)` or `(m,)`, or the inputs of a package, such as a
     `gp.Grid`, whose structure a posterior keeps; None for those of the data where a posterior
-    says so. They are converted to the precision of the data, which all answers have.
+    says so. They are converted to the precision of the data, which all results have.
     """
 
     @abc.abstractmethod

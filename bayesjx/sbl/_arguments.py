@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import checked_finite, refuse_where
+from .._core import checked_finite, number_array, refuse_where
 
 
 def checked_problem(owner: str, design: Any, y: Any) -> tuple[Any, jax.Array]:
@@ -29,8 +29,8 @@ def checked_problem(owner: str, design: Any, y: Any) -> tuple[Any, jax.Array]:
     Raises:
         ValueError: shapes that disagree, empty or NaN data, two precisions.
     """
-    design = design if isinstance(design, ops.AbstractOperator) else _numbers("design", design)
-    y = _numbers("y", y)
+    design = design if isinstance(design, ops.AbstractOperator) else number_array("design", design)
+    y = number_array("y", y)
     shape = jnp.shape(design)
     if len(shape) != 2 or jnp.ndim(y) not in (1, 2) or shape[0] != jnp.shape(y)[0]:
         hint = "; was design transposed?" if shape[1:] == jnp.shape(y)[:1] else ""
@@ -92,7 +92,7 @@ def checked_variance(
     Raises:
         ValueError: another shape, or a value that is known to be negative, infinite or NaN.
     """
-    value = _numbers(name, value)
+    value = number_array(name, value)
     if jnp.issubdtype(value.dtype, jnp.complexfloating):
         raise ValueError(f"{owner}: {name} must be real, got {value.dtype}")
     if jnp.shape(value) not in (((),) if size is None else ((), (size,))):
@@ -148,17 +148,6 @@ def one_of(owner: str, name: str, value: Any, known: tuple[str, ...]) -> str:
     if value not in known:
         listed = ", ".join(f'"{word}"' for word in known)
         raise ValueError(f"{owner}: {name} must be one of {listed}; got {value!r}")
-    return value
-
-
-def _numbers(name: str, value: Any) -> Any:
-    if not isinstance(value, jax.Array | np.ndarray):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise ValueError(f"{name} must be an array of numbers: {error}") from error
-    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
-        raise ValueError(f"{name} must be an array of numbers, got {value.dtype}")
     return value
 
 

@@ -144,9 +144,9 @@ def _terms(problem: Problem, rhs: jax.Array, state: FastState) -> _Terms:
     residual = y - design[:, state.index] @ mean
     error = jnp.sum(square(residual), axis=0)
     # Of the other columns by what those in use leave of them; of these by what data say of them.
-    spread = inverse @ (half[:, None] * state.cross)
+    through = inverse @ (half[:, None] * state.cross)
     length = jnp.sum(square(design), axis=0)
-    sensitivity = (length - jnp.sum(square(spread), axis=0) / noise_var) / noise_var
+    sensitivity = (length - jnp.sum(square(through), axis=0) / noise_var) / noise_var
     score = jnp.mean(square(design.mT.conj() @ residual), axis=1) / noise_var**2
     used = state.own > 0
     safe = jnp.where(used, state.own, 1)

@@ -8,10 +8,9 @@ from typing import Any
 import jax
 import jax.core
 import jax.numpy as jnp
-import numpy as np
 
 from .. import ops
-from .._core import checked_finite, refuse_where
+from .._core import checked_finite, number_array, refuse_where
 
 
 def kron_problem(
@@ -28,7 +27,7 @@ def kron_problem(
     Raises:
         ValueError: it is no such problem.
     """
-    matrices, y = _matrices(owner, factors), numbers(f"{owner}: y", y)
+    matrices, y = _matrices(owner, factors), number_array(f"{owner}: y", y)
     grid = tuple(m.shape[0] for m in matrices)
     if y.shape[: len(grid)] != grid or y.ndim > len(grid) + 1:
         hint = f"; make it y.reshape({grid})" if y.shape == (math.prod(grid),) else ""
@@ -63,7 +62,7 @@ def _matrices(owner: str, factors: Any) -> list[Any]:
     arrays = []
     for d, factor in enumerate(factors):
         name = f"{owner}: factors[{d}]"
-        factor = numbers(name, factor)
+        factor = number_array(name, factor)
         if factor.ndim != 2:
             raise ValueError(
                 f"{name} must be a matrix, got shape {factor.shape}; several factors are a tuple "
@@ -79,22 +78,6 @@ def _checked(owner: str, arrays: list[jax.Array]) -> tuple[jax.Array, ...]:
         array = checked_finite(f"{owner}: {name}", array)
         checked.append(refuse_where(array, _all_zero, f"{owner}: {name} is zero everywhere"))
     return tuple(checked)
-
-
-def numbers(name: str, value: Any) -> jax.Array | np.ndarray:
-    """An array of numbers.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(value, jax.Array | np.ndarray):
-        try:
-            value = np.asarray(value)
-        except ValueError as error:  # rows of different lengths
-            raise ValueError(f"{name} must be an array of numbers: {error}") from error
-    if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
-        raise ValueError(f"{name} must be an array of numbers, got {value.dtype}")
-    return value
 
 
 def of_one_type(owner: str, arrays: dict[str, Any]) -> list[jax.Array]:

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from .._core import compiled, eigh, first_of, is_successful, RESULTS, thrown
+from .._core import compiled, eigh, first_of, is_successful, number_array, RESULTS, thrown
 from ..ops import kron_mm, outer_grid
 from ._arguments import checked_variance, real_of, whole_number
 from ._design import square
-from ._kron_arguments import kron_problem, numbers
+from ._kron_arguments import kron_problem
 from ._kron_scaling import standardised, Units
 
 
@@ -158,7 +158,7 @@ def oracle_least_squares(factors: Any, y: Any, support: Any) -> Inexact[Array, .
     """
     arrays, y_ = kron_problem("oracle_least_squares", factors, y, zero=True)
     given = support if isinstance(support, tuple | list) else (support,)
-    masks = [numbers("oracle_least_squares: support", mask) for mask in given]
+    masks = [number_array("oracle_least_squares: support", mask) for mask in given]
     wanted = [(f.shape[1],) for f in arrays]
     shapes = [jnp.shape(mask) for mask in masks]
     if shapes != wanted or not all(map(_is_boolean, masks)):

@@ -205,9 +205,9 @@ def _starts(problem: Problem, restarts: int) -> tuple[jax.Array, ...]:
     for factor in problem.factors:
         # A column of zeros says nothing, and would keep the others from changing freely.
         reached = jnp.any(factor != 0, axis=0).astype(problem.rest.dtype)
-        spread = np.exp(rng.normal(size=(restarts, factor.shape[1])))
-        spread[0] = 1
-        starts.append(reached * jnp.asarray(spread, reached.dtype))
+        multipliers = np.exp(rng.normal(size=(restarts, factor.shape[1])))
+        multipliers[0] = 1
+        starts.append(reached * jnp.asarray(multipliers, reached.dtype))
     return tuple(starts)
 
 

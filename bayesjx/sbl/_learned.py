@@ -19,7 +19,7 @@ from ._weights import WeightPosterior
 class SBLPosterior(eqx.Module):
     r"""Posterior of the weights at learned prior variances: which are in use, and what they are.
 
-    It is made by `sbl.sbl`. Derivatives of its answers hold the prior variances and the noise
+    It is made by `sbl.sbl`. Derivatives of what it computes hold the prior variances and the noise
     variance fixed; that of the evidence, which is stationary in those, is then the whole one.
 
     Attributes:

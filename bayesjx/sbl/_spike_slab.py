@@ -324,11 +324,11 @@ def _predicted(
     def of(active: jax.Array) -> tuple[jax.Array, jax.Array]:
         at = chosen(problem, active, slots)
         columns = scaled.at[:, at.index].get(mode="fill", fill_value=0)
-        spread = 1 + jnp.sum((columns @ at.inverse_tril.T) ** 2, axis=1)
+        variance = 1 + jnp.sum((columns @ at.inverse_tril.T) ** 2, axis=1)
         if problem.noise is not None:
             half_df = 0.5 * problem.degrees_of_freedom
-            spread = spread * problem.noise_rate_given(at.rss) / half_df
-        return columns @ at.mean * problem.y_scale, jnp.sqrt(spread) * problem.y_scale
+            variance = variance * problem.noise_rate_given(at.rss) / half_df
+        return columns @ at.mean * problem.y_scale, jnp.sqrt(variance) * problem.y_scale
 
     loc, scale = jax.lax.map(of, states, batch_size=CHUNK)
     return loc.T, scale.T

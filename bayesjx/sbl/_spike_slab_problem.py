@@ -179,8 +179,8 @@ def spike_slab_problem(
     root = jnp.sqrt(checked_variance(owner, "slab_var", slab_var, dtype, size))
     if isinstance(noise_var, dist.InverseGamma):
         shape, rate = _parameters(owner, "noise_var", noise_var, ("concentration", "rate"), dtype)
-        spread = jnp.sqrt(jnp.mean(y**2))
-        y_scale = jnp.where(spread > 0, spread, 1)
+        scale = jnp.sqrt(jnp.mean(y**2))
+        y_scale = jnp.where(scale > 0, scale, 1)
         noise = jnp.stack([shape, rate / y_scale**2])
         scaled, weight_scale = design * root, root * y_scale
     elif isinstance(noise_var, dist.Distribution):

@@ -52,7 +52,7 @@ class WeightPosterior(eqx.Module):
     r"""Posterior of the weights of $y = \Phi w + \epsilon$ with $w_j \sim N(0, g_j)$.
 
     It is made by `condition`. With `L` measurement vectors, columns of `y` with weights of their
-    own, the prior and the covariance are those of each. All answers have derivatives of any order
+    own, the prior and the covariance are those of each. All of it has derivatives of any order
     with respect to the noise variance and the prior variances, also where one of these is 0; those
     of draws are 0 there.
 

@@ -159,7 +159,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(SPARSE, "dtype", lambda: _sparse(dtype=int), "floating"),
     Case(IRS, "dtype", lambda: _irs(dtype=float), "complex"),
-    Case(IRS, "spread", lambda: _irs(spread=99), "num_angles"),
+    Case(IRS, "angular_spread", lambda: _irs(angular_spread=99), "num_angles"),
     Case(
         IRS,
         "num_pilots",

@@ -78,7 +78,7 @@ def test_bad_sizes_are_named():
         datasets.kron_sparse(key, rows=(2, 0), columns=(5, 4))
     with pytest.raises(ValueError, match="dtype must be complex"):
         datasets.irs_mimo(key, dtype=float)
-    with pytest.raises(ValueError, match="spread 19 is more than num_angles"):
-        datasets.irs_mimo(key, spread=19)
+    with pytest.raises(ValueError, match="angular_spread 19 is more than num_angles"):
+        datasets.irs_mimo(key, angular_spread=19)
     with pytest.raises(ValueError, match="key must be one PRNG key"):
         datasets.irs_mimo(jax.random.split(key))

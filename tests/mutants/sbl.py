@@ -155,8 +155,8 @@ MUTANTS = [
     Mutant(
         "draws of weights of one variance",
         "sbl/_spike_slab.py",
-        "spread = 1 + jnp.sum((columns @ at.inverse_tril.T) ** 2, axis=1)",
-        "spread = 1 + jnp.sum(columns**2, axis=1)",
+        "variance = 1 + jnp.sum((columns @ at.inverse_tril.T) ** 2, axis=1)",
+        "variance = 1 + jnp.sum(columns**2, axis=1)",
         "tests/sbl/test_spike_slab.py -k 'all_sets and known'",
     ),
     Mutant(
@@ -234,7 +234,7 @@ MUTANTS = [
         "sbl/_marginal.py",
         "return jnp.exp(self.log_noise_var), jnp.exp(self.log_prior_var)",
         "return jnp.exp(0.5 * self.log_noise_var), jnp.exp(self.log_prior_var)",
-        "tests/sbl/test_marginal.py -k numpyros",
+        "tests/sbl/test_sbl_marginal.py -k numpyros",
     ),
     *sparse_coding.MUTANTS,
 ]

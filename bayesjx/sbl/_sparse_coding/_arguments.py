@@ -11,7 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ..._core import checked_finite
+from ..._core import checked_finite, number_array
 
 
 def real(name: str, value: Any, dtype: Any = None) -> jax.Array:
@@ -20,12 +20,9 @@ def real(name: str, value: Any, dtype: Any = None) -> jax.Array:
     Raises:
         ValueError: it holds something else.
     """
-    try:
-        array = value if isinstance(value, jax.Array) else np.asarray(value)
-    except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{name} must be an array of numbers: {error}") from error
+    array = number_array(name, value)
     kind = array.dtype
-    if not any(jnp.issubdtype(kind, real) for real in (np.integer, np.floating, np.bool_)):
+    if jnp.issubdtype(kind, np.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {kind}")
     if dtype is None:
         dtype = jnp.result_type(kind if jnp.issubdtype(kind, np.floating) else float)

@@ -1,4 +1,4 @@
-"""What all sparse coding models share: truncated posteriors and what is asked of them."""
+"""What all sparse coding models share: truncated posteriors, and evidences and draws by them."""
 
 from __future__ import annotations
 
