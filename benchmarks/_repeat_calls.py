@@ -12,7 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 
-from bayesjx import diagnostics, gp, kernels, ops, ssm, vi
+from bayesjx import diagnostics, gp, kernels, ops, sbl, ssm, vi
 
 N, M = 31, 11
 PRIOR = gp.GP(kernels.RBF(), noise_var=0.1)
@@ -42,7 +42,16 @@ class Entry(NamedTuple):
 
 def entries() -> list[Entry]:
     """All of them. What an entry asks a posterior for is asked of one that is made before."""
-    return [*_exact(), *_grids(), *_sparse(), *_laplace(), *_series(), *_operators(), *_inference()]
+    return [
+        *_exact(),
+        *_grids(),
+        *_sparse(),
+        *_laplace(),
+        *_series(),
+        *_operators(),
+        *_sparse_learning(),
+        *_inference(),
+    ]
 
 
 def _data(i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -223,6 +232,41 @@ def _operators() -> list[Entry]:
         Entry(
             "ops.stochastic_logdet",
             lambda i: ops.stochastic_logdet(KEY, ops.Dense(jnp.diag(scaled(i, 13)), ops.psd)),
+        ),
+    ]
+
+
+def _sparse_learning() -> list[Entry]:
+    def linear(i: int, num: int = M) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(i)
+        design = rng.normal(size=(N, num))
+        return design, design[:, :2].sum(axis=1) + 0.1 * rng.normal(size=N)
+
+    def on_a_grid(i: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        rng = np.random.default_rng(i)
+        factors = rng.normal(size=(5, 7)), rng.normal(size=(4, 6))
+        return factors, rng.normal(size=(5, 4))
+
+    known = {"noise_var": 0.1, "prior_var": 1.0}
+    slab = {"noise_var": 0.1, "slab_var": 1.0}
+    return [
+        Entry("sbl.condition", lambda i: sbl.condition(*linear(i), **known), True),
+        Entry("sbl.sbl", lambda i: sbl.sbl(*linear(i)).mean, True),
+        Entry("sbl.sbl, compacted", lambda i: sbl.sbl(*linear(i, 700)).mean),
+        Entry("sbl.kron_sbl", lambda i: sbl.kron_sbl(*on_a_grid(i)).mean),
+        Entry(
+            "sbl.orthogonal_matching_pursuit",
+            lambda i: sbl.orthogonal_matching_pursuit(*linear(i), num_nonzero=3).mean,
+        ),
+        Entry("sbl.spike_and_slab", lambda i: sbl.spike_and_slab(*linear(i), **slab).mean),
+        Entry("sbl.fista", lambda i: sbl.fista(*linear(i), sbl.L1(1.0)).weights),
+        Entry(
+            "sbl.learn_dictionary",
+            lambda i: (
+                sbl.learn_dictionary(
+                    KEY, sbl.BSC, _cells(i) ** 2, 3, reseeds=1, max_steps=40, throw=False
+                ).weights
+            ),
         ),
     ]
 
