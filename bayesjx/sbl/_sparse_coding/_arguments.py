@@ -20,13 +20,13 @@ def real(name: str, value: Any, dtype: Any = None) -> jax.Array:
     Raises:
         ValueError: it holds something else.
     """
-    array = number_array(name, value)
+    array = jnp.asarray(number_array(name, value))
     kind = array.dtype
     if jnp.issubdtype(kind, np.complexfloating):
         raise ValueError(f"{name} must hold real numbers, got {kind}")
     if dtype is None:
-        dtype = jnp.result_type(kind if jnp.issubdtype(kind, np.floating) else float)
-    return jnp.asarray(array, dtype)
+        dtype = kind if jnp.issubdtype(kind, np.floating) else jnp.result_type(float)
+    return array.astype(dtype)
 
 
 def observations(y: Any, num_columns: int | None = None, dtype: Any = None) -> jax.Array:
