@@ -247,8 +247,8 @@ def _sparse_learning() -> list[Entry]:
         factors = rng.normal(size=(5, 7)), rng.normal(size=(4, 6))
         return factors, rng.normal(size=(5, 4))
 
-    known = {"noise_var": 0.1, "prior_var": 1.0}
-    slab = {"noise_var": 0.1, "slab_var": 1.0}
+    known: dict[str, Any] = {"noise_var": 0.1, "prior_var": 1.0}
+    slab: dict[str, Any] = {"noise_var": 0.1, "slab_var": 1.0}
     return [
         Entry("sbl.condition", lambda i: sbl.condition(*linear(i), **known), True),
         Entry("sbl.sbl", lambda i: sbl.sbl(*linear(i)).mean, True),
