@@ -46,13 +46,14 @@ class SBLRegressor(RegressorMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        update: str = "fixed-point",
-        max_iter: int = 500,
-        tol: float = 1e-2,
-        prune: float = 1e-2,
-        noise_var: float | None = None,
-        fit_intercept: bool = True,
+        update: Any = "fixed-point",
+        max_iter: Any = 500,
+        tol: Any = 1e-4,
+        prune: Any = 1e-2,
+        noise_var: Any = None,
+        fit_intercept: Any = True,
     ):
+        # Of any type, as estimators are made first and checked by `fit`.
         self.update = update
         self.max_iter = max_iter
         self.tol = tol

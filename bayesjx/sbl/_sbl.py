@@ -43,7 +43,7 @@ def sbl(
     noise_var: Any = None,
     update: str = "fixed-point",
     max_steps: int | None = None,
-    rtol: float = 1e-2,
+    rtol: float = 1e-4,
     prune: float = 1e-2,
     hyper_prior: Any = (0.0, 0.0),
     max_active: int | None = None,
@@ -88,7 +88,8 @@ def sbl(
         max_steps: of updates; by default 500, and 3000 of `"fast"`.
         rtol: it has converged once a step changes the prior variances by less than this, relative
             to their norm, and the noise variance by less than ten times that; `"fast"` once no
-            column changes the evidence by more.
+            column changes the evidence by more. Weights that are on their way to 0 change slowly:
+            with a larger one many of them are still in use.
         prune: a weight is dropped once data determine less than this part of it, $1 - \Sigma_{jj} /
             g_j$, and without it the evidence is no lower; larger values, up to 0.5, leave fewer
             weights, and 0 drops none.
