@@ -393,7 +393,7 @@ _OF_REPORTS = (
         "vi.gradient_report",
         "objective",
         lambda: vi.gradient_report(_key(), _model, _p()),
-        "Expect",
+        "Objective",
     ),
     Case(
         "vi.gradient_report",

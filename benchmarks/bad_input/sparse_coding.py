@@ -78,7 +78,7 @@ CASES: tuple[Case, ...] = (
     Case("sbl.DSC", "values", lambda: sbl.DSC(_weights(), 1.0, 0.1, values=("a",)), "numbers"),
     Case("sbl.BSC.log_evidence", "y", lambda: _bsc().log_evidence(_y(0, D)), "empty"),
     Case("sbl.BSC.log_evidence", "y", lambda: _bsc().log_evidence(_y() + 1j), "real"),
-    Case("sbl.BSC.log_evidence", "y", lambda: _bsc().log_evidence([["a"] * D]), "real"),
+    Case("sbl.BSC.log_evidence", "y", lambda: _bsc().log_evidence([["a"] * D]), "array of numbers"),
     Case("sbl.BSC.reconstruct", "y", lambda: _bsc().reconstruct(_holes()), "NaN"),
     Case("sbl.BSC.reconstruct", "y", lambda: eqx.filter_jit(_bsc().reconstruct)(_holes()), "NaN"),
     Case("sbl.BSC.posterior", "top_k", lambda: _bsc().posterior(_y(), 0), "at least 1"),
