@@ -14,7 +14,7 @@ AT_ONCE = 2**22  # probabilities of states that are held at a time, if the calle
 def mapped(function: Callable[[Any], Any], rows: Any, size: int) -> Any:
     """A function of rows, applied to at most `size` of them at a time.
 
-    Chunks are of every so many rows, not of neighbours: rows that are spread over devices stay
+    Chunks are of every so many rows, not of neighbours: rows that are sharded over devices stay
     there.
 
     Args:

@@ -82,7 +82,7 @@ def truncated_em(
 
     Returns:
         `init() -> TruncatedEMState`, `step(key, state, y) -> (TruncatedEMState, TruncatedEMInfo)`
-        with `y` of shape `(n, d)`, all data or a minibatch, on one device or spread over several;
+        with `y` of shape `(n, d)`, all data or a minibatch, on one device or sharded over several;
         without `jitter` the key is not used. `state.model` is the result.
 
     Raises:

@@ -25,7 +25,7 @@ def times(a: Any, b: jax.Array) -> jax.Array:
 def largest(scores: Float[Array, "h n"], number: int) -> Int[Array, "c n"]:
     """The rows with the largest scores for each datum, best first.
 
-    One after another: `jax.lax.top_k` would collect data that are spread over devices.
+    One after another: `jax.lax.top_k` would collect data that are sharded over devices.
     """
     if number > IN_TURN:
         return jax.lax.top_k(scores.T, number)[1].T
