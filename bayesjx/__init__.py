@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
+        bnn as bnn,
         datasets as datasets,
         diagnostics as diagnostics,
         distributions as distributions,
@@ -50,6 +51,7 @@ __all__ = [
     "GradientState",
     "NonFiniteError",
     "RESULTS",
+    "bnn",
     "configure_cpu",
     "constrained_field",
     "datasets",
@@ -72,6 +74,7 @@ __all__ = [
     "vi",
 ]
 _SUBPACKAGES = (
+    "bnn",
     "datasets",
     "diagnostics",
     "distributions",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import bnn
 import core
 import diagnostics
 import distributions
@@ -25,7 +26,20 @@ import vi
 from mutant import Mutant
 from trial import attempt, fits, FOUND, prepare, SURVIVES, Verdict
 
-MODULES = (core, ops, distributions, kernels, likelihoods, vi, ssm, gp, sbl, diagnostics, interop)
+MODULES = (
+    core,
+    ops,
+    distributions,
+    kernels,
+    likelihoods,
+    vi,
+    ssm,
+    gp,
+    sbl,
+    bnn,
+    diagnostics,
+    interop,
+)
 PACKAGES = {module.PACKAGE: module.MUTANTS for module in MODULES}
 LEAST = 5  # mistakes for each package
 

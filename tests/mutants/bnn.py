@@ -1,0 +1,6 @@
+"""Mistakes planted in `bayesjx.bnn`."""
+
+from mutant import Mutant
+
+PACKAGE = "bnn"
+MUTANTS: list[Mutant] = []
