@@ -23,7 +23,7 @@ from ._weights import conditioned
 UPDATES = ("fixed-point", "convex", "em", "fast")
 COMPACT = 512  # columns from which it pays to compile programs for half of them, a quarter, ...
 ROOM = 256  # weights that the fast marginal updates have room for, by default
-FIRST_NOISE = 0.1  # part of the mean square of the measurements
+FIRST_NOISE = 0.03  # part of the mean square of the measurements
 
 
 class _Scaled(NamedTuple):
@@ -67,8 +67,8 @@ def sbl(
     - `"fast"`: the fast marginal likelihood maximisation of Tipping and Faul, which starts with one
       column and adds, re-estimates or deletes one in each step: the cheapest of very sparse ones.
 
-    The first two start with five steps of expectation-maximisation, without which they settle on a
-    support too early. A step takes $O(n m \min(n, m))$ time, one of `"fast"` with `k` columns in
+    The first two start with twenty steps of expectation-maximisation, without which they settle on
+    a support too early. A step takes $O(n m \min(n, m))$ time, one of `"fast"` with `k` columns in
     use $O(m (n + k^2))$. Outside of `jit` columns that are no longer in use are left out whenever
     their number has halved (from 512 on); under `jit` and `vmap` shapes are fixed and they only
     count as zeros.
@@ -87,9 +87,10 @@ def sbl(
         update: see above.
         max_steps: of updates; by default 500, and 3000 of `"fast"`.
         rtol: it has converged once a step changes the prior variances by less than this, relative
-            to their norm, and the noise variance by less than ten times that; `"fast"` once no
-            column changes the evidence by more. Weights that are on their way to 0 change slowly:
-            with a larger one many of them are still in use.
+            to their norm, and the noise variance by less than ten times that, or the log evidence
+            has risen by less than ten times that in ten steps (of `"em"`, which is slower, by no
+            more than rounding); `"fast"` once no column changes the evidence by more. Weights that
+            are on their way to 0 change slowly: with a larger one many of them are still in use.
         prune: a weight is dropped once data determine less than this part of it, $1 - \Sigma_{jj} /
             g_j$, and without it the evidence is no lower; larger values, up to 0.5, leave fewer
             weights, and 0 drops none.

@@ -202,3 +202,15 @@ def test_bad_input_is_named(changed, message):
 def test_not_converged_can_be_an_error():
     with pytest.raises(RuntimeError, match="sbl: not converged in as many steps"):
         sbl.sbl(np.eye(3, 5), np.arange(3.0), max_steps=1, throw=True)
+
+
+def test_single_precision_converges_where_the_evidence_does_not_rise():
+    # The noise variance shrinks until rounding decides whether the evidence rises.
+    rng = np.random.default_rng(3)
+    design, weights = rng.normal(size=(101, 257)), np.zeros(257)
+    weights[rng.choice(257, 19, False)] = rng.normal(size=19)
+    y = design @ weights + 0.45 * rng.normal(size=101)
+    posterior = sbl.sbl(design.astype("float32"), y.astype("float32"))
+    assert posterior.converged and posterior.num_steps < 100
+    trace = np.asarray(posterior.evidence_trace)
+    assert trace[int(posterior.num_steps) - 1] > np.nanmax(trace) - 1
