@@ -99,10 +99,12 @@ def checked_variance(
         wanted = "a scalar" if size is None else f"a scalar or have shape ({size},)"
         raise ValueError(f"{owner}: {name} must be {wanted}, got shape {jnp.shape(value)}")
     wanted = "finite and not negative" if zero else "finite and positive"
+    range_ = jnp.finfo(dtype)
+    least, most = 0 if zero else float(range_.tiny), float(range_.max)
     value = refuse_where(
         value,
-        lambda v: ~((v >= 0 if zero else v > 0) & (v < math.inf)),
-        f"{owner}: {name} must be {wanted}" + _shown(value),
+        lambda v: ~((v >= least) & (v <= most)),
+        f"{owner}: {name} must be {wanted}" + _shown(value, dtype),
     )
     value = jnp.asarray(value, dtype)
     return value if size is None else jnp.broadcast_to(value, (size,))
@@ -151,6 +153,8 @@ def one_of(owner: str, name: str, value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
-def _shown(value: Any) -> str:
-    known = not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
-    return f", got {value}" if known else ""
+def _shown(value: Any, dtype: Any) -> str:
+    if isinstance(value, jax.core.Tracer) or jnp.ndim(value) != 0:
+        return ""
+    lost = 0 < value < math.inf  # a good number, but not in this precision
+    return f", got {value}" + (f", which is none in {np.dtype(dtype)}" if lost else "")

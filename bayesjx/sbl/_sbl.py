@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -107,7 +108,7 @@ def sbl(
 
     Raises:
         ValueError: shapes that disagree, empty or NaN data, two precisions, measurements that are
-            all 0, options out of range.
+            all 0, or so large or small that variances are out of range, options out of range.
         RuntimeError: under `jit`, values that are not finite or out of range, or measurements that
             are all 0; with `throw=True`, that it has not converged.
 
@@ -148,6 +149,12 @@ def sbl(
         posterior = _learn(design, y, noise_var, rate, options)
     else:
         posterior = _learn_by_halves(design, y, noise_var, rate, options)
+    real = np.dtype(real_of(y.dtype))
+    text = f"sbl: variances of weights or noise, in units of design and y, are none in {real}: "
+    mean = refuse_where(
+        posterior.mean, lambda mean: mean != mean, text + "rescale columns or measurements"
+    )
+    posterior = eqx.tree_at(lambda p: p.mean, posterior, mean)
     return thrown("sbl", posterior.result, posterior) if throw else posterior
 
 
@@ -243,7 +250,13 @@ def _posterior(
     own = pair[0] * (size / scaled.length[columns]) ** 2
     noise = pair[1] * size**2 if noise_var is None else noise_var
     weights = conditioned(design[:, columns], y, noise, own)
-    mean = jnp.zeros((m, *y.shape[1:]), y.dtype).at[columns].set(weights.mean)
+    # What is far above rounding in units of the problem must be a number in these ones.
+    real = jnp.finfo(own.dtype)
+    large = pair[0] > real.eps * jnp.max(pair[0])
+    kept = jnp.all(jnp.where(large, own >= real.tiny, True) & (own <= real.max))
+    kept &= (noise >= real.tiny) & (noise <= real.max)
+    mean = jnp.where(kept, weights.mean, jnp.nan)
+    mean = jnp.zeros((m, *y.shape[1:]), y.dtype).at[columns].set(mean)
     variance, prior_var = (
         jnp.zeros(m, own.dtype).at[columns].set(x) for x in (weights.variance, own)
     )
