@@ -110,6 +110,32 @@ def checked_variance(
     return value if size is None else jnp.broadcast_to(value, (size,))
 
 
+def in_range(in_units: jax.Array, variances: jax.Array) -> jax.Array:
+    """Whether variances are normal numbers of their precision in the units of the user.
+
+    Args:
+        in_units: the same in those of the problem; what is at their rounding may be lost.
+        variances: in those of the user, of that shape.
+    """
+    limits = jnp.finfo(variances.dtype)
+    large = in_units > limits.eps * jnp.max(in_units)
+    return jnp.all(jnp.where(large, variances >= limits.tiny, True) & (variances <= limits.max))
+
+
+def checked_units(owner: str, mean: jax.Array) -> jax.Array:
+    """Posterior means, which are infinite where variances are not `in_range`.
+
+    Raises:
+        ValueError: some are infinite; under `jit` a `RuntimeError` when it runs.
+    """
+    return refuse_where(
+        mean,
+        lambda mean: abs(mean) == math.inf,
+        f"{owner}: variances of weights or noise, in units of design and y, are none in "
+        f"{np.dtype(real_of(mean.dtype))}: rescale columns or measurements",
+    )
+
+
 def whole_number(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
     """An integer, as Python's.
 

@@ -13,7 +13,16 @@ from jaxtyping import Array, Num
 
 from .._core import compiled, first_of, refuse_where, RESULTS, thrown
 from ..ops import AbstractOperator
-from ._arguments import checked_problem, checked_variance, fraction, one_of, real_of, whole_number
+from ._arguments import (
+    checked_problem,
+    checked_units,
+    checked_variance,
+    fraction,
+    in_range,
+    one_of,
+    real_of,
+    whole_number,
+)
 from ._design import dense, square
 from ._fast import fast_marginal
 from ._learned import SBLPosterior
@@ -149,11 +158,7 @@ def sbl(
         posterior = _learn(design, y, noise_var, rate, options)
     else:
         posterior = _learn_by_halves(design, y, noise_var, rate, options)
-    real = np.dtype(real_of(y.dtype))
-    text = f"sbl: variances of weights or noise, in units of design and y, are none in {real}: "
-    mean = refuse_where(
-        posterior.mean, lambda mean: mean != mean, text + "rescale columns or measurements"
-    )
+    mean = checked_units("sbl", posterior.mean)
     posterior = eqx.tree_at(lambda p: p.mean, posterior, mean)
     return thrown("sbl", posterior.result, posterior) if throw else posterior
 
@@ -250,12 +255,7 @@ def _posterior(
     own = pair[0] * (size / scaled.length[columns]) ** 2
     noise = pair[1] * size**2 if noise_var is None else noise_var
     weights = conditioned(design[:, columns], y, noise, own)
-    # What is far above rounding in units of the problem must be a number in these ones.
-    real = jnp.finfo(own.dtype)
-    large = pair[0] > real.eps * jnp.max(pair[0])
-    kept = jnp.all(jnp.where(large, own >= real.tiny, True) & (own <= real.max))
-    kept &= (noise >= real.tiny) & (noise <= real.max)
-    mean = jnp.where(kept, weights.mean, jnp.nan)
+    mean = jnp.where(in_range(pair[0], own) & in_range(pair[1], noise), weights.mean, jnp.inf)
     mean = jnp.zeros((m, *y.shape[1:]), y.dtype).at[columns].set(mean)
     variance, prior_var = (
         jnp.zeros(m, own.dtype).at[columns].set(x) for x in (weights.variance, own)

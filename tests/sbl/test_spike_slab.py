@@ -184,6 +184,8 @@ def test_bad_input_is_named():
         sbl.spike_and_slab(DESIGN + 1j, Y, **options)
     with pytest.raises(ValueError, match="noise_var must be finite and positive"):
         sbl.spike_and_slab(DESIGN, Y, noise_var=0.0, slab_var=1.0)
+    with pytest.raises(ValueError, match="squares of y are out of range of float64"):
+        sbl.spike_and_slab(DESIGN, 1e200 * Y, noise_var=dist.InverseGamma(2, 1), slab_var=1.0)
     with pytest.raises(ValueError, match="noise_var must be a number or"):
         sbl.spike_and_slab(DESIGN, Y, noise_var=dist.Gamma(2.0, 2.0), slab_var=1.0)
     with pytest.raises(ValueError, match=r"prior_prob must be in \[0, 1\]"):
