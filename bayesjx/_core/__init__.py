@@ -7,6 +7,7 @@ from bayesjx._core._batched import (
     each as each,
     eigenvalues as eigenvalues,
     eigh as eigh,
+    in_turn_under_vmap as in_turn_under_vmap,
     inverse_tril as inverse_tril,
     solve_triangular as solve_triangular,
     solve_tril_each as solve_tril_each,

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -230,6 +232,38 @@ def _each(function: Any, matrices: Any, at_once: Any) -> Any:
 
 
 _each_compiled = compiled(_each)
+
+
+def in_turn_under_vmap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of arrays that a `vmap` applies to one member after the other on CPUs.
+
+    For loops of which some members end sooner: all at once, each would take the steps of the
+    slowest. It has no derivatives.
+
+    Args:
+        function: of pytrees of arrays.
+    """
+    wrapped = custom_vmap(function)
+
+    @wrapped.def_vmap
+    def _(axis_size: int, in_batched: Any, *args: Any) -> Any:
+        del axis_size
+        leaves, structure = jax.tree.flatten(args)
+        mapped = jax.tree.leaves(in_batched)
+        axes = jax.tree.unflatten(structure, [0 if batched else None for batched in mapped])
+
+        def in_turn(*leaves: Any) -> Any:
+            batched, shared = eqx.partition(list(leaves), mapped)
+            one = lambda own: wrapped(*jax.tree.unflatten(structure, eqx.combine(own, shared)))  # noqa: E731
+            return jax.lax.map(one, batched)
+
+        def at_once(*leaves: Any) -> Any:
+            return jax.vmap(function, in_axes=axes)(*jax.tree.unflatten(structure, leaves))
+
+        out = jax.lax.platform_dependent(*leaves, cpu=in_turn, default=at_once)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return wrapped
 
 
 def _in_turn_under_vmap(function: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import random
-from numpyro.distributions import constraints, Distribution
+from numpyro.distributions import biject_to, constraints, Distribution
 from numpyro.distributions.util import promote_shapes, validate_sample
 
 
@@ -22,6 +22,14 @@ class _Complex(constraints.ParameterFreeConstraint):
 
     def tree_flatten(self) -> Any:
         return (), ((), {})
+
+
+@biject_to.register(_Complex)
+def _(constraint: _Complex) -> Any:
+    raise NotImplementedError(
+        "ComplexNormal: samplers such as NUTS, and guides, take real sites only; sample the real "
+        "and the imaginary part, normal with standard deviation scale / sqrt(2) each, and add them"
+    )
 
 
 class ComplexNormal(Distribution):
@@ -52,7 +60,7 @@ class ComplexNormal(Distribution):
         super().__init__(batch_shape=batch, validate_args=validate_args)
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> jax.Array:
-        kind = jnp.result_type(self.loc, self.scale, jnp.complex64)
+        kind = jnp.result_type(self.loc, self.scale, 1j)  # the default one of Python's numbers
         noise = random.normal(key, sample_shape + self.batch_shape, kind)
         return self.loc + self.scale * noise  # JAX's complex noise is circular, of variance 1
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -65,26 +67,31 @@ class SBLRegressor(RegressorMixin, BaseEstimator):
         """Learn from features, shape `(n_samples, n_features)`, and responses, `(n_samples,)`."""
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         y = y.astype(np.float64)
-        centred = bool(self.fit_intercept)
+        if not isinstance(self.fit_intercept, bool | np.bool_):
+            raise ValueError(
+                f"SBLRegressor: fit_intercept must be True or False, got {self.fit_intercept!r}"
+            )
+        centred = self.fit_intercept
         self.X_offset_ = X.mean(axis=0) if centred else np.zeros(X.shape[1])
         y_offset = y.mean() if centred else 0.0
         # What centring leaves of features or responses that are constant is rounding.
         rows = _without_rounding(X - self.X_offset_, np.abs(X).max(axis=0))
         rest = _without_rounding(y - y_offset, np.abs(y).max())
         self.num_samples_ = len(y)
-        if not rest.any():
-            self._set_constant(X.shape[1])
+        learn = functools.partial(
+            sbl,
+            jnp.asarray(rows),
+            noise_var=self.noise_var,
+            update=self.update,
+            max_steps=self.max_iter,
+            rtol=self.tol,
+            prune=self.prune,
+        )
+        if rest.any():
+            self._set_learned(learn(jnp.asarray(rest)))
         else:
-            posterior = sbl(
-                jnp.asarray(rows),
-                jnp.asarray(rest),
-                noise_var=self.noise_var,
-                update=self.update,
-                max_steps=self.max_iter,
-                rtol=self.tol,
-                prune=self.prune,
-            )
-            self._set_learned(posterior)
+            jax.eval_shape(learn, jnp.asarray(rest))  # options are checked all the same
+            self._set_constant(X.shape[1])
         self.intercept_ = float(y_offset - self.X_offset_ @ self.coef_)
         return self
 

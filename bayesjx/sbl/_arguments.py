@@ -99,13 +99,41 @@ def checked_variance(
         wanted = "a scalar" if size is None else f"a scalar or have shape ({size},)"
         raise ValueError(f"{owner}: {name} must be {wanted}, got shape {jnp.shape(value)}")
     wanted = "finite and not negative" if zero else "finite and positive"
+    range_ = jnp.finfo(dtype)
+    least, most = 0 if zero else float(range_.tiny), float(range_.max)
     value = refuse_where(
         value,
-        lambda v: ~((v >= 0 if zero else v > 0) & (v < math.inf)),
-        f"{owner}: {name} must be {wanted}" + _shown(value),
+        lambda v: ~((v >= least) & (v <= most)),
+        f"{owner}: {name} must be {wanted}" + _shown(value, dtype),
     )
     value = jnp.asarray(value, dtype)
     return value if size is None else jnp.broadcast_to(value, (size,))
+
+
+def in_range(in_units: jax.Array, variances: jax.Array) -> jax.Array:
+    """Whether variances are normal numbers of their precision in the units of the user.
+
+    Args:
+        in_units: the same in those of the problem; what is at their rounding may be lost.
+        variances: in those of the user, of that shape.
+    """
+    limits = jnp.finfo(variances.dtype)
+    large = in_units > limits.eps * jnp.max(in_units)
+    return jnp.all(jnp.where(large, variances >= limits.tiny, True) & (variances <= limits.max))
+
+
+def checked_units(owner: str, mean: jax.Array) -> jax.Array:
+    """Posterior means, which are infinite where variances are not `in_range`.
+
+    Raises:
+        ValueError: some are infinite; under `jit` a `RuntimeError` when it runs.
+    """
+    return refuse_where(
+        mean,
+        lambda mean: abs(mean) == math.inf,
+        f"{owner}: variances of weights or noise, in units of design and y, are none in "
+        f"{np.dtype(real_of(mean.dtype))}: rescale columns or measurements",
+    )
 
 
 def whole_number(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
@@ -151,6 +179,8 @@ def one_of(owner: str, name: str, value: Any, known: tuple[str, ...]) -> str:
     return value
 
 
-def _shown(value: Any) -> str:
-    known = not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
-    return f", got {value}" if known else ""
+def _shown(value: Any, dtype: Any) -> str:
+    if isinstance(value, jax.core.Tracer) or jnp.ndim(value) != 0:
+        return ""
+    lost = 0 < value < math.inf  # a good number, but not in this precision
+    return f", got {value}" + (f", which is none in {np.dtype(dtype)}" if lost else "")

@@ -150,16 +150,19 @@ def _terms(problem: Problem, rhs: jax.Array, state: FastState) -> _Terms:
     score = jnp.mean(square(design.mT.conj() @ residual), axis=1) / noise_var**2
     used = state.own > 0
     safe = jnp.where(used, state.own, 1)
+    least = 10 * n * jnp.finfo(safe.dtype).eps
     target = jnp.where(used, state.index, len(length))  # beyond the end: dropped
-    known = jnp.maximum(1 - unknown, jnp.finfo(safe.dtype).tiny)
-    sensitivity = sensitivity.at[target].set(known / safe, mode="drop")
+    known = 1 - unknown
+    # Where that is a rounding, the others hardly touch the column: its own length is all of it.
+    hardly = known <= least
+    alone = length[state.index] / noise_var
+    sensitivity = sensitivity.at[target].set(jnp.where(hardly, alone, known / safe), mode="drop")
     power = jnp.mean(square(mean), axis=1)
     score = score.at[target].set(power / safe**2, mode="drop")
     own = jnp.zeros_like(length).at[target].set(state.own, mode="drop")
     quadratic = error / noise_var + jnp.sum(square(white), axis=0)
     logdet = n * jnp.log(noise_var) + 2 * jnp.sum(jnp.log(jnp.real(jnp.diag(tril))))
     evidence = jnp.sum(normal_log_prob(quadratic, logdet, y))
-    least = 10 * n * jnp.finfo(safe.dtype).eps
     free = jnp.maximum(n - jnp.sum(jnp.where(used, 1 - unknown, 0)), least)
     tiny = least / noise_var  # what is left of a column is rounding
     sensitivity = jnp.where((own > 0) | (sensitivity > tiny), sensitivity, 0)

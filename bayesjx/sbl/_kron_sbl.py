@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._core import compiled, first_of, RESULTS, thrown
 from ..ops import outer_grid
-from ._arguments import checked_variance, fraction, one_of, real_of, whole_number
+from ._arguments import (
+    checked_units,
+    checked_variance,
+    fraction,
+    in_range,
+    one_of,
+    real_of,
+    whole_number,
+)
 from ._design import square
 from ._kron_arguments import kron_problem
 from ._kron_moments import Moments, moments, posterior_moments, Problem
@@ -122,8 +131,8 @@ def kron_sbl(
 
     Raises:
         ValueError: shapes that disagree, integers or mixed precisions, data that are empty, NaN or
-            zero everywhere, options out of range; what is only known at run time is a
-            `RuntimeError` under `jit`.
+            zero everywhere, or so large or small that variances are out of range, options out of
+            range; what is only known at run time is a `RuntimeError` under `jit`.
         RuntimeError: it has not converged and `throw=True`.
 
     References:
@@ -144,6 +153,8 @@ def kron_sbl(
     if noise_var is not None:
         noise_var = checked_variance("kron_sbl", "noise_var", noise_var, real_of(y_.dtype))
     posterior = _fit(arrays, y_, noise_var, options, jnp.ndim(y) > len(arrays))
+    mean = checked_units("kron_sbl", posterior.mean)
+    posterior = eqx.tree_at(lambda p: p.mean, posterior, mean)
     return thrown("kron_sbl", posterior.result, posterior) if throw else posterior
 
 
@@ -176,6 +187,10 @@ def _fit(
     mean, variance = posterior_moments(found, state.variances)
     norms = prior_grid(units.norms)
     mean = mean * (units.y / norms[..., None])
+    prior = prior_grid(state.variances)
+    prior_var, noise_var = prior * unit_sq / norms**2, state.noise_var * unit_sq
+    ranged = in_range(prior, prior_var) & in_range(state.noise_var, noise_var)
+    mean = jnp.where(ranged | ~state.ok, mean, jnp.inf)
     shift = y.size * jnp.log(units.y) * (2 if jnp.iscomplexobj(y) else 1)
     result = first_of(
         (~(state.ok & jnp.isfinite(found.log_evidence)), RESULTS.nonfinite),
@@ -186,8 +201,8 @@ def _fit(
         factors,
         y if snapshots else y[..., 0],
         in_users_units(state.variances, units),
-        state.noise_var * unit_sq,
-        prior_grid(state.variances) * unit_sq / norms**2,
+        noise_var,
+        prior_var,
         outer_grid([g > 0 for g in state.variances], jnp.logical_and),
         mean if snapshots else mean[..., 0],
         variance * unit_sq / norms**2,

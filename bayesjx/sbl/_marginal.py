@@ -126,6 +126,10 @@ class SBLMarginal(AbstractVectorNormal):
         return jnp.exp(self.log_noise_var), jnp.exp(self.log_prior_var)
 
     def _log_prob(self, value: jax.Array) -> jax.Array:
+        if jnp.iscomplexobj(value) and not jnp.iscomplexobj(self.loc):
+            raise ValueError(
+                f"SBLMarginal: value must be real, as the design is, got {value.dtype}"
+            )
         columns = value.reshape(-1, value.shape[-1]).T.astype(self.loc.dtype)
         found = conditioned(self.design, columns, *self._variances())
         log_prob = normal_log_prob(found.quadratic, found.logdet, columns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -12,7 +13,16 @@ from jaxtyping import Array, Num
 
 from .._core import compiled, first_of, refuse_where, RESULTS, thrown
 from ..ops import AbstractOperator
-from ._arguments import checked_problem, checked_variance, fraction, one_of, real_of, whole_number
+from ._arguments import (
+    checked_problem,
+    checked_units,
+    checked_variance,
+    fraction,
+    in_range,
+    one_of,
+    real_of,
+    whole_number,
+)
 from ._design import dense, square
 from ._fast import fast_marginal
 from ._learned import SBLPosterior
@@ -23,7 +33,7 @@ from ._weights import conditioned
 UPDATES = ("fixed-point", "convex", "em", "fast")
 COMPACT = 512  # columns from which it pays to compile programs for half of them, a quarter, ...
 ROOM = 256  # weights that the fast marginal updates have room for, by default
-FIRST_NOISE = 0.1  # part of the mean square of the measurements
+FIRST_NOISE = 0.03  # part of the mean square of the measurements
 
 
 class _Scaled(NamedTuple):
@@ -67,8 +77,8 @@ def sbl(
     - `"fast"`: the fast marginal likelihood maximisation of Tipping and Faul, which starts with one
       column and adds, re-estimates or deletes one in each step: the cheapest of very sparse ones.
 
-    The first two start with five steps of expectation-maximisation, without which they settle on a
-    support too early. A step takes $O(n m \min(n, m))$ time, one of `"fast"` with `k` columns in
+    The first two start with twenty steps of expectation-maximisation, without which they settle on
+    a support too early. A step takes $O(n m \min(n, m))$ time, one of `"fast"` with `k` columns in
     use $O(m (n + k^2))$. Outside of `jit` columns that are no longer in use are left out whenever
     their number has halved (from 512 on); under `jit` and `vmap` shapes are fixed and they only
     count as zeros.
@@ -87,9 +97,10 @@ def sbl(
         update: see above.
         max_steps: of updates; by default 500, and 3000 of `"fast"`.
         rtol: it has converged once a step changes the prior variances by less than this, relative
-            to their norm, and the noise variance by less than ten times that; `"fast"` once no
-            column changes the evidence by more. Weights that are on their way to 0 change slowly:
-            with a larger one many of them are still in use.
+            to their norm, and the noise variance by less than ten times that, or the log evidence
+            has risen by less than ten times that in ten steps (of `"em"`, which is slower, by no
+            more than rounding); `"fast"` once no column changes the evidence by more. Weights that
+            are on their way to 0 change slowly: with a larger one many of them are still in use.
         prune: a weight is dropped once data determine less than this part of it, $1 - \Sigma_{jj} /
             g_j$, and without it the evidence is no lower; larger values, up to 0.5, leave fewer
             weights, and 0 drops none.
@@ -106,7 +117,7 @@ def sbl(
 
     Raises:
         ValueError: shapes that disagree, empty or NaN data, two precisions, measurements that are
-            all 0, options out of range.
+            all 0, or so large or small that variances are out of range, options out of range.
         RuntimeError: under `jit`, values that are not finite or out of range, or measurements that
             are all 0; with `throw=True`, that it has not converged.
 
@@ -147,6 +158,8 @@ def sbl(
         posterior = _learn(design, y, noise_var, rate, options)
     else:
         posterior = _learn_by_halves(design, y, noise_var, rate, options)
+    mean = checked_units("sbl", posterior.mean)
+    posterior = eqx.tree_at(lambda p: p.mean, posterior, mean)
     return thrown("sbl", posterior.result, posterior) if throw else posterior
 
 
@@ -242,7 +255,8 @@ def _posterior(
     own = pair[0] * (size / scaled.length[columns]) ** 2
     noise = pair[1] * size**2 if noise_var is None else noise_var
     weights = conditioned(design[:, columns], y, noise, own)
-    mean = jnp.zeros((m, *y.shape[1:]), y.dtype).at[columns].set(weights.mean)
+    mean = jnp.where(in_range(pair[0], own) & in_range(pair[1], noise), weights.mean, jnp.inf)
+    mean = jnp.zeros((m, *y.shape[1:]), y.dtype).at[columns].set(mean)
     variance, prior_var = (
         jnp.zeros(m, own.dtype).at[columns].set(x) for x in (weights.variance, own)
     )

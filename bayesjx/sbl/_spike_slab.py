@@ -14,6 +14,7 @@ from numpyro import distributions as dist
 
 from .._core import check_key, checked_finite, compiled, first_of, is_successful, RESULTS
 from ._arguments import one_of, whole_number
+from ._design import dense
 from ._spike_slab_gibbs import checked_slots, SpikeSlabState, sweep
 from ._spike_slab_problem import chosen, spike_slab_problem, SpikeSlabProblem
 
@@ -102,6 +103,7 @@ class SpikeSlabPosterior(eqx.Module):
             ValueError: `design` does not have the columns of that of the data, or is not finite.
         """
         size = self.states.shape[1]
+        design = dense(design)
         if jnp.ndim(design) != 2 or jnp.shape(design)[1] != size or jnp.iscomplexobj(design):
             raise ValueError(
                 f"predict: design must be real, of shape (k, {size}), as the posterior is of that "

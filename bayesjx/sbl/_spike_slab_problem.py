@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import betaln, gammaln
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
@@ -179,7 +180,9 @@ def spike_slab_problem(
     root = jnp.sqrt(checked_variance(owner, "slab_var", slab_var, dtype, size))
     if isinstance(noise_var, dist.InverseGamma):
         shape, rate = _parameters(owner, "noise_var", noise_var, ("concentration", "rate"), dtype)
-        scale = jnp.sqrt(jnp.mean(y**2))
+        text = f"{owner}: squares of y are out of range of {np.dtype(dtype)}; rescale it"
+        power = refuse_where(jnp.mean(y**2), lambda power: ~(power < np.inf), text)
+        scale = jnp.sqrt(power)
         y_scale = jnp.where(scale > 0, scale, 1)
         noise = jnp.stack([shape, rate / y_scale**2])
         scaled, weight_scale = design * root, root * y_scale

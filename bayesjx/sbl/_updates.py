@@ -7,10 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .._core import compiled
+from .._core import compiled, in_turn_under_vmap
 from ._statistics import Problem, Statistics, statistics
 
-WARM_UP = 5  # steps of expectation-maximisation before the others, which are greedier
+WARM_UP = 20  # steps of expectation-maximisation before the others, which are greedier
+WINDOW = 10  # steps over which the evidence has to rise, or it has converged
+RISE_PART = 10.0  # least rise of the log evidence in that window, in units of rtol
 NOISE_PART = 0.1  # of the relative change of the noise variance counts
 
 
@@ -48,7 +50,8 @@ class State(NamedTuple):
         trusted: whether the pair is taken as it is, being from `safe`.
         trace: evidence of `good` at each step, shape `(max_steps,)`, NaN from `num_steps` on.
         num_steps: scalar.
-        change: relative, of the prior variances in the last step, or a part of the noise's.
+        change: relative, of the prior variances in the last step, or a part of the noise's; 0
+            once the evidence does not rise any more.
         lost: whether the evidence is NaN at a pair that is taken as it is.
     """
 
@@ -79,6 +82,8 @@ def advance(
 ) -> State:
     """Steps until convergence, or until no more than `few` weights are left.
 
+    Under `vmap` on CPUs one problem after the other, as some take many times the steps of others.
+
     Args:
         problem: in its units.
         state: where to start.
@@ -87,11 +92,16 @@ def advance(
         options: static.
     """
 
-    def go_on(state: State) -> jax.Array:
-        busy = (state.num_steps < options.max_steps) & ~state.lost & (state.change > options.rtol)
-        return busy & (jnp.sum(state.prior_var > 0) > few)
+    @in_turn_under_vmap
+    def loop(problem: Problem, state: State, floor: jax.Array, few: jax.Array) -> State:
+        def go_on(state: State) -> jax.Array:
+            busy = (state.num_steps < options.max_steps) & ~state.lost
+            busy &= (state.change > options.rtol) & (jnp.sum(state.prior_var > 0) > few)
+            return busy
 
-    return jax.lax.while_loop(go_on, lambda state: step(problem, state, floor, options), state)
+        return jax.lax.while_loop(go_on, lambda state: step(problem, state, floor, options), state)
+
+    return loop(problem, state, floor, few)
 
 
 def step(problem: Problem, state: State, floor: jax.Array, options: Options) -> State:
@@ -115,8 +125,13 @@ def step(problem: Problem, state: State, floor: jax.Array, options: Options) -> 
     stay = back | lost  # nothing is learned from this pair
     choose = lambda old, new: jax.tree.map(lambda a, b: jnp.where(stay, a, b), old, new)  # noqa: E731
     evidence = choose(state.log_evidence, found.log_evidence)
-    change = _change((prior_var, noise_var), proposed)
-    change = jnp.where(warm, jnp.inf, change).astype(noise_var.dtype)
+    change = choose(jnp.inf, _change((prior_var, noise_var), proposed))
+    if options.update == "em":
+        change = jnp.where(_settled(state, evidence, slack), 0, change)
+    else:  # single steps may change little while weights still go to 0
+        early = state.num_steps < WARM_UP + WINDOW
+        settled = _settled(state, evidence, jnp.maximum(slack, RISE_PART * options.rtol))
+        change = jnp.where(early, jnp.inf, jnp.where(settled, 0, change))
     return State(
         *choose(state.safe, proposed),
         good=choose(state.good, (prior_var, noise_var)),
@@ -125,7 +140,7 @@ def step(problem: Problem, state: State, floor: jax.Array, options: Options) -> 
         trusted=stay,
         trace=state.trace.at[state.num_steps].set(evidence),
         num_steps=state.num_steps + 1,
-        change=choose(jnp.full_like(change, jnp.inf), change),
+        change=change.astype(noise_var.dtype),
         lost=lost,
     )
 
@@ -152,6 +167,12 @@ def _proposal(
         noise = jnp.sqrt(noise_var * found.error / found.free)
     new = jnp.where(prior_var > 0, new, 0)
     return new, noise if options.learn_noise else noise_var
+
+
+def _settled(state: State, evidence: jax.Array, least: jax.Array) -> jax.Array:
+    """Whether the evidence has risen by no more than this over a number of steps."""
+    past = state.trace[jnp.maximum(state.num_steps - WINDOW, 0)]
+    return (state.num_steps >= WINDOW) & (evidence - past <= least)
 
 
 def _change(old: tuple[jax.Array, jax.Array], new: tuple[jax.Array, jax.Array]) -> jax.Array:

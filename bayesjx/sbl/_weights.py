@@ -185,16 +185,15 @@ class WeightPosterior(eqx.Module):
     def _checked_rows(self, design: Any) -> Any:
         size, dtype = len(self.mean), self.mean.dtype
         design = design if isinstance(design, AbstractOperator) else jnp.asarray(design)
-        if jnp.ndim(design) != 2 or jnp.shape(design)[1] != size:
+        if len(design.shape) != 2 or design.shape[1] != size:
             raise ValueError(
                 f"predict: design must have shape (k, {size}), a row for each new measurement; got "
-                f"{jnp.shape(design)}"
+                f"{design.shape}"
             )
-        if isinstance(design, AbstractOperator):
-            return design
-        if jnp.iscomplexobj(design) and not jnp.iscomplexobj(self.mean):
+        complex_rows = jnp.issubdtype(design.dtype, jnp.complexfloating)
+        if complex_rows and not jnp.iscomplexobj(self.mean):
             raise ValueError("predict: design is complex and the weights are real")
-        return design.astype(dtype)
+        return design if isinstance(design, AbstractOperator) else design.astype(dtype)
 
 
 def condition(

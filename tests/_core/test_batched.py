@@ -14,6 +14,7 @@ from bayesjx._core import (
     cholesky_each,
     each,
     eigh,
+    in_turn_under_vmap,
     inverse_tril,
     solve_triangular,
     solve_tril_each,
@@ -165,3 +166,22 @@ def test_inverses_by_halves(shape, dtype, tol):
         loss = lambda t: jnp.sum(jnp.sin(inverse_tril(t)))  # noqa: E731
         want = jax.grad(lambda t: jnp.sum(jnp.sin(jnp.linalg.inv(t))))(tril)
         np.testing.assert_allclose(jax.grad(loss)(tril), np.tril(want), rtol=1e-7, atol=1e-9)
+
+
+def test_loops_end_by_themselves_under_vmap():
+    @jax.jit
+    def halvings(x, y, below):
+        @in_turn_under_vmap
+        def loop(state, below):
+            x, y, _ = state
+            go_on = lambda state: state[0] > below  # noqa: E731
+            return jax.lax.while_loop(go_on, lambda s: (s[0] / 2, s[1], s[2] + y), (x, y, 0))
+
+        return loop((x, y, 0), below)[2]
+
+    each = jax.vmap(halvings, in_axes=(0, None, None))
+    both = jax.vmap(each, in_axes=(None, 0, None))
+    x = np.array([3.0, 100.0, 0.5])
+    counts = np.array([2, 7, 0])
+    np.testing.assert_array_equal(both(x, np.array([1, 10]), 1.0), [counts, 10 * counts])
+    np.testing.assert_array_equal(jax.vmap(halvings)(x, np.ones(3, int), np.ones(3)), counts)

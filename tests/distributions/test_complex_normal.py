@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import biject_to
 
 from bayesjx import distributions as ours
 
@@ -33,3 +35,22 @@ def test_it_is_two_normals_of_half_the_variance():
     np.testing.assert_allclose(power, scale**2, rtol=5 / np.sqrt(num))
     assert np.all(np.abs(np.mean(shift**2, (0, 1))) < 5 * np.sqrt(2 / num) * scale**2)
     assert np.all(law.support(draws))
+
+
+def test_draws_have_the_precision_of_the_parameters():
+    single = np.float32(2)
+    for loc, scale, kind in (
+        (0.0, 1.0, "complex128"), (0, 2.0, "complex128"), (1j, single, "complex64"),
+        (np.complex64(1), single, "complex64"), (1j, np.float64(2), "complex128"),
+    ):  # fmt: skip
+        law = ours.ComplexNormal(loc, scale)
+        draw = jax.eval_shape(law.sample, jax.random.key(0))
+        assert draw.dtype == kind
+
+
+@pytest.mark.errors
+def test_samplers_of_real_numbers_say_so():
+    law = ours.ComplexNormal(0j, 1.0)
+    for support in (law.support, law.expand((3,)).to_event(1).support):
+        with pytest.raises(NotImplementedError, match="ComplexNormal: samplers .* real sites only"):
+            biject_to(support)

@@ -45,6 +45,16 @@ def test_responses_that_are_constant_have_no_weights():
     np.testing.assert_allclose(model.predict(problem()[0]), 0.1, rtol=1e-12)
 
 
+@pytest.mark.errors
+@pytest.mark.parametrize("wrong", [{"noise_var": -1.0}, {"prune": 0.7}, {"fit_intercept": "no"}])
+def test_options_are_checked_whatever_the_responses_are(wrong):
+    from bayesjx.interop import SBLRegressor
+
+    for y in (np.ones(41), problem()[1]):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            SBLRegressor(**wrong).fit(problem()[0], y)
+
+
 def test_scikit_learn_is_imported_only_when_asked_for():
     code = "import sys, bayesjx.interop as i; assert 'sklearn' not in sys.modules; i.SBLRegressor"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant(
         "the prior mean forgotten in a variational posterior on a grid",
         "gp/_kron_variational.py",
-        "return self.prior.mean_at(checked_points(x)) + self._rows(x).mv(self.whitened_mean)",
+        "return self.prior.mean_at(x) + self._rows(x).mv(self.whitened_mean)",
         "return self._rows(x).mv(self.whitened_mean)",
         "tests/gp/test_posteriors.py -k Kronecker",
     ),

@@ -342,3 +342,5 @@ def test_bad_problems_are_named():
         jax.jvp(lambda y: fit(factors, y, max_steps=1).mean, (y,), (y,))
     with pytest.raises(RuntimeError, match="kron_sbl: not converged"):
         fit(factors, y, max_steps=0, throw=True)
+    with pytest.raises(ValueError, match="none in float64: rescale"):
+        fit(factors, y * 1e-200, max_steps=0)

@@ -169,11 +169,16 @@ def test_how_it_ended_is_told():
     assert short.result == bayesjx.RESULTS.max_steps_reached and not short.converged
     full = sbl.sbl(design, y, update="fast", max_active=1)
     assert full.result == bayesjx.RESULTS.stagnation and full.active.sum() == 1
+    noise = sbl.sbl(design, y, update="fast", noise_var=1e30)  # beside which data are nothing
+    assert noise.converged and np.all(np.abs(noise.mean) < 1e-20)
     # Without noise in single precision: the floor of the noise variance is above its rounding.
     design, y, weights = problem(13, 29, k=2, kind="float32", noise=0)
     exact = sbl.sbl(design, y)
     assert np.isfinite(exact.mean).all() and exact.noise_var > 0
     np.testing.assert_allclose(exact.mean, weights, atol=0.05)
+
+
+SINGLE = {"design": np.eye(3, 5, dtype="f"), "y": np.arange(3, dtype="f")}
 
 
 @pytest.mark.errors
@@ -186,6 +191,8 @@ def test_how_it_ended_is_told():
         ({"y": np.ones(3, np.float32)}, "design is float64 and y float32"),
         ({"update": "mackay"}, 'update must be one of "fixed-point"'),
         ({"noise_var": 0.0}, "noise_var must be finite and positive, got 0.0"),
+        (SINGLE | {"noise_var": 1e-50}, "noise_var .* got 1e-50, which is none in float32"),
+        (SINGLE | {"design": np.eye(3, 5, dtype="f") * 1e25}, "none in float32: rescale columns"),
         ({"prune": 0.7}, r"prune must be a number in \[0, 0.5\)"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
         ({"hyper_prior": 1e-6}, "hyper_prior must be a pair"),
@@ -202,3 +209,15 @@ def test_bad_input_is_named(changed, message):
 def test_not_converged_can_be_an_error():
     with pytest.raises(RuntimeError, match="sbl: not converged in as many steps"):
         sbl.sbl(np.eye(3, 5), np.arange(3.0), max_steps=1, throw=True)
+
+
+def test_single_precision_converges_where_the_evidence_does_not_rise():
+    # The noise variance shrinks until rounding decides whether the evidence rises.
+    rng = np.random.default_rng(3)
+    design, weights = rng.normal(size=(101, 257)), np.zeros(257)
+    weights[rng.choice(257, 19, False)] = rng.normal(size=19)
+    y = design @ weights + 0.45 * rng.normal(size=101)
+    posterior = sbl.sbl(design.astype("float32"), y.astype("float32"))
+    assert posterior.converged and posterior.num_steps < 100
+    trace = np.asarray(posterior.evidence_trace)
+    assert trace[int(posterior.num_steps) - 1] > np.nanmax(trace) - 1

@@ -101,3 +101,5 @@ def test_bad_shapes_are_named():
         sbl.SBLMarginal(np.eye(3), 0.0, np.zeros(3))
     with pytest.raises(ValueError, match="design must be a matrix of floating-point numbers"):
         sbl.SBLMarginal(np.eye(3, dtype=int), 0.0, 0.0)
+    with pytest.raises(ValueError, match="value must be real, as the design is, got complex128"):
+        sbl.SBLMarginal(np.eye(3), 0.0, 0.0).log_prob(np.ones(3) * 1j)

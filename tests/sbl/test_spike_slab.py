@@ -10,7 +10,7 @@ import pytest
 from scipy import special, stats
 
 import bayesjx
-from bayesjx import RESULTS, sbl
+from bayesjx import ops, RESULTS, sbl
 
 N, M, K = 11, 5, 3
 RNG = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def test_all_sets_are_summed_over(name, dtype, tol):
     def answers(design, y, new):
         found = sbl.spike_and_slab(design, y, **arguments(name, dtype))
         many = jax.vmap(lambda y: sbl.spike_and_slab(design, y, **arguments(name, dtype)).mean)
-        law = found.predict(new)
+        law = found.predict(ops.Dense(new))  # as good as the array
         values = found.log_evidence, found.inclusion_prob, found.mean, found.variance
         return (*values, law.mean, law.variance), many(jnp.stack([y, y])), found.result
 
@@ -184,6 +184,8 @@ def test_bad_input_is_named():
         sbl.spike_and_slab(DESIGN + 1j, Y, **options)
     with pytest.raises(ValueError, match="noise_var must be finite and positive"):
         sbl.spike_and_slab(DESIGN, Y, noise_var=0.0, slab_var=1.0)
+    with pytest.raises(ValueError, match="squares of y are out of range of float64"):
+        sbl.spike_and_slab(DESIGN, 1e200 * Y, noise_var=dist.InverseGamma(2, 1), slab_var=1.0)
     with pytest.raises(ValueError, match="noise_var must be a number or"):
         sbl.spike_and_slab(DESIGN, Y, noise_var=dist.Gamma(2.0, 2.0), slab_var=1.0)
     with pytest.raises(ValueError, match=r"prior_prob must be in \[0, 1\]"):

@@ -148,5 +148,6 @@ def test_an_operator_is_its_matrix():
     for name in ("mean", "variance", "logdet", "quadratic", "effective_dof"):
         np.testing.assert_allclose(getattr(found, name), getattr(want, name), rtol=1e-9, atol=1e-12)
     rows = rng.normal(size=(2, 6))
-    np.testing.assert_allclose(found.predict(rows).scale, want.predict(rows).scale, rtol=1e-9)
+    for new in (rows, ops.Dense(rows)):
+        np.testing.assert_allclose(found.predict(new).scale, want.predict(rows).scale, rtol=1e-9)
     assert found.mean[2] == 0
