@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 
-from bayesjx import diagnostics, gp, kernels, ops, sbl, ssm, vi
+from bayesjx import bnn, diagnostics, fit, gp, kernels, likelihoods, ops, sbl, ssm, vi
 
 N, M = 31, 11
 PRIOR = gp.GP(kernels.RBF(), noise_var=0.1)
@@ -50,6 +51,7 @@ def entries() -> list[Entry]:
         *_series(),
         *_operators(),
         *_sparse_learning(),
+        *_networks(),
         *_inference(),
     ]
 
@@ -268,6 +270,28 @@ def _sparse_learning() -> list[Entry]:
                 ).weights
             ),
         ),
+    ]
+
+
+def _networks() -> list[Entry]:
+    def make(key: jax.Array) -> Any:
+        return eqx.nn.MLP("scalar", "scalar", 5, 1, key=key)
+
+    def trained(i: int) -> Any:
+        q = bnn.mean_field(make(jax.random.key(i)), likelihoods.Gaussian(0.1))
+        algorithm = bnn.mean_field_vi(q, optimizer, num_data=N)
+        return q.trained(fit(KEY, algorithm, algorithm.init(), 5, data=_data(i)).state)
+
+    def predicted(i: int) -> Any:
+        networks = [make(key) for key in jax.random.split(jax.random.key(i), 3)]
+        posterior = bnn.NetworkSamples(networks, likelihoods.Gaussian(0.1 + i))
+        return posterior.predict(_data(i)[0]).variance
+
+    optimizer = optax.adam(0.1)
+    return [
+        Entry("bnn.mean_field_vi", lambda i: trained(i).means),
+        Entry("bnn.NetworkSamples.predict", predicted),
+        Entry("bnn.MeanField.elbo", lambda i: trained(0).elbo(*_data(i), key=KEY)),
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 
-from bayesjx import distributions, gp, kernels, ops, ssm, vi
+from bayesjx import bnn, distributions, gp, kernels, ops, ssm, vi
 
 X, Y = jnp.linspace(0.0, 1.0, 5), jnp.sin(jnp.arange(5.0))
 KERNEL, MARKOV = kernels.RBF(1.0, 1.0), kernels.Matern32(1.0, 1.0)
@@ -55,6 +55,8 @@ MAKERS = {
         vi.rloo(),
         vi.disarm(),
     ],
+    "networks": lambda: bnn.NetworkSamples([eqx.nn.Linear(2, 1, key=jax.random.key(0))] * 2),
+    "mean field": lambda: bnn.mean_field(eqx.nn.Linear(2, 1, key=jax.random.key(0))),
     "layer": lambda: ops.SubspaceLinear(
         None, ops.GroupedColumns.from_indices((5, 6), [[0, 2], [1, 3]], jnp.ones((2, 2, 3)))
     ),

@@ -88,13 +88,21 @@ def nan_unless_valid(module: Any, value: jax.Array) -> jax.Array:
     return jnp.where(is_valid(module), value, jnp.nan)
 
 
-def learnable(tree: Any, chosen: Callable[[Any], Any] | None = None) -> Any:
+def learnable(
+    tree: Any,
+    chosen: Callable[[Any], Any] | None = None,
+    *,
+    argument: str = "trainable",
+    root: str = "params",
+) -> Any:
     """A tree of booleans: which leaves an optimiser moves.
 
     Args:
         tree: modules, in any pytree.
         chosen: which, from the tree to a node of it or a list of them; by default all but those
             that their fields declare to be known. Only floating-point arrays are ever moved.
+        argument: what errors call `chosen`.
+        root: what they call the tree.
 
     Raises:
         ValueError: `chosen` is no such function.
@@ -107,14 +115,14 @@ def learnable(tree: Any, chosen: Callable[[Any], Any] | None = None) -> Any:
         ]
         return jax.tree.unflatten(structure, free)
     if not callable(chosen):
-        raise ValueError(f"trainable must be a function of the parameters, got {chosen!r:.80}")
+        raise ValueError(f"{argument} must be a function of {root}, got {chosen!r:.80}")
     nothing = jax.tree.map(lambda _: False, tree)
     floats = jax.tree.map(eqx.is_inexact_array, tree)
     try:
         return eqx.tree_at(chosen, nothing, chosen(floats))
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(
-            f"trainable must return a node of params or a list of them ({error})"
+            f"{argument} must return a node of {root} or a list of them ({error})"
         ) from error
 
 

@@ -1,1 +1,20 @@
 """Bayesian neural networks: any Equinox model, by naming the leaves that are random."""
+
+from ._distribution import AbstractNetworkDistribution as AbstractNetworkDistribution
+from ._ensemble import (
+    deep_ensemble as deep_ensemble,
+    DeepEnsemble as DeepEnsemble,
+    ensemble_map as ensemble_map,
+)
+from ._leaves import Leaves as Leaves, random_leaves as random_leaves
+from ._mean_field import (
+    mean_field as mean_field,
+    mean_field_vi as mean_field_vi,
+    MeanField as MeanField,
+)
+from ._mixture import NetworkMixture as NetworkMixture
+from ._network import log_joint as log_joint
+from ._priors import FanIn as FanIn
+from ._samples import NetworkSamples as NetworkSamples
+from ._sites import from_sites as from_sites, random_network as random_network
+from ._swag import SWAG as SWAG, swag as swag, swag_sgd as swag_sgd, SWAGState as SWAGState

@@ -61,4 +61,25 @@ MUTANTS = [
         "return 0.7",
         TESTS,
     ),
+    Mutant(
+        "ties that count fully",
+        "diagnostics/_classification.py",
+        "rank = 0.5 * (first + last - 1).astype(scores.dtype)",
+        "rank = (last - 1).astype(scores.dtype)",
+        "tests/diagnostics/test_classification.py -k ties",
+    ),
+    Mutant(
+        "a calibration error of bins that all weigh the same",
+        "diagnostics/_classification.py",
+        "share = bins.count.astype(bins.confidence.dtype) / jnp.sum(bins.count)",
+        "share = (bins.count > 0) / num_bins",
+        "tests/diagnostics/test_classification.py -k numpy",
+    ),
+    Mutant(
+        "a Brier score without the right class",
+        "diagnostics/_classification.py",
+        "jnp.sum(probs**2, axis=1) - 2 * _of_labels(probs, labels) + 1",
+        "jnp.sum(probs**2, axis=1) - _of_labels(probs, labels) + 1",
+        "tests/diagnostics/test_classification.py -k numpy",
+    ),
 ]
