@@ -1,5 +1,6 @@
 """Bayesian neural networks: any Equinox model, by naming the leaves that are random."""
 
+from ._compact import compact as compact, Compacted as Compacted
 from ._distribution import AbstractNetworkDistribution as AbstractNetworkDistribution
 from ._ensemble import (
     deep_ensemble as deep_ensemble,
@@ -17,4 +18,12 @@ from ._network import log_joint as log_joint
 from ._priors import FanIn as FanIn
 from ._samples import NetworkSamples as NetworkSamples
 from ._sites import from_sites as from_sites, random_network as random_network
+from ._spike import SpikeSlabPrecision as SpikeSlabPrecision
+from ._support import MarkovSupport as MarkovSupport
 from ._swag import SWAG as SWAG, swag as swag, swag_sgd as swag_sgd, SWAGState as SWAGState
+from ._turbo_linear import turbo_vbi as turbo_vbi, TurboPosterior as TurboPosterior
+from ._turbo_network import (
+    pruned as pruned,
+    turbo_mean_field_vi as turbo_mean_field_vi,
+    TurboState as TurboState,
+)

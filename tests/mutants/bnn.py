@@ -1,5 +1,6 @@
 """Mistakes planted in `bayesjx.bnn`."""
 
+import turbo
 from mutant import Mutant
 
 PACKAGE = "bnn"
@@ -116,4 +117,5 @@ MUTANTS = [
         "drawn.append(jnp.asarray(value).astype(float))",
         "tests/bnn/test_network_sites.py -k types",
     ),
+    *turbo.MUTANTS,
 ]
