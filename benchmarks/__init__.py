@@ -39,6 +39,7 @@ MODULES = {
     "all-repeat": "benchmarks.all_repeat",
     "all-suite": "benchmarks.all_suite",
     "all-summary": "benchmarks.all_summary",
+    "bnn-ssvi": "benchmarks.bnn.ssvi",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",

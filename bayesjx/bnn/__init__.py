@@ -18,6 +18,21 @@ from ._network import log_joint as log_joint
 from ._priors import FanIn as FanIn
 from ._samples import NetworkSamples as NetworkSamples
 from ._sites import from_sites as from_sites, random_network as random_network
+from ._sparse import (
+    Costs as Costs,
+    reallocate as reallocate,
+    removal_score as removal_score,
+    sparse_mean_field as sparse_mean_field,
+    SparseConv as SparseConv,
+    SparseLinear as SparseLinear,
+    SparseMeanField as SparseMeanField,
+    SparseWeight as SparseWeight,
+    sparsify as sparsify,
+    ssvi as ssvi,
+    SSVIInfo as SSVIInfo,
+    Subspace as Subspace,
+    training_costs as training_costs,
+)
 from ._spike import SpikeSlabPrecision as SpikeSlabPrecision
 from ._support import MarkovSupport as MarkovSupport
 from ._swag import SWAG as SWAG, swag as swag, swag_sgd as swag_sgd, SWAGState as SWAGState

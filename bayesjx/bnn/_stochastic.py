@@ -207,7 +207,9 @@ def drawn(means: Any, scales: Any, key: jax.Array) -> Any:
     return jax.tree.map(one, means, scales, is_leaf=lambda x: x is None)
 
 
-def check_applied_once(of_input: Callable[..., jax.Array], *args: Any) -> None:
+def check_applied_once(
+    of_input: Callable[..., jax.Array], *args: Any, instead: str = "flipout"
+) -> None:
     """Whether a network draws the outputs of each layer only once for an input.
 
     Two draws of a layer's outputs would be those of two layers with weights of their own.
@@ -223,7 +225,7 @@ def check_applied_once(of_input: Callable[..., jax.Array], *args: Any) -> None:
             raise ValueError(
                 f"estimator='local' draws the outputs of a layer, not its weights, and {mark} is "
                 "applied several times to an input, in a loop or by jax.vmap within the network: "
-                "use estimator='flipout', whose weights are the same each time"
+                f"use estimator={instead!r}, whose weights are the same each time"
             )
 
 

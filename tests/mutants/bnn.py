@@ -1,5 +1,6 @@
 """Mistakes planted in `bayesjx.bnn`."""
 
+import sparse_networks
 import turbo
 from mutant import Mutant
 
@@ -118,4 +119,5 @@ MUTANTS = [
         "tests/bnn/test_network_sites.py -k types",
     ),
     *turbo.MUTANTS,
+    *sparse_networks.MUTANTS,
 ]
