@@ -40,6 +40,7 @@ MODULES = {
     "all-suite": "benchmarks.all_suite",
     "all-summary": "benchmarks.all_summary",
     "bnn-ssvi": "benchmarks.bnn.ssvi",
+    "bnn-laplace": "benchmarks.bnn.laplace",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",

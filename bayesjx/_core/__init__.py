@@ -31,6 +31,12 @@ from bayesjx._core._cholesky import (
     needed_jitter as needed_jitter,
     safe_cholesky as safe_cholesky,
 )
+from bayesjx._core._chunks import (
+    map_chunks as map_chunks,
+    num_data as num_data,
+    run_traced as run_traced,
+    sum_chunks as sum_chunks,
+)
 from bayesjx._core._configure import configure_cpu as configure_cpu, FUSE_LOOPS as FUSE_LOOPS
 from bayesjx._core._datatree import to_datatree as to_datatree
 from bayesjx._core._eager import (

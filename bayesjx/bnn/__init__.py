@@ -1,11 +1,23 @@
 """Bayesian neural networks: any Equinox model, by naming the leaves that are random."""
 
 from ._compact import compact as compact, Compacted as Compacted
+from ._curvature import (
+    empirical_fisher as empirical_fisher,
+    fisher as fisher,
+    gauss_newton as gauss_newton,
+)
 from ._distribution import AbstractNetworkDistribution as AbstractNetworkDistribution
 from ._ensemble import (
     deep_ensemble as deep_ensemble,
     DeepEnsemble as DeepEnsemble,
     ensemble_map as ensemble_map,
+)
+from ._kronecker import kronecker_factors as kronecker_factors
+from ._laplace import laplace as laplace
+from ._laplace_posterior import (
+    LaplacePosterior as LaplacePosterior,
+    tune_laplace as tune_laplace,
+    TunedLaplace as TunedLaplace,
 )
 from ._leaves import Leaves as Leaves, random_leaves as random_leaves
 from ._mean_field import (

@@ -1,5 +1,10 @@
 """Likelihoods of latent functions, and the base class of posteriors of such functions."""
 
+from ._information import (
+    fisher_information as fisher_information,
+    observed_information as observed_information,
+    scores as scores,
+)
 from ._likelihood import (
     AbstractLikelihood as AbstractLikelihood,
     expectation as expectation,

@@ -273,7 +273,7 @@ def _check_draws(name: str, mean: jax.Array, key: Any, num_samples: Any) -> None
 
 
 def in_support(
-    likelihood: Likelihood, y: Any, mean: jax.Array, guard: jax.Array
+    likelihood: Likelihood, y: Any, mean: jax.Array, guard: jax.Array, each_output: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """The observations, if the likelihood allows them where the function is `mean`.
 
@@ -283,6 +283,7 @@ def in_support(
         mean: values of the function, `(n,)` or `(n, l)`.
         guard: a scalar, which a check that can only be made at run time is tied to. Were it tied to
             the observations, all of them would move to one device when they are sharded over many.
+        each_output: whether there may be an observation of each value of `(n, l)`, too.
 
     Returns:
         observations, those that are floating-point of the type of `mean`, and the guard.
@@ -309,8 +310,9 @@ def in_support(
         raise TypeError(
             f"the likelihood must return a NumPyro distribution, got {type(observed).__name__}"
         )
-    wanted = (len(mean), *observed.event_shape)
-    if observed.batch_shape != wanted[:1] or jnp.shape(y) != wanted:
+    batch = mean.shape if each_output and observed.batch_shape == mean.shape else mean.shape[:1]
+    wanted = (*batch, *observed.event_shape)
+    if observed.batch_shape != batch or jnp.shape(y) != wanted:
         raise ValueError(
             f"the likelihood makes distributions of shape {observed.batch_shape} of values of "
             f"shape {observed.event_shape} from a function of shape {mean.shape}, and y has shape "

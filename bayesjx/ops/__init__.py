@@ -9,10 +9,16 @@ from ._block_tridiag import (
     BlockTridiag as BlockTridiag,
     SelectedInverse as SelectedInverse,
 )
+from ._categorical import CategoricalCovariance as CategoricalCovariance
 from ._dense import Dense as Dense, residual_covariance as residual_covariance
 from ._diagonal import Diag as Diag, ScaledIdentity as ScaledIdentity
 from ._entry_sparse import entry_product as entry_product, EntrySparse as EntrySparse
 from ._factors import symmetric_solve as symmetric_solve
+from ._gauss_newton import (
+    DiagEstimate as DiagEstimate,
+    gauss_newton as gauss_newton,
+    GaussNewton as GaussNewton,
+)
 from ._grouped_columns import (
     grouped_moments as grouped_moments,
     grouped_product as grouped_product,
@@ -26,6 +32,7 @@ from ._iterative import (
     scatter_rows as scatter_rows,
     Submatrix as Submatrix,
 )
+from ._jacobian import Jacobian as Jacobian
 from ._khatri_rao import (
     explained_variance as explained_variance,
     KhatriRao as KhatriRao,
@@ -51,9 +58,15 @@ from ._operator import (
     InvQuadLogdet as InvQuadLogdet,
 )
 from ._primitive import kernel_mode as kernel_mode
+from ._reordered import Reordered as Reordered
 from ._scaled import Scaled as Scaled
 from ._sparse_operator import AbstractSparse as AbstractSparse
 from ._stacks import HStack as HStack, VStack as VStack
 from ._subspace_linear import SubspaceLinear as SubspaceLinear
 from ._tags import psd as psd, symmetric as symmetric
 from ._toeplitz import Toeplitz as Toeplitz
+from ._weight_roots import (
+    solve_root as solve_root,
+    times_root as times_root,
+    weight_roots as weight_roots,
+)

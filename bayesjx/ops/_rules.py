@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ._arithmetic import multiple, plus, times
 from ._block_diag import BlockDiag
 from ._block_tridiag import BlockBidiag, BlockTridiag
+from ._categorical import CategoricalCovariance
 from ._dense import Dense
 from ._diagonal import Diag, ScaledIdentity
 from ._khatri_rao import KhatriRao
@@ -25,6 +26,7 @@ from ._kron_sum import KronSum
 from ._low_rank import LowRank, LowRankPlusDiag
 from ._masked import Masked
 from ._operator import AbstractOperator
+from ._reordered import Reordered
 from ._scaled import Scaled
 from ._sparse_operator import AbstractSparse
 from ._stacks import HStack, VStack
@@ -193,6 +195,27 @@ def _(left: Masked, right: Any) -> Masked | None:
     return None if full is None else left.replaced(full)
 
 
+@plus.register
+def _(left: Reordered, right: Any) -> Reordered | None:
+    if isinstance(right, Diag):
+        right = Diag(right.entries[left.order], right.tags)
+    elif not isinstance(right, ScaledIdentity):
+        return None
+    total = plus(left.operator, right)
+    return None if total is None else Reordered(total, left.order)
+
+
+@plus.register
+def _(left: CategoricalCovariance, right: Any) -> BlockDiag | None:
+    """Blocks of classes by classes, as they have a solution."""
+    if not isinstance(right, (Diag, ScaledIdentity)):
+        return None
+    probs = left.probs
+    entries = probs + right._diag().reshape(probs.shape)
+    blocks = entries[..., None] * jnp.eye(probs.shape[1], dtype=probs.dtype)
+    return BlockDiag(blocks - probs[:, :, None] * probs[:, None], shared_tags(left, right))
+
+
 # Products.
 
 
@@ -313,6 +336,11 @@ def _(operator: Masked, factor: jax.Array, sign: int) -> AbstractOperator:
     if sign < 1:
         return _scaled(operator, factor, sign)
     return operator.replaced(multiple(operator.full, factor, sign))
+
+
+@multiple.register
+def _(operator: Reordered, factor: jax.Array, sign: int) -> Reordered:
+    return Reordered(multiple(operator.operator, factor, sign), operator.order)
 
 
 @multiple.register

@@ -20,6 +20,10 @@ from ._priors import (
     shrinkage as shrinkage,
     spike_and_slab_weights as spike_and_slab_weights,
 )
+from ._products import (
+    condition_products as condition_products,
+    ProductsPosterior as ProductsPosterior,
+)
 from ._prox import (
     AbstractPenalty as AbstractPenalty,
     CEL0 as CEL0,

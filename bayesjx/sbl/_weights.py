@@ -18,7 +18,7 @@ from ..distributions import ComplexNormal
 from ..ops import AbstractOperator
 from ._arguments import checked_problem, checked_variance, real_of, whole_number
 from ._design import adjoint_times, dense, gram, outer, solve_adjoint, solve_tril, square, times
-from ._weight_space import blocks, moments, positive_definite, root, system_tril
+from ._weight_space import blocks, Moments, moments, positive_definite, root, system_tril
 
 
 class DataSpace(eqx.Module):
@@ -93,6 +93,33 @@ class WeightPosterior(eqx.Module):
             return self.system.covariance
         half = solve_tril(self.system.tril, dense(self.design) * self.prior_var)
         return jnp.diag(self.prior_var).astype(half.dtype) - half.mT.conj() @ half
+
+    def covariance_of(
+        self, design: Inexact[Array | np.ndarray, "*batch k m"]
+    ) -> Inexact[Array, "*batch k k"]:
+        r"""Posterior covariances $A \Sigma A^H$ of combinations of the weights, batch by batch.
+
+        With fewer measurements than weights nothing of size `m x m` is formed.
+
+        Args:
+            design: the combinations $A$, shape `(..., k, m)`.
+
+        Raises:
+            ValueError: `design` has another number of columns.
+        """
+        size = len(self.mean)
+        rows = jnp.asarray(design)
+        if rows.ndim < 2 or rows.shape[-1] != size:
+            raise ValueError(
+                f"covariance_of: design must have shape (..., k, {size}), got {rows.shape}"
+            )
+        if isinstance(self.system, WeightSpace):
+            return (rows @ self.system.covariance) @ rows.mT.conj()
+        before = rows * root(self.prior_var)
+        flat = rows.reshape(-1, size)
+        cross = times(self.design, self.prior_var[:, None] * flat.mT.conj())
+        half = solve_tril(self.system.tril, cross).mT.conj().reshape(*rows.shape[:-1], -1)
+        return before @ before.mT.conj() - half @ half.mT.conj()
 
     def predict(
         self, design: Num[Array | np.ndarray, "k m"] | AbstractOperator
@@ -292,17 +319,24 @@ def _in_data_space(design: Any, y: jax.Array, noise_var: jax.Array, prior_var: j
 
 
 def _in_weight_space(design: Any, y: jax.Array, noise_var: jax.Array, prior_var: jax.Array) -> Any:
-    precision, raised = positive_definite(gram(design) / noise_var, prior_var)
-    found = moments(precision, prior_var, adjoint_times(design, y) / noise_var)
-    covariance = blocks(precision, prior_var).covariance
+    found, system, dof = from_products(gram(design), adjoint_times(design, y), noise_var, prior_var)
     residual = y - times(design, found.mean)
     quadratic = jnp.sum(square(residual), axis=0) / noise_var
     quadratic += jnp.sum(jnp.real(found.mean.conj() * found.score), axis=0)
     logdet = found.logdet + len(y) * jnp.log(noise_var)
-    dof = jnp.sum(jnp.real(covariance.mT * precision))
-    system = WeightSpace(system_tril(precision, prior_var), covariance, raised)
-    variance = jnp.real(jnp.diag(covariance))
+    variance = jnp.real(jnp.diag(system.covariance))
     return found.mean, variance, dof, residual, quadratic, logdet, system
+
+
+def from_products(
+    products: jax.Array, rhs: jax.Array, noise_var: jax.Array, prior_var: jax.Array
+) -> tuple[Moments, WeightSpace, jax.Array]:
+    r"""Moments, factorisation and effective degrees of freedom, from $\Phi^H \Phi, \Phi^H y$."""
+    precision, raised = positive_definite(products / noise_var, prior_var)
+    found = moments(precision, prior_var, rhs / noise_var)
+    covariance = blocks(precision, prior_var).covariance
+    dof = jnp.sum(jnp.real(covariance.mT * precision))
+    return found, WeightSpace(system_tril(precision, prior_var), covariance, raised), dof
 
 
 def normal_log_prob(quadratic: jax.Array, logdet: jax.Array, y: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """Mistakes planted in `bayesjx.bnn`."""
 
+import bnn_curvature
 import sparse_networks
 import turbo
 from mutant import Mutant
@@ -120,4 +121,5 @@ MUTANTS = [
     ),
     *turbo.MUTANTS,
     *sparse_networks.MUTANTS,
+    *bnn_curvature.MUTANTS,
 ]

@@ -46,6 +46,8 @@ def normal(seed: int, *shape: int) -> np.ndarray:
 A, B, C = spd(0, 2), spd(1, 3), spd(2, 6)
 BLOCKS, LOWER = np.stack([spd(i, 2) + np.eye(2) for i in range(3)]), 0.2 * normal(3, 2, 2, 2)
 THIN, WIDE, ENTRIES = normal(4, 6, 2), normal(5, 6, 2), np.arange(1.0, 7.0)
+ORDER = np.array([3, 0, 5, 1, 4, 2])
+SHARES = np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1]])
 LAPLACIAN = np.diag([-2.0] * 3) + np.diag([1.0] * 2, 1) + np.diag([1.0] * 2, -1)
 
 
@@ -108,6 +110,19 @@ def _kinds() -> dict[str, Kind]:
             _of(ops.Dense, C - 2 * np.eye(6), tags=ops.symmetric),
             C - 2 * np.eye(6),
             definite=False,
+        ),
+        "Reordered": Kind(
+            lambda d: ops.Reordered(_of(ops.Dense, C, tags=ops.psd)(d), ORDER),
+            C[np.ix_(np.argsort(ORDER), np.argsort(ORDER))],
+        ),
+        "CategoricalCovariance": Kind(
+            _of(ops.CategoricalCovariance, SHARES),
+            linalg.block_diag(*(np.diag(p) - np.outer(p, p) for p in SHARES)),
+            solves=False,
+        ),
+        "CategoricalCovariance, root": rectangular(
+            lambda d: _of(ops.CategoricalCovariance, SHARES)(d).root(),
+            linalg.block_diag(*(np.diag(np.sqrt(p)) - np.outer(p, np.sqrt(p)) for p in SHARES)),
         ),
         "Diag": Kind(_of(ops.Diag, ENTRIES, tags=ops.psd), np.diag(ENTRIES)),
         "ScaledIdentity": Kind(_of(ops.ScaledIdentity, 0.7, size=6), 0.7 * np.eye(6)),

@@ -18,7 +18,12 @@ from scipy import linalg
 from bayesjx import ops
 from bayesjx.distributions import StructuredNormal
 
-OTHERS = ("ToeplitzRoot", "KhatriRao, transposed")  # whose multiples are of another class
+CATEGORICAL = ("CategoricalCovariance", "CategoricalCovariance, root")
+OTHERS = (
+    "ToeplitzRoot",
+    "KhatriRao, transposed",
+    *CATEGORICAL,
+)  # whose multiples are of another class
 SHIFTS = ("Dense, indefinite", "KronSum, negative")  # and all that are definite, but for one:
 NO_SHIFT = "Kron + Kron"
 

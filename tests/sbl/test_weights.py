@@ -151,3 +151,71 @@ def test_an_operator_is_its_matrix():
     for new in (rows, ops.Dense(rows)):
         np.testing.assert_allclose(found.predict(new).scale, want.predict(rows).scale, rtol=1e-9)
     assert found.mean[2] == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_covariances_of_combinations_and_the_posterior_from_products(form):
+    n, m = FORMS[form]
+    for kind, rtol in (("float64", 1e-10), ("float32", 1e-3)):
+        design, y, _, noise_var, prior_var = problem(n, m, kind)
+        y, rows = y[:, 0], np.random.default_rng(1).normal(size=(3, 2, m)).astype(kind)
+
+        @jax.jit
+        def run(design, y, rows, prior_var, noise_var=noise_var):
+            def evidence(prior_var):
+                return products(prior_var).log_evidence(y @ y, len(y))
+
+            def products(prior_var):
+                return sbl.condition_products(
+                    design.T @ design, design.T @ y, noise_var=noise_var, prior_var=prior_var
+                )
+
+            whole = sbl.condition(design, y, noise_var=noise_var, prior_var=prior_var)
+            found = products(prior_var)
+            draws = found.sample(jax.random.key(0), (2000,))
+            return (
+                (whole.covariance_of(rows), found.covariance_of(rows), found.covariance()),
+                (whole.mean, found.mean, whole.log_evidence(), jax.grad(evidence)(prior_var)),
+                (draws, jax.vmap(evidence)(jnp.stack([prior_var, 2 * prior_var]))),
+            )
+
+        data = tuple(jnp.asarray(a, kind) for a in (design, y, rows, prior_var))
+        covariances, means, (draws, many) = run(*data)
+        want = dense(design, y[:, None], design[:2], noise_var, prior_var)
+        sigma = want["covariance"]
+        for found, wanted in zip(
+            covariances, (rows @ sigma @ rows.swapaxes(1, 2),) * 2, strict=False
+        ):
+            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=10 * rtol)
+        np.testing.assert_allclose(covariances[2], sigma, atol=rtol)
+        for mean in means[:2]:
+            np.testing.assert_allclose(mean, want["mean"][:, 0], rtol=rtol, atol=10 * rtol)
+        cov = noise_var * np.eye(n) + (design * prior_var) @ design.T
+        quad = y @ np.linalg.solve(cov, y)
+        wanted = -0.5 * (quad + np.linalg.slogdet(2 * np.pi * cov)[1])
+        np.testing.assert_allclose(means[2], wanted, rtol=10 * rtol)
+        np.testing.assert_allclose(many[0], wanted, rtol=10 * rtol)
+        score, pull = design.T @ np.linalg.solve(cov, y), design.T @ np.linalg.solve(cov, design)
+        slope = 0.5 * (score**2 - np.diag(pull))
+        np.testing.assert_allclose(means[3], slope, rtol=10 * rtol, atol=100 * rtol)
+        spread = np.asarray(draws, float).var(axis=0)
+        assert np.all(
+            np.abs(spread - np.diag(sigma)) <= 5 * np.diag(sigma) * (2 / 2000) ** 0.5 + rtol
+        )
+
+
+@pytest.mark.errors
+def test_products_that_disagree_are_named():
+    gram, rhs = np.eye(3), np.ones(3)
+    options = {"noise_var": 1.0, "prior_var": 1.0}
+    with pytest.raises(ValueError, match=r"gram must be \(m, m\) and rhs \(m,\)"):
+        sbl.condition_products(gram[:2], rhs, **options)
+    with pytest.raises(ValueError, match="one type, got float64 and float32"):
+        sbl.condition_products(gram, rhs.astype(np.float32), **options)
+    with pytest.raises(ValueError, match="gram holds NaN"):
+        sbl.condition_products(np.nan * gram, rhs, **options)
+    with pytest.raises(ValueError, match="noise_var must be finite and positive"):
+        sbl.condition_products(gram, rhs, noise_var=0.0, prior_var=1.0)
+    found = sbl.condition_products(gram, rhs, **options)
+    with pytest.raises(ValueError, match=r"design must have shape \(\.\.\., k, 3\)"):
+        found.covariance_of(np.ones((2, 4)))
