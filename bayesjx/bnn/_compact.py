@@ -36,6 +36,7 @@ class _Layer(NamedTuple):
     weight: np.ndarray
     bias: np.ndarray | None
     after: tuple[Any, ...]
+    scalar: tuple[bool, bool]  # whether it takes a scalar, and gives one
 
 
 def compact(network: Any) -> Compacted:
@@ -104,13 +105,11 @@ def _layers(network: Any) -> list[_Layer]:
             groups[-1][1].append(part)
     if not groups:
         raise ValueError("compact: network has no Linear layer")
-    if any(isinstance(part.in_features, str) or isinstance(part.out_features, str)
-           for part, _ in groups):  # fmt: skip
-        raise ValueError("compact: layers with scalar inputs or outputs are not known")
     found = []
     for part, after in groups:
         bias = None if part.bias is None else np.asarray(part.bias)
-        found.append(_Layer(np.asarray(part.weight), bias, tuple(after)))
+        scalar = part.in_features == "scalar", part.out_features == "scalar"
+        found.append(_Layer(np.asarray(part.weight), bias, tuple(after), scalar))
     for i, layer in enumerate(found[:-1]):
         _check_elementwise(i, layer)
     return found
@@ -177,12 +176,16 @@ def _without_idle(layer: _Layer, after: _Layer) -> tuple[_Layer, _Layer, bool]:
 
 
 def _linear(layer: _Layer) -> eqx.nn.Linear:
-    out, inputs = layer.weight.shape
+    sizes = zip(layer.weight.shape[::-1], layer.scalar, strict=True)
+    inputs, outputs = ("scalar" if scalar else size for size, scalar in sizes)
     make: Callable[..., Any] = eqx.nn.Linear
     linear = make(
-        inputs, out, use_bias=layer.bias is not None, dtype=layer.weight.dtype,
+        inputs,
+        outputs,
+        use_bias=layer.bias is not None,
+        dtype=layer.weight.dtype,
         key=jax.random.key(0),
-    )  # fmt: skip
+    )
     arrays = (jnp.asarray(layer.weight), None if layer.bias is None else jnp.asarray(layer.bias))
     return eqx.tree_at(
         lambda part: (part.weight, part.bias), linear, arrays, is_leaf=lambda x: x is None

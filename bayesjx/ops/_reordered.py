@@ -45,7 +45,7 @@ class Reordered(AbstractOperator):
             raise ValueError(f"Reordered: order must be a permutation of 0, ..., {size - 1}")
         self.operator = operator
         self.order = jnp.asarray(order, jnp.int32)
-        self.inverse = jnp.argsort(self.order)
+        self.inverse = jnp.argsort(self.order).astype(self.order.dtype)
         self.tags = operator.tags & {psd, symmetric}
 
     @property

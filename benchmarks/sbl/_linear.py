@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
 import warnings
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,15 +93,42 @@ def evidence(problem: Problem, fit: Fit) -> float:
     return float(-0.5 * (n * np.log(2 * np.pi) + np.linalg.slogdet(cov)[1] + quad))
 
 
-def ard(problem: Problem, dtype: Any = np.float64) -> Fit:
-    """`sklearn.linear_model.ARDRegression` as it comes, without intercept."""
+def ard(problem: Problem, dtype: Any = np.float64, within: float = np.inf) -> Fit:
+    """`sklearn.linear_model.ARDRegression` as it comes, without intercept.
+
+    Args:
+        problem: to fit.
+        dtype: of its numbers.
+        within: seconds after which it is stopped.
+
+    Raises:
+        TimeoutError: it was stopped.
+    """
     from sklearn.linear_model import ARDRegression
 
     model = ARDRegression(fit_intercept=False)
-    fitted, seconds = _fitted(model, problem, dtype)
+    with _limited(within):
+        fitted, seconds = _fitted(model, problem, dtype)
     kept = fitted.coef_ != 0
     prior_var = np.where(kept, 1 / fitted.lambda_.astype(float), 0)
     return Fit(fitted.coef_, prior_var, 1 / float(fitted.alpha_), seconds)
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Generator[None]:
+    """Raises TimeoutError in a body of Python that takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    if np.isfinite(seconds):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def others(problem: Problem, num_nonzero: int) -> dict[str, Fit]:

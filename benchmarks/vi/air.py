@@ -19,7 +19,7 @@ TARGETS = (
     Target("reinforce_epoch", "<=", 1.1, quick=1.25, unit="×", meaning=f"seconds ÷ {PEER}"),
 )
 TRAINING, BATCH, EPOCHS = 4096, 64, 16
-QUICK_EPOCHS = 10
+QUICK_EPOCHS = 14
 SEEDS = (0, 1, 2)
 
 

@@ -202,6 +202,14 @@ def test_units_that_are_constant_or_not_read_go():
     assert again.widths == smaller.widths and again.num_weights == smaller.num_weights
 
 
+def test_scalars_stay_scalars():
+    network = eqx.nn.MLP("scalar", "scalar", 5, 1, key=jax.random.key(0))
+    network = eqx.tree_at(lambda n: n.layers[1].weight, network, jnp.eye(1, 5))
+    smaller = bnn.compact(network)
+    assert smaller.widths == (1, 1, 1)
+    np.testing.assert_allclose(smaller.network(jnp.ones(())), network(jnp.ones(())), rtol=1e-10)
+
+
 def test_a_network_that_is_constant_keeps_one_unit():
     network = eqx.nn.MLP(5, 3, 7, 1, key=jax.random.key(0))
     network = eqx.tree_at(lambda n: n.layers[0].weight, network, jnp.zeros((7, 5)))
