@@ -137,7 +137,7 @@ def empirical_fisher(
 ) -> ops.GaussNewton:
     r"""The empirical Fisher matrix, the sum of outer products of each datum's gradient.
 
-    $\sum_i g_i g_i^\top$ with $g_i = \nabla_\theta \log p(y_i \mid f_\theta(x_i))$ at the
+    $\sum_i g_i g_i^\top$ with $g_i = \nabla_\theta \log p(y_i \mid f(x_i; \theta))$ at the
     observations that there are. It is no Fisher information, whose expectation is under the
     model, and no approximation of the Hessian away from a well-specified optimum.
 

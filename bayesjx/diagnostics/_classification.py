@@ -64,8 +64,8 @@ def reliability(probs: Any, labels: Any, num_bins: int = 15) -> Reliability:
 def calibration_error(probs: Any, labels: Any, num_bins: int = 15) -> Float[Array, ""]:
     r"""Expected calibration error: how far confidence and accuracy are apart, from 0 to 1.
 
-    $\sum_b \frac{n_b}{n} |\mathrm{acc}_b - \mathrm{conf}_b|$ over the bins of `reliability`, whose
-    arguments and errors it shares.
+    $\sum_b \frac{n_b}{n} \lvert \mathrm{acc}_b - \mathrm{conf}_b \rvert$ over the bins of
+    `reliability`, whose arguments and errors it shares.
     """
     bins = reliability(probs, labels, num_bins)
     share = bins.count.astype(bins.confidence.dtype) / jnp.sum(bins.count)

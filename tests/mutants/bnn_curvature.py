@@ -2,7 +2,7 @@
 
 from mutant import Mutant
 
-LAPLACE = "tests/bnn/test_laplace.py -k 'dense_gaussian and {}'"
+LAPLACE = "tests/bnn/test_network_laplace.py -k 'dense_gaussian and {}'"
 FACTORS = "tests/bnn/test_kronecker.py -k 'exact and {}'"
 MATRIX = "tests/ops/test_gauss_newton.py -k 'dense_matrix and {}'"
 INFORMATION = "tests/likelihoods/test_information.py -k 'formula and {}'"
@@ -89,13 +89,13 @@ MUTANTS = [
         "bnn/_laplace_posterior.py",
         "scale = one if hyper.noise_var is None else hyper.noise_var**-power",
         "scale = one",
-        "tests/bnn/test_laplace.py -k 'largest_evidence and kron and False'",
+        "tests/bnn/test_network_laplace.py -k 'largest_evidence and kron and False'",
     ),
     Mutant(
         "the linear model's mean without its step",
         "bnn/_laplace_posterior.py",
         "f if self.shift is None else f + jacobian.mv(self.shift)",
         "f",
-        "tests/bnn/test_laplace.py -k 'regression and full-20'",
+        "tests/bnn/test_network_laplace.py -k 'regression and full-20'",
     ),
 ]

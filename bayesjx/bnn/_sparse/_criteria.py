@@ -29,10 +29,10 @@ def removal_score(
     Args:
         mean: $\mu$.
         scale: $\sigma$, positive, of the same shape.
-        criterion: `"mean"`, $|\mu|$; `"snr"`, $|\mu| / \sigma$; `"mean_abs"`, $E|w|$;
-            `"snr_mean_abs"`, $E|w|$ over the standard deviation of $|w|$; `"exp"`,
-            $\log E e^{\lambda |w|}$; `"snr_exp"`, the logarithm of $E e^{\lambda |w|}$ over the
-            standard deviation of $e^{\lambda |w|}$.
+        criterion: `"mean"`, the absolute mean; `"snr"`, that over $\sigma$; `"mean_abs"`, the mean
+            of the absolute weight $a$; `"snr_mean_abs"`, that over the standard deviation of $a$;
+            `"exp"`, $\log E e^{\lambda a}$; `"snr_exp"`, the logarithm of $E e^{\lambda a}$ over
+            the standard deviation of $e^{\lambda a}$.
         rate: $\lambda > 0$ of the last two.
 
     Returns:
