@@ -255,7 +255,7 @@ def weight_roots(
 
 
 def with_noise(found: Problem, unit: bool) -> Any:
-    """The likelihood, normal noise of a variance of 1 if that is asked for."""
+    """The likelihood, with a noise variance of 1 where `unit` says so and noise is normal."""
     if unit and isinstance(found.likelihood, Gaussian):
         return Gaussian(jnp.ones((), found.f.dtype))
     return found.likelihood

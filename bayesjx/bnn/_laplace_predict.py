@@ -52,8 +52,8 @@ def joint_predictive(
 def normal_nodes(dim: int, num: int) -> np.ndarray:
     """Fixed nodes of equal weight for normal variables, shape `(num, dim)`.
 
-    A Sobol sequence, moved to the middles of its cells so that each coordinate alone is evenly
-    spread, by the inverse of the normal distribution function, with a variance of one.
+    A Sobol sequence, moved to the middles of its cells so that each coordinate alone is
+    evenly spaced, by the inverse of the normal distribution function, with a variance of one.
     """
     count = 2 ** math.ceil(math.log2(max(num, 2)))
     points = qmc.Sobol(dim, scramble=False).random(count)[:num]

@@ -34,8 +34,8 @@ class NetworkSamples(AbstractPosterior):
         networks: networks in one, whose arrays have an axis of length `s` in front, as
             `equinox.filter_vmap` makes them of a function of keys; or a list of networks that
             differ only by their arrays.
-        likelihood: from the function to a NumPyro distribution of observations; None if only the
-            function is asked for.
+        likelihood: from the function to a NumPyro distribution of observations; None if only
+            values of the function are needed.
         shared: network with the arrays that all have in common, where `networks` has None.
         log_weights: logarithms of the weights, which need not be normalised, shape `(s,)`; by
             default all networks have the same.

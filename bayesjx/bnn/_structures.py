@@ -268,8 +268,8 @@ class KronWeights(AbstractWeights):
             outer, inner = vectors.factors
             outputs, inputs = view.outputs @ outer, view.inputs @ inner  # (c, p, R, o), (c, R, i)
             if inputs.shape[1] == 1:
-                spread = inputs[:, 0] ** 2 @ (1 / value).T
-                half = outputs[:, :, 0] * jnp.sqrt(spread)[:, None]
+                variance = inputs[:, 0] ** 2 @ (1 / value).T
+                half = outputs[:, :, 0] * jnp.sqrt(variance)[:, None]
             else:
                 rows = jnp.einsum("cpro,cri->cpoi", outputs, inputs) / jnp.sqrt(value)
                 half = rows.reshape(*rows.shape[:2], -1)

@@ -38,7 +38,7 @@ class SWAGState(NamedTuple):
         count: number of steps so far, integer.
         collected: number of points that the moments are of, integer.
         mean: their mean, of all that is trained.
-        spread: sum of squared deviations from it, of each random leaf.
+        squares: sum of squared deviations from it, of each random leaf.
         deviations: of the last points from the mean at their time, shape `(rank, ...)` each.
     """
 
@@ -46,7 +46,7 @@ class SWAGState(NamedTuple):
     count: Int[Array, ""]
     collected: Int[Array, ""]
     mean: Any
-    spread: tuple[jax.Array, ...]
+    squares: tuple[jax.Array, ...]
     deviations: tuple[jax.Array, ...]
 
 
@@ -113,7 +113,7 @@ class SWAG(AbstractNetworkDistribution):
             )
         mean = trained(self, state.gradient._replace(params=state.mean))
         count = jnp.maximum(number, 1)
-        variances = tuple(spread / count.astype(spread.dtype) for spread in state.spread)
+        variances = tuple(squares / count.astype(squares.dtype) for squares in state.squares)
         return SWAG(
             mean.rest,
             self.leaves,
@@ -250,9 +250,9 @@ def _collected(state: SWAGState) -> SWAGState:
     mean = jax.tree.map(lambda m, p: jnp.where(number == 1, p, m), mean, point)
     triples = zip(point.means, state.mean.means, mean.means, strict=True)
     products = [(p - new) * jnp.where(number == 1, 0, p - old) for p, old, new in triples]
-    spread = tuple(s + product for s, product in zip(state.spread, products, strict=True))
+    squares = tuple(s + product for s, product in zip(state.squares, products, strict=True))
     deviations = tuple(
         rows.at[state.collected % len(rows)].set(p - m)
         for rows, p, m in zip(state.deviations, point.means, mean.means, strict=True)
     )
-    return state._replace(collected=number, mean=mean, spread=spread, deviations=deviations)
+    return state._replace(collected=number, mean=mean, squares=squares, deviations=deviations)

@@ -66,7 +66,6 @@ from ._subspace_linear import SubspaceLinear as SubspaceLinear
 from ._tags import psd as psd, symmetric as symmetric
 from ._toeplitz import Toeplitz as Toeplitz
 from ._weight_roots import (
-    solve_root as solve_root,
     times_root as times_root,
     weight_roots as weight_roots,
 )

@@ -95,22 +95,6 @@ def times_root(root: Any, f: jax.Array) -> jax.Array:
     return root.T @ f if root.ndim == 2 else (root * f.T).T
 
 
-def solve_root(root: Any, g: jax.Array) -> Inexact[Array, " r"]:
-    r"""The shortest $u$ with $R u = g$ for a vector in the range of the root of one datum.
-
-    Args:
-        root: see `times_root`.
-        g: shape `(p,)`.
-    """
-    if isinstance(root, CategoricalRows):
-        scale = _sqrt(jnp.maximum(root.probs, jnp.finfo(g.dtype).tiny))
-        return g / scale
-    if root.ndim == 2:  # columns are orthogonal
-        square = jnp.sum(root**2, axis=0)
-        return jnp.where(square > 0, (root.T @ g) / jnp.where(square > 0, square, 1), 0)
-    return jnp.where(root > 0, g / jnp.where(root > 0, root, 1), 0)
-
-
 def _sqrt(x: jax.Array) -> jax.Array:
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)

@@ -83,11 +83,9 @@ def _snr_exp(mean: Any, scale: Any, rate: float) -> jax.Array:
     near = step**2 * _relative_var(_ratio(mean, scale))
     root = jnp.finfo(step.dtype).eps ** 0.5
     tiny = jnp.finfo(step.dtype).tiny
-    spread = jnp.maximum(jnp.where(step < root, near, far), tiny)
-    small = jnp.minimum(spread, 1)
-    log_gap = jnp.where(
-        spread < 1, jnp.log(jnp.expm1(small)), spread + jnp.log1p(-jnp.exp(-spread))
-    )
+    gap = jnp.maximum(jnp.where(step < root, near, far), tiny)
+    small = jnp.minimum(gap, 1)
+    log_gap = jnp.where(gap < 1, jnp.log(jnp.expm1(small)), gap + jnp.log1p(-jnp.exp(-gap)))
     return -0.5 * log_gap
 
 
