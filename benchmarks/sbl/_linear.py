@@ -13,6 +13,7 @@ import numpy as np
 
 NUM_FEATURES = 200  # random cosines of the real inputs
 TRAIN_ROWS = 150
+LARGE_SIZE = 1_000_000  # entries of a design, below which scikit-learn is sooner in one thread
 UCI = ("yacht", "housing", "energy", "concrete", "airfoil", "wine")
 
 
@@ -150,8 +151,11 @@ def others(problem: Problem, num_nonzero: int) -> dict[str, Fit]:
 
 
 def _fitted(model: Any, problem: Problem, dtype: Any) -> tuple[Any, float]:
+    from threadpoolctl import threadpool_limits
+
     design, y = problem.design.astype(dtype), problem.y.astype(dtype)
-    with warnings.catch_warnings():
+    threads = 1 if design.size < LARGE_SIZE else None
+    with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore")
         begun = time.perf_counter()
         fitted = model.fit(design, y)

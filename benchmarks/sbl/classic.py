@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from benchmarks._declare import Benchmark, Figure, Target
 from benchmarks._report import Report
 
@@ -14,6 +16,7 @@ SEEDS, QUICK_SEEDS = 20, 5
 SPLITS, QUICK_SPLITS = 5, 2
 BATCH = 64
 ROUNDS, QUICK_ROUNDS = 5, 2
+PATIENCE = 8.0  # in units of our time, after which ARDRegression is stopped on the large problem
 
 TARGETS = (
     Target("nmse", "<=", 1.0, unit="×", meaning="drawn problems: NMSE ÷ ARDRegression's, medians"),
@@ -43,7 +46,9 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         "of which there are more than rows; errors on all other rows. The evidence is that of each "
         "fit's variances, computed alike; ours takes less time in each fit, so it is compared "
         f"after no more than equal time. Large: {large[0]} × {large[1]} with {large[2]} weights. "
-        "Where scikit-learn computes in two precisions it has the time of the faster one."
+        "Where scikit-learn computes in two precisions it has the time of the faster one, in one "
+        "thread but for the large problem, where it is stopped after "
+        f"{PATIENCE:.0f} times our time, which then bounds the ratio from below."
     )
     with jax.enable_x64(True):
         figures = _quality(quick, report)
@@ -53,8 +58,6 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
 
 
 def _quality(quick: bool, report: Report) -> dict[str, Any]:
-    import numpy as np
-
     from benchmarks.sbl import _linear
 
     seeds = QUICK_SEEDS if quick else SEEDS
@@ -96,7 +99,6 @@ def _batch(quick: bool, report: Report) -> dict[str, Any]:
     """Time of 64 problems at once, and of scikit-learn's loop over them."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
     from bayesjx import sbl
     from benchmarks import median, paired_ratio
@@ -136,12 +138,16 @@ def _large(size: tuple[int, int, int], report: Report) -> dict[str, Any]:
     fits = {"sbl, float32": _linear.ours(problem)}
     with jax.enable_x64(True):
         fits["sbl, float64"] = _linear.ours(problem)
-    theirs, kind, fit = _faster([problem])
-    fits[f"ARDRegression, {kind}"] = fit
+    limit = PATIENCE * fits["sbl, float32"].seconds
+    theirs, kind, fit = _faster([problem], limit)
+    if fit is not None:
+        fits[f"ARDRegression, {kind}"] = fit
     rows = [
         [name, fit.seconds, problem.error(fit.weights), _linear.evidence(problem, fit)]
         for name, fit in fits.items()
     ]
+    if fit is None:
+        rows.append(["ARDRegression, stopped", theirs, "—", "—"])
     report.table("One large problem", ["", "seconds", "NMSE", "log evidence"], rows)
     return {
         "large": theirs / fits["sbl, float32"].seconds,
@@ -149,22 +155,26 @@ def _large(size: tuple[int, int, int], report: Report) -> dict[str, Any]:
     }
 
 
-def _faster(problems: list[Any]) -> tuple[float, str, Any]:
+def _faster(problems: list[Any], limit: float = np.inf) -> tuple[float, str, Any]:
     """Seconds of ARDRegression in the faster precision, its name, and the last fit.
 
-    Single precision, in which it often does all its steps, is stopped where double was done.
+    A precision is stopped at the limit, and single precision, in which it often does all its steps,
+    where double was done; the fit is None if both were stopped.
     """
     from benchmarks.sbl import _linear
 
-    fits = [_linear.ard(problem) for problem in problems]
-    double, single = sum(fit.seconds for fit in fits), 0.0
-    try:
-        for problem in problems:
-            fit = _linear.ard(problem, "float32", max(double - single, 1e-3))
-            single += fit.seconds
-    except TimeoutError:
-        return double, "float64", fits[-1]
-    return single, "float32", fit
+    best: tuple[float, str, Any] = (limit, "", None)
+    for dtype in ("float64", "float32"):
+        spent = 0.0
+        try:
+            for problem in problems:
+                fit = _linear.ard(problem, dtype, max(best[0] - spent, 1e-3))
+                spent += fit.seconds
+        except TimeoutError:
+            continue
+        if spent < best[0]:
+            best = spent, dtype, fit
+    return best
 
 
 BENCHMARK = Benchmark(
