@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro.distributions import constraints
+from numpyro.distributions import biject_to, constraints
 
 from ..distributions import AbstractVectorNormal
 from ..ops import AbstractOperator
@@ -43,6 +43,14 @@ class _ComplexVector(constraints.ParameterFreeConstraint):
 
     def tree_flatten(self) -> Any:
         return (), ((), {})
+
+
+@biject_to.register(_ComplexVector)
+def _(constraint: _ComplexVector) -> Any:
+    raise NotImplementedError(
+        "SBLMarginal: with a complex design it is a distribution of complex measurements, and "
+        "samplers such as NUTS, and guides, take real sites only; give the measurements by obs="
+    )
 
 
 class SBLMarginal(AbstractVectorNormal):

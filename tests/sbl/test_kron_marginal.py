@@ -72,20 +72,20 @@ def test_density_and_its_gradient_are_the_dense_ones(is_complex, dtype):
 
 def test_it_is_numpyros_multivariate_normal():
     args, values = arguments(False)
-    law, peer = sbl.KroMarginal(*args), dist.MultivariateNormal(0.0, covariance(*args))
+    distribution, peer = sbl.KroMarginal(*args), dist.MultivariateNormal(0.0, covariance(*args))
 
     @jax.jit
-    def answers(law, peer, values):
+    def answers(distribution, peer, values):
         mine, theirs = (
             (d.log_prob(values), d.entropy(), d.variance, d.covariance_matrix, d.mean)
-            for d in (law, peer)
+            for d in (distribution, peer)
         )
-        return mine, theirs, law.sample(jax.random.key(0), (4000,))
+        return mine, theirs, distribution.sample(jax.random.key(0), (4000,))
 
-    mine, theirs, draws = answers(law, peer, values)
+    mine, theirs, draws = answers(distribution, peer, values)
     for got, want in zip(mine, theirs, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-12)
-    var = np.asarray(law.variance)
+    var = np.asarray(distribution.variance)
     assert np.max(np.abs(draws.mean(axis=0)) / np.sqrt(var / 4000)) < 5
     assert np.max(np.abs(draws.var(axis=0) / var - 1)) < 5 * np.sqrt(2 / 4000)
 
@@ -100,11 +100,19 @@ def test_batches_of_parameters_are_one_after_another():
 
     @jax.jit
     def run(scales):
-        law = promote_batch_shape(jax.vmap(make)(scales))
-        return law, law.log_prob(values[0]), law.sample(jax.random.key(0), (5,))
+        distribution = promote_batch_shape(jax.vmap(make)(scales))
+        return (
+            distribution,
+            distribution.log_prob(values[0]),
+            distribution.sample(jax.random.key(0), (5,)),
+        )
 
-    law, found, draws = run(scales)
-    assert law.batch_shape == (2,) and draws.shape == (5, 2, 24) and draws.dtype == jnp.complex128
+    distribution, found, draws = run(scales)
+    assert (
+        distribution.batch_shape == (2,)
+        and draws.shape == (5, 2, 24)
+        and draws.dtype == jnp.complex128
+    )
     one = jax.jit(lambda scale: make(scale).log_prob(values[0]))
     np.testing.assert_allclose(found, [one(scale) for scale in scales], rtol=1e-12)
 
@@ -114,8 +122,8 @@ def test_a_variance_of_zero_has_a_derivative_and_a_negative_one_no_density():
 
     @jax.jit
     def slope(first):
-        law = lambda g: sbl.KroMarginal(factors, (g, *variances[1:]), noise_var)  # noqa: E731
-        return jax.value_and_grad(lambda g: law(g).log_prob(values[0]))(first)
+        distribution = lambda g: sbl.KroMarginal(factors, (g, *variances[1:]), noise_var)  # noqa: E731
+        return jax.value_and_grad(lambda g: distribution(g).log_prob(values[0]))(first)
 
     first = variances[0].at[1].set(0)
     value, gradient = slope(first)
@@ -135,11 +143,11 @@ def test_nuts_runs_over_variances_twice():
     ))  # fmt: skip
 
     def log_joint(log_scale, log_noise):
-        law = marginal(log_scale, log_noise)
+        distribution = marginal(log_scale, log_noise)
         priors = dist.Normal(0.0, 1.0).log_prob(log_scale) + dist.Normal(0.0, 1.0).log_prob(
             log_noise
         )
-        return law.log_prob(y) + priors
+        return distribution.log_prob(y) + priors
 
     def marginal(log_scale, log_noise):
         scaled = (jnp.exp(log_scale) * np.ones(5), np.ones(2), np.ones(3))
@@ -172,7 +180,7 @@ def test_nuts_runs_over_variances_twice():
 @pytest.mark.errors
 def test_bad_arguments_are_named():
     (factors, variances, noise_var), values = arguments(False)
-    law = sbl.KroMarginal(factors, variances, noise_var)
+    distribution = sbl.KroMarginal(factors, variances, noise_var)
     with pytest.raises(ValueError, match="prior_factors must have shapes"):
         sbl.KroMarginal(factors, variances[:2], noise_var)
     with pytest.raises(ValueError, match="noise_var must be a scalar"):
@@ -184,8 +192,8 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="invalid prior_factors"):
         sbl.KroMarginal(factors, (-variances[0], *variances[1:]), 1.0, validate_args=True)
     with pytest.raises(ValueError, match=r"value must have shape \(\.\.\., 24\)"):
-        law.log_prob(values.reshape(3, 3, 4, 2))
+        distribution.log_prob(values.reshape(3, 3, 4, 2))
     with pytest.raises(ValueError, match="value must be real"):
-        law.log_prob(values + 1j)
+        distribution.log_prob(values + 1j)
     with pytest.raises(ValueError, match="first derivatives of its evidence"):
         jax.hessian(lambda g: sbl.KroMarginal(factors, g, noise_var).log_prob(values[0]))(variances)

@@ -123,12 +123,12 @@ def test_local_and_global_scales_are_half_cauchy_and_ard_weights_student_t():
     tau = np.asarray(draws["a_w_global_scale"])
     local = np.asarray(draws["a_w_scale"])[:, 0] / tau
     weights = np.asarray(draws["v"])[:, 0]
-    for values, law in (
+    for values, distribution in (
         (tau, stats.halfcauchy(scale=0.3)),
         (local, stats.halfcauchy()),
         (weights, stats.t(3, scale=np.sqrt(2))),
     ):  # five times the standard deviation of the statistic of Kolmogorov and Smirnov, 0.26/√n
-        assert stats.kstest(values, law.cdf).statistic < (0.87 + 5 * 0.26) / np.sqrt(DRAWS)
+        assert stats.kstest(values, distribution.cdf).statistic < (0.87 + 5 * 0.26) / np.sqrt(DRAWS)
 
 
 def test_every_element_of_a_plate_has_weights_of_its_own():

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro.distributions import biject_to
 from numpyro.infer import MCMC, NUTS
 
 from bayesjx import sbl
@@ -33,9 +34,14 @@ def test_it_is_numpyros_normal_with_its_gradient(n, m):
 
     def both(make):
         def total(*arguments):
-            law = make(*arguments)
-            log_prob = law.log_prob(y)
-            return jnp.sum(log_prob), (log_prob, law.mean, law.variance, law.covariance_matrix)
+            distribution = make(*arguments)
+            log_prob = distribution.log_prob(y)
+            return jnp.sum(log_prob), (
+                log_prob,
+                distribution.mean,
+                distribution.variance,
+                distribution.covariance_matrix,
+            )
 
         return jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))
 
@@ -47,9 +53,9 @@ def test_it_is_numpyros_normal_with_its_gradient(n, m):
 
 def test_complex_measurements_and_their_draws():
     design, log_prior_var, log_noise_var = problem(3, 5, "complex128")
-    law = sbl.SBLMarginal(design, log_prior_var, log_noise_var)
+    distribution = sbl.SBLMarginal(design, log_prior_var, log_noise_var)
     num = 4000
-    draws = law.sample(jax.random.key(0), (num,))
+    draws = distribution.sample(jax.random.key(0), (num,))
     cov = np.exp(log_noise_var) * np.eye(3) + (design * np.exp(log_prior_var)) @ design.conj().T
     variance = np.real(np.diag(cov))
     error = np.sqrt(variance[:, None] * variance / num)
@@ -57,9 +63,11 @@ def test_complex_measurements_and_their_draws():
     assert np.all(np.abs(draws.T @ draws / num) <= 8 * error)  # circular
     quad = np.real(np.sum(draws.conj() * np.linalg.solve(cov, draws.T).T, axis=1))
     want = -(3 * np.log(np.pi) + np.linalg.slogdet(cov)[1] + quad)
-    np.testing.assert_allclose(law.log_prob(draws), want, rtol=1e-10)
-    np.testing.assert_allclose(law.variance, variance, rtol=1e-10)
-    np.testing.assert_allclose(law.entropy(), 3 * (1 + np.log(np.pi)) + np.linalg.slogdet(cov)[1])
+    np.testing.assert_allclose(distribution.log_prob(draws), want, rtol=1e-10)
+    np.testing.assert_allclose(distribution.variance, variance, rtol=1e-10)
+    np.testing.assert_allclose(
+        distribution.entropy(), 3 * (1 + np.log(np.pi)) + np.linalg.slogdet(cov)[1]
+    )
 
 
 def test_a_batch_by_vmap_and_the_entropy():
@@ -68,8 +76,8 @@ def test_a_batch_by_vmap_and_the_entropy():
     laws = jax.vmap(lambda noise: sbl.SBLMarginal(design, log_prior_var, noise))(noises)
     value = RNG.normal(size=5)
     each = [sbl.SBLMarginal(design, log_prior_var, noise) for noise in noises]
-    want = [law.log_prob(value) for law in each]
-    found = jax.vmap(lambda law: law.log_prob(value))(laws)
+    want = [distribution.log_prob(value) for distribution in each]
+    found = jax.vmap(lambda distribution: distribution.log_prob(value))(laws)
     np.testing.assert_allclose(found, want, rtol=1e-10)
     cov = np.asarray(each[0].covariance_matrix)
     normal = dist.MultivariateNormal(jnp.zeros(5), cov)
@@ -103,3 +111,10 @@ def test_bad_shapes_are_named():
         sbl.SBLMarginal(np.eye(3, dtype=int), 0.0, 0.0)
     with pytest.raises(ValueError, match="value must be real, as the design is, got complex128"):
         sbl.SBLMarginal(np.eye(3), 0.0, 0.0).log_prob(np.ones(3) * 1j)
+
+
+@pytest.mark.errors
+def test_complex_measurements_are_observed_only():
+    support = sbl.SBLMarginal(np.eye(3) * 1j, 0.0, 0.0).support
+    with pytest.raises(NotImplementedError, match="give the measurements by obs="):
+        biject_to(support)

@@ -80,9 +80,13 @@ def test_all_sets_are_summed_over(name, dtype, tol):
     def answers(design, y, new):
         found = sbl.spike_and_slab(design, y, **arguments(name, dtype))
         many = jax.vmap(lambda y: sbl.spike_and_slab(design, y, **arguments(name, dtype)).mean)
-        law = found.predict(ops.Dense(new))  # as good as the array
+        distribution = found.predict(ops.Dense(new))  # as good as the array
         values = found.log_evidence, found.inclusion_prob, found.mean, found.variance
-        return (*values, law.mean, law.variance), many(jnp.stack([y, y])), found.result
+        return (
+            (*values, distribution.mean, distribution.variance),
+            many(jnp.stack([y, y])),
+            found.result,
+        )
 
     found, many, result = answers(*(jnp.asarray(x, dtype) for x in (DESIGN, Y, NEW)))
     for value, want in zip(found, oracle(name), strict=True):
