@@ -10,6 +10,7 @@ import numpy as np
 
 from bayesjx._core._algorithm import Algorithm
 from bayesjx._core._batches import Batches
+from bayesjx._core._failures import plain_errors
 from bayesjx._core._nonfinite import BadStep, describe_bad_step, find_bad_step, make_watch
 from bayesjx._core._program import Arguments, get_program, Program
 
@@ -117,8 +118,10 @@ class Loop:
             new, (rows, _), ok = run(begin, end, state)
             return new, rows, ok
 
-        new_state, records, ok = run(0, count, state)
-        if ok:  # waits for the device: the one synchronisation of a dispatch
+        with plain_errors():
+            new_state, records, ok = run(0, count, state)
+            ok = bool(ok)  # waits for the device: the one synchronisation of a dispatch
+        if ok:
             self._record(new_state, *records, count)
         else:
             bad = find_bad_step(run_again, first, count, state)

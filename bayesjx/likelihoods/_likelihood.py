@@ -335,11 +335,17 @@ def inside(observed: Any, y: Any, dtype: Any, guard: jax.Array) -> tuple[jax.Arr
         if not isinstance(allowed, jax.core.Tracer):  # as the bounds of a support may be
             if not np.all(allowed):
                 raise ValueError(message)
-            return _as_type(y, dtype), guard
-    return _as_type(y, dtype), eqx.error_if(guard, ~jnp.all(observed.support(y)), message)
+            return _as_type(observed, y, dtype), guard
+    guard = eqx.error_if(guard, ~jnp.all(observed.support(y)), message)
+    return _as_type(observed, y, dtype), guard
 
 
-def _as_type(y: Any, dtype: Any) -> jax.Array:
-    """Numbers of that type; counts and labels stay what they are."""
+def _as_type(observed: Any, y: Any, dtype: Any) -> jax.Array:
+    """Numbers of that type; counts and labels stay what they are, and labels index classes."""
     y = jnp.asarray(y)
-    return y.astype(dtype) if jnp.issubdtype(y.dtype, jnp.floating) else y
+    if not jnp.issubdtype(y.dtype, jnp.floating):
+        return y
+    while isinstance(observed, dist.Independent | dist.ExpandedDistribution):
+        observed = observed.base_dist
+    labels = isinstance(observed, dist.CategoricalLogits | dist.CategoricalProbs)
+    return y.astype(int if labels else dtype)

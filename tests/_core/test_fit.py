@@ -417,3 +417,14 @@ def test_rows_without_columns_are_data():
     assert _check_not_empty((jnp.ones((3, 0)), jnp.array(2.0))) is None
     with pytest.raises(ValueError, match=r"data\[0\] is empty"):
         _check_not_empty((jnp.ones((0, 3)),))
+
+
+@pytest.mark.errors
+def test_a_failed_check_of_a_step_raises_its_sentence_alone(caplog):
+    def step(key, state, y):
+        return eqx.error_if(state, jnp.any(y > 2), "y holds a label above 2"), None
+
+    labels = np.array([0, 1, 3])
+    with pytest.raises(RuntimeError, match=r"\Ay holds a label above 2\Z"):
+        fit(KEY, Algorithm(lambda: 0.0, step), jnp.zeros(2), 3, data=(labels,))
+    assert not caplog.records

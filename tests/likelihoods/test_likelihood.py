@@ -215,3 +215,11 @@ def test_moments_that_are_none(function):
             function(softmax, LABELS, three, three, key=key, num_samples=number)
     with pytest.raises(ValueError, match="key must be one PRNG key"):
         function(softmax, LABELS, three, three, key=jax.random.split(key))
+
+
+def test_labels_may_be_floating_point_numbers():
+    f = jnp.asarray(np.random.default_rng(1).normal(size=(N, 2)))
+    for many in (softmax, lambda f: softmax(f).to_event(0), lambda f: softmax(f).expand((N,))):
+        y, _ = likelihoods.in_support(many, 1.0 * LABELS, f, jnp.ones(()))
+        want = jax.nn.log_softmax(f)[np.arange(N), LABELS]
+        np.testing.assert_allclose(likelihoods.log_likelihood(many, f, y), want, rtol=1e-12)
