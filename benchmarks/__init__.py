@@ -39,6 +39,7 @@ MODULES = {
     "all-repeat": "benchmarks.all_repeat",
     "all-suite": "benchmarks.all_suite",
     "all-summary": "benchmarks.all_summary",
+    "am-sbc": "benchmarks.diagnostics.sbc",
     "bnn-ssvi": "benchmarks.bnn.ssvi",
     "bnn-laplace": "benchmarks.bnn.laplace",
     "gp-exact": "benchmarks.gp.exact",

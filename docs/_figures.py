@@ -14,7 +14,7 @@ import optax
 from jax.scipy.stats import norm
 from numpyro.infer import MCMC, NUTS
 
-from bayesjx import gp, kernels, ops, sbl, ssm, vi
+from bayesjx import diagnostics, gp, kernels, ops, sbl, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -641,6 +641,35 @@ def _recovered(sizes):
     return found
 
 
+def calibration():
+    """The report's pictures for an exact posterior and for one that is too narrow."""
+    figure, axes = plt.subplots(2, 3, figsize=(8.6, 4.6), layout="constrained")
+    rng = np.random.default_rng(0)
+    covariance = np.linalg.inv([[49.0, 72.0], [72.0, 151.0]])
+    mean = rng.normal(size=(500, 2))
+    truths = mean + rng.multivariate_normal(np.zeros(2), covariance, 500)
+    exact = mean + rng.multivariate_normal(np.zeros(2), covariance, (99, 500))
+    narrow = mean + rng.normal(size=(99, 500, 2)) / np.sqrt([49.0, 151.0])
+    for row, draws, colour in ((axes[0], exact, BLUE), (axes[1], narrow, ORANGE)):
+        report = diagnostics.calibration_report(
+            jax.random.key(0), draws, truths, names=["base", "slope"]
+        )
+        tests, joint = report.sbc.uniformity, report.tarp
+        assert joint is not None
+        for axis, name, ecdf in zip(row[:2], report.findings, tests.ecdf, strict=True):
+            ends = tests.lower - tests.points, tests.upper - tests.points
+            axis.fill_between(tests.points, *ends, color=GREY, alpha=0.4, linewidth=0)
+            axis.step(tests.points, ecdf - tests.points, color=colour)
+            title = f"{name}: {report.findings[name].split(':')[0]}"
+            axis.set(title=title, xlabel="rank of the truth", ylim=(-0.2, 0.2))
+        row[2].fill_between(joint.levels, joint.lower, joint.upper, color=colour, alpha=0.25)
+        row[2].plot(joint.levels, joint.coverage, color=colour)
+        row[2].plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        row[2].set(title="expected coverage", xlabel="credibility level")
+        row[0].set_ylabel("ECDF less uniform")
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -653,6 +682,7 @@ FIGURES = {
     "gaussian-processes": gaussian_processes,
     "state-space": state_space,
     "sparse": sparse,
+    "calibration": calibration,
 }
 
 

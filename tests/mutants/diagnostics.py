@@ -1,5 +1,6 @@
 """Mistakes planted in `bayesjx.diagnostics`."""
 
+import calibration
 from mutant import Mutant
 
 PACKAGE = "diagnostics"
@@ -82,4 +83,5 @@ MUTANTS = [
         "jnp.sum(probs**2, axis=1) - _of_labels(probs, labels) + 1",
         "tests/diagnostics/test_classification.py -k numpy",
     ),
+    *calibration.MUTANTS,
 ]
