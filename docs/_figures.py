@@ -4,6 +4,7 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import matplotlib
@@ -14,7 +15,7 @@ import optax
 from jax.scipy.stats import norm
 from numpyro.infer import MCMC, NUTS
 
-from bayesjx import diagnostics, gp, kernels, ops, sbl, ssm, vi
+from bayesjx import bnn, diagnostics, gp, kernels, ops, sbl, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -670,6 +671,33 @@ def calibration():
     return figure
 
 
+def functional_priors():
+    """Random networks before and after their prior is matched to a process, and the process."""
+    network = eqx.nn.MLP(1, "scalar", 50, 1, activation=jnp.tanh, key=jax.random.key(0))
+    inputs, grid = jnp.linspace(-3, 3, 40)[:, None], jnp.linspace(-3, 3, 121)[:, None]
+    process = gp.GP(kernels.RBF(lengthscale=0.9))
+    start = bnn.normal_prior(network)
+    unit = [jnp.sqrt(value[0].size if value.ndim > 1 else 1.0) for value in start.like]
+    unit = eqx.tree_at(lambda prior: prior.scales, start, tuple(unit))  # N(0, 1) of all weights
+    measure, sliced = bnn.MeasurementSet(inputs, 40), bnn.SlicedWasserstein()
+    matched = bnn.match_prior(jax.random.key(1), start, process, measure, discrepancy=sliced)
+    key = jax.random.key(2)
+    panels = {
+        "N(0, 1) weights": (unit.sample_functions(key, grid, 14), ORANGE),
+        "matched prior": (matched.prior.sample_functions(key, grid, 14), BLUE),
+        "the process": (process.latent(grid).sample(key, (14,)), GREY),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.5), layout="constrained")
+    for ax, (title, (curves, colour)) in zip(axes, panels.items(), strict=True):
+        ax.plot(grid[:, 0], np.asarray(curves).T, color=colour, linewidth=0.9, alpha=0.85)
+        ax.set_title(title, loc="left")
+        ax.set_xlabel("x")
+    for ax in axes[1:]:
+        ax.set_ylim(-3.5, 3.5)
+    axes[0].set_ylabel("function")
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -683,6 +711,7 @@ FIGURES = {
     "state-space": state_space,
     "sparse": sparse,
     "calibration": calibration,
+    "functional-priors": functional_priors,
 }
 
 

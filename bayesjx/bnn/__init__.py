@@ -12,6 +12,25 @@ from ._ensemble import (
     DeepEnsemble as DeepEnsemble,
     ensemble_map as ensemble_map,
 )
+from ._functional import (
+    AbstractDiscrepancy as AbstractDiscrepancy,
+    AbstractNetworkPrior as AbstractNetworkPrior,
+    flow_prior as flow_prior,
+    FlowPrior as FlowPrior,
+    functions_distance as functions_distance,
+    hierarchical_prior as hierarchical_prior,
+    HierarchicalPrior as HierarchicalPrior,
+    match_prior as match_prior,
+    MatchedPrior as MatchedPrior,
+    MeasurementSet as MeasurementSet,
+    MMD as MMD,
+    normal_prior as normal_prior,
+    NormalPrior as NormalPrior,
+    PlanarFlow as PlanarFlow,
+    prior_matching as prior_matching,
+    SlicedWasserstein as SlicedWasserstein,
+    Wasserstein as Wasserstein,
+)
 from ._kronecker import kronecker_factors as kronecker_factors
 from ._laplace import laplace as laplace
 from ._laplace_posterior import (

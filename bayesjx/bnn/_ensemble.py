@@ -16,7 +16,7 @@ from ..likelihoods import Likelihood
 from ._arguments import check_optimizer, whole_number
 from ._leaves import Leaves, random_leaves, Where
 from ._network import check_network, log_joint_of_leaves
-from ._priors import leaf_priors, WeightPrior
+from ._priors import check_prior, WeightPrior
 from ._samples import CHUNK, NetworkSamples
 
 
@@ -106,7 +106,7 @@ def deep_ensemble(
     check_network("deep_ensemble", one)
     leaves = random_leaves("deep_ensemble", one, where)
     if prior is not None:
-        leaf_priors("deep_ensemble", prior, leaves, leaves.of(one))
+        check_prior("deep_ensemble", prior, leaves, leaves.of(one))
     repeated = lambda x: jnp.repeat(x[None], number, axis=0) if eqx.is_array(x) else x  # noqa: E731
     return DeepEnsemble(networks, jax.tree.map(repeated, likelihood), leaves, prior)
 

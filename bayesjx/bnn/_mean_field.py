@@ -35,7 +35,14 @@ from ._network import (
     parameter_dtype,
     value_at,
 )
-from ._priors import leaf_priors, normal_parameters, total, WeightPrior
+from ._priors import (
+    AbstractJointPrior,
+    check_prior,
+    leaf_priors,
+    normal_parameters,
+    total,
+    WeightPrior,
+)
 from ._stochastic import by_input, check_applied_once, eligible_layers, Estimator, other_owners
 
 
@@ -105,7 +112,10 @@ class MeanField(AbstractNetworkDistribution):
         Raises:
             ValueError: a prior that is not normal without a key, or that does not fit.
         """
-        priors = leaf_priors("kl", self.prior if prior is None else prior, self.leaves, self.means)
+        prior = self.prior if prior is None else prior
+        if isinstance(prior, AbstractJointPrior) and prior.by_leaf() is None:
+            return self._kl_of_joint(prior, key)
+        priors = leaf_priors("kl", prior, self.leaves, self.means)
         drawn = None
         terms = []
         for i, (p, mean, scale) in enumerate(zip(priors, self.means, self.scales, strict=True)):
@@ -122,8 +132,7 @@ class MeanField(AbstractNetworkDistribution):
                     "expectation is taken at a draw, which needs a key"
                 )
             drawn = self.draw(key) if drawn is None else drawn
-            entropy = jnp.sum(jnp.log(scale)) + 0.5 * mean.size * (1 + np.log(2 * np.pi))
-            terms.append(-entropy - repaired(p).log_prob(drawn[i]))
+            terms.append(-_entropy(scale) - repaired(p).log_prob(drawn[i]))
         return total(terms, self.means)
 
     def elbo(
@@ -184,6 +193,17 @@ class MeanField(AbstractNetworkDistribution):
         """
         return trained(self, state, average=average)
 
+    def _kl_of_joint(self, prior: AbstractJointPrior, key: Any) -> jax.Array:
+        """An estimate at one draw, where the prior's leaves depend on each other."""
+        prior.check_fits("kl", self.leaves, self.means)
+        if key is None:
+            raise ValueError(
+                f"kl: the expectation of a {type(prior).__name__} is taken at a draw, which needs "
+                "a key"
+            )
+        terms = [-_entropy(scale) for scale in self.scales]
+        return total([*terms, -prior.log_prob(self.draw(key))], self.means)
+
     def _values(self, key: jax.Array, x: jax.Array) -> jax.Array:
         shared, rows = jax.random.split(key)
         network = self.mean_network()
@@ -222,7 +242,8 @@ def mean_field(
             `lambda f: dist.Categorical(logits=f)`. None if only networks are drawn.
         prior: of the random leaves: the standard deviation of a normal distribution; a distribution
             that is broadcast to each leaf; a function of a leaf's name and shape that returns one,
-            such as `FanIn()`; or a mapping from names, such as `layers[0].weight`, to them.
+            such as `FanIn()`; a mapping from names, such as `layers[0].weight`, to them; or a prior
+            of the whole network, such as what `normal_prior` returns.
         where: which leaves are random: a function from the network to a leaf, a node or a list of
             them, as in `equinox.tree_at`, or a tree of booleans like the network. By default all
             floating-point arrays. The others have no distribution, and are trained as they are.
@@ -249,7 +270,7 @@ def mean_field(
     check_network("mean_field", network)
     leaves = random_leaves("mean_field", network, where)
     means = leaves.of(network)
-    leaf_priors("mean_field", prior, leaves, means)
+    check_prior("mean_field", prior, leaves, means)
     scales = tuple(
         jnp.full(mean.shape, positive("mean_field", "init_scale", init_scale, mean.dtype))
         for mean in means
@@ -334,6 +355,11 @@ def _scheduled_loss(
     """The negative bound, the bound, and the number of steps after this one."""
     bound = _bound(num_data, num_samples, schedule(count), key, q, x, y)
     return -bound, bound, count + 1
+
+
+def _entropy(scale: jax.Array) -> jax.Array:
+    """That of independent normal distributions, scalar."""
+    return jnp.sum(jnp.log(scale)) + 0.5 * scale.size * (1 + np.log(2 * np.pi))
 
 
 def _check_estimator(estimator: Any, network: Any, scales: Any) -> None:

@@ -16,7 +16,7 @@ from .._core import is_array
 from ..likelihoods import in_support, Likelihood, log_likelihood
 from ._arguments import inputs, whole_number
 from ._leaves import Leaves, random_leaves, Where
-from ._priors import leaf_priors, log_prior, WeightPrior
+from ._priors import joint_log_prior, WeightPrior
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +253,7 @@ def log_joint_of_leaves(
     if leaves is None or prior is None:
         return data
     values = leaves.of(network)
-    return data + log_prior(leaf_priors("log_joint", prior, leaves, values), values).astype(f.dtype)
+    return data + joint_log_prior("log_joint", prior, leaves, values).astype(f.dtype)
 
 
 def batch_weight(owner: str, x: jax.Array, num_data: int | None) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -54,10 +55,61 @@ class FanIn(eqx.Module):
 
     def __call__(self, name: str, shape: tuple[int, ...]) -> dist.Normal:
         """The prior of each element of a leaf of that name and shape."""
-        if len(shape) < 2 or name.rpartition(".")[2] == "bias":
+        if is_bias(name, shape):
             return Normal(jnp.zeros_like(self.bias_scale), self.bias_scale)
-        inputs = max(math.prod(shape[1:]), 1)
-        return Normal(jnp.zeros_like(self.weight_scale), self.weight_scale / inputs**0.5)
+        scale = self.weight_scale / fan_in(name, shape) ** 0.5
+        return Normal(jnp.zeros_like(self.weight_scale), scale)
+
+
+def is_bias(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a leaf counts as one of biases: by its name, or as a vector."""
+    return len(shape) < 2 or name.rpartition(".")[2] == "bias"
+
+
+def fan_in(name: str, shape: tuple[int, ...]) -> int:
+    """The number of inputs that a leaf's weights are multiplied with, 1 for biases."""
+    return 1 if is_bias(name, shape) else max(math.prod(shape[1:]), 1)
+
+
+class AbstractJointPrior(eqx.Module):
+    """Abstract base class of distributions of all random leaves of one network.
+
+    Attributes:
+        leaves: which are random.
+    """
+
+    leaves: eqx.AbstractVar[Leaves]
+
+    @property
+    @abc.abstractmethod
+    def like(self) -> tuple[jax.Array, ...]:
+        """Arrays of the shapes and types of the random leaves."""
+
+    @abc.abstractmethod
+    def by_leaf(self) -> tuple[dist.Distribution, ...] | None:
+        """A distribution that broadcasts to each leaf where they are independent, else None."""
+
+    @abc.abstractmethod
+    def log_prob(self, values: tuple[jax.Array, ...]) -> Float[Array, ""]:
+        """Joint log density of the random leaves, scalar."""
+
+    @abc.abstractmethod
+    def sites(self) -> tuple[Any, ...]:
+        """The random leaves as sample sites of a NumPyro program, which have their names."""
+
+    def check_fits(self, owner: str, leaves: Leaves, values: Any) -> None:
+        """Refuses other leaves than these.
+
+        Raises:
+            ValueError: names or shapes of the leaves differ.
+        """
+        own = {name: a.shape for name, a in zip(self.leaves.names, self.like, strict=True)}
+        given = {name: tuple(v.shape) for name, v in zip(leaves.names, values, strict=True)}
+        if own != given:
+            raise ValueError(
+                f"{owner}: prior must be one of the same random leaves, made of the same network "
+                f"and where: it is of {own}, and the leaves are {given}"
+            )
 
 
 def leaf_priors(
@@ -68,8 +120,8 @@ def leaf_priors(
     Args:
         owner: function whose argument it is.
         prior: a standard deviation; a distribution that is broadcast to each leaf; a function of a
-            leaf's name and shape that returns one of these, such as `FanIn`; or a mapping from
-            names to them.
+            leaf's name and shape that returns one of these, such as `FanIn`; a mapping from names
+            to them; or a prior of a whole network of independent leaves.
         leaves: which are random.
         values: arrays of these shapes and types.
         real: whether all real numbers must be in the support.
@@ -77,6 +129,9 @@ def leaf_priors(
     Raises:
         ValueError: no such prior; a distribution that does not fit a leaf, which is named.
     """
+    if isinstance(prior, AbstractJointPrior):
+        prior.check_fits(owner, leaves, values)
+        prior = dict(zip(leaves.names, _independent(owner, prior), strict=True))
     if isinstance(prior, Mapping):
         missing = sorted(set(leaves.names) - set(prior))
         unknown = sorted(set(prior) - set(leaves.names))
@@ -87,6 +142,28 @@ def leaf_priors(
             )
     pairs = zip(leaves.names, values, strict=True)
     return tuple(_of_leaf(owner, prior, name, value, real) for name, value in pairs)
+
+
+def check_prior(owner: str, prior: WeightPrior, leaves: Leaves, values: Any) -> None:
+    """Refuses a prior that does not fit the random leaves.
+
+    Raises:
+        ValueError: no such prior, or one that does not fit.
+    """
+    if isinstance(prior, AbstractJointPrior):
+        prior.check_fits(owner, leaves, values)
+    else:
+        leaf_priors(owner, prior, leaves, values)
+
+
+def joint_log_prior(
+    owner: str, prior: WeightPrior, leaves: Leaves, values: tuple[jax.Array, ...]
+) -> Float[Array, ""]:
+    """Log density of the random leaves under any prior, scalar; see `leaf_priors`."""
+    if isinstance(prior, AbstractJointPrior):
+        prior.check_fits(owner, leaves, values)
+        return prior.log_prob(values)
+    return log_prior(leaf_priors(owner, prior, leaves, values), values)
 
 
 def log_prior(priors: tuple[Any, ...], values: tuple[jax.Array, ...]) -> Float[Array, ""]:
@@ -106,6 +183,16 @@ def normal_parameters(prior: Any) -> tuple[Any, Any] | None:
     while isinstance(prior, ExpandedDistribution | Independent):
         prior = prior.base_dist
     return (prior.loc, prior.scale) if isinstance(prior, dist.Normal) else None
+
+
+def _independent(owner: str, prior: AbstractJointPrior) -> tuple[dist.Distribution, ...]:
+    distributions = prior.by_leaf()
+    if distributions is None:
+        raise ValueError(
+            f"{owner}: prior must be one of independent leaves, such as bnn.normal_prior(network), "
+            f"but the leaves of a {type(prior).__name__} depend on each other"
+        )
+    return distributions
 
 
 def _of_leaf(owner: str, prior: Any, name: str, value: Any, real: bool) -> Any:

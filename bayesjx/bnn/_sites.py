@@ -15,7 +15,7 @@ from ..likelihoods import Likelihood
 from ._leaves import Leaves, random_leaves, Where
 from ._mean_field import MeanField
 from ._network import check_network
-from ._priors import leaf_priors, WeightPrior
+from ._priors import AbstractJointPrior, leaf_priors, WeightPrior
 from ._samples import NetworkSamples
 
 
@@ -34,7 +34,8 @@ def random_network(
         name: of the network, first part of the names of sites.
         network: a callable Equinox module of one input; or a `MeanField`, whose distributions are
             those of the sites in place of the prior.
-        prior: of the random leaves, see `mean_field`; here of any support.
+        prior: of the random leaves, see `mean_field`; here of any support. One of a whole network,
+            such as a `HierarchicalPrior`, has sites of its own beside those of the leaves.
         where: which leaves are random, see `mean_field`.
 
     Returns:
@@ -53,13 +54,15 @@ def random_network(
         check_network("random_network", network)
         leaves, rest = random_leaves("random_network", network, where), network
         values = leaves.of(network)
+        if isinstance(prior, AbstractJointPrior):
+            prior.check_fits("random_network", leaves, values)
+            with scope(prefix=name, divider="/"):
+                drawn = prior.sites()
+            return leaves.put(rest, _as_types(drawn, values))
         priors = leaf_priors("random_network", prior, leaves, values, real=False)
-    drawn = []
     with scope(prefix=name, divider="/"):
-        for leaf, like, distribution in zip(leaves.names, values, priors, strict=True):
-            value = numpyro.sample(leaf, distribution)
-            drawn.append(jnp.asarray(value).astype(like.dtype))
-    return leaves.put(rest, drawn)
+        drawn = [numpyro.sample(*pair) for pair in zip(leaves.names, priors, strict=True)]
+    return leaves.put(rest, _as_types(drawn, values))
 
 
 def from_sites(
@@ -97,6 +100,11 @@ def from_sites(
     return NetworkSamples(
         leaves.only(network, drawn), likelihood, shared=rest, log_weights=log_weights
     )
+
+
+def _as_types(drawn: Any, values: Any) -> list[jax.Array]:
+    pairs = zip(drawn, values, strict=True)
+    return [jnp.asarray(value).astype(like.dtype) for value, like in pairs]
 
 
 def _draws(site: str, samples: Mapping[str, Any], like: jax.Array) -> jax.Array:

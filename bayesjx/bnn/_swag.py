@@ -27,7 +27,7 @@ from ._arguments import check_optimizer, whole_number
 from ._distribution import AbstractNetworkDistribution
 from ._leaves import Leaves, random_leaves, Where
 from ._network import check_network, log_joint_of_leaves
-from ._priors import leaf_priors, WeightPrior
+from ._priors import check_prior, WeightPrior
 
 
 class SWAGState(NamedTuple):
@@ -157,7 +157,7 @@ def swag(
     leaves = random_leaves("swag", network, where)
     means = leaves.of(network)
     if prior is not None:
-        leaf_priors("swag", prior, leaves, means)
+        check_prior("swag", prior, leaves, means)
     rank = whole_number("swag", "rank", rank, 2)
     variances = tuple(jnp.zeros_like(mean) for mean in means)
     deviations = tuple(jnp.zeros((rank, *mean.shape), mean.dtype) for mean in means)

@@ -1,6 +1,7 @@
 """Mistakes planted in `bayesjx.bnn`."""
 
 import bnn_curvature
+import network_priors
 import sparse_networks
 import turbo
 from mutant import Mutant
@@ -59,8 +60,8 @@ MUTANTS = [
     Mutant(
         "fan-in with the number of outputs",
         "bnn/_priors.py",
-        "inputs = max(math.prod(shape[1:]), 1)",
-        "inputs = max(math.prod(shape[:1]), 1)",
+        "return 1 if is_bias(name, shape) else max(math.prod(shape[1:]), 1)",
+        "return 1 if is_bias(name, shape) else max(math.prod(shape[:1]), 1)",
         "tests/bnn/test_mean_field.py -k 'sum_over_weights and fan'",
     ),
     Mutant(
@@ -115,11 +116,12 @@ MUTANTS = [
     Mutant(
         "weights drawn in another type than theirs",
         "bnn/_sites.py",
-        "drawn.append(jnp.asarray(value).astype(like.dtype))",
-        "drawn.append(jnp.asarray(value).astype(float))",
+        "return [jnp.asarray(value).astype(like.dtype) for value, like in pairs]",
+        "return [jnp.asarray(value).astype(float) for value, like in pairs]",
         "tests/bnn/test_network_sites.py -k types",
     ),
     *turbo.MUTANTS,
     *sparse_networks.MUTANTS,
     *bnn_curvature.MUTANTS,
+    *network_priors.MUTANTS,
 ]
