@@ -40,6 +40,7 @@ MODULES = {
     "all-suite": "benchmarks.all_suite",
     "all-summary": "benchmarks.all_summary",
     "am-sbc": "benchmarks.diagnostics.sbc",
+    "bnn-funcprior": "benchmarks.bnn.funcprior",
     "bnn-ssvi": "benchmarks.bnn.ssvi",
     "bnn-laplace": "benchmarks.bnn.laplace",
     "gp-exact": "benchmarks.gp.exact",

@@ -39,6 +39,20 @@ from ._laplace_posterior import (
     TunedLaplace as TunedLaplace,
 )
 from ._leaves import Leaves as Leaves, random_leaves as random_leaves
+from ._mcmc import (
+    chain_draws as chain_draws,
+    ChainDiagnostics as ChainDiagnostics,
+    ChainDraws as ChainDraws,
+    ChainInfo as ChainInfo,
+    ChainPosition as ChainPosition,
+    ChainState as ChainState,
+    cyclical_sgld as cyclical_sgld,
+    network_chains as network_chains,
+    NetworkChains as NetworkChains,
+    ScaleAdaptation as ScaleAdaptation,
+    sghmc as sghmc,
+    sgld as sgld,
+)
 from ._mean_field import (
     mean_field as mean_field,
     mean_field_vi as mean_field_vi,

@@ -1,6 +1,7 @@
 """Mistakes planted in `bayesjx.bnn`."""
 
 import bnn_curvature
+import network_chains
 import network_priors
 import sparse_networks
 import turbo
@@ -123,5 +124,6 @@ MUTANTS = [
     *turbo.MUTANTS,
     *sparse_networks.MUTANTS,
     *bnn_curvature.MUTANTS,
+    *network_chains.MUTANTS,
     *network_priors.MUTANTS,
 ]
