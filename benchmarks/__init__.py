@@ -43,6 +43,7 @@ MODULES = {
     "bnn-funcprior": "benchmarks.bnn.funcprior",
     "bnn-ssvi": "benchmarks.bnn.ssvi",
     "bnn-laplace": "benchmarks.bnn.laplace",
+    "bnn-turbo": "benchmarks.bnn.turbo",
     "gp-exact": "benchmarks.gp.exact",
     "gp-grid": "benchmarks.gp.grid",
     "gp-svgp": "benchmarks.gp.svgp",

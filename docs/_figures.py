@@ -15,7 +15,8 @@ import optax
 from jax.scipy.stats import norm
 from numpyro.infer import MCMC, NUTS
 
-from bayesjx import bnn, diagnostics, gp, kernels, ops, sbl, ssm, vi
+import bayesjx
+from bayesjx import bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -698,6 +699,43 @@ def functional_priors():
     return figure
 
 
+def networks():
+    """Which pixels the active weights of a sparse network read, over its training."""
+    of = datasets.digits(jax.random.key(0))
+    model = eqx.nn.MLP(64, 10, 256, 2, key=jax.random.key(1))
+    network = bnn.sparsify(jax.random.key(2), model, 0.05, group=8)
+    q = bnn.sparse_mean_field(network, lambda f: dist.Categorical(logits=f), prior_scale=0.3)
+    steps, shown = 1600, (0, 200, 600, 1600)
+    adam = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    kinds = {"moves": 50, "static": None}
+    correct, readers = {}, []
+    for name, every in kinds.items():
+        algorithm = bnn.ssvi(
+            q, adam, num_data=len(of.x), num_steps=steps, kl_weight=0.1, move_every=every
+        )
+        state, correct[name] = algorithm.init(), []
+        for part in range(17):
+            if part:
+                state = bayesjx.fit(
+                    jax.random.key(part), algorithm, state, 100, data=(of.x, of.y), batch_size=128
+                ).state
+            end = q.trained(state)
+            guess = jax.vmap(end.mean_network())(of.x_test)
+            correct[name].append(float(np.mean(np.argmax(guess, 1) == of.y_test)))
+            if name == "moves" and 100 * part in shown:
+                readers.append(np.asarray(end.weights[0].mask()).sum(axis=1).reshape(8, 8))
+    figure, axes = plt.subplots(1, 5, figsize=(8.6, 2.1), width_ratios=(1, 1, 1, 1, 2))
+    for panel, step, count in zip(axes[:4], shown, readers, strict=True):
+        panel.imshow(count, cmap="Blues", vmin=0, vmax=readers[-1].max())
+        panel.set(title=f"step {step}", xticks=[], yticks=[])
+    for (name, each), colour in zip(correct.items(), (BLUE, GREY), strict=True):
+        axes[4].plot(100 * np.arange(17), each, color=colour, label=name)
+    axes[4].set(title="test accuracy", xlabel="step", ylim=(min(correct["moves"][2:]) - 0.05, 1))
+    axes[4].legend(loc="lower right")
+    figure.tight_layout()
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -712,6 +750,7 @@ FIGURES = {
     "sparse": sparse,
     "calibration": calibration,
     "functional-priors": functional_priors,
+    "networks": networks,
 }
 
 

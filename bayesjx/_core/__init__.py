@@ -24,6 +24,7 @@ from bayesjx._core._checks import (
     checked_finite as checked_finite,
     number_array as number_array,
     refuse_where as refuse_where,
+    whole_number as whole_number,
 )
 from bayesjx._core._cholesky import (
     default_jitter as default_jitter,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +57,30 @@ def number_array(name: str, value: Any) -> Any:
     if not jnp.issubdtype(value.dtype, np.number) and value.dtype != bool:
         raise ValueError(f"{name} must be an array of numbers, got {value.dtype}")
     return value
+
+
+def whole_number(name: str, value: Any, least: int | float = 1, most: int | None = None) -> int:
+    """An integer, as Python's.
+
+    Args:
+        name: of the argument, with the function's where that helps.
+        value: what was given.
+        least: the smallest that is allowed; `-math.inf` for any.
+        most: the largest that is allowed, or None.
+
+    Raises:
+        ValueError: it is none, or out of range.
+    """
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ValueError(f"{name} must be an integer, got {value!r:.60}")
+    if number < least or (most is not None and number > most):
+        wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
+        raise ValueError(f"{name} must be {wanted}, got {number}")
+    return number
 
 
 def check_flag(name: str, value: Any) -> None:

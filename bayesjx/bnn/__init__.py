@@ -12,6 +12,7 @@ from ._ensemble import (
     DeepEnsemble as DeepEnsemble,
     ensemble_map as ensemble_map,
 )
+from ._fine_tune import fine_tune as fine_tune
 from ._functional import (
     AbstractDiscrepancy as AbstractDiscrepancy,
     AbstractNetworkPrior as AbstractNetworkPrior,

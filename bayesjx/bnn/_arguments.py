@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import equinox as eqx
@@ -10,22 +9,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 
-from .._core import check_key, checked_finite, number_array, refuse_where
-
-
-def whole_number(owner: str, name: str, value: Any, least: int = 1) -> int:
-    """An integer, as Python's.
-
-    Raises:
-        ValueError: it is none, or below `least`.
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < least:
-        raise ValueError(f"{owner}: {name} must be an integer of at least {least}, got {value!r}")
-    return number
+from .._core import check_key, checked_finite, number_array, refuse_where, whole_number
 
 
 def check_draws(owner: str, key: Any, sample_shape: Any) -> None:
@@ -41,7 +25,7 @@ def check_draws(owner: str, key: Any, sample_shape: Any) -> None:
             f"{sample_shape!r}"
         )
     for size in sample_shape:
-        whole_number(owner, "each size of sample_shape", size, 0)
+        whole_number(f"{owner}: each size of sample_shape", size, 0)
 
 
 def positive(owner: str, name: str, value: Any, dtype: Any, *, zero: bool = False) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import random
 
 from .. import ops
-from .._core import check_key
+from .._core import check_key, whole_number
 from ..likelihoods import (
     fisher_information,
     Gaussian,
@@ -19,7 +19,7 @@ from ..likelihoods import (
     observed_information,
     scores,
 )
-from ._arguments import inputs, whole_number
+from ._arguments import inputs
 from ._function import network_function, NetworkFunction
 from ._leaves import Leaves, random_leaves, Where
 from ._network import check_network, network_values
@@ -205,7 +205,7 @@ def problem(
     vector = function.vector
     if chunk_size is None:
         chunk_size = max(1, ELEMENTS // (f.size // len(x) * vector.size))
-    chunk_size = whole_number(owner, "chunk_size", chunk_size)
+    chunk_size = whole_number(f"{owner}: chunk_size", chunk_size)
     guard = guard.astype(f.dtype)
     f = ops.Jacobian(function, vector, x, chunk=chunk_size).value().reshape(f.shape)
     if y is not None:
@@ -250,7 +250,7 @@ def weight_roots(
         return scores(likelihood, f, found.y).reshape(num, -1, 1)
     if kind == "ggn":
         return ops.weight_roots(observed_information(likelihood, f, found.y), num)
-    count = 100 if num_samples is None else whole_number(owner, "num_samples", num_samples)
+    count = 100 if num_samples is None else whole_number(f"{owner}: num_samples", num_samples)
     return ops.weight_roots(fisher_information(likelihood, f, key=key, num_samples=count), num)
 
 
@@ -277,7 +277,7 @@ def drawn_roots(
         ValueError: no key, or no draws.
     """
     check_key(key)
-    num = whole_number(owner, "num_samples", num_samples)
+    num = whole_number(f"{owner}: num_samples", num_samples)
     f = jax.lax.stop_gradient(found.f)
     likelihood = with_noise(found, unit_noise)
 

@@ -8,9 +8,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._core import check_key
+from .._core import check_key, whole_number
 from ..likelihoods import Likelihood
-from ._arguments import whole_number
 from ._leaves import Leaves
 from ._samples import CHUNK, NetworkSamples
 
@@ -63,7 +62,7 @@ class AbstractNetworkDistribution(eqx.Module):
             ValueError: no key, or no such number.
         """
         check_key(key)
-        number = whole_number("posterior", "num_samples", num_samples)
+        number = whole_number("posterior: num_samples", num_samples)
         drawn = jax.vmap(self.draw)(jax.random.split(key, number))
         networks = self.leaves.only(self.rest, drawn)
         return NetworkSamples(networks, self.likelihood, shared=self.rest, chunk_size=chunk_size)

@@ -11,9 +11,17 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
 
-from .._core import Algorithm, check_key, gradient_algorithm, GradientState, known_field, trained
+from .._core import (
+    Algorithm,
+    check_key,
+    gradient_algorithm,
+    GradientState,
+    known_field,
+    trained,
+    whole_number,
+)
 from ..likelihoods import Likelihood
-from ._arguments import check_optimizer, whole_number
+from ._arguments import check_optimizer
 from ._leaves import Leaves, random_leaves, Where
 from ._network import check_network, log_joint_of_leaves
 from ._priors import check_prior, WeightPrior
@@ -90,7 +98,7 @@ def deep_ensemble(
         estimation using deep ensembles", NeurIPS.
     """
     check_key(key)
-    number = whole_number("deep_ensemble", "num_members", num_members)
+    number = whole_number("deep_ensemble: num_members", num_members)
     if not callable(make) or (isinstance(make, eqx.Module) and not isinstance(make, type)):
         raise ValueError(
             "deep_ensemble: make must be a function from a key to a network, such as lambda key: "
@@ -143,7 +151,7 @@ def ensemble_map(
             f"{type(ensemble).__name__}"
         )
     check_optimizer("ensemble_map", optimizer)
-    num_data = whole_number("ensemble_map", "num_data", num_data)
+    num_data = whole_number("ensemble_map: num_data", num_data)
     each = optax.GradientTransformation(
         Partial(_over_members, optimizer.init), Partial(_over_members, optimizer.update)
     )

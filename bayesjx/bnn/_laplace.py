@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import check_flag, number_array, path_name, refuse_where, run_traced
+from .._core import check_flag, number_array, path_name, refuse_where, run_traced, whole_number
 from ..likelihoods import held, Likelihood, log_likelihood, scores
-from ._arguments import whole_number
 from ._curvature import drawn_roots, ELEMENTS, matrix_of, Problem, problem, weight_roots, with_noise
 from ._kronecker import joined_places, layer_factors, layer_views, network_layers
 from ._laplace_posterior import About, conditioned, LaplacePosterior, noise_of, settled
@@ -235,7 +234,7 @@ def _subnetwork(chosen: Any, found: Problem, roots: Any, precision: Any, layer: 
             'laplace: structure="subnetwork" needs subnetwork=, how many weights, or which'
         )
     if np.ndim(chosen) == 0:
-        count = whole_number("laplace", "subnetwork", chosen)
+        count = whole_number("laplace: subnetwork", chosen)
         if count > size:
             raise ValueError(f"laplace: subnetwork is {count}, more than the {size} random weights")
         diagonal = matrix_of(found, roots, found.chunk_size).diag()

@@ -23,10 +23,11 @@ from .._core import (
     run_traced,
     thrown,
     traced,
+    whole_number,
 )
 from ..gp import minimise, Minimum
 from ..likelihoods import AbstractPosterior, Gaussian, predictive
-from ._arguments import check_draws, inputs, whole_number
+from ._arguments import check_draws, inputs
 from ._function import NetworkFunction
 from ._laplace_predict import joint_predictive
 from ._samples import NetworkSamples
@@ -164,7 +165,7 @@ class LaplacePosterior(AbstractPosterior):
         """
         if method not in ("nodes", "probit"):
             raise ValueError(f'predict: method must be "nodes" or "probit", got {method!r}')
-        number = whole_number("predict", "num_nodes", num_nodes)
+        number = whole_number("predict: num_nodes", num_nodes)
         mean, covariance = self.output_moments(x)
         if mean.ndim == 1 and method == "nodes":
             return predictive(self.likelihood, mean, jnp.maximum(covariance[:, 0, 0], 0))
@@ -193,7 +194,7 @@ class LaplacePosterior(AbstractPosterior):
         Raises:
             ValueError: no key, or no samples.
         """
-        num = whole_number("sample_networks", "num_samples", num_samples)
+        num = whole_number("sample_networks: num_samples", num_samples)
         check_draws("sample_networks", key, (num,))
         function = self.about.function
         vectors = function.vector + self._shift() + self.weights.sample(key, num)

@@ -22,10 +22,11 @@ from .._core import (
     GradientState,
     known_field,
     trained,
+    whole_number,
 )
 from ..distributions import repaired
 from ..likelihoods import Likelihood
-from ._arguments import check_optimizer, inputs, positive, whole_number
+from ._arguments import check_optimizer, inputs, positive
 from ._distribution import AbstractNetworkDistribution
 from ._leaves import Leaves, random_leaves, Where
 from ._network import (
@@ -174,7 +175,7 @@ class MeanField(AbstractNetworkDistribution):
         """
         check_key(key)
         x, guard = inputs("elbo", x, parameter_dtype(self.means))
-        number = whole_number("elbo", "num_samples", num_samples)
+        number = whole_number("elbo: num_samples", num_samples)
         data_weight = batch_weight("elbo", x, num_data)
         for_values, for_kl = jax.random.split(key)
         keys = jax.random.split(for_values, number)
@@ -318,8 +319,8 @@ def mean_field_vi(
             f"{type(distribution).__name__}"
         )
     check_optimizer("mean_field_vi", optimizer)
-    num_data = whole_number("mean_field_vi", "num_data", num_data)
-    num_samples = whole_number("mean_field_vi", "num_samples", num_samples)
+    num_data = whole_number("mean_field_vi: num_data", num_data)
+    num_samples = whole_number("mean_field_vi: num_samples", num_samples)
     scheduled, weight = callable(kl_weight), kl_weight
     if not scheduled:
         dtype = parameter_dtype(distribution.means)

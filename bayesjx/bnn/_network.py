@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._core import is_array
+from .._core import is_array, whole_number
 from ..likelihoods import in_support, Likelihood, log_likelihood
-from ._arguments import inputs, whole_number
+from ._arguments import inputs
 from ._leaves import Leaves, random_leaves, Where
 from ._priors import joint_log_prior, WeightPrior
 
@@ -264,7 +264,7 @@ def batch_weight(owner: str, x: jax.Array, num_data: int | None) -> float:
     """
     if num_data is None:
         return 1.0
-    number = whole_number(owner, "num_data", num_data)
+    number = whole_number(f"{owner}: num_data", num_data)
     if number < len(x):
         raise ValueError(f"{owner}: num_data is {number}, less than the {len(x)} of the batch")
     return number / len(x)

@@ -11,9 +11,17 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._core import checked_finite, compiled, compiled_for, in_chunks, traced, TracedFunction
+from .._core import (
+    checked_finite,
+    compiled,
+    compiled_for,
+    in_chunks,
+    traced,
+    TracedFunction,
+    whole_number,
+)
 from ..likelihoods import AbstractPosterior, held, Likelihood
-from ._arguments import check_draws, inputs, whole_number
+from ._arguments import check_draws, inputs
 from ._mixture import network_predictive
 from ._network import check_network, Held, parameter_dtype, value_at
 
@@ -88,7 +96,7 @@ class NetworkSamples(AbstractPosterior):
         )
         self.log_weights = jax.nn.log_softmax(log_weights)
         self.likelihood, self.likelihood_each = held(likelihood), likelihood_each
-        self.chunk_size = whole_number("NetworkSamples", "chunk_size", chunk_size)
+        self.chunk_size = whole_number("NetworkSamples: chunk_size", chunk_size)
 
     @property
     def num_samples(self) -> int:

@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.extend import core
 
 from .._core import path_name, safe_sqrt
+from ._noise import layer_noise
 
 Estimator = Literal["weights", "flipout", "local"]
 LINEAR = (eqx.nn.Linear, eqx.nn.Conv, eqx.nn.ConvTranspose)  # linear in their weights
@@ -100,7 +101,7 @@ class LocalLayer(eqx.Module):
         """A draw of the layer's value at one input."""
         x = _as_floats(x, self.mean)
         mean = self.mean(x)
-        noise = random.normal(self.key, mean.shape, mean.dtype)
+        noise = layer_noise(self.key, mean.shape, mean.dtype)
         y = mean + safe_sqrt(self.variance(x**2)) * noise
         return checkpoint_name(y, f"{_MARK}{self.name} {mean.ndim}")
 

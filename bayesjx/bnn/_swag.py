@@ -21,9 +21,10 @@ from .._core import (
     known_field,
     Step,
     trained,
+    whole_number,
 )
 from ..likelihoods import Likelihood
-from ._arguments import check_optimizer, whole_number
+from ._arguments import check_optimizer
 from ._distribution import AbstractNetworkDistribution
 from ._leaves import Leaves, random_leaves, Where
 from ._network import check_network, log_joint_of_leaves
@@ -158,7 +159,7 @@ def swag(
     means = leaves.of(network)
     if prior is not None:
         check_prior("swag", prior, leaves, means)
-    rank = whole_number("swag", "rank", rank, 2)
+    rank = whole_number("swag: rank", rank, 2)
     variances = tuple(jnp.zeros_like(mean) for mean in means)
     deviations = tuple(jnp.zeros((rank, *mean.shape), mean.dtype) for mean in means)
     rest, none = leaves.put(network, [None] * len(means)), jnp.zeros((), jnp.int32)
@@ -200,9 +201,9 @@ def swag_sgd(
             f"{type(distribution).__name__}"
         )
     check_optimizer("swag_sgd", optimizer)
-    num_data = whole_number("swag_sgd", "num_data", num_data)
-    start = whole_number("swag_sgd", "start", start, 0)
-    every = whole_number("swag_sgd", "every", every)
+    num_data = whole_number("swag_sgd: num_data", num_data)
+    start = whole_number("swag_sgd: start", start, 0)
+    every = whole_number("swag_sgd: every", every)
     loss = Partial(_loss, num_data)
     inner = gradient_algorithm(loss, distribution, optimizer, trainable=trainable, maximise=True)
 

@@ -19,8 +19,9 @@ from .._core import (
     refuse_where,
     RESULTS,
     thrown,
+    whole_number,
 )
-from ._arguments import positive, whole_number
+from ._arguments import positive
 from ._spike import spike_schedule, SpikeSlabPrecision
 from ._support import LARGEST, MarkovSupport
 
@@ -137,7 +138,7 @@ def turbo_vbi(
     y = refuse_where(y, lambda v: (v == 0).all(), "turbo_vbi: y is 0 everywhere")
     if noise_var is not None:
         noise_var = positive("turbo_vbi", "noise_var", noise_var, y.dtype)
-    steps = whole_number("turbo_vbi", "num_steps", num_steps, 4)
+    steps = whole_number("turbo_vbi: num_steps", num_steps, 4)
     precision = SpikeSlabPrecision() if precision is None else precision
     posterior = _learn(design, y, noise_var, support, precision, steps)
     return thrown("turbo_vbi", posterior.result, posterior) if throw else posterior

@@ -11,8 +11,8 @@ import optax
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Int
 
-from .._core import Algorithm, gradient_algorithm, GradientState
-from ._arguments import check_optimizer, positive, whole_number
+from .._core import Algorithm, gradient_algorithm, GradientState, whole_number
+from ._arguments import check_optimizer, positive
 from ._mean_field import MeanField
 from ._network import parameter_dtype
 from ._spike import spike_schedule, SpikeSlabPrecision
@@ -99,16 +99,16 @@ def turbo_mean_field_vi(
     if axis not in ("inputs", "outputs", "both"):
         raise ValueError(f"{owner}: axis must be 'inputs', 'outputs' or 'both', got {axis!r:.80}")
     check_optimizer(owner, optimizer)
-    total = whole_number(owner, "num_steps", num_steps, 4)
+    total = whole_number(f"{owner}: num_steps", num_steps, 4)
     every = max(total // UPDATES, 1) if update_every is None else update_every
     dtype = parameter_dtype(distribution.means)
     loss = Partial(
         _loss,
         _Options(
-            whole_number(owner, "num_data", num_data),
-            whole_number(owner, "num_samples", num_samples),
+            whole_number(f"{owner}: num_data", num_data),
+            whole_number(f"{owner}: num_samples", num_samples),
             total,
-            whole_number(owner, "update_every", every),
+            whole_number(f"{owner}: update_every", every),
             axis,
         ),
         support,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import check_key, default_jitter, number_array
+from .._core import check_key, default_jitter, number_array, whole_number
 from ..kernels import AbstractKernel
 
 
@@ -26,22 +25,6 @@ def real_array(name: str, value: Any) -> jax.Array | np.ndarray:
     return value
 
 
-def integer(name: str, value: Any, least: int | float, most: int | None = None) -> int:
-    """An integer, as Python's.
-
-    Raises:
-        ValueError: it is none, or out of range.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if number < least or (most is not None and number > most):
-        wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
-        raise ValueError(f"{name} must be {wanted}, got {number}")
-    return number
-
-
 def check_draws(key: Any, sample_shape: Any) -> None:
     """The arguments of draws.
 
@@ -54,7 +37,7 @@ def check_draws(key: Any, sample_shape: Any) -> None:
             f"sample_shape must be a tuple of integers such as (100,), got {sample_shape!r}"
         )
     for size in sample_shape:
-        integer(f"sample_shape {sample_shape}: each size", size, 0)
+        whole_number(f"sample_shape {sample_shape}: each size", size, 0)
 
 
 def checked_jitter(jitter: Any, dtype: Any) -> float:

@@ -12,11 +12,10 @@ from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
 from .. import ops
-from .._core import failures_are_nan, refuse_where, solve_triangular
+from .._core import failures_are_nan, refuse_where, solve_triangular, whole_number
 from ..distributions import CollapsedNormal
 from ..kernels import AbstractKernel
 from ..likelihoods import Likelihood, predictive
-from ._arguments import integer
 from ._inducing import diagonal_noise, features_at, InducingFeatures
 from ._inputs import all_points
 from ._posterior import AbstractGPPosterior, dense_draws, with_noise
@@ -260,7 +259,7 @@ def sgpr(
         raise ValueError("sgpr: blocks are for the tightened bound; leave tight=True")
     x = all_points(x)
     if blocks is not None:
-        integer("sgpr: blocks", blocks, 1, len(x))
+        whole_number("sgpr: blocks", blocks, 1, len(x))
     if not tight:
         return power_ep(prior, x, inducing_points=inducing_points, alpha=0.0, jitter=jitter)
     noise = diagonal_noise(prior, x)

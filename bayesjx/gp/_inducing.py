@@ -13,9 +13,9 @@ from jax import random
 from jaxtyping import Array, Float, Int
 
 from .. import ops
-from .._core import check_key, refuse_where, safe_cholesky, solve_triangular
+from .._core import check_key, refuse_where, safe_cholesky, solve_triangular, whole_number
 from ..kernels import AbstractKernel
-from ._arguments import checked_jitter, integer
+from ._arguments import checked_jitter
 from ._inputs import all_points
 from ._process import check_prior, GP
 
@@ -237,5 +237,5 @@ def _kmeans(key: jax.Array, x: jax.Array, num: int) -> jax.Array:
 
 def _checked(name: str, x: Any, num: int) -> jax.Array:
     x = all_points(x)
-    integer(f"{name}: num", num, 1, len(x))
+    whole_number(f"{name}: num", num, 1, len(x))
     return x

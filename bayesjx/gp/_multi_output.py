@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import ops
-from .._core import refuse_where
+from .._core import refuse_where, whole_number
 from ..kernels import AbstractKernel, Coregion, real_points
-from ._arguments import check_kernel, integer, real_array
+from ._arguments import check_kernel, real_array
 from ._inputs import all_points, Grid
 
 
@@ -79,7 +79,7 @@ def at_output(x: Any, output: int) -> Float[Array, "n d_plus_1"]:
     Returns:
         Shape `(n, d + 1)`.
     """
-    integer("output", output, 0)
+    whole_number("output", output, 0)
     x = real_points("x", real_array("x", x))
     return jnp.concatenate([x, jnp.full((len(x), 1), output, x.dtype)], axis=1)
 

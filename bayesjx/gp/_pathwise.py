@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Float
 
-from .._core import check_key, cho_solve, in_chunks, solve_triangular
-from ._arguments import integer
+from .._core import check_key, cho_solve, in_chunks, solve_triangular, whole_number
 from ._collapsed import SparsePosterior
 from ._exact import ExactPosterior
 from ._fourier import fourier_features, FourierFeatures
@@ -84,10 +83,10 @@ def pathwise(
         Gaussian processes", JMLR 22.
     """
     check_key(key)
-    num = integer("num_samples", num_samples, -math.inf)
+    num = whole_number("num_samples", num_samples, -math.inf)
     if num < 1:
         raise ValueError(f"num_samples must be positive, got {num}")
-    features = integer("num_features", num_features, 2)
+    features = whole_number("num_features", num_features, 2)
     posterior, centres = _anchored(posterior)
     seen = all_points(centres)
     if isinstance(posterior, GridPosterior):

@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from .. import ops
-from .._core import checked_finite, refuse_where, trained
+from .._core import checked_finite, refuse_where, trained, whole_number
 from ..kernels import AbstractKernel, real_points
 from ..likelihoods import expectation, Gaussian, held, in_support, Likelihood
-from ._arguments import checked_jitter, integer
+from ._arguments import checked_jitter
 from ._collapsed import SparsePosterior
 from ._inducing import inducing_features
 from ._inputs import all_points
@@ -305,7 +305,7 @@ def start(
     q: WhitenedNormal | None, name: str, m: int, num_latents: int, dtype: Any
 ) -> WhitenedNormal:
     """The distribution that was given, checked, or that of the prior."""
-    integer("num_latents", num_latents, 1)
+    whole_number("num_latents", num_latents, 1)
     lead = () if num_latents == 1 else (num_latents,)
     if q is None:
         eye = jnp.broadcast_to(jnp.eye(m, dtype=dtype), (*lead, m, m))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import jax
@@ -134,24 +133,6 @@ def checked_units(owner: str, mean: jax.Array) -> jax.Array:
         f"{owner}: variances of weights or noise, in units of design and y, are none in "
         f"{np.dtype(real_of(mean.dtype))}: rescale columns or measurements",
     )
-
-
-def whole_number(owner: str, name: str, value: Any, least: int, most: int | None = None) -> int:
-    """An integer, as Python's.
-
-    Raises:
-        ValueError: it is none, or out of range.
-    """
-    wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise ValueError(f"{owner}: {name} must be an integer {wanted}, got {value!r}")
-    if number < least or (most is not None and number > most):
-        raise ValueError(f"{owner}: {name} must be {wanted}, got {number}")
-    return number
 
 
 def fraction(owner: str, name: str, value: Any, below: float = math.inf) -> float:

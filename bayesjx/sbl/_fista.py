@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from .._core import checked_finite, compiled, first_of, is_successful, RESULTS, thrown
-from ._arguments import checked_problem, fraction, real_of, whole_number
+from .._core import checked_finite, compiled, first_of, is_successful, RESULTS, thrown, whole_number
+from ._arguments import checked_problem, fraction, real_of
 from ._design import adjoint_times, square, times
 from ._prox import AbstractPenalty
 
@@ -107,7 +107,7 @@ def fista(
         raise ValueError(
             f"fista: penalty must be one such as sbl.L1(0.1), got {type(penalty).__name__}"
         )
-    max_steps = whole_number("fista", "max_steps", max_steps, 1)
+    max_steps = whole_number("fista: max_steps", max_steps, 1)
     if rtol is None:
         rtol = 1e-8 if real_of(y.dtype) == jnp.float64 else 1e-5
     rtol = fraction("fista", "rtol", rtol, below=1.0)

@@ -9,9 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from .._core import compiled, eigh, first_of, is_successful, number_array, RESULTS, thrown
+from .._core import (
+    compiled,
+    eigh,
+    first_of,
+    is_successful,
+    number_array,
+    RESULTS,
+    thrown,
+    whole_number,
+)
 from ..ops import kron_mm, outer_grid
-from ._arguments import checked_variance, real_of, whole_number
+from ._arguments import checked_variance, real_of
 from ._design import square
 from ._kron_arguments import kron_problem
 from ._kron_scaling import standardised, Units
@@ -75,7 +84,9 @@ def kron_orthogonal_matching_pursuit(
     arrays, y_ = kron_problem(owner, factors, y)
     noise_var = checked_variance(owner, "noise_var", noise_var, real_of(y_.dtype))
     room = sum(min(f.shape) for f in arrays)
-    steps = room if max_steps is None else min(whole_number(owner, "max_steps", max_steps, 0), room)
+    steps = (
+        room if max_steps is None else min(whole_number(f"{owner}: max_steps", max_steps, 0), room)
+    )
     found = _pursue(arrays, y_, noise_var, steps, jnp.ndim(y) > len(arrays))
     return thrown(owner, found.result, found) if throw else found
 

@@ -9,17 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import compiled, first_of, RESULTS, thrown
+from .._core import compiled, first_of, RESULTS, thrown, whole_number
 from ..ops import outer_grid
-from ._arguments import (
-    checked_units,
-    checked_variance,
-    fraction,
-    in_range,
-    one_of,
-    real_of,
-    whole_number,
-)
+from ._arguments import checked_units, checked_variance, fraction, in_range, one_of, real_of
 from ._design import square
 from ._kron_arguments import kron_problem
 from ._kron_moments import Moments, moments, posterior_moments, Problem
@@ -145,10 +137,10 @@ def kron_sbl(
     options = Options(
         one_of("kron_sbl", "update", update, tuple(UPDATES)),
         _coupling(coupling, len(arrays)),
-        whole_number("kron_sbl", "max_steps", max_steps, 0),
+        whole_number("kron_sbl: max_steps", max_steps, 0),
         fraction("kron_sbl", "rtol", rtol, 1.0),
         fraction("kron_sbl", "prune", prune, 1.0),
-        whole_number("kron_sbl", "restarts", restarts, 1),
+        whole_number("kron_sbl: restarts", restarts, 1),
     )
     if noise_var is not None:
         noise_var = checked_variance("kron_sbl", "noise_var", noise_var, real_of(y_.dtype))

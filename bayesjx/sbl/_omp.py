@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int, Num
 
-from .._core import compiled, first_of, is_successful, RESULTS
+from .._core import compiled, first_of, is_successful, RESULTS, whole_number
 from ..ops import AbstractOperator
-from ._arguments import checked_problem, checked_variance, real_of, whole_number
+from ._arguments import checked_problem, checked_variance, real_of
 from ._design import dense, solve_tril, square
 
 
@@ -92,7 +92,7 @@ def orthogonal_matching_pursuit(
     design, y = checked_problem(owner, design, y)
     most = min(design.shape)
     count = (
-        most if num_nonzero is None else whole_number(owner, "num_nonzero", num_nonzero, 1, most)
+        most if num_nonzero is None else whole_number(f"{owner}: num_nonzero", num_nonzero, 1, most)
     )
     if noise_var is not None:
         noise_var = checked_variance(owner, "noise_var", noise_var, real_of(y.dtype))

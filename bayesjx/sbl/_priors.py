@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpyro
 from jaxtyping import Array, Float
 from numpyro import distributions as dist
 
-from .._core import is_array, refuse_where
+from .._core import is_array, refuse_where, whole_number
 
 
 def horseshoe(
@@ -298,13 +297,7 @@ def _site(name: str, d: dist.Distribution) -> jax.Array:
 def _checked_size(owner: str, name: Any, size: Any) -> int:
     if not isinstance(name, str) or not name:
         raise ValueError(f"{owner}: name must be a text, the name of the weights, got {name!r:.40}")
-    try:
-        number = operator.index(size)
-    except TypeError:
-        raise ValueError(f"{owner}: num_weights must be an integer, got {size!r:.40}") from None
-    if number < 1:
-        raise ValueError(f"{owner}: num_weights must be at least 1, got {number}")
-    return number
+    return whole_number(f"{owner}: num_weights", size)
 
 
 def _global_scale(

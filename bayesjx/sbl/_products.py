@@ -12,8 +12,8 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float
 
-from .._core import check_key, checked_finite, compiled, number_array
-from ._arguments import checked_variance, whole_number
+from .._core import check_key, checked_finite, compiled, number_array, whole_number
+from ._arguments import checked_variance
 from ._design import solve_adjoint
 from ._weight_space import root
 from ._weights import from_products, WeightSpace
@@ -85,7 +85,7 @@ class ProductsPosterior(eqx.Module):
         if not isinstance(sample_shape, tuple):
             raise ValueError(f"sample: sample_shape must be a tuple, got {sample_shape!r}")
         for size in sample_shape:
-            whole_number("sample", "each size of sample_shape", size, 0)
+            whole_number("sample: each size of sample_shape", size, 0)
         white = random.normal(key, (len(self.mean), math.prod(sample_shape)), self.mean.dtype)
         deviation = root(self.prior_var)[:, None] * solve_adjoint(self.system.tril, white)
         return (self.mean[:, None] + deviation).T.reshape(*sample_shape, len(self.mean))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
-from .._core import compiled, first_of, refuse_where, RESULTS, thrown
+from .._core import compiled, first_of, refuse_where, RESULTS, thrown, whole_number
 from ..ops import AbstractOperator
 from ._arguments import (
     checked_problem,
@@ -21,7 +21,6 @@ from ._arguments import (
     in_range,
     one_of,
     real_of,
-    whole_number,
 )
 from ._design import dense, square
 from ._fast import fast_marginal
@@ -140,11 +139,11 @@ def sbl(
     options = Options(
         update=update,
         learn_noise=noise_var is None,
-        max_steps=whole_number("sbl", "max_steps", max_steps, 1),
+        max_steps=whole_number("sbl: max_steps", max_steps, 1),
         rtol=fraction("sbl", "rtol", rtol),
         prune=fraction("sbl", "prune", prune, 0.5),
         shape=shape,
-        max_active=whole_number("sbl", "max_active", room, 1, min(design.shape)),
+        max_active=whole_number("sbl: max_active", room, 1, min(design.shape)),
     )
     real = real_of(y.dtype)
     if noise_var is not None:

@@ -12,8 +12,16 @@ from jax import random
 from jaxtyping import Array, Bool, Float, Int
 from numpyro import distributions as dist
 
-from .._core import check_key, checked_finite, compiled, first_of, is_successful, RESULTS
-from ._arguments import one_of, whole_number
+from .._core import (
+    check_key,
+    checked_finite,
+    compiled,
+    first_of,
+    is_successful,
+    RESULTS,
+    whole_number,
+)
+from ._arguments import one_of
 from ._design import dense
 from ._spike_slab_gibbs import checked_slots, SpikeSlabState, sweep
 from ._spike_slab_problem import chosen, spike_slab_problem, SpikeSlabProblem
@@ -183,9 +191,9 @@ def spike_and_slab(
     if key is None:
         raise ValueError(f"spike_and_slab: key is needed for Gibbs sampling, of {size} columns")
     check_key(key)
-    num_samples = whole_number("spike_and_slab", "num_samples", num_samples, 4)
-    num_warmup = whole_number("spike_and_slab", "num_warmup", num_warmup, 0)
-    num_chains = whole_number("spike_and_slab", "num_chains", num_chains, 2)
+    num_samples = whole_number("spike_and_slab: num_samples", num_samples, 4)
+    num_warmup = whole_number("spike_and_slab: num_warmup", num_warmup, 0)
+    num_chains = whole_number("spike_and_slab: num_chains", num_chains, 2)
     slots = checked_slots("spike_and_slab", max_active, size)
     return _sampled(key, problem, slots, num_samples, num_warmup, num_chains)
 

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Bool, Float, Int
 
-from .._core import Algorithm, is_array
-from ._arguments import whole_number
+from .._core import Algorithm, is_array, whole_number
 from ._spike_slab_problem import chosen, spike_slab_problem, SpikeSlabProblem
 
 MOVES = 4  # exchanges of an active column for another one, tried after each sweep
@@ -113,7 +112,7 @@ def checked_slots(owner: str, max_active: Any, size: int) -> int:
     """How many columns may be active at a time."""
     if max_active is None:
         return min(size, SLOTS)
-    return min(whole_number(owner, "max_active", max_active, 1), size)
+    return min(whole_number(f"{owner}: max_active", max_active, 1), size)
 
 
 def sweep(

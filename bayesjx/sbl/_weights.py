@@ -13,10 +13,10 @@ from jax import random
 from jaxtyping import Array, Float, Inexact, Num
 from numpyro import distributions as dist
 
-from .._core import check_key, compiled, inverse_tril, refuse_where, safe_cholesky
+from .._core import check_key, compiled, inverse_tril, refuse_where, safe_cholesky, whole_number
 from ..distributions import ComplexNormal
 from ..ops import AbstractOperator
-from ._arguments import checked_problem, checked_variance, real_of, whole_number
+from ._arguments import checked_problem, checked_variance, real_of
 from ._design import adjoint_times, dense, gram, outer, solve_adjoint, solve_tril, square, times
 from ._weight_space import blocks, Moments, moments, positive_definite, root, system_tril
 
@@ -173,7 +173,7 @@ class WeightPosterior(eqx.Module):
         if not isinstance(sample_shape, tuple):
             raise ValueError(f"sample: sample_shape must be a tuple, got {sample_shape!r}")
         for size in sample_shape:
-            whole_number("sample", "each size of sample_shape", size, 0)
+            whole_number("sample: each size of sample_shape", size, 0)
         shape = (*self.mean.shape, math.prod(sample_shape))
         from_prior, from_noise = random.split(key)
         scale = root(self.prior_var)[:, None]

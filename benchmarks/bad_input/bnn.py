@@ -168,7 +168,7 @@ CASES: tuple[Case, ...] = (
         "bnn.MeanField.posterior",
         "num_samples",
         lambda: _field().posterior(KEY, 2.5),
-        "integer of at least 1",
+        "integer",
     ),
     Case("bnn.mean_field_vi", "distribution", lambda: _vi(distribution=_network()), "mean_field"),
     Case("bnn.mean_field_vi", "optimizer", lambda: _vi(optimizer="adam"), "Optax"),

@@ -38,6 +38,14 @@ def _network(distribution: Any = None, **options: Any) -> Any:
     )
 
 
+def _tuning(network: Any = None, **options: Any) -> Any:
+    arguments = {
+        "likelihood": likelihoods.Gaussian(0.1), "optimizer": optax.adam(1e-3), "num_data": N
+    } | options  # fmt: skip
+    network = eqx.nn.MLP(3, "scalar", 5, 1, key=KEY) if network is None else network
+    return bnn.fine_tune(network, **arguments)
+
+
 def _sequential(*layers: Any) -> Any:
     return bnn.compact(eqx.nn.Sequential(list(layers)))
 
@@ -85,6 +93,12 @@ CASES: tuple[Case, ...] = (
         lambda: bnn.pruned(_field(), _network().init(), threshold=1.0),
         "in ",
     ),
+    Case("bnn.fine_tune", "network", lambda: _tuning(3), "callable"),
+    Case("bnn.fine_tune", "likelihood", lambda: _tuning(likelihood=None), "a function"),
+    Case("bnn.fine_tune", "optimizer", lambda: _tuning(optimizer=1e-3), "Optax"),
+    Case("bnn.fine_tune", "num_data", lambda: _tuning(num_data=0), "at least 1"),
+    Case("bnn.fine_tune", "prior", lambda: _tuning(prior=-1.0), "positive"),
+    Case("bnn.fine_tune", "where", lambda: _tuning(prior=1.0, where=lambda n: n.fish), "where"),
     Case("bnn.compact", "network", lambda: bnn.compact(_dense(3, 2)), "MLP or Sequential"),
     Case("bnn.compact", "network", lambda: _sequential(eqx.nn.Lambda(jax.nn.relu)), "begins"),
     Case("bnn.compact", "network", lambda: _sequential(eqx.nn.LayerNorm(3)), "LayerNorm"),

@@ -19,17 +19,19 @@ TILE = 7  # pixels of a side of the squares that images are cut into
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """What is trained: a density, 1 for dense mean field, and whether the subspace moves."""
+    """What is trained: a density, 1 for dense mean field, whether the subspace moves, and units."""
 
     density: float
     moves: bool = True
+    entries: bool = False  # in place of groups
 
     @property
     def name(self) -> str:
         """For tables."""
         if self.density == 1:
             return "dense mean field"
-        return f"{100 * self.density:g} % {'SSVI' if self.moves else 'static mask'}"
+        units = ", entries" if self.entries else ""
+        return f"{100 * self.density:g} % {'SSVI' if self.moves else 'static mask'}{units}"
 
 
 class Score(NamedTuple):
@@ -167,7 +169,7 @@ def trained(seed: int, model: Any, kind: Kind, of: Data, num_steps: int) -> Scor
     from bayesjx import bnn, diagnostics
 
     start, fit, predict = jax.random.split(jax.random.key(seed), 3)
-    q = sparse(start, model, kind.density)
+    q = sparse(start, model, kind.density, 1 if kind.entries else None)
     algorithm = algorithm_of(q, len(of.x), num_steps, kind.moves and kind.density < 1)
     result = bayesjx.fit(
         fit, algorithm, algorithm.init(), num_steps, data=(of.x, of.y), batch_size=BATCH

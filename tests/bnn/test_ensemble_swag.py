@@ -134,7 +134,7 @@ def test_bad_ensembles_and_paths_are_named():
     noise = likelihoods.Gaussian(0.3)
     with raises("make must be a function from a key"):
         bnn.deep_ensemble(KEY, make(KEY), noise)
-    with raises("num_members must be an integer of at least 1"):
+    with raises("num_members must be at least 1"):
         bnn.deep_ensemble(KEY, make, noise, num_members=0)
     with raises("likelihood must be a function"):
         bnn.deep_ensemble(KEY, make, None)
@@ -148,12 +148,12 @@ def test_bad_ensembles_and_paths_are_named():
     algorithm = bnn.ensemble_map(ensemble, optax.adam(0.1), num_data=3)
     with raises("num_data is 3, less than the 13"):
         fit(KEY, algorithm, algorithm.init(), 2, data=data(float))
-    with raises("rank must be an integer of at least 2"):
+    with raises("rank must be at least 2"):
         bnn.swag(make(KEY), noise, rank=1)
     q = bnn.swag(make(KEY), noise)
-    with raises("start must be an integer of at least 0"):
+    with raises("start must be at least 0"):
         bnn.swag_sgd(q, optax.sgd(0.1), num_data=13, start=-1)
-    with raises("every must be an integer of at least 1"):
+    with raises("every must be at least 1"):
         bnn.swag_sgd(q, optax.sgd(0.1), num_data=13, every=0)
     only_noise = lambda q: q.likelihood  # noqa: E731
     with raises("layers.0..weight is random, but trainable leaves it out"):

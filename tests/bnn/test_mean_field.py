@@ -128,6 +128,25 @@ class Once(eqx.Module):
         return self.cell(self.norm(self.first(x)), jnp.ones(2))
 
 
+@pytest.mark.parametrize("sizes", [(3, 5), (131, 67)])
+def test_noise_of_layers_is_that_of_each_key(sizes):
+    from bayesjx.bnn._noise import layer_noise
+
+    count, size = sizes  # below and above what is drawn in two turns
+    keys = jax.random.split(KEY, count)
+
+    @jax.jit
+    def both(keys):
+        plain = jax.vmap(lambda key: jax.random.normal(key, (1, size), jnp.float32))(keys)
+        slope = lambda s, key: jnp.sum(s * layer_noise(key, (1, size), jnp.float32))  # noqa: E731
+        ours = jax.vmap(lambda key: layer_noise(key, (1, size), jnp.float32))(keys)
+        return plain, ours, jax.vmap(jax.grad(slope), in_axes=(None, 0))(2.0, keys)
+
+    plain, ours, slopes = both(keys)
+    np.testing.assert_array_equal(ours, plain)
+    np.testing.assert_allclose(slopes, plain.sum((1, 2)), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("estimator", ["flipout", "local"])
 def test_other_leaves_are_drawn_once_and_may_be_chosen(estimator):
     chosen = lambda n: [n.cell.weight_ih, n.norm, n.first]  # noqa: E731

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 from scipy.special import expit, gammaln, logsumexp
@@ -183,6 +184,35 @@ def test_a_network_loses_inputs_that_do_not_matter():
     assert np.mean((values[:, 0] - y) ** 2) < 0.01 * (1 + 5 * np.sqrt(2 / 211)) + 0.002
 
 
+@pytest.mark.parametrize("prior", [None, 0.5])
+def test_fine_tuning_is_least_squares_on_the_weights_that_are_left(prior):
+    rng = np.random.default_rng(4)
+    x, kept = rng.normal(size=(31, 7)), np.array([0, 1, 1, 0, 0, 1, 0], bool)
+    y = x @ rng.normal(size=7) + 0.3 * rng.normal(size=31) + 2
+    network = eqx.nn.Linear(7, "scalar", key=jax.random.key(0))
+    start = [0.1 * kept[None], np.zeros(1)]  # biases of 0 are trained
+    network = eqx.tree_at(lambda n: [n.weight, n.bias], network, start)
+    noise = lambda f: dist.Normal(f, 0.3)  # noqa: E731
+    adam = optax.adam(optax.cosine_decay_schedule(0.1, 500))
+    tuning = bnn.fine_tune(network, noise, adam, num_data=31, prior=prior, where=lambda n: n.weight)
+
+    @jax.jit
+    def run(state):  # all data at each step
+        steps = lambda state, _: tuning.step(jax.random.key(1), state, x, y)  # noqa: E731
+        return jax.lax.scan(steps, state, length=500)
+
+    state, info = run(tuning.init())
+    tuned, _ = bayesjx.trained((network, noise), state)
+    design = np.column_stack([x[:, kept], np.ones(31)])
+    ridge = 0.0 if prior is None else 0.3**2 / prior**2
+    gram = design.T @ design + ridge * np.diag([1, 1, 1, 0])
+    want = np.linalg.solve(gram, design.T @ y)
+    np.testing.assert_array_equal(tuned.weight[0, ~kept], 0)
+    np.testing.assert_allclose(np.append(tuned.weight[0, kept], tuned.bias), want, rtol=1e-4)
+    value = bnn.log_joint(tuned, noise, x, y, prior=prior, where=lambda n: n.weight)
+    np.testing.assert_allclose(info.objective[-1], value, rtol=1e-6)
+
+
 def test_units_that_are_constant_or_not_read_go():
     rng = np.random.default_rng(2)
     network = eqx.nn.MLP(5, 3, 7, 2, activation=jax.nn.softplus, key=jax.random.key(0))
@@ -227,6 +257,8 @@ def test_mistakes_are_named():
         bnn.turbo_vbi(design.T, y, support=support)
     with pytest.raises(ValueError, match="inside of"):
         bnn.MarkovSupport(0.0, 0.3)
+    with pytest.raises(ValueError, match="likelihood must be a function"):
+        bnn.fine_tune(eqx.nn.Identity(), None, optax.adam(1e-3), num_data=3)
     with pytest.raises(ValueError, match="Conv"):
         conv = eqx.nn.Conv2d(1, 2, 3, key=jax.random.key(0))
         bnn.compact(eqx.nn.Sequential([conv]))

@@ -24,6 +24,13 @@ MUTANTS = [
         "tests/bnn/test_mean_field.py -k networks_read",
     ),
     Mutant(
+        "the same noise in both halves of a batch",
+        "bnn/_noise.py",
+        "data = jnp.concatenate([data, data[: 2 * half - axis_size]])",
+        "data = jnp.concatenate([data[:half], data[:half]])",
+        "tests/bnn/test_mean_field.py -k noise_of_layers",
+    ),
+    Mutant(
         "standard deviations in place of variances of local noise",
         "bnn/_stochastic.py",
         "variance = _with(mean, scale.weight**2, bias)",

@@ -53,4 +53,25 @@ MUTANTS = [
         "moved = 0 * after.weight[:, fixed] @ constant[fixed]",
         "tests/bnn/test_turbo.py -k constant",
     ),
+    Mutant(
+        "weights that were pruned come back",
+        "bnn/_fine_tune.py",
+        "leaf if mask is None else jnp.where(mask, leaf, 0)",
+        "leaf",
+        "tests/bnn/test_turbo.py -k 'fine_tuning and None'",
+    ),
+    Mutant(
+        "biases that are zero stay",
+        "bnn/_fine_tune.py",
+        "return leaf != 0 if is_weight and path[-1:] != (BIAS,) else None",
+        "return leaf != 0 if eqx.is_inexact_array(leaf) else None",
+        "tests/bnn/test_turbo.py -k 'fine_tuning and None'",
+    ),
+    Mutant(
+        "fine-tuning without the prior",
+        "bnn/_fine_tune.py",
+        "x, y, num_data, prior, leaves, key)",
+        "x, y, num_data, None, leaves, key)",
+        "tests/bnn/test_turbo.py -k 'fine_tuning and 0.5'",
+    ),
 ]

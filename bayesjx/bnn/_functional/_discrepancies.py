@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import check_flag, check_key, checked_finite, number_array, safe_sqrt
-from .._arguments import positive, whole_number
+from ..._core import check_flag, check_key, checked_finite, number_array, safe_sqrt, whole_number
+from .._arguments import positive
 from ._critic import CriticTraining
 
 
@@ -70,8 +70,8 @@ class Wasserstein(AbstractDiscrepancy):
         owner = "Wasserstein"
         check_flag(f"{owner}: one_sided", one_sided)
         self.critic = CriticTraining(
-            whole_number(owner, "width", width),
-            whole_number(owner, "max_steps", max_steps),
+            whole_number(f"{owner}: width", width),
+            whole_number(f"{owner}: max_steps", max_steps),
             _number(owner, "learning_rate", learning_rate),
             _number(owner, "penalty", penalty),
             one_sided,
@@ -107,7 +107,7 @@ class SlicedWasserstein(AbstractDiscrepancy):
     num_projections: int = eqx.field(static=True)
 
     def __init__(self, num_projections: int = 128):
-        self.num_projections = whole_number("SlicedWasserstein", "num_projections", num_projections)
+        self.num_projections = whole_number("SlicedWasserstein: num_projections", num_projections)
 
     def __call__(
         self, key: jax.Array, f: Float[Array, "s m"], g: Float[Array, "s m"]
@@ -178,9 +178,7 @@ def functions_distance(
         ValueError: no key or number; shapes that disagree, empty or NaN.
     """
     check_key(key)
-    sliced = SlicedWasserstein(
-        whole_number("functions_distance", "num_projections", num_projections)
-    )
+    sliced = SlicedWasserstein(whole_number("functions_distance: num_projections", num_projections))
     arrays = []
     for name, value in (("f", f), ("g", g)):
         array = jnp.asarray(number_array(f"functions_distance: {name}", value))

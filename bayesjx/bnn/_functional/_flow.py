@@ -13,8 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from ..._core import check_key, constrained_field, known_field
-from .._arguments import whole_number
+from ..._core import check_key, constrained_field, known_field, whole_number
 from .._leaves import Leaves, Where
 from .._network import Held
 from .._priors import total
@@ -166,7 +165,7 @@ def flow_prior(
         Bayesian deep learning", JMLR 23, section 4.2.
     """
     check_key(key)
-    number = whole_number("flow_prior", "num_layers", num_layers)
+    number = whole_number("flow_prior: num_layers", num_layers)
     held, leaves = held_network("flow_prior", network, where)
     scales = start_scales("flow_prior", leaves, held, weight_scale, bias_scale)
     groups: dict[str, list[int]] = {}

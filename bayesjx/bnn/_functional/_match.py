@@ -12,8 +12,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from ..._core import Algorithm, check_key, fit, FitResult, gradient_algorithm
-from .._arguments import check_optimizer, whole_number
+from ..._core import Algorithm, check_key, fit, FitResult, gradient_algorithm, whole_number
+from .._arguments import check_optimizer
 from .._network import parameter_dtype, value_at
 from ._discrepancies import AbstractDiscrepancy, flat, functions_distance, Wasserstein
 from ._prior import AbstractNetworkPrior
@@ -173,8 +173,8 @@ def match_prior(
     """
     check_key(key)
     owner = "match_prior"
-    max_steps = whole_number(owner, "max_steps", max_steps)
-    held_out = whole_number(owner, "num_held_out", num_held_out, 2)
+    max_steps = whole_number(f"{owner}: max_steps", max_steps)
+    held_out = whole_number(f"{owner}: num_held_out", num_held_out, 2)
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(RATE, max_steps))
     check_optimizer(owner, optimizer)
@@ -220,7 +220,7 @@ def _matching(
             f"{owner}: discrepancy must be bnn.Wasserstein(), bnn.SlicedWasserstein() or "
             f"bnn.MMD(), got {discrepancy!r:.80}"
         )
-    number = whole_number(owner, "num_samples", num_samples, 4)
+    number = whole_number(f"{owner}: num_samples", num_samples, 4)
     target, measure = checked_target(owner, target), checked_measure(owner, measure)
     whole = Matching(Target(target, ()), measure, discrepancy, number)
     x = eqx.filter_eval_shape(whole.inputs, jax.random.key(0), prior)

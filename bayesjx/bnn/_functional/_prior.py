@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import check_key, GradientState, trained
-from .._arguments import check_draws, inputs, positive, whole_number
+from ..._core import check_key, GradientState, trained, whole_number
+from .._arguments import check_draws, inputs, positive
 from .._leaves import Leaves, random_leaves, Where
 from .._network import check_network, Held, network_values, parameter_dtype
 from .._priors import AbstractJointPrior, fan_in, is_bias
@@ -65,7 +65,7 @@ class AbstractNetworkPrior(AbstractJointPrior):
             ValueError: no key or number; inputs that the network does not take, or that are empty
                 or NaN.
         """
-        number = whole_number("sample_functions", "num_samples", num_samples)
+        number = whole_number("sample_functions: num_samples", num_samples)
         check_draws("sample_functions", key, (number,))
         x, guard = inputs("sample_functions", x, parameter_dtype(self.like))
         f = self.values(key, x, number)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from ..._core import checked_finite, known_field, number_array
+from ..._core import checked_finite, known_field, number_array, whole_number
 from ...gp import GP
-from .._arguments import whole_number
 
 
 class MeasurementSet(eqx.Module):
@@ -39,7 +38,7 @@ class MeasurementSet(eqx.Module):
 
     def __init__(self, x: Any, num_points: int = 100, *, uniform: Any = 0.3):
         self.x = _real_rows("MeasurementSet: x", x)
-        self.num_points = whole_number("MeasurementSet", "num_points", num_points)
+        self.num_points = whole_number("MeasurementSet: num_points", num_points)
         if isinstance(uniform, bool) or not (
             isinstance(uniform, int | float) and 0 <= uniform <= 1
         ):

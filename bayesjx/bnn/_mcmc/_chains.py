@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from ..._core import check_key, from_real, known_field, unconstrained
+from ..._core import check_key, from_real, known_field, unconstrained, whole_number
 from ...distributions import repaired
 from ...likelihoods import Likelihood
-from .._arguments import whole_number
 from .._functional import AbstractNetworkPrior
 from .._leaves import Leaves, random_leaves, Where
 from .._network import check_network, log_joint_of_leaves
@@ -217,7 +216,7 @@ def network_chains(
     """
     check_key(key)
     check_network("network_chains", network)
-    number = whole_number("network_chains", "num_chains", num_chains)
+    number = whole_number("network_chains: num_chains", num_chains)
     if not callable(likelihood) or isinstance(likelihood, dist.Distribution):
         raise ValueError(
             "network_chains: likelihood must be a function from f to a NumPyro distribution, such "

@@ -11,8 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._core import Algorithm, Step
-from .._arguments import positive, whole_number
+from ..._core import Algorithm, Step, whole_number
+from .._arguments import positive
 from ._chains import NetworkChains
 from ._moves import dtype_of, started, Target, target_of
 from ._state import ChainInfo, ChainState
@@ -89,7 +89,7 @@ def sgld(
         equation 4.
     """
     target, temperature = target_of("sgld", chains, num_data, batch_size, temperature, gibbs_every)
-    burn_in = whole_number("sgld", "burn_in", burn_in, 0)
+    burn_in = whole_number("sgld: burn_in", burn_in, 0)
     schedule = step_size
     if not callable(step_size):
         schedule = _Constant(positive("sgld", "step_size", step_size, dtype_of(chains)))
@@ -142,8 +142,8 @@ def cyclical_sgld(
     """
     owner = "cyclical_sgld"
     target, temperature = target_of(owner, chains, num_data, batch_size, temperature, gibbs_every)
-    num_steps = whole_number(owner, "num_steps", num_steps)
-    num_cycles = whole_number(owner, "num_cycles", num_cycles)
+    num_steps = whole_number(f"{owner}: num_steps", num_steps)
+    num_cycles = whole_number(f"{owner}: num_cycles", num_cycles)
     if num_cycles > num_steps:
         raise ValueError(
             f"{owner}: num_cycles must be at most num_steps={num_steps}, got {num_cycles}"

@@ -8,7 +8,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._arguments import positive, whole_number
+from ..._core import whole_number
+from .._arguments import positive
 from .._functional import HierarchicalPrior, NormalPrior
 from .._network import parameter_dtype
 from ._chains import NetworkChains
@@ -81,12 +82,12 @@ def target_of(
             f"{type(chains).__name__}"
         )
     if num_data is not None:
-        num_data = whole_number(owner, "num_data", num_data)
+        num_data = whole_number(f"{owner}: num_data", num_data)
     if batch_size is not None:
-        batch_size = whole_number(owner, "batch_size", batch_size)
+        batch_size = whole_number(f"{owner}: batch_size", batch_size)
     temperature = positive(owner, "temperature", temperature, dtype_of(chains))
     if gibbs_every is not None:
-        gibbs_every = whole_number(owner, "gibbs_every", gibbs_every)
+        gibbs_every = whole_number(f"{owner}: gibbs_every", gibbs_every)
         if not isinstance(chains.prior, HierarchicalPrior):
             raise ValueError(
                 f"{owner}: gibbs_every is for hierarchical priors, whose scales are drawn given "

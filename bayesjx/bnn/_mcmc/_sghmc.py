@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._core import Algorithm, refuse_where, Step
-from .._arguments import positive, whole_number
+from ..._core import Algorithm, refuse_where, Step, whole_number
+from .._arguments import positive
 from ._chains import NetworkChains
 from ._moves import dtype_of, started, Target, target_of
 from ._state import ChainInfo, ChainPosition, ChainState
@@ -113,7 +113,7 @@ def sghmc(
         lambda c: ~(c < 1),
         "sghmc: friction must be in (0, 1)",
     )
-    burn_in = whole_number("sghmc", "burn_in", burn_in)
+    burn_in = whole_number("sghmc: burn_in", burn_in)
     step_size = positive("sghmc", "step_size", step_size, dtype)
     options = _Options(step_size, friction, temperature, jnp.asarray(burn_in, jnp.int32))
 

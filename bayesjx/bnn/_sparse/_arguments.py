@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-
-def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """An integer, as Python's.
-
-    Raises:
-        ValueError: it is none, or out of range.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r:.60}") from None
-    if number < least or (most is not None and number > most):
-        wanted = f"at least {least}" if most is None else f"in {least}, ..., {most}"
-        raise ValueError(f"{name} must be {wanted}, got {number}")
-    return number
+from ..._core import whole_number
 
 
 def real(name: str, value: Any, low: float | int, high: float | int, wanted: str) -> float:
@@ -55,10 +40,10 @@ def block_of(group: Any, block: Any) -> tuple[int, int]:
         ValueError: they are no positive integers.
     """
     if block is None:
-        return 1, integer("group", group, 1)
+        return 1, whole_number("group", group, 1)
     if not isinstance(block, tuple | list) or len(block) != 2:
         raise ValueError(f"block must be two positive integers (rows, columns), got {block!r:.60}")
-    return integer("block", block[0], 1), integer("block", block[1], 1)
+    return whole_number("block", block[0], 1), whole_number("block", block[1], 1)
 
 
 def check_optimizer(optimizer: Any) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax, random
+from jax import lax
 from jaxtyping import Array, Float
 
-from ..._core import check_key, safe_sqrt
-from ._arguments import block_of, integer
+from ..._core import check_key, safe_sqrt, whole_number
+from .._noise import layer_noise
+from ._arguments import block_of
 from ._budgets import unit_of, units_of_density
 from ._start import random_weight
 from ._weight import sparse_weight, SparseWeight
@@ -50,7 +51,7 @@ class AbstractSparseLayer(eqx.Module):
             out = self.weight.product(columns)
         else:
             mean, var = self.weight.moments(columns)
-            out = mean + safe_sqrt(var) * random.normal(key, mean.shape, mean.dtype)
+            out = mean + safe_sqrt(var) * layer_noise(key, mean.shape, mean.dtype)
         return self.shaped(out if self.bias is None else out + self.bias, x)
 
 
@@ -100,7 +101,10 @@ class SparseLinear(AbstractSparseLayer):
         dtype: Any = float,
     ):
         check_key(key)
-        size = integer("in_features", in_features, 1), integer("out_features", out_features, 1)
+        size = (
+            whole_number("in_features", in_features, 1),
+            whole_number("out_features", out_features, 1),
+        )
         self.weight = _new_weight(key, size, density, group, block, relative_scale, dtype)
         self.bias = jnp.zeros(size[1], self.weight.dtype) if use_bias else None
         self.scalars = (False, False)
@@ -133,7 +137,7 @@ class SparseLinear(AbstractSparseLayer):
         """
         if not isinstance(size, tuple | list) or len(size) != 2:
             raise ValueError(f"size must be two positive integers (K, N), got {size!r:.60}")
-        size = integer("size", size[0], 1), integer("size", size[1], 1)
+        size = whole_number("size", size[0], 1), whole_number("size", size[1], 1)
         weight = sparse_weight(size, block, index, mean, scale)
         if bias is not None and jnp.shape(bias) != (size[1],):
             raise ValueError(f"bias must have shape ({size[1]},), got {jnp.shape(bias)}")
@@ -202,9 +206,9 @@ class SparseConv(AbstractSparseLayer):
         check_key(key)
         if not isinstance(kernel_size, tuple) or not kernel_size:
             raise ValueError(f"kernel_size must be a tuple of integers, got {kernel_size!r:.60}")
-        lengths = [integer("kernel_size", length, 1) for length in kernel_size]
-        rows = integer("in_channels", in_channels, 1) * math.prod(lengths)
-        size = rows, integer("out_channels", out_channels, 1)
+        lengths = [whole_number("kernel_size", length, 1) for length in kernel_size]
+        rows = whole_number("in_channels", in_channels, 1) * math.prod(lengths)
+        size = rows, whole_number("out_channels", out_channels, 1)
         self.weight = _new_weight(key, size, density, group, block, relative_scale, dtype)
         self.bias = jnp.zeros(size[1], self.weight.dtype) if use_bias else None
         like = eqx.filter_eval_shape(

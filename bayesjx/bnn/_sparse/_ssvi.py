@@ -23,8 +23,9 @@ from ..._core import (
     Step,
     to_real,
     unconstrained,
+    whole_number,
 )
-from .._arguments import check_optimizer, positive, whole_number
+from .._arguments import check_optimizer, positive
 from ._arguments import one_of, real
 from ._criteria import CRITERIA
 from ._evaluate import weights_of
@@ -171,15 +172,15 @@ def ssvi(
             f"{type(distribution).__name__}"
         )
     check_optimizer("ssvi", optimizer)
-    num_data = whole_number("ssvi", "num_data", num_data)
+    num_data = whole_number("ssvi: num_data", num_data)
     moves = Moves(
-        0 if move_every is None else whole_number("ssvi", "move_every", move_every),
+        0 if move_every is None else whole_number("ssvi: move_every", move_every),
         _until(num_steps, stop),
         swap if callable(swap) else real("swap", swap, 0, 1, "a number in (0, 1] or a function"),
         one_of("criterion", criterion, tuple(CRITERIA)),
         real("rate", rate, 0, 1e30, "a positive number"),
         one_of("growth", growth, GROWTHS),
-        whole_number("ssvi", "growth_batches", growth_batches),
+        whole_number("ssvi: growth_batches", growth_batches),
         None if new_scale is None else real("new_scale", new_scale, 0, 1e30, "a positive number"),
     )
     if moves.every and moves.num_batches >= moves.every:
@@ -329,7 +330,7 @@ def _subspace(q: SparseMeanField, moves: Moves) -> Subspace:
 
 def _until(num_steps: Any, stop: Any) -> int:
     share = real("stop", stop, 0, 1, "a number above 0 and at most 1")
-    return max(1, round(share * whole_number("ssvi", "num_steps", num_steps)))
+    return max(1, round(share * whole_number("ssvi: num_steps", num_steps)))
 
 
 def _parts(step: Any) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import equinox as eqx
@@ -54,18 +53,3 @@ def finite_guard(y: jax.Array) -> jax.Array:
         return one
     bad = ~jnp.all(jnp.isfinite(y))
     return eqx.error_if(one, bad, "y holds NaN or infinite values")
-
-
-def integer(name: str, value: Any, least: int = 1) -> int:
-    """An integer, as Python's.
-
-    Raises:
-        ValueError: it is none, or too small.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} must be an integer, got {value!r}") from None
-    if number < least or isinstance(value, bool):
-        raise ValueError(f"{name} must be at least {least}, got {value!r}")
-    return number

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import Algorithm, Step
-from ._arguments import finite_guard, integer, observations
+from ..._core import Algorithm, Step, whole_number
+from ._arguments import finite_guard, observations
 from ._chunks import mapped, summed
 from ._model import AbstractSparseCoding, rows_at_once, truncated_posterior
 
@@ -104,7 +104,7 @@ def truncated_em(
         if step_size == 0:
             raise ValueError("step_size must be positive, got 0")
     if chunk_size is not None:
-        chunk_size = integer("chunk_size", chunk_size)
+        chunk_size = whole_number("chunk_size", chunk_size)
 
     def init() -> TruncatedEMState:
         statistics = None if step_size is None else _no_statistics(model)

@@ -9,15 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..._core import (
-    check_key,
-    compiled,
-    first_of,
-    is_successful,
-    RESULTS,
-    thrown,
-)
-from ._arguments import finite_guard, integer, observations
+from ..._core import check_key, compiled, first_of, is_successful, RESULTS, thrown, whole_number
+from ._arguments import finite_guard, observations
 from ._chunks import mapped
 from ._em import e_step, jittered
 from ._model import AbstractSparseCoding, CodePosterior, rows_at_once, truncated_posterior
@@ -126,9 +119,9 @@ def learn_dictionary(
     recipe = _Recipe(
         float(temperature),
         float(jitter),
-        integer("anneal_steps", anneal_steps),
-        integer("reseeds", reseeds, 0),
-        integer("max_steps", max_steps),
+        whole_number("anneal_steps", anneal_steps),
+        whole_number("reseeds", reseeds, 0),
+        whole_number("max_steps", max_steps),
         float(rtol),
     )
     y = observations(y)

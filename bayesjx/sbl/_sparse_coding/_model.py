@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..._core import check_key, compiled
-from ._arguments import finite_guard, integer, observations
+from ..._core import check_key, compiled, whole_number
+from ._arguments import finite_guard, observations
 from ._chunks import AT_ONCE, mapped
 from ._parts import largest
 from ._states import num_states
@@ -207,7 +207,7 @@ class AbstractSparseCoding(eqx.Module):
             ValueError: another shape, no data, NaN (under `jit` a `RuntimeError`), more states
                 than there are.
         """
-        top_k = integer("top_k", top_k)
+        top_k = whole_number("top_k", top_k)
         if top_k > self.num_states:
             raise ValueError(f"top_k is {top_k}, but there are {self.num_states} states")
         y = observations(y, self.weights.shape[1], self.weights.dtype)
@@ -240,7 +240,7 @@ class AbstractSparseCoding(eqx.Module):
         if not isinstance(sample_shape, tuple):
             raise ValueError(f"sample_shape must be a tuple such as (100,), got {sample_shape!r}")
         for size in sample_shape:
-            integer("sample_shape", size, 0)
+            whole_number("sample_shape", size, 0)
         return _sample(self, key, sample_shape)
 
 

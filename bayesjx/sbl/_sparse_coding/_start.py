@@ -9,8 +9,8 @@ import jax.core
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..._core import check_key, check_known, checked_finite
-from ._arguments import finite_guard, integer, observations, real
+from ..._core import check_key, check_known, checked_finite, whole_number
+from ._arguments import finite_guard, observations, real
 from ._states import truncation
 
 
@@ -29,7 +29,7 @@ def start(key: jax.Array, y: Any, num_causes: int) -> Start:
         ValueError: no key, data of another shape or none, NaN.
     """
     check_key(key)
-    num_causes = integer("num_causes", num_causes)
+    num_causes = whole_number("num_causes", num_causes)
     y = observations(y)
     mean = jnp.mean(y, axis=0) * finite_guard(y)
     variance = jnp.mean((y - mean) ** 2)

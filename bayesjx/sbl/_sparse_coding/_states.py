@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._arguments import integer
+from ..._core import whole_number
 
 MOST_STATES = 2**18  # of one datum
 
@@ -90,4 +90,4 @@ def pair_number(num_candidates: int) -> np.ndarray:
 
 
 def _count(name: str, value: Any, default: int) -> int:
-    return default if value is None else integer(name, value)
+    return default if value is None else whole_number(name, value)
