@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 import optax
 
 import bayesjx
-from bayesjx import gp, interop, kernels, vi
+from bayesjx import bnn, gp, interop, kernels, likelihoods, vi
 
 N, STEPS = 31, 20
 GRID = gp.Grid(np.linspace(0, 1, 5), np.linspace(0, 1, 7))
@@ -30,6 +30,8 @@ def entries() -> dict[str, Callable[[int], Any]]:
         "kron_vi": _grid,
         "gp.minimise": _minimise,
         "interop.sample": _chains,
+        "bnn.laplace": _laplace,
+        "bnn.mean_field_vi": _mean_field,
         "gp.condition": lambda i: _arrays(gp.condition(_prior(i), *_data(i))),
     }
 
@@ -110,3 +112,26 @@ def _loss(prior: gp.GP, x: Any, y: Any) -> Any:
 
 def _minimise(i: int) -> Any:
     return _arrays(gp.minimise(_loss, _prior(i), *_data(i), max_steps=5).params)
+
+
+def _network(i: int) -> Any:
+    return eqx.nn.MLP(2, "scalar", 5, 1, activation=jnp.tanh, key=jax.random.key(i))
+
+
+def _rows(i: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(i)
+    return rng.normal(size=(N, 2)), rng.normal(size=N)
+
+
+def _laplace(i: int) -> Any:
+    likelihood = likelihoods.Gaussian(0.1 + 0.001 * i)
+    found = bnn.laplace(_network(i), *_rows(i), likelihood, structure="kron")
+    tuned = bnn.tune_laplace(found, max_steps=5).posterior
+    return tuned.predict(_rows(i + 1)[0]).variance
+
+
+def _mean_field(i: int) -> Any:
+    q = bnn.mean_field(_network(i), likelihoods.Gaussian(0.1 + 0.001 * i))
+    algorithm = bnn.mean_field_vi(q, optax.adam(0.01), num_data=N)
+    result = bayesjx.fit(jax.random.key(i), algorithm, algorithm.init(), STEPS, data=_rows(i))
+    return q.trained(result.state).means

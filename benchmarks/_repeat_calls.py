@@ -287,8 +287,48 @@ def _networks() -> list[Entry]:
         posterior = bnn.NetworkSamples(networks, likelihoods.Gaussian(0.1 + i))
         return posterior.predict(_data(i)[0]).variance
 
+    def approximated(i: int, structure: str) -> bnn.LaplacePosterior:
+        return bnn.laplace(many(i), *rows(i), categorical, structure=structure)
+
+    def rows(i: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(i)
+        return rng.normal(size=(N, 2)), rng.integers(3, size=N)
+
+    def many(i: int) -> Any:
+        return eqx.nn.MLP(2, 3, 5, 1, key=jax.random.key(i))
+
+    def categorical(f: jax.Array) -> Any:
+        return dist.Categorical(logits=f)
+
+    def tuned(i: int) -> Any:
+        found = bnn.tune_laplace(approximated(i, "kron"), max_steps=5)
+        return found.posterior.prior_precision
+
+    def calibrated(i: int) -> Any:
+        found = bnn.calibrate_laplace(fitted["kron"], *rows(i))
+        return found.posterior.prior_precision
+
     optimizer = optax.adam(0.1)
+    fitted = {name: approximated(0, name) for name in ("full", "kron", "last_layer")}
     return [
+        Entry("bnn.laplace, full", lambda i: approximated(i, "full").log_evidence()),
+        Entry("bnn.laplace, kron", lambda i: approximated(i, "kron").log_evidence(), True),
+        Entry("bnn.laplace, last layer", lambda i: approximated(i, "last_layer").mode_distance),
+        Entry("bnn.tune_laplace", tuned),
+        Entry("bnn.calibrate_laplace", calibrated),
+        Entry(
+            "LaplacePosterior.log_predictive_prob",
+            lambda i: fitted["kron"].log_predictive_prob(*rows(i)),
+        ),
+        Entry("LaplacePosterior.sample", lambda i: fitted["full"].sample(KEY, rows(i)[0], (3,))),
+        Entry(
+            "bnn.kronecker_factors",
+            lambda i: bnn.kronecker_factors(many(i), *rows(i), categorical).mv(jnp.ones(33)),
+        ),
+        Entry(
+            "bnn.gauss_newton",
+            lambda i: bnn.gauss_newton(many(i), *rows(i), categorical).mv(jnp.ones(33)),
+        ),
         Entry("bnn.mean_field_vi", lambda i: trained(i).means),
         Entry("bnn.NetworkSamples.predict", predicted),
         Entry("bnn.MeanField.elbo", lambda i: trained(0).elbo(*_data(i), key=KEY)),

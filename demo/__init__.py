@@ -1,8 +1,8 @@
 """`python -m demo`: real data fitted by programmable variational inference, beside NUTS.
 
 `demo.grids` has a covariance of `bayesjx.ops` under both, `demo.processes` a Gaussian process of
-`bayesjx.gp`, `demo.cycles` a state-space model of `bayesjx.ssm`, and `demo.sparse` a marginal
-likelihood of `bayesjx.sbl`.
+`bayesjx.gp`, `demo.cycles` a state-space model of `bayesjx.ssm`, `demo.sparse` a marginal
+likelihood of `bayesjx.sbl`, and `demo.networks` a neural network by `bayesjx.bnn`.
 
 Every part is one file with a function `run(study)`; `demo/__main__.py` lists them.
 """

@@ -21,6 +21,7 @@ from . import (
     families,
     grids,
     hierarchical,
+    networks,
     outliers,
     processes,
     sparse,
@@ -36,10 +37,11 @@ PARTS = {
     "processes": (processes.run, _pictures.processes),
     "cycles": (cycles.run, _pictures.cycles),
     "sparse": (sparse.run, _pictures.sparse),
+    "networks": (networks.run, _pictures.networks),
 }
 
-# One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.
-TOUR = ("outliers", "grids", "processes", "cycles")
+# One part for each of `bayesjx.vi`, `ops`, `gp`, `ssm` and `bnn`.
+TOUR = ("outliers", "grids", "processes", "cycles", "networks")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Report]:

@@ -14,6 +14,7 @@ from . import (
     families as kinds,
     grids as weeks,
     hierarchical as firms,
+    networks as homes,
     outliers as states,
     processes as river,
     sparse as patients,
@@ -173,6 +174,39 @@ def sparse(report: Report, folder: Path) -> list[Path]:
         figure.legend(handles, labels, loc="outside lower right", ncols=len(labels))
         figure.suptitle(report.problem.title, fontsize=11)
         return [_plots.save(figure, folder / "sparse.png")]
+
+
+def networks(report: Report, folder: Path) -> list[Path]:
+    """The picture of `demo.networks`: intervals of expenditure, and scatter over income."""
+    data = homes.load()
+    with plt.rc_context(_plots.STYLE):
+        figure, axes = plt.subplots(1, 3, figsize=(11, 4), layout="constrained")
+        for panel, row in zip(axes, (report.rows[0], report.rows[-1]), strict=False):
+            mean, scale = homes.predict(row)
+            middle = mean.mean(axis=0)
+            spread = 1.645 * np.sqrt((scale**2).mean(axis=0) + mean.var(axis=0))
+            colour = INK if row is report.rows[0] else _plots.look(report, row)["color"]
+            low, high = middle - spread, middle + spread
+            panel.fill_between(data.x, low, high, color=colour, alpha=0.15, lw=0)
+            panel.plot(data.x, middle, color=colour, lw=1.6)
+            for chosen, shade in ((data.given, GREY), (~data.given, INK)):
+                panel.plot(data.x[chosen], data.y[chosen], "o", ms=2.5, color=shade)
+            panel.set(xlabel="income, standardised", title=f"{row.label}: 90 % interval")
+        axes[0].set_ylabel("expenditure on food, standardised")
+        for row in report.rows:
+            scatter = np.exp(homes.functions(row)[..., 1])
+            low, high = np.quantile(scatter, BAND, axis=0)
+            style = (
+                {"color": INK, "linestyle": ":"}
+                if row is report.rows[0]
+                else _plots.look(report, row)
+            )
+            axes[2].plot(data.x, np.median(scatter, axis=0), label=row.label, **style)
+            axes[2].fill_between(data.x, low, high, color=style["color"], alpha=0.12, lw=0)
+        axes[2].set(xlabel="income, standardised", yscale="log", title="Scatter of expenditure")
+        axes[2].legend()
+        figure.suptitle(report.problem.title, fontsize=11)
+        return [_plots.save(figure, folder / "networks.png")]
 
 
 def _series(

@@ -34,6 +34,7 @@ class Problem:
         data: arrays.
         dims: names of the dimensions of each latent, as in `bayesjx.to_datatree`.
         coords: labels along them.
+        tree_depth: most doublings of a trajectory of NUTS.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Problem:
     data: tuple
     dims: Mapping[str, Sequence[str]]
     coords: Mapping[str, Any]
+    tree_depth: int = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Study:
             num_draws=self.draws_per_step,
         )
         draws = self._draw(problem)(jax.random.key(2), result.params)
-        tree = result.to_datatree(draws, dims=problem.dims, coords=problem.coords)
+        tree = result.to_datatree(_labelled(draws), dims=problem.dims, coords=problem.coords)
         # A step averages several draws, and the mean gradient is zero where the fit has ended.
         squared = np.mean(result.info.gradient_norm[-self.measure :] ** 2)
         return Row(
@@ -188,7 +190,7 @@ class Study:
         """The reference. `complete(key, draws)` may add draws of latents that were summed out."""
         start = time.perf_counter()
         sizes = {"num_warmup": self.warmup, "num_samples": self.samples, "num_chains": self.chains}
-        kernel = NUTS(problem.reference)
+        kernel = NUTS(problem.reference, max_tree_depth=problem.tree_depth)
         mcmc = MCMC(kernel, **sizes, chain_method="vectorized", progress_bar=False)
         mcmc.run(jax.random.key(0), None, *problem.data)
         draws = jax.block_until_ready(mcmc.get_samples(group_by_chain=True))
@@ -197,7 +199,7 @@ class Study:
         if complete is not None:
             draws = draws | complete(jax.random.key(1), draws)
         tree = to_datatree(
-            draws,
+            _labelled(draws),
             sample_stats={"diverging": diverging},
             dims=problem.dims,
             coords=problem.coords,
@@ -211,6 +213,11 @@ class Study:
             guide = Predictive(problem.guide({}), params={}, num_samples=self.posterior_draws)
             _DRAWS[problem.name] = jax.jit(lambda key, params: guide(key, params, *problem.data))
         return _DRAWS[problem.name]
+
+
+def _labelled(draws: Mapping[str, Any]) -> dict[str, Any]:
+    """Without weights of networks, which are known up to the order of hidden units only."""
+    return {name: values for name, values in draws.items() if "/" not in name}
 
 
 _DRAWS: dict[str, Callable[..., Any]] = {}  # compiled once per problem, not once per fit

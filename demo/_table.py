@@ -52,7 +52,8 @@ def describe(tree: Any) -> str:
 
 
 def _trees(report: Report) -> list[str]:
-    last = next(row for row in report.rows if row.compile_seconds is not None)
+    fitted = (row for row in report.rows if row.compile_seconds is not None)
+    last = next(fitted, report.rows[-1])
     return [f"  Each posterior is a labelled DataTree; {last.label}:", describe(last.tree)]
 
 

@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
 from numpyro.infer import MCMC, NUTS
+from sklearn.datasets import load_digits
 
 import bayesjx
 from bayesjx import bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
@@ -732,8 +733,71 @@ def networks():
         axes[4].plot(100 * np.arange(17), each, color=colour, label=name)
     axes[4].set(title="test accuracy", xlabel="step", ylim=(min(correct["moves"][2:]) - 0.05, 1))
     axes[4].legend(loc="lower right")
+    return figure
+
+
+def laplace():
+    """Reliability of a network trained on 200 digits, and calibrated; scores over the prior."""
+    figure, axes = plt.subplots(1, 3, figsize=(10.4, 3), width_ratios=(1, 1, 1.3))
+    digits, order = load_digits(), np.random.default_rng(0).permutation(1797)
+    x = jnp.asarray(digits.data[order] / 16.0, jnp.float32)
+    y = jnp.asarray(digits.target[order])
+    network = _trained_on_digits(x[:200], y[:200])
+    likelihood = lambda f: dist.Categorical(logits=f)  # noqa: E731
+    best = {}
+    for (name, colour), label in zip(
+        (("kron", BLUE), ("last_layer", ORANGE)), ("Kronecker", "last layer"), strict=True
+    ):
+        found = bnn.laplace(
+            network, x[:200], y[:200], likelihood, structure=name, prior_precision=1e-4
+        )
+        best[name] = bnn.calibrate_laplace(found, x[200:300], y[200:300])
+        precisions = 1e-4 * best[name].factors
+        axes[2].semilogx(
+            precisions, best[name].log_predictive_prob, ".-", color=colour, label=label
+        )
+    alone = jax.nn.softmax(jax.vmap(network)(x[200:]))
+    axes[2].axhline(
+        -diagnostics.log_score(alone[:100], y[200:300]), color=GREY, linewidth=1, label="network"
+    )
+    axes[2].set(title="held-out nats a digit", xlabel="prior precision", ylim=(-0.8, 0))
+    axes[2].legend(loc="lower right", fontsize=8)
+    both = alone[100:], best["kron"].posterior.predict(x[300:]).probs
+    for panel, name, probs in zip(axes, ("the network", "calibrated"), both, strict=False):
+        bins = diagnostics.reliability(probs, y[300:], num_bins=10)
+        error = diagnostics.calibration_error(probs, y[300:])
+        panel.plot([0, 1], [0, 1], color=GREY, linewidth=0.8)
+        panel.bar(np.arange(10) / 10 + 0.05, bins.accuracy, 0.09, color=BLUE, alpha=0.25)
+        some = bins.count >= 5
+        panel.plot(bins.confidence[some], bins.accuracy[some], "o", color=BLUE, markersize=4)
+        score = diagnostics.log_score(probs, y[300:])
+        panel.set(
+            title=f"{name}: {score:.3f} nats, error {error:.3f}",
+            xlabel="confidence",
+            ylabel="accuracy",
+        )
     figure.tight_layout()
     return figure
+
+
+def _trained_on_digits(x, y):
+    """A hidden layer of 32 units, by Adam with a weight decay of 1e-4."""
+    network = eqx.nn.MLP(64, 10, 32, 1, activation=jnp.tanh, key=jax.random.key(0))
+    arrays, rest = eqx.partition(network, eqx.is_array)
+    adam = optax.adam(optax.cosine_decay_schedule(0.01, 2000))
+
+    def loss(arrays):
+        logits = jax.vmap(eqx.combine(arrays, rest))(x)
+        fit = optax.softmax_cross_entropy_with_integer_labels(logits, y).sum()
+        return fit + 0.5e-4 * sum(jnp.sum(a**2) for a in jax.tree.leaves(arrays))
+
+    def step(carry, _):
+        arrays, state = carry
+        updates, state = adam.update(jax.grad(loss)(arrays), state)
+        return (optax.apply_updates(arrays, updates), state), None
+
+    run = jax.jit(lambda arrays: jax.lax.scan(step, (arrays, adam.init(arrays)), None, 2000)[0][0])
+    return eqx.combine(run(arrays), rest)
 
 
 FIGURES = {
@@ -751,6 +815,7 @@ FIGURES = {
     "calibration": calibration,
     "functional-priors": functional_priors,
     "networks": networks,
+    "laplace": laplace,
 }
 
 

@@ -34,11 +34,12 @@ from ._functional import (
 )
 from ._kronecker import kronecker_factors as kronecker_factors
 from ._laplace import laplace as laplace
-from ._laplace_posterior import (
-    LaplacePosterior as LaplacePosterior,
-    tune_laplace as tune_laplace,
-    TunedLaplace as TunedLaplace,
+from ._laplace_calibrate import (
+    calibrate_laplace as calibrate_laplace,
+    CalibratedLaplace as CalibratedLaplace,
 )
+from ._laplace_posterior import LaplacePosterior as LaplacePosterior
+from ._laplace_tune import tune_laplace as tune_laplace, TunedLaplace as TunedLaplace
 from ._leaves import Leaves as Leaves, random_leaves as random_leaves
 from ._mcmc import (
     chain_draws as chain_draws,

@@ -14,18 +14,12 @@ from .._core import check_flag, number_array, path_name, refuse_where, run_trace
 from ..likelihoods import held, Likelihood, log_likelihood, scores
 from ._curvature import drawn_roots, ELEMENTS, matrix_of, Problem, problem, weight_roots, with_noise
 from ._kronecker import joined_places, layer_factors, layer_views, network_layers
-from ._laplace_posterior import About, conditioned, LaplacePosterior, noise_of, settled
+from ._laplace_evidence import noise_of
+from ._laplace_posterior import About, conditioned, LaplacePosterior, settled
+from ._layer_structures import KronStructure, layer_gram, LayerStructure
 from ._leaves import Leaves, random_leaves, Where
 from ._network import Outputs
-from ._structures import (
-    AbstractStructure,
-    DiagStructure,
-    GramStructure,
-    KronStructure,
-    layer_gram,
-    LayerStructure,
-    RowsStructure,
-)
+from ._structures import AbstractStructure, DiagStructure, GramStructure, RowsStructure
 
 STRUCTURES = ("full", "last_layer", "kron", "diag", "subnetwork")
 

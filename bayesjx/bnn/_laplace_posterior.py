@@ -1,4 +1,4 @@
-"""The posterior of a linearised network, and its prior precision and noise by the evidence."""
+"""The posterior of a linearised network's function."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpyro import distributions as dist
-from numpyro.distributions import constraints
 
 from .. import ops
 from .._core import (
-    constrained_field,
     first_of,
     is_successful,
     refuse_where,
@@ -25,20 +23,17 @@ from .._core import (
     traced,
     whole_number,
 )
-from ..gp import minimise, Minimum
 from ..likelihoods import AbstractPosterior, Gaussian, predictive
 from ._arguments import check_draws, inputs
 from ._function import NetworkFunction
+from ._laplace_evidence import Hyper, log_joint, noise_of
 from ._laplace_predict import joint_predictive
+from ._layer_structures import covariances_of_views, KronStructure, LayerStructure
 from ._samples import NetworkSamples
 from ._structures import (
-    AbstractLogdet,
     AbstractStructure,
     AbstractWeights,
     covariances_of_rows,
-    covariances_of_views,
-    KronStructure,
-    LayerStructure,
 )
 from ._taps import find_layers, seen, with_calls
 
@@ -166,10 +161,19 @@ class LaplacePosterior(AbstractPosterior):
         if method not in ("nodes", "probit"):
             raise ValueError(f'predict: method must be "nodes" or "probit", got {method!r}')
         number = whole_number("predict: num_nodes", num_nodes)
-        mean, covariance = self.output_moments(x)
+        return self._predictive(*self.output_moments(x), method, number)
+
+    def _predictive(
+        self,
+        mean: Float[Array, "m ..."],
+        covariance: Float[Array, "m p p"],
+        method: str,
+        num_nodes: int,
+    ) -> dist.Distribution:
+        """That of `predict`, of moments of the function."""
         if mean.ndim == 1 and method == "nodes":
             return predictive(self.likelihood, mean, jnp.maximum(covariance[:, 0, 0], 0))
-        return joint_predictive(self.likelihood, mean, covariance, method, number)
+        return joint_predictive(self.likelihood, mean, covariance, method, num_nodes)
 
     def sample(
         self, key: jax.Array, x: Any, sample_shape: tuple[int, ...] = ()
@@ -212,7 +216,7 @@ class LaplacePosterior(AbstractPosterior):
         noise, at a mode, and with that option elsewhere, too.
         """
         hyper = Hyper(self.prior_precision, noise_of(self.likelihood))
-        value = _log_joint(hyper, self.about.fit, self._squares(), self._sizes(), self.about.f.size)
+        value = log_joint(hyper, self.about.fit, self._squares(), self._sizes(), self.about.f.size)
         value -= 0.5 * self.weights.logdet()
         if self.shift is None:
             return value
@@ -296,82 +300,6 @@ class LaplacePosterior(AbstractPosterior):
         return self.about.structure.layer
 
 
-class Hyper(eqx.Module):
-    """Prior precisions, and the variance of normal noise, on the scale of their logarithms."""
-
-    prior_precision: Float[Array, " L"] = constrained_field(constraints.positive)
-    noise_var: Float[Array, ""] | None = constrained_field(constraints.positive)
-
-
-class TunedLaplace(NamedTuple):
-    """Result of `tune_laplace`.
-
-    Attributes:
-        posterior: with the prior precisions and the noise variance that were found.
-        minimum: how the minimiser went, of minus the log evidence: look at its `result`.
-    """
-
-    posterior: LaplacePosterior
-    minimum: Minimum
-
-
-def tune_laplace(
-    posterior: LaplacePosterior,
-    *,
-    per_layer: bool = False,
-    tune_noise: bool = True,
-    max_steps: int = 500,
-    rtol: float = 1e-6,
-    throw: bool = True,
-) -> TunedLaplace:
-    r"""Prior precisions and noise variance of a Laplace approximation by its evidence.
-
-    L-BFGS from where they are, with the network and its curvature as they stand: a step costs
-    $O(m)$ of one prior precision for all weights, and of Kronecker and diagonal structures; of one
-    for each layer with full structures, a Cholesky factor. The network is not trained on, so that
-    it is no longer at a mode with the new prior, as the new posterior reports.
-
-    Args:
-        posterior: by `laplace`.
-        per_layer: whether each layer has a prior precision of its own.
-        tune_noise: whether the noise variance of a Gaussian likelihood is tuned, too.
-        max_steps: of L-BFGS.
-        rtol: see `gp.minimise`.
-        throw: whether it is an error that the evidence is not finite where it starts.
-
-    Raises:
-        ValueError: it is no such posterior, or options out of range.
-        RuntimeError: an evidence that is not finite, unless `throw=False`.
-
-    References:
-        MacKay (1992), "Bayesian interpolation"; Immer, Bauer, Fortuin, Rätsch and Khan (2021),
-        "Scalable marginal likelihood estimation for model selection in deep learning", ICML.
-    """
-    if not isinstance(posterior, LaplacePosterior):
-        raise ValueError(f"tune_laplace: takes a LaplacePosterior, got {type(posterior).__name__}")
-    about, precision = posterior.about, posterior.prior_precision
-    squares, sizes = posterior._squares(), posterior._sizes()
-    if not per_layer:
-        precision = jnp.exp(sizes @ jnp.log(precision) / jnp.sum(sizes))[None]
-        squares, sizes = jnp.sum(squares)[None], jnp.sum(sizes)[None]
-    noise_var = noise_of(about.likelihood)
-    hyper = Hyper(precision, None if noise_var is None else noise_var.astype(precision.dtype))
-    logdet = about.structure.log_determinant(len(precision))
-    powers = jnp.asarray(posterior.noise_power, precision.dtype)
-    fixed = (lambda hyper: hyper.prior_precision) if not tune_noise else None
-    count = jnp.asarray(about.f.size, precision.dtype)
-    minimum = minimise(
-        _negative_evidence, hyper, logdet, about.fit, squares, sizes, count, powers,
-        trainable=fixed, max_steps=max_steps, rtol=rtol, throw=throw,
-    )  # fmt: skip
-    found = minimum.params
-    new = posterior.at(
-        prior_precision=jnp.broadcast_to(found.prior_precision, posterior.prior_precision.shape),
-        noise_var=found.noise_var,
-    )
-    return TunedLaplace(new, minimum)
-
-
 def conditioned(
     about: About,
     layers: tuple[str, ...],
@@ -406,32 +334,3 @@ def settled(posterior: LaplacePosterior, throw: bool) -> LaplacePosterior:
         return posterior
     norm = thrown("laplace", posterior.result, posterior.gradient_norm)
     return eqx.tree_at(lambda p: p.gradient_norm, posterior, norm)
-
-
-def noise_of(likelihood: Any) -> jax.Array | None:
-    """The variance of normal noise, or None of another likelihood."""
-    return likelihood.noise_var if isinstance(likelihood, Gaussian) else None
-
-
-def _log_joint(hyper: Hyper, fit: Any, squares: Any, sizes: Any, count: Any) -> jax.Array:
-    """Log density of data and weights, up to what cancels in the evidence."""
-    if hyper.noise_var is not None:
-        noise_var = hyper.noise_var.astype(fit.dtype)
-        fit = -0.5 * (fit / noise_var + count * jnp.log(2 * jnp.pi * noise_var))
-    precision = hyper.prior_precision
-    return fit + 0.5 * (sizes @ jnp.log(precision) - squares @ precision)
-
-
-def _negative_evidence(
-    hyper: Hyper,
-    logdet: AbstractLogdet,
-    fit: jax.Array,
-    squares: jax.Array,
-    sizes: jax.Array,
-    count: jax.Array,
-    power: jax.Array,
-) -> jax.Array:
-    one = jnp.ones((), fit.dtype)
-    scale = one if hyper.noise_var is None else hyper.noise_var**-power
-    joint = _log_joint(hyper, fit, squares, sizes, count)
-    return 0.5 * logdet(hyper.prior_precision, scale) - joint

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -109,8 +110,27 @@ def fisher_information(
     return _operator(_with_curvature(blocks), f, ops.psd)
 
 
-def scores(likelihood: Likelihood, f: jax.Array, y: jax.Array) -> jax.Array:
-    """Derivatives of the log density of each observation in the function, of the shape of `f`."""
+def scores(likelihood: Likelihood, f: Any, y: Any) -> jax.Array:
+    """Scores: derivatives of each observation's log density in the function, of the shape of `f`.
+
+    Args:
+        likelihood: see `observed_information`.
+        f: values of the function, shape `(n,)`, or `(n, p)` of several latents.
+        y: observations, of the distribution's shape.
+
+    Raises:
+        ValueError: shapes that disagree, `f` that is known not to be finite, `y` that is known to
+            be outside of the support.
+        TypeError: the likelihood does not return a NumPyro distribution.
+    """
+    if not isinstance(f, jax.core.Tracer):
+        f = _checked("scores", f)
+    if isinstance(y, jax.core.Tracer):
+        observed = _distribution(likelihood, f)
+        if y.shape != observed.shape():
+            raise ValueError(f"scores: y must have shape {observed.shape()}, got {y.shape}")
+    else:
+        y, _ = in_support(likelihood, y, f, jnp.ones((), f.dtype), each_output=True)
     return jax.grad(lambda f: jnp.sum(log_likelihood(likelihood, f, y)))(f)
 
 

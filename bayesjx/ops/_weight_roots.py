@@ -89,7 +89,22 @@ def times_root(root: Any, f: jax.Array) -> jax.Array:
         root: of one datum, a row of what `weight_roots` made: a diagonal `(p,)` or `(1,)`, a
             matrix `(p, r)`, or `CategoricalRows` of `(C,)`.
         f: shape `(p,)`, or `(p, k)` for columns.
+
+    Raises:
+        ValueError: `root` is none of these, or `f` has another shape.
     """
+    array = root.probs if isinstance(root, CategoricalRows) else root
+    if jnp.ndim(array) not in (1, 2) or (jnp.ndim(array) == 2 and array is not root):
+        raise ValueError(
+            "times_root: root must be that of one datum, of shape (p,), (1,) or (p, r), or "
+            f"CategoricalRows of (C,); got shape {jnp.shape(array)}"
+        )
+    size = array.shape[0]
+    if f.ndim not in (1, 2) or (size not in (1, len(f)) if array is root else size != len(f)):
+        raise ValueError(
+            f"times_root: f must have shape ({size},) or ({size}, k) for a root of shape "
+            f"{array.shape}, got {f.shape}"
+        )
     if isinstance(root, CategoricalRows):
         return (_sqrt(root.probs) * (f - root.probs @ f).T).T
     return root.T @ f if root.ndim == 2 else (root * f.T).T

@@ -12,11 +12,9 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Float
 
-from .._core import check_key, checked_finite, compiled, number_array, whole_number
+from .._core import checked_finite, compiled, number_array
 from ._arguments import checked_variance
-from ._design import solve_adjoint
-from ._weight_space import root
-from ._weights import from_products, WeightSpace
+from ._weights import combinations, draws_around, from_products, WeightSpace
 
 
 class ProductsPosterior(eqx.Module):
@@ -65,13 +63,7 @@ class ProductsPosterior(eqx.Module):
         self, design: Float[Array | np.ndarray, "*batch k m"]
     ) -> Float[Array, "*batch k k"]:
         r"""Posterior covariances $A \Sigma A^\top$ of combinations, see `WeightPosterior`."""
-        rows = jnp.asarray(design)
-        if rows.ndim < 2 or rows.shape[-1] != len(self.mean):
-            raise ValueError(
-                f"covariance_of: design must have shape (..., k, {len(self.mean)}), got "
-                f"{rows.shape}"
-            )
-        return (rows @ self.system.covariance) @ rows.mT
+        return self.system.covariance_of(combinations(design, len(self.mean)))
 
     def sample(
         self, key: jax.Array, sample_shape: tuple[int, ...] = ()
@@ -81,14 +73,12 @@ class ProductsPosterior(eqx.Module):
         Raises:
             ValueError: no key, or a shape that is no tuple of integers.
         """
-        check_key(key)
-        if not isinstance(sample_shape, tuple):
-            raise ValueError(f"sample: sample_shape must be a tuple, got {sample_shape!r}")
-        for size in sample_shape:
-            whole_number("sample: each size of sample_shape", size, 0)
-        white = random.normal(key, (len(self.mean), math.prod(sample_shape)), self.mean.dtype)
-        deviation = root(self.prior_var)[:, None] * solve_adjoint(self.system.tril, white)
-        return (self.mean[:, None] + deviation).T.reshape(*sample_shape, len(self.mean))
+
+        def deviations(key: jax.Array, num: int) -> jax.Array:
+            white = random.normal(key, (len(self.mean), num), self.mean.dtype)
+            return self.system.deviations(self.prior_var, white)
+
+        return draws_around(self.mean, key, sample_shape, deviations)
 
 
 def condition_products(gram: Any, rhs: Any, *, noise_var: Any, prior_var: Any) -> ProductsPosterior:

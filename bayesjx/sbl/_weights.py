@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -46,6 +47,14 @@ class WeightSpace(eqx.Module):
     tril: Inexact[Array, "m m"]
     covariance: Inexact[Array, "m m"]
     jitter: Float[Array, ""]
+
+    def covariance_of(self, rows: jax.Array) -> jax.Array:
+        r"""Covariances $A \Sigma A^H$ of combinations of the weights, shape `(..., k, k)`."""
+        return (rows @ self.covariance) @ rows.mT.conj()
+
+    def deviations(self, prior_var: jax.Array, white: jax.Array) -> jax.Array:
+        """Draws of the weights less their means, from white noise, shape `(m, k)` both."""
+        return root(prior_var)[:, None] * solve_adjoint(self.tril, white)
 
 
 class WeightPosterior(eqx.Module):
@@ -108,13 +117,9 @@ class WeightPosterior(eqx.Module):
             ValueError: `design` has another number of columns.
         """
         size = len(self.mean)
-        rows = jnp.asarray(design)
-        if rows.ndim < 2 or rows.shape[-1] != size:
-            raise ValueError(
-                f"covariance_of: design must have shape (..., k, {size}), got {rows.shape}"
-            )
+        rows = combinations(design, size)
         if isinstance(self.system, WeightSpace):
-            return (rows @ self.system.covariance) @ rows.mT.conj()
+            return self.system.covariance_of(rows)
         before = rows * root(self.prior_var)
         flat = rows.reshape(-1, size)
         cross = times(self.design, self.prior_var[:, None] * flat.mT.conj())
@@ -169,26 +174,20 @@ class WeightPosterior(eqx.Module):
         Raises:
             ValueError: no key, or a shape that is no tuple of integers.
         """
-        check_key(key)
-        if not isinstance(sample_shape, tuple):
-            raise ValueError(f"sample: sample_shape must be a tuple, got {sample_shape!r}")
-        for size in sample_shape:
-            whole_number("sample: each size of sample_shape", size, 0)
-        shape = (*self.mean.shape, math.prod(sample_shape))
-        from_prior, from_noise = random.split(key)
-        scale = root(self.prior_var)[:, None]
-        white = random.normal(from_prior, (len(self.mean), math.prod(shape[1:])), self.mean.dtype)
-        tril = self.system.tril
-        if isinstance(self.system, WeightSpace):
-            deviation = scale * solve_adjoint(tril, white)
-        else:
-            noise = random.normal(from_noise, (len(self.y), white.shape[1]), white.dtype)
-            prior = scale * white
+
+        def deviations(key: jax.Array, num: int) -> jax.Array:
+            from_prior, from_noise = random.split(key)
+            white = random.normal(from_prior, (len(self.mean), num), self.mean.dtype)
+            tril = self.system.tril
+            if isinstance(self.system, WeightSpace):
+                return self.system.deviations(self.prior_var, white)
+            noise = random.normal(from_noise, (len(self.y), num), white.dtype)
+            prior = root(self.prior_var)[:, None] * white
             seen = times(self.design, prior) + jnp.sqrt(self.noise_var) * noise
             solved = solve_adjoint(tril, solve_tril(tril, seen))
-            deviation = prior - self.prior_var[:, None] * adjoint_times(self.design, solved)
-        draws = self.mean[..., None] + deviation.reshape(shape)
-        return jnp.moveaxis(draws, -1, 0).reshape(*sample_shape, *self.mean.shape)
+            return prior - self.prior_var[:, None] * adjoint_times(self.design, solved)
+
+        return draws_around(self.mean, key, sample_shape, deviations)
 
     def _spread(self, design: Any) -> jax.Array:
         """Variances of combinations of the weights, one for each row of a design."""
@@ -337,6 +336,47 @@ def from_products(
     covariance = blocks(precision, prior_var).covariance
     dof = jnp.sum(jnp.real(covariance.mT * precision))
     return found, WeightSpace(system_tril(precision, prior_var), covariance, raised), dof
+
+
+def combinations(design: Any, size: int) -> jax.Array:
+    """Combinations of `size` weights, whose covariances are asked for, shape `(..., k, size)`.
+
+    Raises:
+        ValueError: they have another number of columns.
+    """
+    rows = jnp.asarray(design)
+    if rows.ndim < 2 or rows.shape[-1] != size:
+        raise ValueError(
+            f"covariance_of: design must have shape (..., k, {size}), got {rows.shape}"
+        )
+    return rows
+
+
+def draws_around(
+    mean: jax.Array,
+    key: jax.Array,
+    sample_shape: tuple[int, ...],
+    deviations: Callable[[jax.Array, int], jax.Array],
+) -> jax.Array:
+    """Draws of weights, shape `(*sample_shape, m)` or `(*sample_shape, m, L)`.
+
+    Args:
+        mean: of the weights, shape `(m,)` or `(m, L)`.
+        key: for the draws.
+        sample_shape: of them.
+        deviations: from a key and a number `k` to what is added to the mean, shape `(m, k)`.
+
+    Raises:
+        ValueError: no key, or a shape that is no tuple of integers.
+    """
+    check_key(key)
+    if not isinstance(sample_shape, tuple):
+        raise ValueError(f"sample: sample_shape must be a tuple, got {sample_shape!r}")
+    for size in sample_shape:
+        whole_number("sample: each size of sample_shape", size, 0)
+    shape = (*mean.shape, math.prod(sample_shape))
+    draws = mean[..., None] + deviations(key, math.prod(shape[1:])).reshape(shape)
+    return jnp.moveaxis(draws, -1, 0).reshape(*sample_shape, *mean.shape)
 
 
 def normal_log_prob(quadratic: jax.Array, logdet: jax.Array, y: jax.Array) -> jax.Array:

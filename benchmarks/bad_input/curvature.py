@@ -63,12 +63,17 @@ def _student(f: jax.Array) -> Any:
     return dist.StudentT(3.0, f[..., 0])
 
 
+def _poisson(f: jax.Array) -> Any:
+    return dist.Poisson(jnp.exp(f))
+
+
 def _double(f: jax.Array) -> Any:
     return dist.Laplace(f, 1.0)
 
 
 _JACOBIAN, _GN, _LAPLACE = "ops.Jacobian", "ops.gauss_newton", "bnn.laplace"
 _OBSERVED, _FISHER = "likelihoods.observed_information", "likelihoods.fisher_information"
+_SCORES, _CALIBRATE = "likelihoods.scores", "bnn.calibrate_laplace"
 _KFAC, _PRODUCTS = "bnn.kronecker_factors", "sbl.condition_products"
 
 CASES: tuple[Case, ...] = (
@@ -86,6 +91,16 @@ CASES: tuple[Case, ...] = (
     Case("ops.CategoricalCovariance", "probs", lambda: ops.CategoricalCovariance(_x(3)), "shape"),
     Case("ops.Reordered", "order", lambda: ops.Reordered(ops.Diag(_x(3)), [0, 0, 1]), "permut"),
     Case("ops.weight_roots", "weight", lambda: ops.weight_roots(_x(3), 3), "ops.Diag"),
+    Case("ops.times_root", "root", lambda: ops.times_root(_x(2, 3, 3), _x(3)), "one datum"),
+    Case("ops.times_root", "f", lambda: ops.times_root(_x(3), _x(2)), r"shape \(3,\)"),
+    Case("ops.times_root", "root", lambda: ops.times_root(
+        ops.weight_roots(ops.CategoricalCovariance(jnp.full((1, 3), 1 / 3)), 1), _x(3)),
+         "one datum"),
+    Case(_SCORES, "f", lambda: likelihoods.scores(_classes, 3, 0), "shape"),
+    Case(_SCORES, "f", lambda: likelihoods.scores(_poisson, jnp.nan * _x(2), [0, 1]), "finite"),
+    Case(_SCORES, "y", lambda: likelihoods.scores(_poisson, _x(2), [0, -1]), "support"),
+    Case(_SCORES, "y", lambda: likelihoods.scores(_poisson, _x(2), [0, 1, 1]), "shape"),
+    Case(_SCORES, "likelihood", lambda: likelihoods.scores(3, _x(2), [0, 1]), "function"),
     Case(_OBSERVED, "f", lambda: likelihoods.observed_information(_classes, 3, 0), "shape"),
     Case(_OBSERVED, "y", lambda: likelihoods.observed_information(_classes, _x(2, 3), [0, 3]),
          "support"),
@@ -120,5 +135,12 @@ CASES: tuple[Case, ...] = (
          lambda: _fitted().predict(_x(2, D), method="mc"), "probit"),
     Case("bnn.LaplacePosterior.mean", "x", lambda: _fitted().mean(jnp.nan * _x(2, D)), "NaN"),
     Case("bnn.LaplacePosterior.at", "noise_var", lambda: _fitted().at(noise_var=1.0), "Gaussian"),
+    Case(_CALIBRATE, "LaplacePosterior",
+         lambda: bnn.calibrate_laplace(3, _x(2, D), [0, 1]), "takes"),
+    Case(_CALIBRATE, "x",
+         lambda: bnn.calibrate_laplace(_fitted(), jnp.nan * _x(2, D), [0, 1]), "NaN"),
+    Case(_CALIBRATE, "y", lambda: bnn.calibrate_laplace(_fitted(), _x(2, D), [0, P]), "support"),
+    Case(_CALIBRATE, "factors",
+         lambda: bnn.calibrate_laplace(_fitted(), _x(2, D), [0, 1], factors=[]), "positive"),
     Case("bnn.tune_laplace", "LaplacePosterior", lambda: bnn.tune_laplace(3), "takes"),
 )  # fmt: skip

@@ -215,6 +215,42 @@ def test_tuning_finds_the_largest_evidence(structure, rows, per_layer):
     assert np.abs(slope).max() < 1e-3 * (1 + abs(float(best.log_evidence())))
 
 
+@pytest.mark.parametrize("mean", ["network", "linear"])
+def test_calibration_takes_the_factor_of_the_largest_held_out_density(mean):
+    # of a linear network, whose predictive distributions are known for every prior
+    x, y = RNG.normal(size=(13, 3)), RNG.normal(size=13)
+    new, wanted = RNG.normal(size=(7, 3)), 2 * RNG.normal(size=7)
+    design, test = (np.hstack([a, np.ones((len(a), 1))]) for a in (x, new))
+    linear = eqx.nn.Linear(3, "scalar", key=jax.random.key(0))
+    start = np.append(np.asarray(linear.weight)[0], np.asarray(linear.bias))
+    factors, scores = np.logspace(-3, 3, 11), []
+    for factor in factors:
+        precision = design.T @ design / NOISE + 0.7 * factor * np.eye(4)
+        weights = np.linalg.solve(precision, design.T @ y / NOISE) if mean == "linear" else start
+        variance = np.einsum("ni,ij,nj->n", test, np.linalg.inv(precision), test) + NOISE
+        scores.append(stats.norm(test @ weights, np.sqrt(variance)).logpdf(wanted).mean())
+    likelihood = likelihoods.Gaussian(NOISE)
+    found = bnn.laplace(linear, x, y, likelihood, prior_precision=0.7, mean=mean)
+    for run in (bnn.calibrate_laplace, jax.jit(bnn.calibrate_laplace)):
+        best = run(found, new, wanted, factors=factors)
+        np.testing.assert_allclose(best.log_predictive_prob, scores, rtol=1e-9)
+        precision = best.posterior.prior_precision
+        np.testing.assert_allclose(precision, 0.7 * factors[np.argmax(scores)], rtol=1e-12)
+        density = best.posterior.log_predictive_prob(new, wanted)
+        np.testing.assert_allclose(np.mean(density), max(scores), rtol=1e-9)
+
+
+def test_calibration_of_classes_is_no_worse_than_the_network():
+    net, dtype = network(jnp.float32), jnp.float32
+    found = bnn.laplace(net, jnp.asarray(X, dtype), LABELS, classes, structure="kron")
+    new = jnp.asarray(NEW, dtype)
+    best = bnn.calibrate_laplace(found, new, LABELS[:5])
+    alone = np.log(softmax(np.asarray(jax.vmap(net)(new), float)))[np.arange(5), LABELS[:5]].mean()
+    assert best.log_predictive_prob.max() > alone - 1e-5
+    np.testing.assert_allclose(best.log_predictive_prob[-1], alone, rtol=1e-4)
+    assert best.log_predictive_prob.dtype == best.factors.dtype == dtype
+
+
 def test_predictions_of_classes_are_averages_over_draws():
     found = bnn.laplace(network(), X, LABELS, classes, structure="kron", prior_precision=0.5)
 
@@ -280,3 +316,9 @@ def test_bad_input_is_named():
         call().predict(NEW, method="draws")
     with pytest.raises(ValueError, match="noise_var is known for likelihoods.Gaussian only"):
         call().at(noise_var=1.0)
+    with pytest.raises(ValueError, match="calibrate_laplace: takes a LaplacePosterior, got int"):
+        bnn.calibrate_laplace(3, X, LABELS)
+    with pytest.raises(ValueError, match="factors must be positive and finite"):
+        bnn.calibrate_laplace(call(), X, LABELS, factors=[0.0, 1.0])
+    with pytest.raises(ValueError, match="y holds values outside of the support"):
+        bnn.calibrate_laplace(call(), X, LABELS + P)

@@ -49,7 +49,7 @@ def check_regression(report):
 
 
 def check_pillars(reports):
-    """The four parts of the tour."""
+    """The parts of the tour."""
     check_regression(reports["outliers"])
     assert all(row.extra["P(outlier) error"] < 0.2 for row in reports["outliers"].rows[1:])
     reference, *fits = reports["grids"].rows
@@ -68,12 +68,18 @@ def check_pillars(reports):
         assert row.extra["held out (nats)"] > -1.3  # the standard deviation of other years: -1.5
         assert 0.7 < row.extra["in 90 %"] <= 1.0
     assert all(np.max(np.abs(row.mean_errors)) < 0.6 for row in fits)
+    reference, *fits = reports["networks"].rows
+    for row in (reference, *fits):
+        assert row.extra["held out (nats)"] > -0.4  # a constant with the right variance: -1.42
+        assert 0.8 < row.extra["in 90 %"] < 0.98  # of 117 households
+    assert np.max(np.abs(fits[-1].mean_errors)) < 1.0  # Laplace's approximation
+    assert np.max(np.abs(fits[-1].sd_errors)) < 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.timeout(900)
-@pytest.mark.compiles(600, "four programs with their pictures")
+@pytest.mark.compiles(600, "five programs with their pictures")
 def test_the_tour_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys):
     check_pillars(shown([], TOUR, tmp_path, capsys))
 
@@ -104,6 +110,6 @@ def test_a_part_that_does_not_exist_is_refused_with_the_ones_that_do(capsys):
     with pytest.raises(SystemExit):
         main(["hierarchy"])
     assert (
-        "there are hierarchical, outliers, families, grids, processes, cycles, sparse"
+        "there are hierarchical, outliers, families, grids, processes, cycles, sparse, networks"
         in capsys.readouterr().err
     )

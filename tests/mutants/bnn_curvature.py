@@ -6,6 +6,7 @@ LAPLACE = "tests/bnn/test_network_laplace.py -k 'dense_gaussian and {}'"
 FACTORS = "tests/bnn/test_kronecker.py -k 'exact and {}'"
 MATRIX = "tests/ops/test_gauss_newton.py -k 'dense_matrix and {}'"
 INFORMATION = "tests/likelihoods/test_information.py -k 'formula and {}'"
+CALIBRATION = "tests/bnn/test_network_laplace.py -k 'held_out_density and {}'"
 MUTANTS = [
     Mutant(
         "data after the last whole chunk forgotten",
@@ -65,14 +66,14 @@ MUTANTS = [
     ),
     Mutant(
         "the evidence without the prior's normalisation",
-        "bnn/_laplace_posterior.py",
+        "bnn/_laplace_evidence.py",
         "fit + 0.5 * (sizes @ jnp.log(precision) - squares @ precision)",
         "fit - 0.5 * (squares @ precision)",
         LAPLACE.format("full-classes"),
     ),
     Mutant(
         "one prior precision for all Kronecker blocks",
-        "bnn/_structures.py",
+        "bnn/_layer_structures.py",
         "total = [scale * v + precision[i] for v, i in pairs]",
         "total = [scale * v + precision[0] for v, i in pairs]",
         LAPLACE.format("kron-classes"),
@@ -86,7 +87,7 @@ MUTANTS = [
     ),
     Mutant(
         "curvature that does not scale with the noise",
-        "bnn/_laplace_posterior.py",
+        "bnn/_laplace_tune.py",
         "scale = one if hyper.noise_var is None else hyper.noise_var**-power",
         "scale = one",
         "tests/bnn/test_network_laplace.py -k 'largest_evidence and kron and False'",
@@ -97,5 +98,40 @@ MUTANTS = [
         "f if self.shift is None else f + jacobian.mv(self.shift)",
         "f",
         "tests/bnn/test_network_laplace.py -k 'regression and full-20'",
+    ),
+    Mutant(
+        "Kronecker factors that are both sums over the data",
+        "bnn/_kronecker.py",
+        "Factors(b, a / jnp.maximum(number, 1))",
+        "Factors(b, a)",
+        LAPLACE.format("kron-classes"),
+    ),
+    Mutant(
+        "draws of Kronecker-structured weights by variances",
+        "bnn/_layer_structures.py",
+        "parts.append(part / jnp.sqrt(v))",
+        "parts.append(part / v)",
+        "tests/bnn/test_network_laplace.py -k 'averages_over_draws'",
+    ),
+    Mutant(
+        "calibration by the smallest density",
+        "bnn/_laplace_calibrate.py",
+        "factors[jnp.argmax(jnp.where(jnp.isnan(found), -jnp.inf, found))]",
+        "factors[jnp.argmin(found)]",
+        CALIBRATION.format("network"),
+    ),
+    Mutant(
+        "calibration that forgets the prior precision that there was",
+        "bnn/_laplace_calibrate.py",
+        "factor * posterior.prior_precision",
+        "factor * jnp.ones_like(posterior.prior_precision)",
+        CALIBRATION.format("network"),
+    ),
+    Mutant(
+        "calibration around the network where the linear model's mean was asked for",
+        "bnn/_laplace_calibrate.py",
+        'mean = "network" if posterior.shift is None else "linear"',
+        'mean = "network"',
+        CALIBRATION.format("linear"),
     ),
 ]
