@@ -32,7 +32,7 @@ from sklearn.datasets import load_diabetes
 from bayesjx import diagnostics
 
 FAST = os.environ.get("BAYESJX_FAST") == "1"  # small sizes, for continuous integration
-NUM_DATASETS, STEPS, WARMUP = (60, 300, 100) if FAST else (300, 1500, 300)
+NUM_DATASETS, STEPS, WARMUP = (60, 300, 60) if FAST else (300, 1500, 300)
 plt.rcParams.update({"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
 
 # %%
