@@ -56,16 +56,10 @@ $(STAMP): pyproject.toml $(wildcard constraints/*.txt)
 demo: $(STAMP) ## real data: a tour of 3 minutes, pictures in demo/ (PART=NAME: one part in full; ALL=1)
 	$(PY) -m demo $(PART) $(if $(ALL),--all)
 
-# Our own error texts are tested without the run-time type checks, which come before them.
-COVER = $(if $(COV),-m slipcover --out .cache/coverage-$(1).json)
 test: $(STAMP) ## run the tests, without the slow ones (SLOW=1: all; COV=1: with coverage)
 	@mkdir -p .cache
-	BAYESJX_TYPECHECK=0 $(PY) $(call COVER,errors) $(PYTEST) -q -m errors \
-		--costs .cache/error-costs.json $(ARGS) || test $$? -eq 5
-	$(PY) $(call COVER,others) $(PYTEST) -m "not errors$(if $(SLOW),, and not slow)" \
-		--costs .cache/test-costs.json $(ARGS) || test $$? -eq 5
-	$(if $(COV),$(PY) -m slipcover --merge .cache/coverage-errors.json .cache/coverage-others.json \
-		--out .cache/coverage.json)
+	$(PY) $(if $(COV),-m slipcover --out .cache/coverage.json) $(PYTEST) \
+		$(if $(SLOW),,-m "not slow") --costs .cache/test-costs.json $(ARGS) || test $$? -eq 5
 	$(if $(COV),$(PY) tests/covered.py .cache/coverage.json)
 
 test-slow: $(STAMP) ## run the slow tests only

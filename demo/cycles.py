@@ -75,13 +75,13 @@ def problem() -> Problem:
     )
 
 
+def forecast(p: Any) -> dist.Normal:
+    """The predictive distribution of every year, for some parameters."""
+    return series(p).condition(*problem().data).predict(load().year)
+
+
 def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every year, for draws of the parameters."""
-    spots, (y,) = load(), problem().data
-
-    def forecast(p: Any) -> dist.Normal:
-        return series(p).condition(y).predict(spots.year)
-
     return predictions(row, list(START), forecast)
 
 

@@ -131,12 +131,14 @@ def problem() -> Problem:
     )
 
 
+def volume(p: Any) -> dist.Distribution:
+    """The predictive distribution of every year, for some parameters."""
+    return gp.condition(prior(p), *problem().data).predict(load().when)
+
+
 def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the volume in every year, for draws of the parameters."""
-    river, data = load(), problem().data
-    return predictions(
-        row, list(START), lambda p: gp.condition(prior(p), *data).predict(river.when)
-    )
+    return predictions(row, list(START), volume)
 
 
 def predictions(
@@ -147,19 +149,25 @@ def predictions(
     Args:
         row: whose posterior they come from.
         names: of the parameters.
-        predictive: distribution of new observations given the parameters.
+        predictive: distribution of new observations given the parameters; its program is kept.
     """
     posterior = row.tree["posterior"]
     draws = {name: posterior[name].values.reshape(-1) for name in names}
     pick = np.linspace(0, len(draws[names[0]]) - 1, NUM_CURVES).astype(int)
     chosen = {name: jnp.asarray(values[pick]) for name, values in draws.items()}
+    mean, scale = _moments(predictive)(chosen)
+    return np.asarray(mean), np.asarray(scale)
+
+
+@functools.cache
+def _moments(predictive: Callable[[Any], dist.Distribution]) -> Callable[[Any], Any]:
+    """Means and standard deviations for stacked parameters, compiled once for all rows."""
 
     def one(p: Any) -> tuple[jax.Array, jax.Array]:
         observed = predictive(p)
         return observed.mean, jnp.sqrt(observed.variance)
 
-    mean, scale = jax.jit(lambda chosen: jax.lax.map(one, chosen))(chosen)
-    return np.asarray(mean), np.asarray(scale)
+    return jax.jit(lambda chosen: jax.lax.map(one, chosen))
 
 
 def judged(row: Row, series: Any, predict: Callable[[Row], tuple[np.ndarray, np.ndarray]]) -> Row:

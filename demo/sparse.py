@@ -110,19 +110,25 @@ def problem() -> Problem:
     )
 
 
+def marginals(p: Any) -> dist.Normal:
+    """The weights one by one, given their variances."""
+    found = posterior(p)
+    return dist.Normal(found.mean, jnp.sqrt(found.variance))
+
+
+def progression(p: Any) -> dist.Distribution:
+    """The predictive distribution of every patient, given the variances of the weights."""
+    return posterior(p).predict(load().design)
+
+
 def weights(row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the weights, for draws of the variances."""
-
-    def one(p: Any) -> dist.Normal:
-        found = posterior(p)
-        return dist.Normal(found.mean, jnp.sqrt(found.variance))
-
-    return predictions(row, list(START), one)
+    return predictions(row, list(START), marginals)
 
 
 def predict(row: Row) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every patient's progression, for draws of the variances."""
-    return predictions(row, list(START), lambda p: posterior(p).predict(load().design))
+    return predictions(row, list(START), progression)
 
 
 def posterior(p: Any) -> sbl.WeightPosterior:

@@ -23,17 +23,16 @@ if version("jaxlib").startswith("0.10."):
         " --xla_cpu_parallel_codegen_split_count=1"
     )
 
-if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
-    from jaxtyping import install_import_hook
-
-    install_import_hook("bayesjx", "beartype.beartype")
-    # Where SlipCover measures, it has to see what that hook makes of a module.
-    sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
-
 import costs
 import jax
 import jax.numpy as jnp
 import pytest
+import type_checks
+
+if os.environ.get("BAYESJX_TYPECHECK", "1") != "0":
+    type_checks.install("bayesjx")  # `own_errors` has them off
+    # Where SlipCover measures, it has to see what that hook makes of a module.
+    sys.meta_path.sort(key=lambda finder: not type(finder).__module__.startswith("slipcover"))
 
 jax.config.update("jax_enable_x64", True)
 
@@ -92,6 +91,17 @@ def getkey():
         return subkey
 
     return next_key
+
+
+@pytest.fixture(autouse=True)
+def own_errors(request):
+    """The run-time shape checks come before our own errors: tests of their texts have none."""
+    if not request.node.get_closest_marker("errors"):
+        yield
+        return
+    type_checks.switch(False)
+    yield
+    type_checks.switch(True)
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import pytest
 EVENT = "/jax/core/compile/backend_compile_duration"  # also where the disk cache has the program
 MAY_COMPILE = 400  # programs, by one test; `@pytest.mark.compiles(number, reason)` allows more
 BUDGET = Path(__file__).with_name("budget.toml")
-KEPT = ("test-costs.json", "error-costs.json")  # in `.cache`: `make test` runs two processes
+KEPT = ("test-costs.json",)  # in `.cache`, by `make test`
 DEAREST = 20
 
 

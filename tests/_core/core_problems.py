@@ -1,7 +1,6 @@
 """Small programs for the tests of the fit loop, and for the subprocesses that they start."""
 
 import functools
-import os
 from typing import NamedTuple
 
 import jax
@@ -10,8 +9,6 @@ import numpy as np
 import optax
 
 from bayesjx._core import Algorithm
-
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"  # type-check errors come before ours
 
 
 class State(NamedTuple):

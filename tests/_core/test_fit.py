@@ -373,7 +373,6 @@ def test_bad_options_are_named(options, text):
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(problems.HOOKED, reason="the type-check hook complains first")
 @pytest.mark.parametrize(
     "options, text",
     [

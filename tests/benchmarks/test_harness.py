@@ -31,6 +31,7 @@ from benchmarks import (
     Worker,
     WorkerError,
 )
+from benchmarks.__main__ import main
 from benchmarks._declare import holds, judge, last_line
 from benchmarks._process import find_python
 from benchmarks._report import record, scrub_text
@@ -296,12 +297,12 @@ def test_kept_results_are_of_full_runs_and_name_no_machine():
         assert scrub_text(text) == text, f"{path.name} names a path or a host"
 
 
-def test_page_shows_each_kept_result_and_draws_it(tmp_path, monkeypatch):
+def test_page_shows_each_kept_result_and_draws_it(tmp_path, monkeypatch, fake):
     from benchmarks import _page
 
     monkeypatch.setattr(_page, "MODULES", {"all-import": MODULES["all-import"]})
     kept = tmp_path / "results" / "all-import.json"
-    run_fake(tmp_path, "ok", "--json", str(kept))
+    fake("ok", "--json", str(kept))
     kept.write_text(kept.read_text(encoding="utf-8").replace('"fake"', '"all-import"'))
     pages = [_page.write_page(tmp_path / to, tmp_path / "results") for to in ("a", "b")]
     text = pages[0].read_text(encoding="utf-8")
@@ -313,7 +314,7 @@ def test_page_shows_each_kept_result_and_draws_it(tmp_path, monkeypatch):
         assert first == again  # the same results give the same files
 
 
-# The command line, in processes of its own
+# The command line, in a process of its own where that makes a difference
 
 FAKE = textwrap.dedent(
     """
@@ -334,45 +335,50 @@ FAKE = textwrap.dedent(
 )
 
 
-def cli(*arguments, **env):
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, **env},
-    )
-
-
-def run_fake(tmp_path, mode, *arguments):
+@pytest.fixture
+def fake(tmp_path, capsys, monkeypatch):
+    """Runs the fake benchmark: its exit status, the lines it prints, and what it says of errors."""
     path = tmp_path / "fake.py"
     path.write_text(FAKE)
-    done = cli("run", str(path), *arguments, FAKE=mode)
-    return done.returncode, done.stdout.rstrip("\n").split("\n"), done.stderr
+
+    def run(mode, *arguments):
+        monkeypatch.setenv("FAKE", mode)
+        status = main(["run", str(path), *arguments])
+        out, err = capsys.readouterr()
+        return status, out.rstrip("\n").split("\n"), err
+
+    run.path = path
+    return run
 
 
-def test_run_ends_with_the_verdict_and_its_exit_status(tmp_path):
-    status, out, _ = run_fake(tmp_path, "ok")
+def test_run_ends_with_the_verdict_and_its_exit_status(fake):
+    status, out, _ = fake("ok")
     assert (status, out[-1]) == (0, "fake: ok ratio=1")
     assert sum(line.startswith("fake: ") for line in out) == 2  # the claim and the verdict
-    status, out, _ = run_fake(tmp_path, "short")
-    assert (status, out[-1]) == (1, "fake: short ratio=1.2(<=1.1)")
-    assert run_fake(tmp_path, "short", "--quick")[:2][0] == 0
+    command = [sys.executable, "-m", "benchmarks", "run", fake.path]
+    environment = {**os.environ, "FAKE": "short"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 1
+    assert done.stdout.endswith("fake: short ratio=1.2(<=1.1)\n")
+    assert fake("short", "--quick")[0] == 0
 
 
-def test_exception_is_printed_and_ends_short(tmp_path):
+def test_exception_is_printed_and_ends_short(tmp_path, fake):
     kept = tmp_path / "kept.json"
-    status, out, err = run_fake(tmp_path, "raise", "--json", str(kept))
+    status, out, err = fake("raise", "--json", str(kept))
     assert (status, out[-1]) == (1, "fake: short error=RuntimeError: two lines")
     assert "Traceback" in err
     assert json.loads(kept.read_text(encoding="utf-8"))["error"] == "RuntimeError: two lines"
 
 
-def test_unknown_name_gives_near_ones_and_status_2():
-    done = cli("run", "all-imports")
-    assert done.returncode == 2 and "all-import" in done.stderr and not done.stdout
-    assert cli("run").returncode == 2
-    assert cli("run", "no/such/file.py").returncode == 2
+def test_unknown_name_gives_near_ones_and_status_2(capsys):
+    assert main(["run", "all-imports"]) == 2
+    out, err = capsys.readouterr()
+    assert "all-import" in err and not out
+    assert main(["run", "no/such/file.py"]) == 2
+    with pytest.raises(SystemExit) as ended:
+        main(["run"])
+    assert ended.value.code == 2
 
 
 def test_list_names_all_and_imports_no_jax():

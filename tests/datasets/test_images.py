@@ -1,7 +1,5 @@
 """Images of digits: shapes, types, and splits that keep images and labels together."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 
 from bayesjx import datasets
 
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 KEY = jax.random.key(0)
 SETS = {"digits": (datasets.digits, 1797, 8), "mnist": (datasets.mnist, 5000, 28)}
 
@@ -43,7 +40,6 @@ def test_splits_are_all_of_the_images_in_random_order(name):
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 def test_bad_options_are_named():
     raises = lambda match: pytest.raises(ValueError, match=match)  # noqa: E731
     with raises("key must be one PRNG key"):

@@ -264,13 +264,10 @@ BAD = {
         "y is empty",
     ),
     "learn from NaN": (lambda: sbl.learn_dictionary(KEY, sbl.BSC, NAN, 3), "y holds NaN"),
+    "model": (lambda: sbl.truncated_em("BSC"), "model must be"),
+    "kind": (lambda: sbl.learn_dictionary(KEY, "BSC", Y, 3), "kind must be a class"),
+    "draws": (lambda: bsc().sample(KEY, 3), "sample_shape must be a tuple"),
 }
-if os.environ.get("BAYESJX_TYPECHECK", "1") == "0":  # type-check errors come before ours
-    BAD |= {
-        "model": (lambda: sbl.truncated_em("BSC"), "model must be"),
-        "kind": (lambda: sbl.learn_dictionary(KEY, "BSC", Y, 3), "kind must be a class"),
-        "draws": (lambda: bsc().sample(KEY, 3), "sample_shape must be a tuple"),
-    }
 
 
 @pytest.mark.errors

@@ -1,7 +1,5 @@
 """Options that were ignored or misread: honoured, or refused by name."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ import pytest
 from bayesjx import vi
 
 KEY = jax.random.key(0)
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 P = jnp.array(0.4)
 
 
@@ -111,7 +108,6 @@ def test_signals_that_are_no_triple_are_named(output, came):
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 @pytest.mark.parametrize(
     ("optimizer", "text"),
     [
@@ -127,7 +123,6 @@ def test_optimisers_of_another_kind_are_named(optimizer, text):
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 @pytest.mark.parametrize("count", [0, -1, 2.5, True, "3"])
 def test_counts_that_are_no_counts_are_named(count):
     bound = vi.elbo(model, guide_with(lambda d: numpyro.sample("b", vi.enum(d))))
