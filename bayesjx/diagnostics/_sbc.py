@@ -21,7 +21,7 @@ class SBC(eqx.Module):
     Attributes:
         names: of the quantities, such as `beta[0]`.
         ranks: how many draws are below the truth, ties in random order, shape `(q, n)`.
-        values: the ranks spread evenly over 0 to 1, shape `(q, n)`: `(rank + u) / (s + 1)`.
+        values: ranks on the unit interval, shape `(q, n)`: `(rank + u) / (s + 1)`.
         uniformity: tests of the values.
         num_draws: how many draws there were, `s`.
     """
@@ -47,7 +47,7 @@ def sbc(
     num_points: int = 50,
     prob: float = 0.95,
 ) -> SBC:
-    r"""Simulation-based calibration: are truths spread evenly among the posterior draws?
+    r"""Simulation-based calibration: are ranks of truths among posterior draws uniform?
 
     Parameters are drawn from the prior, data are simulated from them, and the posterior given the
     data is drawn from (`simulate` does all three). If the posterior is right, the rank of the
@@ -100,7 +100,7 @@ def ranked(
 def random_ranks(
     key: jax.Array, draws: Float[Array, "q s n"], truths: Float[Array, "q n"]
 ) -> tuple[Int[Array, "q n"], Float[Array, "q n"]]:
-    """Ranks of truths among draws, ties in random order, and the same spread over 0 to 1."""
+    """Ranks of truths among draws, ties in random order, and the same on the unit interval."""
     below = jnp.sum(draws < truths[:, None], axis=1)
     tied = jnp.sum(draws == truths[:, None], axis=1)
     place = jax.random.uniform(key, truths.shape, truths.dtype) * (tied + 1).astype(truths.dtype)

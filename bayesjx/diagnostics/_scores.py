@@ -174,8 +174,8 @@ def fair_crps(draws: Float[Array, "s ..."], y: Float[Array, ...]) -> Float[Array
     number = len(draws)
     weights = 2 * jnp.arange(1, number + 1, dtype=draws.dtype) - number - 1
     weights = weights.reshape(-1, *[1] * y.ndim)
-    spread = jnp.sum(weights * jnp.sort(draws, axis=0), axis=0) / (number * (number - 1))
-    return jnp.mean(jnp.abs(draws - y), axis=0) - spread
+    gini = jnp.sum(weights * jnp.sort(draws, axis=0), axis=0) / (number * (number - 1))
+    return jnp.mean(jnp.abs(draws - y), axis=0) - gini
 
 
 @compiled

@@ -339,7 +339,7 @@ def from_products(
 
 
 def combinations(design: Any, size: int) -> jax.Array:
-    """Combinations of `size` weights, whose covariances are asked for, shape `(..., k, size)`.
+    """Combinations of `size` weights, whose covariances are taken, shape `(..., k, size)`.
 
     Raises:
         ValueError: they have another number of columns.

@@ -1,7 +1,5 @@
 """Deep ensembles against networks that are trained one by one; SWAG against NumPy on its path."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +10,6 @@ import pytest
 from bayesjx import bnn, fit, gradient_algorithm, likelihoods, trained
 
 nn = eqx.nn
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 KEY = jax.random.key(11)
 RNG = np.random.default_rng(1)
 X, Y = RNG.normal(size=(13, 3)), RNG.normal(size=13)
@@ -128,7 +125,6 @@ def test_draws_of_swag_have_its_covariance():
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 def test_bad_ensembles_and_paths_are_named():
     raises = lambda match: pytest.raises(ValueError, match=match)  # noqa: E731
     noise = likelihoods.Gaussian(0.3)

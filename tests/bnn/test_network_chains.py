@@ -1,7 +1,5 @@
 """Markov chains of networks' weights against posteriors in closed form and by quadrature."""
 
-import os
-
 import blackjax
 import equinox as eqx
 import jax
@@ -13,7 +11,6 @@ from scipy import special, stats
 
 from bayesjx import bnn, fit, interop, likelihoods
 
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 KEY = jax.random.key(5)
 N, D, NOISE, SCALE = 23, 3, 0.25, 1.5
 RNG = np.random.default_rng(0)
@@ -288,7 +285,6 @@ def test_scales_are_drawn_when_it_is_time():
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 def test_bad_chains_are_named():
     raises = lambda match: pytest.raises(ValueError, match=match)  # noqa: E731
     network, noise = eqx.nn.Linear(D, "scalar", key=KEY), likelihoods.Gaussian(NOISE)

@@ -1,7 +1,5 @@
 """Priors of whole networks: densities, draws, their derivatives, and sites of NumPyro programs."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,7 +12,6 @@ from scipy import stats
 
 from bayesjx import bnn, likelihoods
 
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 KEY = jax.random.key(7)
 RNG = np.random.default_rng(2)
 NETWORK = eqx.nn.MLP(3, "scalar", 2, 1, key=KEY)
@@ -315,7 +312,6 @@ def test_functions_of_random_networks():
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 def test_other_leaves_and_joint_priors_are_named():
     joint = hierarchical()
     raises = lambda match: pytest.raises(ValueError, match=match)  # noqa: E731

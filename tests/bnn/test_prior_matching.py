@@ -1,7 +1,5 @@
 """Matching of priors to processes: discrepancies against NumPy, and priors that are known."""
 
-import os
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +14,6 @@ import bayesjx
 from bayesjx import bnn, gp, kernels
 from bayesjx.bnn._functional._critic import gradient_penalty
 
-HOOKED = os.environ.get("BAYESJX_TYPECHECK", "1") != "0"
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(4)
 F, G = RNG.normal(size=(31, 5)), RNG.normal(size=(31, 5)) + 0.3
@@ -200,7 +197,6 @@ def test_sets_of_inputs_are_rows_and_points_of_their_box():
 
 
 @pytest.mark.errors
-@pytest.mark.skipif(HOOKED, reason="the type-check hook complains first")
 def test_bad_processes_and_sets_are_named():
     prior = bnn.normal_prior(LINEAR)
     raises = lambda match: pytest.raises(ValueError, match=match)  # noqa: E731

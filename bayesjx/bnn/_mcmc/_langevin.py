@@ -62,7 +62,7 @@ def sgld(
 
     $w \leftarrow w + \epsilon g + N(0, 2 T \epsilon)$ with the batch's gradient $g$ of the log
     joint density; $\epsilon$ is half of that of the source. Batches add noise to it that is not
-    accounted for, so that draws spread too far unless step sizes are small.
+    accounted for, so that variances are too large unless step sizes are small.
 
     Args:
         chains: what is sampled, and where it starts.
