@@ -155,8 +155,8 @@ MUTANTS = [
     Mutant(
         "score of an ensemble, not the fair one",
         "diagnostics/_scores.py",
-        "/ (number * (number - 1))\n    return jnp.mean(jnp.abs(draws - y), axis=0) - spread",
-        "/ number**2\n    return jnp.mean(jnp.abs(draws - y), axis=0) - spread",
+        "/ (number * (number - 1))\n    return jnp.mean(jnp.abs(draws - y), axis=0) - gini",
+        "/ number**2\n    return jnp.mean(jnp.abs(draws - y), axis=0) - gini",
         f"{SCORES} -k definitions",
     ),
     Mutant(
