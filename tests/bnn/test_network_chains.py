@@ -310,9 +310,9 @@ def test_bad_chains_are_named():
         bnn.sghmc(chains, num_data=N, friction=1.0)
     with raises("step_size must be positive"):
         bnn.sghmc(chains, num_data=N, step_size=0.0)
-    with raises("batch_size must be an integer of at least 1"):
+    with raises("batch_size must be at least 1"):
         bnn.sghmc(chains, batch_size=0)
-    with raises("burn_in must be an integer of at least 1"):
+    with raises("burn_in must be at least 1"):
         bnn.sghmc(chains, num_data=N, burn_in=0)
     with raises("temperature must be positive"):
         bnn.sgld(chains, num_data=N, step_size=0.1, temperature=-1.0)
