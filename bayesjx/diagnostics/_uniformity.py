@@ -47,22 +47,22 @@ class Uniformity(eqx.Module):
         num_values: how many values there are, known when traced.
     """
 
-    score_mean: Float[Array, " *batch"]
-    score_scale: Float[Array, " *batch"]
-    p_mean: Float[Array, " *batch"]
-    p_scale: Float[Array, " *batch"]
-    p_ecdf: Float[Array, " *batch"]
-    p_ks: Float[Array, " *batch"]
-    p_chi2: Float[Array, " *batch"]
-    histogram: Int[Array, "*batch bins"]
+    score_mean: Float[Array, ...]
+    score_scale: Float[Array, ...]
+    p_mean: Float[Array, ...]
+    p_scale: Float[Array, ...]
+    p_ecdf: Float[Array, ...]
+    p_ks: Float[Array, ...]
+    p_chi2: Float[Array, ...]
+    histogram: Int[Array, "... bins"]
     points: Float[Array, " k"]
-    ecdf: Float[Array, "*batch k"]
+    ecdf: Float[Array, "... k"]
     lower: Float[Array, " k"]
     upper: Float[Array, " k"]
     num_values: int = eqx.field(static=True)
 
     @property
-    def p_value(self) -> Float[Array, " *batch"]:
+    def p_value(self) -> Float[Array, ...]:
         """One p-value of all: three times the least of `p_mean`, `p_scale` and `p_ecdf`."""
         least = jnp.minimum(jnp.minimum(self.p_mean, self.p_scale), self.p_ecdf)
         return jnp.minimum(NUM_TESTS * least, 1.0)

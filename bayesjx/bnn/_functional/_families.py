@@ -110,7 +110,8 @@ class HierarchicalPrior(AbstractNetworkPrior):
         Args:
             key: PRNG key.
             network: one with the weights $w$, of which the result is then a Gibbs step: draws from
-                $\mathrm{Gamma}(a + n / 2, b + n_\text{in} \sum w^2 / 2)$ for leaves of $n$ weights.
+                $\mathrm{Gamma}(a + n / 2, b + k \sum w^2 / 2)$ for leaves of $n$ weights and $k$
+                inputs.
 
         Raises:
             ValueError: no key, or a network with other leaves.
@@ -176,7 +177,7 @@ def normal_prior(
 ) -> NormalPrior:
     r"""Independent normal weights, with a standard deviation $s$ for each leaf to be learned.
 
-    $w \sim N(0, s^2 / n_\text{in})$ and $b \sim N(0, s^2)$, as `FanIn` has them.
+    $w \sim N(0, s^2 / k)$ with `k` inputs and $b \sim N(0, s^2)$, as `FanIn` has them.
 
     Args:
         network: a callable Equinox module of one input.
@@ -201,8 +202,8 @@ def hierarchical_prior(
 ) -> HierarchicalPrior:
     r"""Normal weights with a random precision for each leaf, of a learned Gamma distribution.
 
-    $s^{-2} \sim \mathrm{Gamma}(a, b)$ and $w \sim N(0, s^2 / n_\text{in})$; biases have
-    one input. All weights of a leaf share $s$, so that functions differ in their scales and
+    $s^{-2} \sim \mathrm{Gamma}(a, b)$ and $w \sim N(0, s^2 / k)$ with `k` inputs;
+    biases have one. All weights of a leaf share $s$, so that functions differ in their scales and
     lengthscales, which normal weights cannot give. As a mixture over $s$ is a Student
     distribution, densities are exact without it; as sites of a NumPyro program the precisions are
     there, under the name of the leaf and `.precision`.

@@ -23,8 +23,8 @@ from ._prior import AbstractNetworkPrior, held_network, in_types, start_scales, 
 class PlanarFlow(eqx.Module):
     r"""Planar maps one after another, $z \mapsto z + \hat u \tanh(w^\top z + b)$.
 
-    $\hat u = u + (\mathrm{softplus}(w^\top u) - 1 - w^\top u) \, w / |w|^2$ keeps each of them
-    invertible. FlowJAX's `Planar` has no inverse with the hyperbolic tangent, and without one the
+    $\hat u = u + (\mathrm{softplus}(w^\top u) - 1 - w^\top u) \, w / \lVert w \rVert^2$ keeps each
+    of them invertible. FlowJAX's `Planar` has no inverse with the hyperbolic tangent, and without one the
     density at given weights is not known; this one solves one monotone equation in one unknown.
 
     Attributes:
@@ -146,8 +146,8 @@ def flow_prior(
     r"""Planar flows on the weights of each layer of a network, to be learned.
 
     The vector of all random leaves of a layer, weights and biases, is that of independent standard
-    normal numbers under a few planar maps, times $s / \sqrt{n_\text{in}}$ of each leaf. They start
-    at the identity, and so at `normal_prior`.
+    normal numbers under a few planar maps, times $s / \sqrt{k}$ of each leaf with `k` inputs. They
+    start at the identity, and so at `normal_prior`.
 
     Args:
         key: PRNG key, of where the maps start.

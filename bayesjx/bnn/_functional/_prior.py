@@ -114,7 +114,7 @@ def start_scales(
 
 
 def widths(prior: AbstractJointPrior) -> tuple[float, ...]:
-    r"""$1 / \sqrt{n_\text{in}}$ of each leaf, what standardised weights are multiplied with."""
+    r"""$1 / \sqrt{k}$ of each leaf with `k` inputs, the factor of standardised weights."""
     pairs = zip(prior.leaves.names, prior.like, strict=True)
     return tuple(fan_in(name, value.shape) ** -0.5 for name, value in pairs)
 
