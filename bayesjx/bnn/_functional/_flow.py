@@ -24,8 +24,9 @@ class PlanarFlow(eqx.Module):
     r"""Planar maps one after another, $z \mapsto z + \hat u \tanh(w^\top z + b)$.
 
     $\hat u = u + (\mathrm{softplus}(w^\top u) - 1 - w^\top u) \, w / \lVert w \rVert^2$ keeps each
-    of them invertible. FlowJAX's `Planar` has no inverse with the hyperbolic tangent, and without one the
-    density at given weights is not known; this one solves one monotone equation in one unknown.
+    of them invertible. FlowJAX's `Planar` has no inverse with the hyperbolic tangent, and without
+    one the density at given weights is not known; this one solves one monotone equation in one
+    unknown.
 
     Attributes:
         weights: $w$ of each map.
