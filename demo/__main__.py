@@ -40,8 +40,8 @@ PARTS = {
     "networks": (networks.run, _pictures.networks),
 }
 
-# One part for each of `bayesjx.vi`, `ops`, `gp`, `ssm` and `bnn`.
-TOUR = ("outliers", "grids", "processes", "cycles", "networks")
+# One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.
+TOUR = ("outliers", "grids", "processes", "cycles")
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Report]:

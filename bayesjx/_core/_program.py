@@ -228,8 +228,8 @@ def place(*trees: Any) -> tuple[Any, ...]:
 
 
 def is_sharded(x: Any) -> bool:
-    """Whether an array is on several devices."""
-    return len(x.sharding.device_set) > 1
+    """Whether an array is on several devices, which none of NumPy is."""
+    return isinstance(x, jax.Array) and len(x.sharding.device_set) > 1
 
 
 def _make_run(program: Program) -> Callable:

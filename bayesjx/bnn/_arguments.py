@@ -95,3 +95,12 @@ def inputs(owner: str, x: Any, dtype: Any) -> tuple[jax.Array, jax.Array]:
     else:
         checked_finite(f"{owner}: x", array)
     return (array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array), guard
+
+
+def check_single(owner: str, dtype: Any) -> None:
+    """Raises `ValueError` for half precision, in which JAX factorises no matrix."""
+    if jnp.finfo(dtype).bits < 32:
+        raise ValueError(
+            f"{owner}: network must be of float32 or float64, got {dtype}, in which no matrix can "
+            "be factorised; cast it first"
+        )

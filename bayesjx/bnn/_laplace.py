@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from .._core import check_flag, number_array, path_name, refuse_where, run_traced, whole_number
 from ..likelihoods import held, Likelihood, log_likelihood, scores
+from ._arguments import check_single
 from ._curvature import drawn_roots, ELEMENTS, matrix_of, Problem, problem, weight_roots, with_noise
 from ._kronecker import joined_places, layer_factors, layer_views, network_layers
 from ._laplace_evidence import noise_of
@@ -101,6 +102,8 @@ def laplace(
     leaves = _last_layer(network, where) if structure == "last_layer" else where
     found = problem("laplace", network, x, y, likelihood, leaves, chunk_size)
     layers, layer = _layers(found.function.held.tree, found.function.leaves)
+    if structure != "diag":
+        check_single("laplace", found.f.dtype)
     precision = _precision(prior_precision, layers, found.f.dtype)
     if curvature == "fisher" and key is not None and num_samples is not None:
         roots = drawn_roots("laplace", found, key, num_samples, unit_noise=True)

@@ -53,7 +53,7 @@ def calibrate_laplace(
         posterior: by `laplace`.
         x: inputs that were held out, shape `(m, ...)`.
         y: their observations, shape `(m,)`, or `(m, ...)`.
-        factors: positive, increasing, shape `(k,)`; by default three a decade from a hundredth to
+        factors: positive, shape `(k,)`; by default three a decade from a hundredth to
             a hundred million. Each costs the structure's factorisation and a prediction.
 
     Raises:

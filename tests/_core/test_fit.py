@@ -427,3 +427,13 @@ def test_a_failed_check_of_a_step_raises_its_sentence_alone(caplog):
     with pytest.raises(RuntimeError, match=r"\Ay holds a label above 2\Z"):
         fit(KEY, Algorithm(lambda: 0.0, step), jnp.zeros(2), 3, data=(labels,))
     assert not caplog.records
+
+
+def test_a_step_may_hold_numpy_scalars():
+    scale = np.float64(0.5)  # as 1 / np.sqrt(4) is
+
+    def step(key, state, scale):
+        return state * scale, None
+
+    algorithm = Algorithm(lambda: jnp.ones(()), eqx.Partial(step, scale=scale))
+    assert fit(KEY, algorithm, jnp.ones(()), 3).state == 0.125

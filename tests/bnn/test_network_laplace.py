@@ -300,6 +300,8 @@ def test_bad_input_is_named():
         bnn.laplace(net, np.nan * X, LABELS, classes)
     with pytest.raises(ValueError, match="no second derivatives.*fisher"):
         call(y=TARGETS, of=lambda f: dist.Laplace(f, 1.0))
+    with pytest.raises(ValueError, match="float32 or float64, got bfloat16.*cast it"):
+        bnn.laplace(network(jnp.bfloat16), X, LABELS, classes, structure="kron")
     with pytest.raises(ValueError, match='structure="subnetwork" needs subnetwork='):
         call(structure="subnetwork")
     with pytest.raises(ValueError, match="more than the 27 random weights"):

@@ -262,9 +262,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="Conv"):
         conv = eqx.nn.Conv2d(1, 2, 3, key=jax.random.key(0))
         bnn.compact(eqx.nn.Sequential([conv]))
-    with pytest.raises(ValueError, match="elementwise"):
-        linear = eqx.nn.Linear(3, 4, key=jax.random.key(0))
-        softmax = eqx.nn.Lambda(jax.nn.softmax)
-        bnn.compact(
-            eqx.nn.Sequential([linear, softmax, eqx.nn.Linear(4, 2, key=jax.random.key(1))])
-        )
+    first, last = (eqx.nn.Linear(*size, key=jax.random.key(0)) for size in ((3, 4), (4, 2)))
+    for mixing in (jax.nn.softmax, jnp.sort, jax.lax.cummax):
+        with pytest.raises(ValueError, match="elementwise"):
+            bnn.compact(eqx.nn.Sequential([first, eqx.nn.Lambda(mixing), last]))

@@ -68,18 +68,12 @@ def check_pillars(reports):
         assert row.extra["held out (nats)"] > -1.3  # the standard deviation of other years: -1.5
         assert 0.7 < row.extra["in 90 %"] <= 1.0
     assert all(np.max(np.abs(row.mean_errors)) < 0.6 for row in fits)
-    reference, *fits = reports["networks"].rows
-    for row in (reference, *fits):
-        assert row.extra["held out (nats)"] > -0.4  # a constant with the right variance: -1.42
-        assert 0.8 < row.extra["in 90 %"] < 0.98  # of 117 households
-    assert np.max(np.abs(fits[-1].mean_errors)) < 1.0  # Laplace's approximation
-    assert np.max(np.abs(fits[-1].sd_errors)) < 0.5
 
 
 @pytest.mark.slow
 @pytest.mark.optimised
 @pytest.mark.timeout(900)
-@pytest.mark.compiles(600, "five programs with their pictures")
+@pytest.mark.compiles(600, "four programs with their pictures")
 def test_the_tour_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys):
     check_pillars(shown([], TOUR, tmp_path, capsys))
 
@@ -91,6 +85,12 @@ def test_the_whole_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys
     reports = shown(["--all"], list(PARTS), tmp_path, capsys)
     check_pillars(reports)
     check_regression(reports["hierarchical"])
+    reference, *fits = reports["networks"].rows
+    for row in (reference, *fits):
+        assert row.extra["held out (nats)"] > -0.4  # a constant with the right variance: -1.42
+        assert 0.8 < row.extra["in 90 %"] < 0.98  # of 117 households
+    assert np.max(np.abs(fits[-1].mean_errors)) < 1.0  # Laplace's approximation
+    assert np.max(np.abs(fits[-1].sd_errors)) < 0.5
     reference, *fits = reports["sparse"].rows
     for row in (reference, *fits):
         assert row.extra["held out (nats)"] > -1.25  # a constant with the right variance: -1.42

@@ -13,7 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._core import Algorithm, check_key, fit, FitResult, gradient_algorithm, whole_number
-from .._arguments import check_optimizer
+from .._arguments import check_optimizer, check_single
 from .._network import parameter_dtype, value_at
 from ._discrepancies import AbstractDiscrepancy, flat, functions_distance, Wasserstein
 from ._prior import AbstractNetworkPrior
@@ -220,6 +220,7 @@ def _matching(
             f"{owner}: discrepancy must be bnn.Wasserstein(), bnn.SlicedWasserstein() or "
             f"bnn.MMD(), got {discrepancy!r:.80}"
         )
+    check_single(owner, parameter_dtype(prior.like))
     number = whole_number(f"{owner}: num_samples", num_samples, 4)
     target, measure = checked_target(owner, target), checked_measure(owner, measure)
     whole = Matching(Target(target, ()), measure, discrepancy, number)
