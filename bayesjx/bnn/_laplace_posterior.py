@@ -213,7 +213,8 @@ class LaplacePosterior(AbstractPosterior):
         $\log p(y \mid \theta_*) + \log p(\theta_*) + \frac m2 \log 2\pi - \frac12 \log\det(H +
         \Delta)$; with `mean="linear"` it is that of the linear model, which adds half of the
         squared `mode_distance` of all weights together. Exact for linear networks with normal
-        noise, at a mode, and with that option elsewhere, too.
+        noise, at a mode, and with that option elsewhere, too. Of likelihoods that are not
+        log-concave, such as Student's, negative curvature counts as none in `H`.
         """
         hyper = Hyper(self.prior_precision, noise_of(self.likelihood))
         value = log_joint(hyper, self.about.fit, self._squares(), self._sizes(), self.about.f.size)
