@@ -12,6 +12,8 @@ from typing import Any
 import jaxtyping
 
 _whole = jaxtyping.jaxtyped
+# Not in closures, where functions that do the same would differ by what was called.
+_MADE: dict[Callable[..., Any], Callable[..., Any]] = {}
 
 
 def install(package: str) -> None:
@@ -35,14 +37,12 @@ def jaxtyped(fn: Any = None, *, typechecker: Any) -> Any:
 
 
 def _checked(fn: Callable[..., Any], typechecker: Any) -> Callable[..., Any]:
-    made: list[Callable[..., Any]] = []
-
     @functools.wraps(fn)
     def call(*args: Any, **kwargs: Any) -> Any:
         if jaxtyping.config.jaxtyping_disable:
             return fn(*args, **kwargs)
-        if not made:
-            made.append(_whole(fn, typechecker=typechecker))
-        return made[0](*args, **kwargs)
+        if fn not in _MADE:
+            _MADE[fn] = _whole(fn, typechecker=typechecker)
+        return _MADE[fn](*args, **kwargs)
 
     return call
