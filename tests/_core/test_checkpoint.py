@@ -13,9 +13,9 @@ from pathlib import Path
 import core_problems as problems
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
-import type_checks
 from test_fit import exotic
 
 from bayesjx._core import (
@@ -528,7 +528,7 @@ def test_another_device_only_warns(path, monkeypatch):
 
     def warn(message, *_, stacklevel=1):
         files = [frame.filename for frame in inspect.stack()[1:]]
-        ours = [file for file in files if file != type_checks.__file__]  # which adds frames
+        ours = [file for file in files if file != jaxtyping.__file__]  # which adds frames
         warned.append((message, ours[stacklevel - 1]))
 
     monkeypatch.setattr(warnings, "warn", warn)
