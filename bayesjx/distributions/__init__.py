@@ -1,6 +1,11 @@
 """Distributions that NumPyro lacks, as `numpyro.distributions.Distribution` subclasses."""
 
 from . import _kl as _kl  # registers divergences
+from ._bar import BarDistribution as BarDistribution
+from ._bar_borders import (
+    bar_mixture as bar_mixture,
+    equal_mass_borders as equal_mass_borders,
+)
 from ._collapsed_normal import CollapsedNormal as CollapsedNormal
 from ._complex_normal import ComplexNormal as ComplexNormal
 from ._nested_normal import (
