@@ -1,0 +1,126 @@
+"""Heads: from what a network returns for a query to a distribution of its target."""
+
+from __future__ import annotations
+
+import abc
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Num
+
+from .._core import checked_finite, known_field, number_array, whole_number
+from ..distributions import BarDistribution
+
+
+class AbstractHead(eqx.Module):
+    """Abstract base class of heads."""
+
+    size: eqx.AbstractVar[int]
+    num_classes: eqx.AbstractVar[int | None]
+
+    @abc.abstractmethod
+    def distribution(
+        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+    ) -> dist.Distribution:
+        """Distribution of `loc + scale * target`; classes ignore both.
+
+        Args:
+            outputs: of the network.
+            loc: broadcastable with the batch.
+            scale: likewise, positive.
+        """
+
+
+class BarHead(AbstractHead):
+    """A `distributions.BarDistribution` with these borders, for any density of one number.
+
+    Args:
+        borders: such as `distributions.equal_mass_borders` makes of targets of the prior, in the
+            units in which the network sees targets, shape `(k + 1,)`.
+    """
+
+    borders: Float[Array, " k1"] = known_field()
+
+    def __init__(self, borders: Any):
+        borders = checked_finite("BarHead: borders", number_array("BarHead: borders", borders))
+        self.borders = jnp.asarray(borders)
+        BarDistribution(self.borders, jnp.zeros(len(self.borders) - 1), validate_args=True)
+
+    @property
+    def size(self) -> int:  # ty: ignore[override]
+        """Number of outputs: one for each bar."""
+        return len(self.borders) - 1
+
+    @property
+    def num_classes(self) -> None:  # ty: ignore[override]
+        """Targets are real."""
+        return None
+
+    def distribution(
+        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+    ) -> BarDistribution:
+        loc, scale = (jnp.asarray(v, outputs.dtype)[..., None] for v in (loc, scale))
+        borders = loc + scale * self.borders.astype(outputs.dtype)
+        return BarDistribution(borders, outputs)
+
+
+class NormalHead(AbstractHead):
+    """A normal distribution, for targets whose predictive has one mode.
+
+    Args:
+        min_scale: the smallest standard deviation, in the units in which the network sees targets.
+    """
+
+    min_scale: float = eqx.field(static=True)
+
+    def __init__(self, min_scale: float = 1e-3):
+        if not (isinstance(min_scale, float | int) and 0 < min_scale < math.inf):
+            raise ValueError(f"NormalHead: min_scale must be a positive number, got {min_scale!r}")
+        self.min_scale = float(min_scale)
+
+    @property
+    def size(self) -> int:  # ty: ignore[override]
+        """Two outputs: location and scale."""
+        return 2
+
+    @property
+    def num_classes(self) -> None:  # ty: ignore[override]
+        """Targets are real."""
+        return None
+
+    def distribution(
+        self, outputs: Float[Array, "*batch 2"], loc: Any = 0.0, scale: Any = 1.0
+    ) -> dist.Normal:
+        width = self.min_scale + jax.nn.softplus(outputs[..., 1])
+        return dist.Normal(loc + scale * outputs[..., 0], scale * width)
+
+
+class CategoricalHead(AbstractHead):
+    """Probabilities of classes `0, ..., num_classes - 1`."""
+
+    num_classes: int = eqx.field(static=True)
+
+    def __init__(self, num_classes: int):
+        self.num_classes = whole_number("CategoricalHead: num_classes", num_classes, 2)
+
+    @property
+    def size(self) -> int:  # ty: ignore[override]
+        """One output for each class."""
+        return self.num_classes
+
+    def distribution(
+        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+    ) -> dist.Distribution:
+        del loc, scale
+        return dist.Categorical(logits=outputs)
+
+
+def encode_targets(head: AbstractHead, y: Num[Array, "*batch"]) -> Num[Array, "*batch k"]:
+    """Targets as a network sees them: one number, or an indicator of each class."""
+    if head.num_classes is None:
+        return y[..., None]
+    return jax.nn.one_hot(y, head.num_classes, dtype=jnp.result_type(float))

@@ -1,0 +1,204 @@
+"""Predictive distributions of prior-data fitted networks, given a context."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float, Int, Num
+
+from .._core import checked_finite, compiled, number_array, refuse_where, whole_number
+
+BLOCK = 32  # queries at a time: in blocks of one size, the bits of one do not depend on others
+
+
+class PFNPosterior(eqx.Module):
+    """Predictive distribution of a prior-data fitted network given a context; see `PFN.condition`.
+
+    Attributes:
+        network: a `PFN`.
+        cache: what the network keeps of the context, such as keys and values of each layer.
+        x: inputs of the context with room for more, shape `(c, d)`.
+        y: its targets, shape `(c,)`.
+        mask: rows that count, shape `(c,)`.
+        style: what the network is told, or None.
+        size: number of rows of `x` that are taken.
+        loc: what targets were centred by.
+        scale: what they were divided by.
+    """
+
+    network: Any
+    cache: Any
+    x: Float[Array, "c d"]
+    y: Num[Array, " c"]
+    mask: Bool[Array, " c"]
+    style: Float[Array, " k"] | None
+    size: Int[Array, ""]
+    loc: Float[Array, ""]
+    scale: Float[Array, ""]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the context."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.cache))
+
+    def predict(self, x: Any, *, batch_size: int = BLOCK) -> dist.Distribution:
+        """Distributions of new observations, each by itself.
+
+        Args:
+            x: inputs, shape `(m, d)`, or `(m,)` for one input.
+            batch_size: queries at a time. Those of one `batch_size` do not depend, bit for bit, on
+                what else is asked.
+
+        Returns:
+            Batch shape `(m,)`: what the network's head says.
+
+        Raises:
+            ValueError: wrong shapes, NaN.
+        """
+        x = checked_inputs("predict", self.network, x)
+        block = whole_number("predict: batch_size", batch_size)
+        blocks = max(1, -(-len(x) // block))
+        padded = jnp.pad(x, ((0, blocks * block - len(x)), (0, 0)))
+        outputs = _outputs(self, padded.reshape(blocks, block, x.shape[1]))
+        outputs = outputs.reshape(blocks * block, -1)[: len(x)]
+        return self.network.head.distribution(outputs, self.loc, self.scale)
+
+    def log_predictive_prob(self, x: Any, y: Any, *, batch_size: int = BLOCK) -> Any:
+        """Log density of each new observation, shape `(m,)`.
+
+        Args:
+            x: inputs, shape `(m, d)`.
+            y: targets, shape `(m,)`.
+            batch_size: queries at a time.
+        """
+        x, y, _ = checked_data("log_predictive_prob", self.network, x, y, None)
+        return self.predict(x, batch_size=batch_size).log_prob(y)
+
+    def append(self, x: Any, y: Any) -> PFNPosterior:
+        """The posterior with one more row.
+
+        Linear in the number of rows for causal networks; others compute their context anew.
+
+        Args:
+            x: its inputs, shape `(d,)`.
+            y: its target, scalar.
+
+        Raises:
+            ValueError: wrong shapes, NaN; no room under `jit`, see `capacity` of `condition`.
+        """
+        x, y, _ = checked_data("append", self.network, jnp.reshape(jnp.asarray(x), (1, -1)),
+                               jnp.reshape(jnp.asarray(y), (1,)), None)  # fmt: skip
+        full = self.size >= len(self.y)
+        if not isinstance(full, jax.core.Tracer) and bool(full):
+            return self._grown().append(x[0], y[0])
+        size = refuse_where(
+            self.size, lambda s: s >= len(self.y), "append: no room, see capacity of condition"
+        )
+        return _append(self, x[0], y[0].astype(self.y.dtype), size)
+
+    def _grown(self) -> PFNPosterior:
+        pad = len(self.y)
+        x = jnp.pad(self.x, ((0, pad), (0, 0)))
+        y, mask = jnp.pad(self.y, (0, pad)), jnp.pad(self.mask, (0, pad))
+        return condition(self.network, x, y, mask, self.style, self.size)
+
+
+@compiled
+def condition(network: Any, x: Any, y: Any, mask: Any, style: Any, size: Any) -> PFNPosterior:
+    """The posterior of a network given rows that count."""
+    loc, scale = jnp.zeros((), network.dtype), jnp.ones((), network.dtype)
+    if network.standardise:
+        loc, scale = moments(y, mask)
+    seen = (y - loc) / scale if network.standardise else y
+    cache = network.encode(x, seen, mask, style)
+    return PFNPosterior(network, cache, x, y, mask, style, size, loc, scale)
+
+
+def moments(y: Float[Array, "*batch n"], mask: Bool[Array, "*#batch n"]) -> tuple[Any, Any]:
+    """Mean and standard deviation of the targets that count; 0 and 1 where there are none.
+
+    The standard deviation of one target, or of equal ones, is taken for 1.
+    """
+    count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(y.dtype)
+    loc = jnp.sum(jnp.where(mask, y, 0), axis=-1) / count
+    rest = jnp.where(mask, y - loc[..., None], 0)
+    scale = jnp.sqrt(jnp.sum(rest**2, axis=-1) / count)
+    tiny = scale <= 10 * jnp.finfo(y.dtype).eps * jnp.abs(loc)
+    return loc, jnp.where(tiny, 1, scale)
+
+
+@compiled
+def _outputs(posterior: PFNPosterior, x: Float[Array, "b k d"]) -> Float[Array, "b k o"]:
+    return jax.lax.map(lambda rows: posterior.network.decode(rows, posterior.cache), x)
+
+
+@compiled
+def _append(posterior: PFNPosterior, x: Any, y: Any, size: Any) -> PFNPosterior:
+    network = posterior.network
+    xs, ys = posterior.x.at[size].set(x), posterior.y.at[size].set(y)
+    mask = posterior.mask.at[size].set(True)
+    if not network.causal:
+        return condition(network, xs, ys, mask, posterior.style, size + 1)
+    cache = network.extend(x, y, size, posterior.cache)
+    return PFNPosterior(
+        network, cache, xs, ys, mask, posterior.style, size + 1, posterior.loc, posterior.scale
+    )
+
+
+def checked_inputs(owner: str, network: Any, x: Any) -> Float[Array, "m d"]:
+    """Inputs of rows, in the network's precision.
+
+    Raises:
+        ValueError: they have another number of columns, or are not finite.
+    """
+    x = number_array(f"{owner}: x", x)
+    x = x[:, None] if np.ndim(x) == 1 and network.num_inputs == 1 else x
+    if np.ndim(x) != 2 or np.shape(x)[1] != network.num_inputs:
+        raise ValueError(f"{owner}: x must have shape (n, {network.num_inputs}), got {np.shape(x)}")
+    if network.missing:
+        x = refuse_where(x, _infinite, f"{owner}: x holds infinite values; NaN means missing")
+    elif np.size(x):
+        x = checked_finite(f"{owner}: x", x)
+    return jnp.asarray(x, network.dtype)
+
+
+def checked_data(owner: str, network: Any, x: Any, y: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """Rows of a context.
+
+    Raises:
+        ValueError: shapes disagree, values are not finite or no classes of the network.
+    """
+    x = checked_inputs(owner, network, x)
+    y = number_array(f"{owner}: y", y)
+    if np.shape(y) != (len(x),):
+        raise ValueError(f"{owner}: y must have shape ({len(x)},), got {np.shape(y)}")
+    classes = network.head.num_classes
+    if classes is None:
+        y = checked_finite(f"{owner}: y", y) if np.size(y) else y
+        y = jnp.asarray(y, x.dtype)
+    else:
+        y = refuse_where(
+            y,
+            lambda v: (v < 0) | (v >= classes) | (v != v // 1),
+            f"{owner}: y must hold classes 0, ..., {classes - 1}",
+        )
+        y = jnp.asarray(y).astype(jnp.int32)
+    if mask is None:
+        return x, y, jnp.ones(len(x), bool)
+    mask = jnp.asarray(mask)
+    if mask.shape != (len(x),) or mask.dtype != bool:
+        raise ValueError(
+            f"{owner}: mask must be booleans of shape ({len(x)},), got {mask.dtype} of shape "
+            f"{mask.shape}"
+        )
+    return x, y, mask
+
+
+def _infinite(x: Any) -> Any:
+    return (jnp if isinstance(x, jax.core.Tracer) else np).isinf(x)
