@@ -23,6 +23,10 @@ class AbstractHead(eqx.Module):
     num_classes: eqx.AbstractVar[int | None]
 
     @abc.abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """What `make_head` makes a head of this kind and size from; JSON."""
+
+    @abc.abstractmethod
     def distribution(
         self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Distribution:
@@ -60,6 +64,9 @@ class BarHead(AbstractHead):
         """Targets are real."""
         return None
 
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "BarHead", "num_bars": self.size}
+
     def distribution(
         self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> BarDistribution:
@@ -92,6 +99,9 @@ class NormalHead(AbstractHead):
         """Targets are real."""
         return None
 
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "NormalHead", "min_scale": self.min_scale}
+
     def distribution(
         self, outputs: Float[Array, "*batch 2"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Normal:
@@ -112,6 +122,9 @@ class CategoricalHead(AbstractHead):
         """One output for each class."""
         return self.num_classes
 
+    def architecture(self) -> dict[str, Any]:
+        return {"kind": "CategoricalHead", "num_classes": self.num_classes}
+
     def distribution(
         self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Distribution:
@@ -124,3 +137,12 @@ def encode_targets(head: AbstractHead, y: Num[Array, "*batch"]) -> Num[Array, "*
     if head.num_classes is None:
         return y[..., None]
     return jax.nn.one_hot(y, head.num_classes, dtype=jnp.result_type(float))
+
+
+def make_head(architecture: dict[str, Any]) -> AbstractHead:
+    """A head of that kind and size, with any values; see `AbstractHead.architecture`."""
+    options = dict(architecture)
+    kind = options.pop("kind")
+    if kind == "BarHead":
+        return BarHead(jnp.arange(options["num_bars"] + 1.0))
+    return {"NormalHead": NormalHead, "CategoricalHead": CategoricalHead}[kind](**options)

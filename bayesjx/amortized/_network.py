@@ -30,6 +30,7 @@ class AbstractPFN(eqx.Module):
         standardise: whether targets are centred and scaled by those of the context.
         causal: whether a row of the context attends to those before it only.
         missing: whether inputs may be NaN, which means that they are missing.
+        absent: what stands in columns that data do not have, or None where they must have all.
         max_context: the largest context that it was trained with, or None.
         input_range: smallest and largest inputs that it was trained with, shape `(2, d)`, or None.
     """
@@ -40,8 +41,13 @@ class AbstractPFN(eqx.Module):
     standardise: eqx.AbstractVar[bool]
     causal: eqx.AbstractVar[bool]
     missing: eqx.AbstractVar[bool]
+    absent: eqx.AbstractVar[float | None]
     max_context: eqx.AbstractVar[int | None]
     input_range: eqx.AbstractVar[Any]
+
+    @abc.abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Arguments, but for the key and arrays, that make a network of these shapes; JSON."""
 
     @abc.abstractmethod
     def encode(

@@ -46,6 +46,8 @@ class PFN(AbstractPFN):
             in time linear in their number, and predictions depend on the order.
         max_context: the largest context that it was trained with, for a warning beyond it.
         input_range: smallest and largest inputs that it was trained with, shape `(2, d)`, likewise.
+        absent: what stands in columns that data do not have, for networks that were trained with
+            data sets in which it does; None where data must have all `d` columns.
 
     Raises:
         ValueError: sizes that are no positive integers or do not divide, no head, no key.
@@ -69,6 +71,7 @@ class PFN(AbstractPFN):
     standardise: bool = eqx.field(static=True)
     causal: bool = eqx.field(static=True)
     max_context: int | None = eqx.field(static=True)
+    absent: float | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class PFN(AbstractPFN):
         causal: bool = False,
         max_context: int | None = None,
         input_range: Any = None,
+        absent: float | None = None,
     ):
         check_key(key)
         d = whole_number("PFN: num_inputs", num_inputs, 0)
@@ -119,8 +123,13 @@ class PFN(AbstractPFN):
         self.head = head
         self.input_loc = jnp.broadcast_to(jnp.asarray(input_loc, jnp.result_type(float)), (d,))
         self.input_scale = jnp.broadcast_to(jnp.asarray(input_scale, jnp.result_type(float)), (d,))
-        self.input_range = None if input_range is None else jnp.asarray(input_range)
+        self.input_range = None
+        if input_range is not None:
+            self.input_range = jnp.broadcast_to(
+                jnp.asarray(input_range, self.input_loc.dtype), (2, d)
+            )
         self.standardise, self.causal, self.max_context = standardise, causal, max_context
+        self.absent = absent
 
     @staticmethod
     def for_prior(
@@ -192,6 +201,22 @@ class PFN(AbstractPFN):
     def missing(self) -> bool:  # ty: ignore[override]
         """No input may be missing."""
         return False
+
+    def architecture(self) -> dict[str, Any]:
+        return {
+            "num_inputs": self.num_inputs,
+            "head": self.head.architecture(),
+            "width": self.norm.shape[0],
+            "depth": len(self.layers),
+            "heads": self.layers[0].attention.heads,
+            "hidden": self.layers[0].feed.first.linear.out_features,
+            "num_styles": self.num_styles,
+            "standardise": self.standardise,
+            "causal": self.causal,
+            "max_context": self.max_context,
+            "input_range": None if self.input_range is None else [[0.0], [1.0]],
+            "absent": self.absent,
+        }
 
     def encode(
         self, x: Any, y: Any, mask: Any, style: Any = None, told: Any = None

@@ -158,9 +158,15 @@ def checked_inputs(owner: str, network: Any, x: Any) -> Float[Array, "m d"]:
         ValueError: they have another number of columns, or are not finite.
     """
     x = number_array(f"{owner}: x", x)
-    x = x[:, None] if np.ndim(x) == 1 and network.num_inputs == 1 else x
-    if np.ndim(x) != 2 or np.shape(x)[1] != network.num_inputs:
-        raise ValueError(f"{owner}: x must have shape (n, {network.num_inputs}), got {np.shape(x)}")
+    if np.ndim(x) == 1 and (network.num_inputs == 1 or network.absent is not None):
+        x = x[:, None]
+    columns = network.num_inputs
+    if network.absent is not None and np.ndim(x) == 2 and 0 < np.shape(x)[1] < columns:
+        pad = jnp.full((len(x), columns - x.shape[1]), network.absent, network.dtype)
+        x = jnp.concatenate([jnp.asarray(x, network.dtype), pad], axis=1)
+    if np.ndim(x) != 2 or np.shape(x)[1] != columns:
+        fewer = "" if network.absent is None else " or fewer columns"
+        raise ValueError(f"{owner}: x must have shape (n, {columns}){fewer}, got {np.shape(x)}")
     if network.missing:
         x = refuse_where(x, _infinite, f"{owner}: x holds infinite values; NaN means missing")
     elif np.size(x):
