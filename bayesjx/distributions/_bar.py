@@ -12,7 +12,7 @@ from jax.scipy.special import ndtr
 from numpyro.distributions import constraints, Distribution
 from numpyro.distributions.util import validate_sample
 
-from .._core import refuse_where
+from .._core import number_array, refuse_where
 from ._bars import at, Bars
 
 
@@ -70,6 +70,8 @@ class BarDistribution(Distribution):
     pytree_data_fields = ("borders", "logits")
 
     def __init__(self, borders: Any, logits: Any, *, validate_args: bool | None = None):
+        borders = number_array("BarDistribution: borders", borders)
+        logits = number_array("BarDistribution: logits", logits)
         shapes = jnp.shape(borders), jnp.shape(logits)
         batch_shape = _check_shapes(*shapes)
         dtype = jnp.promote_types(jnp.result_type(borders), jnp.result_type(logits))
@@ -126,7 +128,7 @@ class BarDistribution(Distribution):
     def icdf(self, q: Any) -> jax.Array:
         """Quantile of probabilities in (0, 1), shape of `q` and `batch_shape` broadcast.
 
-        At 0 and 1 it is infinite. Of an interval without probability it is the upper end.
+        At 0 and 1 it is infinite, unless that tail is empty.
         """
         q = self._numbers(q)
         return self._bars.quantile(jnp.minimum(q, 1 - q), q > 0.5)
@@ -199,10 +201,12 @@ class BarDistribution(Distribution):
             scale: positive factor, likewise.
 
         Raises:
-            ValueError: a `scale` that is known not to be positive.
+            ValueError: a `loc` or `scale` that is not finite, or a `scale` that is not positive; a
+                `RuntimeError` when a compiled program runs.
         """
         message = "affine: scale must be positive and finite"
         scale = refuse_where(scale, lambda x: ~((x > 0) & (x < np.inf)), message)
+        loc = refuse_where(loc, lambda x: ~(abs(x) < np.inf), "affine: loc must be finite")
         loc, scale = self._numbers(loc)[..., None], self._numbers(scale)[..., None]
         return BarDistribution(loc + scale * self.borders, self.logits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import checked_finite, number_array, refuse_where, whole_number
+from .._core import number_array, refuse_where, whole_number
 from ._bar import BarDistribution
 from ._bars import Bars, UPPER_QUARTILE
 
@@ -46,7 +46,12 @@ def equal_mass_borders(samples: Any, num_bars: int) -> jax.Array:
     if isinstance(samples, jax.core.Tracer):
         raise ValueError("equal_mass_borders: samples must be known, not traced by jit or vmap")
     samples = number_array("equal_mass_borders: samples", samples)
-    draws = np.asarray(checked_finite("equal_mass_borders: samples", samples)).ravel()
+    if np.iscomplexobj(samples):
+        raise ValueError(f"equal_mass_borders: samples must be real, got {samples.dtype}")
+    draws = np.asarray(samples).ravel()
+    if draws.size == 0 or not np.all(np.isfinite(draws)):
+        what = "is empty" if draws.size == 0 else "holds NaN or infinite values"
+        raise ValueError(f"equal_mass_borders: samples {what}; got shape {samples.shape}")
     if draws.size < _LEAST_PER_BAR * num_bars:
         raise ValueError(
             f"equal_mass_borders: samples must hold at least {_LEAST_PER_BAR} draws for each of "
@@ -100,10 +105,11 @@ def bar_mixture(
     bars = _checked_bars(distributions)
     dtype = jnp.result_type(*(b.log_probs for b in bars))
     shares = _shares(weights, len(bars), dtype)
-    common = _pooled_borders(bars) if borders is None else jnp.asarray(borders, dtype)
-    probs = _average([_probs_between(b, common) for b in bars], shares)
+    common = _pooled_borders(bars) if borders is None else _given(borders, dtype)
+    groups = _stacked(bars, shares)
+    probs = _average(lambda b: _probs_between(b, common), groups)
     if borders is None:
-        common = _with_tails(bars, shares, common, probs)
+        common = _with_tails(groups, common, probs)
     some = probs > 0
     logits = jnp.where(some, jnp.log(jnp.where(some, probs, 1)), -jnp.inf)
     return BarDistribution(common, logits)
@@ -134,8 +140,33 @@ def _shares(weights: Any, count: int, dtype: Any) -> jax.Array:
     return weights / jnp.sum(weights)
 
 
-def _average(terms: list[jax.Array], shares: jax.Array) -> jax.Array:
-    first, *others = (share * term for share, term in zip(shares, terms, strict=True))
+def _given(borders: Any, dtype: Any) -> jax.Array:
+    borders = jnp.asarray(number_array("bar_mixture: borders", borders), dtype)
+    if borders.shape[-1:] < (3,):
+        raise ValueError(
+            f"bar_mixture: borders must be those of at least 2 bars, got shape {borders.shape}"
+        )
+    return borders
+
+
+def _stacked(bars: list[Bars], shares: jax.Array) -> list[tuple[Bars, jax.Array]]:
+    """Those with as many bars each as one batch with a first axis, and their shares."""
+    ndim = max(b.log_probs.ndim for b in bars)
+    groups = []
+    for last in sorted({b.last for b in bars}):
+        which = [i for i, b in enumerate(bars) if b.last == last]
+        tables = [jnp.broadcast_arrays(*(_with_ndim(t, ndim) for t in same))
+                  for same in zip(*(bars[i] for i in which), strict=True)]  # fmt: skip
+        groups.append((Bars(*(jnp.stack(same) for same in tables)), shares[np.array(which)]))
+    return groups
+
+
+def _with_ndim(table: jax.Array, ndim: int) -> jax.Array:
+    return table.reshape((1,) * (ndim - table.ndim) + table.shape)
+
+
+def _average(function: Callable[[Bars], jax.Array], groups: list[Any]) -> jax.Array:
+    first, *others = (jnp.tensordot(shares, function(b), 1) for b, shares in groups)
     return sum(others, start=first)
 
 
@@ -154,21 +185,19 @@ def _pooled_borders(bars: list[Bars]) -> jax.Array:
 
 def _probs_between(bars: Bars, borders: jax.Array) -> jax.Array:
     """Probabilities between the inner borders and beyond, each from the side where it is small."""
-    inner = jnp.moveaxis(borders[..., 1:-1], -1, 0)
-    left = jnp.moveaxis(bars.cdf(inner), 0, -1)
-    right = jnp.moveaxis(bars.mirrored().cdf(-inner), 0, -1)
+    inner = borders[..., 1:-1]
+    wide = Bars(*(jnp.expand_dims(table, -2) for table in bars))  # an axis for the borders
+    left, right = wide.cdf(inner), wide.mirrored().cdf(-inner)
     inside = jnp.where(left[..., 1:] < 0.5, jnp.diff(left), -jnp.diff(right))
     return jnp.concatenate([left[..., :1], jnp.maximum(inside, 0), right[..., -1:]], axis=-1)
 
 
-def _with_tails(
-    bars: list[Bars], shares: jax.Array, borders: jax.Array, probs: jax.Array
-) -> jax.Array:
+def _with_tails(groups: list[Any], borders: jax.Array, probs: jax.Array) -> jax.Array:
     """The outermost borders replaced by those whose tails have the mean excess of the mixture."""
-    low = [b.mirrored().excess(-borders[..., 1]) for b in bars]
-    high = [b.excess(borders[..., -2]) for b in bars]
-    first = borders[..., 1] - _width(_average(low, shares), probs[..., 0], borders[..., :2])
-    last = borders[..., -2] + _width(_average(high, shares), probs[..., -1], borders[..., -2:])
+    low = _average(lambda b: b.mirrored().excess(-borders[..., 1]), groups)
+    high = _average(lambda b: b.excess(borders[..., -2]), groups)
+    first = borders[..., 1] - _width(low, probs[..., 0], borders[..., :2])
+    last = borders[..., -2] + _width(high, probs[..., -1], borders[..., -2:])
     inner = jnp.broadcast_to(borders[..., 1:-1], (*first.shape, borders.shape[-1] - 2))
     return jnp.concatenate([first[..., None], inner, last[..., None]], axis=-1)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import erf, erfc, ndtr, ndtri
+from jax.scipy.special import erf, erfc, ndtri
 
 UPPER_QUARTILE = 0.6744897501960817  # of the standard normal distribution
 
@@ -98,44 +98,29 @@ class Bars(NamedTuple):
     def peaks(self) -> jax.Array:
         """Where each bar has its largest density; the middle of those where it is constant."""
         middle = self.borders[..., :-1] + 0.5 * self.widths
-        slack = self.slack(self.borders[..., 1], self.widths[..., 0])
-        return self.ends(self.borders[..., 1] - slack, middle, self.borders[..., -2])
-
-    def slack(self, border: jax.Array, width: jax.Array) -> jax.Array:
-        """The smallest step off a border that is one after rounding."""
-        return jnp.finfo(border.dtype).eps * jnp.maximum(jnp.abs(border), width)
+        first = self.borders[..., 1]
+        return self.ends(first - slack(first, self.widths[..., 0]), middle, self.borders[..., -2])
 
     @property
     def cumulative(self) -> jax.Array:
         """Probabilities to the left of the inner borders, shape `(..., k - 1)`."""
         return jnp.cumsum(self.probs[..., :-1], axis=-1)
 
+    @property
+    def below(self) -> jax.Array:
+        """Probabilities to the left of the bars, shape `(..., k)`."""
+        first = [(0, 0)] * (self.log_probs.ndim - 1) + [(1, 0)]
+        return jnp.pad(self.cumulative, first)
+
     def bar_of(self, value: jax.Array) -> jax.Array:
         """The bar in which a value lies; a border belongs to the bar on its right."""
         return count_at_most(self.inner, value)
 
-    def tails_of(self, bar: jax.Array, value: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Distances from the anchors of the tails in their scales, zero outside of them."""
-        left = jnp.where(bar == 0, (self.borders[..., 1] - value) / self.left_scale, 0)
-        right = jnp.where(bar == self.last, (value - self.borders[..., -2]) / self.right_scale, 0)
-        return left, right
-
-    def log_density(self, value: jax.Array) -> jax.Array:
-        bar = self.bar_of(value)
-        left, right = self.tails_of(bar, value)
-        log_height = at(self.log_probs, bar) + at(self.log_peaks, bar)
-        return log_height - 0.5 * (left + right) ** 2
-
-    def cdf(self, value: jax.Array) -> jax.Array:
-        bar = self.bar_of(value)
-        left, right = self.tails_of(bar, value)
-        below = at(jnp.pad(self.cumulative, _one_before(self.cumulative)), bar)
-        prob = at(self.probs, bar)
-        inside = below + prob * self.fraction(bar, value)
-        lower = self.probs[..., 0] * erfc(left * math.sqrt(0.5))
-        upper = 1 - self.probs[..., -1] * erfc(right * math.sqrt(0.5))
-        result = jnp.where(bar == 0, lower, jnp.where(bar == self.last, upper, inside))
-        return held(result, 0, 1)
+    def from_anchor(self, bar: jax.Array, value: jax.Array) -> jax.Array:
+        """Distance outwards from where a tail starts, in its scale; zero outside of tails."""
+        left = (self.borders[..., 1] - value) / self.left_scale
+        right = (value - self.borders[..., -2]) / self.right_scale
+        return jnp.where(bar == 0, left, jnp.where(bar == self.last, right, 0))
 
     def fraction(self, bar: jax.Array, value: jax.Array) -> jax.Array:
         """The part of a uniform bar that lies to the left of the value; 0 in a tail."""
@@ -143,33 +128,49 @@ class Bars(NamedTuple):
         value = jnp.where((bar == 0) | (bar == self.last), low, value)
         return (value - low) / at(self.widths, bar)
 
+    @jax.jit
+    def log_density(self, value: jax.Array) -> jax.Array:
+        bar = self.bar_of(value)
+        log_height = at(self.log_probs + self.log_peaks, bar)
+        return log_height - 0.5 * self.from_anchor(bar, value) ** 2
+
+    @jax.jit
+    def cdf(self, value: jax.Array) -> jax.Array:
+        bar = self.bar_of(value)
+        prob = at(self.probs, bar)
+        beyond = prob * erfc(self.from_anchor(bar, value) * math.sqrt(0.5))
+        inside = at(self.below, bar) + prob * self.fraction(bar, value)
+        result = jnp.where(bar == 0, beyond, jnp.where(bar == self.last, 1 - beyond, inside))
+        return held(result, 0, 1)
+
+    @jax.jit
     def quantile(self, tail: jax.Array, upper: jax.Array) -> jax.Array:
         """The point with the probability `tail`, at most 1/2, to its left or, if `upper`, right."""
-        return jnp.where(upper, -self.mirrored().left_quantile(tail), self.left_quantile(tail))
-
-    def left_quantile(self, prob: jax.Array) -> jax.Array:
-        cumulative = self.cumulative
-        bar = count_at_most(cumulative, prob)
-        below = at(jnp.pad(cumulative, _one_before(cumulative)), bar)
-        low, high, width = at(self.borders, bar), at(self.borders, bar + 1), at(self.widths, bar)
-        in_left, in_right = bar == 0, bar == self.last
-        in_bar = at(self.probs, bar)
-        safe = jnp.where(in_bar > 0, in_bar, 1)
-        inside = low + width * (prob - below) / safe
-        outer = jnp.where(in_left, prob, jnp.where(in_right, 1 - prob, 0.5))
-        log_ratio = jnp.log(outer) - jnp.where(
-            in_left | in_right, at(self.log_probs, bar), 0
-        )  # log probability beyond the point, given its tail
-        z = -normal_quantile(held(log_ratio, -jnp.inf, 0) - math.log(2))
-        result = jnp.where(
-            in_left,
-            high - self.left_scale * z,
-            jnp.where(in_right, low + self.right_scale * z, inside),
+        mirror = self.mirrored()
+        up, down = (
+            self.last - count_at_most(mirror.cumulative, tail),
+            count_at_most(self.cumulative, tail),
         )
-        least = jnp.where(in_left, -jnp.inf, low + self.slack(low, width))
-        most = jnp.where(in_right, jnp.inf, high - self.slack(high, width))
+        bar = jnp.where(upper, up, down)
+        before = jnp.where(upper, at(mirror.below, self.last - bar), at(self.below, bar))
+        low, high = at(self.borders, bar), at(self.borders, bar + 1)
+        width, log_prob = high - low, at(self.log_probs, bar)
+        some = log_prob > -jnp.inf
+        share = (tail - before) / jnp.where(some, jnp.exp(jnp.where(some, log_prob, 0)), 1)
+        inside = jnp.where(upper, high - width * share, low + width * share)
+        # In a tail, from the probability beyond the point, given that tail.
+        left, right = bar == 0, bar == self.last
+        outer = jnp.where(upper == right, tail, 1 - tail)
+        log_outer = jnp.log(jnp.where(left | right, outer, 0.5))
+        log_ratio = held(log_outer - jnp.where((left | right) & some, log_prob, 0), -jnp.inf, 0)
+        z = -normal_quantile(log_ratio - math.log(2))
+        ends = high - self.left_scale * z, low + self.right_scale * z
+        result = jnp.where(left, ends[0], jnp.where(right, ends[1], inside))
+        least = jnp.where(left, -jnp.inf, low + slack(low, width))
+        most = jnp.where(right, jnp.inf, high - slack(high, width))
         return held(result, least, most)
 
+    @jax.jit
     def excess(self, threshold: jax.Array) -> jax.Array:
         r"""$E[\max(y - f, 0)]$ over thresholds $f$."""
         f = threshold[..., None]
@@ -186,29 +187,26 @@ class Bars(NamedTuple):
         inner = jnp.sum((self.probs * inside)[..., 1:-1], axis=-1)
         return inner + self.probs[..., 0] * left + self.probs[..., -1] * right
 
+    @jax.jit
     def squared_cdf_integral(self, value: jax.Array) -> jax.Array:
         r"""$\int_{-\infty}^y F(x)^2 dx$, of a piecewise linear function and two tails."""
-        cumulative = self.cumulative
         bar = self.bar_of(value)
-        left, right = self.tails_of(bar, value)
-        first, last = self.probs[..., 0], self.probs[..., -1]
-        tail = first**2 * self.left_scale * squared_tail_integral(left)
-        start, stop = cumulative[..., :-1], cumulative[..., 1:]
+        prob, fraction = at(self.probs, bar), self.fraction(bar, value)
+        z = self.from_anchor(bar, value)
+        start, stop = self.cumulative[..., :-1], self.cumulative[..., 1:]
         areas = self.widths[..., 1:-1] * (start**2 + start * stop + stop**2) / 3
-        whole = first**2 * self.left_scale * squared_tail_integral(jnp.zeros_like(first))
         areas = jnp.broadcast_to(areas, (*self.batch_shape, areas.shape[-1]))
-        whole = jnp.broadcast_to(whole, self.batch_shape)
-        before = jnp.cumsum(jnp.concatenate([whole[..., None], areas], axis=-1), axis=-1)
-        before = at(before, jnp.maximum(bar - 1, 0))
-        begin = at(cumulative, jnp.maximum(bar - 1, 0))
-        fraction = self.fraction(bar, value)
-        end = begin + at(self.probs, bar) * fraction
+        tail = self.probs[..., 0] ** 2 * self.left_scale * _SQUARED_TAIL
+        tail = jnp.broadcast_to(tail, self.batch_shape)[..., None]
+        before = at(jnp.cumsum(jnp.concatenate([0 * tail, tail, areas], -1), axis=-1), bar)
+        begin = at(self.below, bar)
+        end = begin + prob * fraction
         part = fraction * at(self.widths, bar) * (begin**2 + begin * end + end**2) / 3
-        once = tail_integral(jnp.zeros_like(right)) - tail_integral(right)
-        twice = squared_tail_integral(jnp.zeros_like(right)) - squared_tail_integral(right)
-        beyond = self.right_scale * (right - 2 * last * once + last**2 * twice)
-        inside = before + jnp.where(bar == self.last, beyond, part)
-        return jnp.where(bar == 0, tail, inside)
+        squared = prob**2 * squared_tail_integral(z)
+        once = 2 * prob * (half_normal_excess(z) - math.sqrt(2 / math.pi))
+        beyond = self.right_scale * (z + once + prob**2 * _SQUARED_TAIL - squared)
+        result = before + jnp.where(bar == self.last, beyond, part)
+        return jnp.where(bar == 0, self.left_scale * squared, result)
 
 
 def at(table: jax.Array, index: jax.Array) -> jax.Array:
@@ -240,6 +238,11 @@ def held(value: jax.Array, low: Any, high: Any) -> jax.Array:
     return jnp.where(clipped == fixed, value, clipped + (value - fixed))
 
 
+def slack(border: jax.Array, width: jax.Array) -> jax.Array:
+    """The smallest step off a border that is one after rounding."""
+    return jnp.finfo(border.dtype).eps * jnp.maximum(jnp.abs(border), width)
+
+
 @jax.custom_jvp
 def normal_quantile(log_prob: jax.Array) -> jax.Array:
     """Standard normal quantile of a log probability; its derivative stays finite in the tail."""
@@ -258,20 +261,14 @@ def normal_density(z: jax.Array) -> jax.Array:
 
 
 def half_normal_excess(z: jax.Array) -> jax.Array:
-    r"""$E[\max(R - z, 0)]$ of a standard half-normal $R$, for $z \ge 0$."""
-    return 2 * (normal_density(z) - z * ndtr(-z))
-
-
-tail_integral = half_normal_excess
-r"""$\int_z^\infty 2 \Phi(-t) dt$, the same number."""
+    r"""$E[\max(R - z, 0)] = \int_z^\infty 2 \Phi(-t) dt$ of a half-normal $R$, for $z \ge 0$."""
+    return 2 * normal_density(z) - z * erfc(z * math.sqrt(0.5))
 
 
 def squared_tail_integral(z: jax.Array) -> jax.Array:
-    r"""$\int_z^\infty (2 \Phi(-t))^2 dt$, by parts."""
-    tail = ndtr(-z)
-    product = 2 * normal_density(z) * tail - z * tail**2
-    return 4 * (product - ndtr(-math.sqrt(2) * z) / math.sqrt(math.pi))
+    r"""$\int_z^\infty (2 \Phi(-t))^2 dt$ for $z \ge 0$, by parts."""
+    tail = erfc(z * math.sqrt(0.5))
+    return (4 * normal_density(z) - z * tail) * tail - 2 / math.sqrt(math.pi) * erfc(z)
 
 
-def _one_before(table: jax.Array) -> list[tuple[int, int]]:
-    return [(0, 0)] * (table.ndim - 1) + [(1, 0)]
+_SQUARED_TAIL = (math.sqrt(2) - 1) * 2 / math.sqrt(math.pi)  # that of 0

@@ -51,6 +51,9 @@ DISTRIBUTIONS = {
     "one-hot": lambda t: ours.OneHotCategorical(logits=t * jnp.asarray(LOCS)),
     "flag": lambda t: ours.BernoulliLogits(t * LOC),
     "normal": lambda t: ours.Normal(t * LOC, t),
+    "bars": lambda t: ours.BarDistribution(
+        t * jnp.arange(N + 1.0), t * jnp.asarray(LOCS)
+    ),
     "predictive": lambda t: likelihoods.Predictive(
         likelihoods.PoissonExp(), t * LOC, t * jnp.ones(N)
     ),

@@ -4,8 +4,93 @@ from mutant import Mutant
 
 PACKAGE = "distributions"
 STRUCTURED = "tests/distributions/test_structured_normal.py"
+BAR = "tests/distributions/test_bar.py -k"
 REPAIR = "tests/distributions/test_repair.py -k density_and_two"
 MUTANTS = [
+    Mutant(
+        "mode of a bar distribution by probability",
+        "distributions/_bar.py",
+        "peaks = bars.log_probs + bars.log_peaks",
+        "peaks = bars.log_probs",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "incumbent below the last tail forgotten",
+        "distributions/_bars.py",
+        "right = self.right_scale * half_normal_excess(beyond) + jnp.maximum(-above, 0)",
+        "right = self.right_scale * half_normal_excess(beyond)",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "quantiles in the end bars are uniform",
+        "distributions/_bars.py",
+        "result = jnp.where(left, ends[0], jnp.where(right, ends[1], inside))",
+        "result = inside",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "last half-normal on the wrong side",
+        "distributions/_bars.py",
+        "right = (value - self.borders[..., -2]) / self.right_scale\n",
+        "right = (self.borders[..., -1] - value) / self.right_scale\n",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "half-normal entropy without its half",
+        "distributions/_bars.py",
+        "constant = 0.5 + 0.5 * math.log(math.pi / 2)",
+        "constant = 0.5 * math.log(math.pi / 2)",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "score of the last tail lacks its mixed term",
+        "distributions/_bars.py",
+        "self.right_scale * (z + once +",
+        "self.right_scale * (z +",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "upper quantiles from 1 - u",
+        "distributions/_bar.py",
+        "return self._bars.quantile(ndtr(-jnp.abs(beta)), beta > 0)",
+        "return self.icdf(ndtr(beta))",
+        f"{BAR} tails_are_right",
+    ),
+    Mutant(
+        "gradients of entropy at empty bars",
+        "distributions/_bar.py",
+        "jnp.where(some, bars.log_probs, 0)",
+        "bars.log_probs",
+        f"{BAR} gradients_are_finite",
+    ),
+    Mutant(
+        "density at a border from the left",
+        "distributions/_bars.py",
+        "<= value)\n",
+        "< value)\n",
+        f"{BAR} all_formulas",
+    ),
+    Mutant(
+        "tails of a mixture keep a pooled border",
+        "distributions/_bar_borders.py",
+        "common = _with_tails(groups, common, probs)",
+        "pass",
+        f"{BAR} mixture_has",
+    ),
+    Mutant(
+        "equal draws on both sides of a border",
+        "distributions/_bar_borders.py",
+        "np.unique(draws.astype(dtype), return_counts=True)",
+        "np.sort(draws.astype(dtype)), np.ones(draws.size, int)",
+        f"{BAR} equal_draws",
+    ),
+    Mutant(
+        "draws of tails on a lattice",
+        "distributions/_bar.py",
+        "jnp.maximum(jax.random.uniform(fine, shape, dtype), 2.0**-25)",
+        "0.5",
+        f"{BAR} draws_have",
+    ),
     Mutant(
         "determinants swapped in a divergence",
         "distributions/_kl.py",
