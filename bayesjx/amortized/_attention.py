@@ -88,7 +88,7 @@ class Attention(eqx.Module):
         self,
         tokens: Float[Array, "*batch m e"],
         to: KeysValues,
-        mask: Bool[Array, "*batch m n"] | None = None,
+        mask: Bool[Array, "*#batch #m n"] | None = None,
     ) -> Float[Array, "*batch m e"]:
         """What `tokens` get from the tokens of `to` that `mask` allows."""
         queries = self.query(tokens).reshape(*tokens.shape[:-1], self.heads, -1)
@@ -141,7 +141,7 @@ class Layer(eqx.Module):
         self,
         tokens: Float[Array, "*batch m e"],
         to: KeysValues,
-        mask: Bool[Array, "*batch m n"] | None = None,
+        mask: Bool[Array, "*#batch #m n"] | None = None,
     ) -> Float[Array, "*batch m e"]:
         """The next layer's tokens."""
         tokens = tokens + self.attention(normed(self.norms[0], tokens), to, mask)

@@ -50,8 +50,8 @@ class BarHead(AbstractHead):
     borders: Float[Array, " k1"] = known_field()
 
     def __init__(self, borders: Any):
-        borders = checked_finite("BarHead: borders", number_array("BarHead: borders", borders))
-        self.borders = jnp.asarray(borders)
+        borders = jnp.asarray(number_array("BarHead: borders", borders))
+        self.borders = checked_finite("BarHead: borders", borders)
         BarDistribution(self.borders, jnp.zeros(len(self.borders) - 1), validate_args=True)
 
     @property

@@ -25,7 +25,8 @@ class AbstractPFN(eqx.Module):
 
     Attributes:
         head: distribution of a target.
-        num_inputs: number of inputs of a row.
+        num_inputs: number of inputs of a row, or the most that it was trained with.
+        most_inputs: the most that it takes.
         num_styles: number of parameters that the network may be told.
         standardise: whether targets are centred and scaled by those of the context.
         causal: whether a row of the context attends to those before it only.
@@ -37,6 +38,7 @@ class AbstractPFN(eqx.Module):
 
     head: eqx.AbstractVar[AbstractHead]
     num_inputs: eqx.AbstractVar[int]
+    most_inputs: eqx.AbstractVar[int]
     num_styles: eqx.AbstractVar[int]
     standardise: eqx.AbstractVar[bool]
     causal: eqx.AbstractVar[bool]
@@ -156,16 +158,23 @@ class AbstractPFN(eqx.Module):
             return None
         if not self.num_styles:
             raise ValueError("condition: style is given, but this network has num_styles = 0")
-        style = checked_finite("condition: style", number_array("condition: style", style))
+        style = jnp.asarray(number_array("condition: style", style), self.dtype)
+        style = checked_finite("condition: style", style)
         want = self.num_styles
         if np.shape(style) != (want,):
             raise ValueError(f"condition: style must have shape ({want},), got {np.shape(style)}")
-        return jnp.asarray(style, self.dtype)
+        return style
 
     def _warn_outside(self, rows: int, x: Any) -> None:
         if self.max_context is not None and rows > self.max_context:
             warnings.warn(
                 f"condition: {rows} rows of context, more than the {self.max_context} that the "
+                "network was trained with; its predictions there are not checked",
+                stacklevel=3,
+            )
+        if self.missing and x.shape[1] > self.num_inputs:
+            warnings.warn(
+                f"condition: {x.shape[1]} columns, more than the {self.num_inputs} that the "
                 "network was trained with; its predictions there are not checked",
                 stacklevel=3,
             )

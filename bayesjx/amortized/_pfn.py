@@ -193,6 +193,11 @@ class PFN(AbstractPFN):
         return self.input_loc.shape[0]
 
     @property
+    def most_inputs(self) -> int:  # ty: ignore[override]
+        """Number of inputs of a row."""
+        return self.num_inputs
+
+    @property
     def num_styles(self) -> int:  # ty: ignore[override]
         """Number of parameters that the network may be told."""
         return 0 if self.styles is None else self.styles.linear.in_features

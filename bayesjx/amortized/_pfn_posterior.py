@@ -61,7 +61,7 @@ class PFNPosterior(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        x = checked_inputs("predict", self.network, x)
+        x = checked_inputs("predict", self.network, x, self.x.shape[1])
         block = whole_number("predict: batch_size", batch_size)
         blocks = max(1, -(-len(x) // block))
         padded = jnp.pad(x, ((0, blocks * block - len(x)), (0, 0)))
@@ -77,7 +77,7 @@ class PFNPosterior(eqx.Module):
             y: targets, shape `(m,)`.
             batch_size: queries at a time.
         """
-        x, y, _ = checked_data("log_predictive_prob", self.network, x, y, None)
+        x, y, _ = checked_data("log_predictive_prob", self.network, x, y, None, self.x.shape[1])
         return self.predict(x, batch_size=batch_size).log_prob(y)
 
     def append(self, x: Any, y: Any) -> PFNPosterior:
@@ -92,8 +92,9 @@ class PFNPosterior(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN; no room under `jit`, see `capacity` of `condition`.
         """
-        x, y, _ = checked_data("append", self.network, jnp.reshape(jnp.asarray(x), (1, -1)),
-                               jnp.reshape(jnp.asarray(y), (1,)), None)  # fmt: skip
+        row, target = jnp.reshape(jnp.asarray(x), (1, -1)), jnp.reshape(jnp.asarray(y), (1,))
+        width = self.x.shape[1]
+        x, y, _ = checked_data("append", self.network, row, target, None, width)
         full = self.size >= len(self.y)
         if not isinstance(full, jax.core.Tracer) and bool(full):
             return self._grown().append(x[0], y[0])
@@ -151,43 +152,57 @@ def _append(posterior: PFNPosterior, x: Any, y: Any, size: Any) -> PFNPosterior:
     )
 
 
-def checked_inputs(owner: str, network: Any, x: Any) -> Float[Array, "m d"]:
-    """Inputs of rows, in the network's precision.
+def checked_inputs(owner: str, network: Any, x: Any, width: int | None = None) -> Any:
+    """Inputs of rows, in the network's precision, shape `(n, d)`.
+
+    Args:
+        owner: function whose argument they are.
+        network: that is to see them.
+        x: the inputs.
+        width: columns of the context, where there is one.
 
     Raises:
         ValueError: they have another number of columns, or are not finite.
     """
     x = number_array(f"{owner}: x", x)
-    if np.ndim(x) == 1 and (network.num_inputs == 1 or network.absent is not None):
+    most, fewer = network.most_inputs, network.missing or network.absent is not None
+    if np.ndim(x) == 1 and (most == 1 or fewer):
         x = x[:, None]
-    columns = network.num_inputs
-    if network.absent is not None and np.ndim(x) == 2 and 0 < np.shape(x)[1] < columns:
-        pad = jnp.full((len(x), columns - x.shape[1]), network.absent, network.dtype)
-        x = jnp.concatenate([jnp.asarray(x, network.dtype), pad], axis=1)
-    if np.ndim(x) != 2 or np.shape(x)[1] != columns:
-        fewer = "" if network.absent is None else " or fewer columns"
-        raise ValueError(f"{owner}: x must have shape (n, {columns}){fewer}, got {np.shape(x)}")
+    columns = np.shape(x)[1] if np.ndim(x) == 2 else -1
+    if network.absent is not None and 0 < columns < most:
+        pad = jnp.full((len(x), most - columns), network.absent, network.dtype)
+        x, columns = jnp.concatenate([jnp.asarray(x, network.dtype), pad], axis=1), most
+    few = 1 if network.missing else most
+    low, high = (few, most) if width is None else (width, width)
+    if not low <= columns <= high:
+        wanted = f"{high}" if low == high else f"{low} to {high}"
+        fewer_said = " or fewer" if network.absent is not None else ""
+        raise ValueError(
+            f"{owner}: x must have shape (n, d) with {wanted}{fewer_said} columns, got shape "
+            f"{np.shape(x)}"
+        )
+    x = jnp.asarray(x, network.dtype)
     if network.missing:
-        x = refuse_where(x, _infinite, f"{owner}: x holds infinite values; NaN means missing")
-    elif np.size(x):
-        x = checked_finite(f"{owner}: x", x)
-    return jnp.asarray(x, network.dtype)
+        return refuse_where(x, _infinite, f"{owner}: x holds infinite values; NaN means missing")
+    return checked_finite(f"{owner}: x", x) if x.size else x
 
 
-def checked_data(owner: str, network: Any, x: Any, y: Any, mask: Any) -> tuple[Any, Any, Any]:
+def checked_data(
+    owner: str, network: Any, x: Any, y: Any, mask: Any, width: int | None = None
+) -> tuple[Any, Any, Any]:
     """Rows of a context.
 
     Raises:
         ValueError: shapes disagree, values are not finite or no classes of the network.
     """
-    x = checked_inputs(owner, network, x)
+    x = checked_inputs(owner, network, x, width)
     y = number_array(f"{owner}: y", y)
     if np.shape(y) != (len(x),):
         raise ValueError(f"{owner}: y must have shape ({len(x)},), got {np.shape(y)}")
     classes = network.head.num_classes
     if classes is None:
-        y = checked_finite(f"{owner}: y", y) if np.size(y) else y
         y = jnp.asarray(y, x.dtype)
+        y = checked_finite(f"{owner}: y", y) if y.size else y
     else:
         y = refuse_where(
             y,

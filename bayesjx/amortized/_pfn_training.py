@@ -124,7 +124,7 @@ def _check(owner: str, network: Any, prior: Any, num_queries: int) -> int:
         raise ValueError(f"{owner}: network must be an amortized.PFN, got {type(network).__name__}")
     shapes = check_prior(owner, prior)
     rows, d = shapes.x.shape
-    if d != network.num_inputs:
+    if d != network.num_inputs and not (network.missing and d <= network.most_inputs):
         raise ValueError(
             f"{owner}: data sets of the prior have {d} inputs, the network {network.num_inputs}"
         )

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 from ._heads import make_head
 from ._network import AbstractPFN
 from ._pfn import PFN
+from ._table_network import TablePFN
 
 FORMAT = "bayesjx network 1"
-NETWORKS: dict[str, type[AbstractPFN]] = {"PFN": PFN}
+NETWORKS: dict[str, type[AbstractPFN]] = {"PFN": PFN, "TablePFN": TablePFN}
 
 
 class NetworkError(ValueError):
