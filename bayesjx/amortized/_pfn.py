@@ -170,7 +170,7 @@ class PFN(AbstractPFN):
         num_tasks = whole_number("for_prior: num_tasks", num_tasks, 2)
         key_tasks, key_weights = jax.random.split(key)
         tasks = jax.jit(lambda k: sample_tasks(k, prior, num_tasks))(key_tasks)
-        x, y = np.asarray(tasks.x).reshape(-1, d), np.asarray(tasks.y)
+        x, y = np.asarray(tasks.x).reshape(num_tasks * rows, d), np.asarray(tasks.y)
         if head is None:
             head = _head(y, max_context, num_bars, standardise)
         scale = np.std(x, axis=0)

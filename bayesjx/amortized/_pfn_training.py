@@ -24,7 +24,7 @@ def pfn_training(
     batch_size: int = 32,
     num_queries: int = 16,
     min_context: int = 0,
-    style_dropout: float = 0.1,
+    style_dropout: Any = 0.1,
     average: float | None = None,
     sharding: Any = None,
 ) -> Algorithm:
@@ -101,7 +101,7 @@ def _log_score(
     batch_size: int,
     num_queries: int,
     min_context: int,
-    style_dropout: float,
+    style_dropout: Any,
     sharding: Any,
     key: jax.Array,
     network: AbstractPFN,
@@ -114,7 +114,7 @@ def _log_score(
     size = jax.random.randint(key_size, (), min_context, context + 1)
     told = None
     if tasks.style is not None:
-        told = jax.random.bernoulli(key_told, 1 - style_dropout, (batch_size,))
+        told = jax.random.bernoulli(key_told, 1.0 - style_dropout, (batch_size,))
     return jnp.mean(log_scores(network, tasks, size, num_queries, told))
 
 
