@@ -141,7 +141,13 @@ class GaussianMixture(eqx.Module):
 
     def sample(self, key: jax.Array) -> Float[Array, "*batch s"]:
         """One draw of each mixture of the batch."""
-        return self.distribution().sample(key)
+        key_which, key_noise = jax.random.split(key)
+        lead, dtype = self.loc.shape[:-2], self.loc.dtype
+        which = jax.random.categorical(key_which, self.log_weights)[..., None, None]
+        noise = jax.random.normal(key_noise, (*lead, self.num_latents), dtype)
+        loc = jnp.take_along_axis(self.loc, which, axis=-2)[..., 0, :]
+        tril = jnp.take_along_axis(self.scale_tril, which[..., None], axis=-3)[..., 0, :, :]
+        return loc + jnp.einsum("...ij,...j->...i", tril, noise)
 
     def distribution(self, support: Support | None = None) -> dist.Distribution:
         """The mixture as a NumPyro distribution, mapped to a support if one is given.
