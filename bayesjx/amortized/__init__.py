@@ -24,7 +24,7 @@ from ._saving import (
     pretrained_names as pretrained_names,
     save_network as save_network,
 )
-from ._table_priors import TablePrior as TablePrior
 from ._table_network import TablePFN as TablePFN
+from ._table_priors import TablePrior as TablePrior
 from ._tasks import from_numpyro as from_numpyro, NumPyroPrior as NumPyroPrior, Task as Task
 from ._transformer_training import transformer_training as transformer_training

@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of tokens, for each head: shape `(..., n, heads, size)`."""
+    """Keys and values of tokens, for each head: shape `(..., heads, n, size)`."""
 
-    keys: Float[Array, "*batch n heads size"]
-    values: Float[Array, "*batch n heads size"]
+    keys: Float[Array, "*batch heads n size"]
+    values: Float[Array, "*batch heads n size"]
 
 
 class Dense(eqx.Module):
@@ -81,8 +81,8 @@ class Attention(eqx.Module):
 
     def keys_values(self, tokens: Float[Array, "*batch n e"]) -> KeysValues:
         """What queries attend to."""
-        both = self.pair(tokens).reshape(*tokens.shape[:-1], 2, self.heads, -1)
-        return KeysValues(both[..., 0, :, :], both[..., 1, :, :])
+        keys, values = jnp.split(self.pair(tokens), 2, axis=-1)
+        return KeysValues(self._by_head(keys), self._by_head(values))
 
     def __call__(
         self,
@@ -91,25 +91,24 @@ class Attention(eqx.Module):
         mask: Bool[Array, "*#batch #m n"] | None = None,
     ) -> Float[Array, "*batch m e"]:
         """What `tokens` get from the tokens of `to` that `mask` allows."""
-        queries = self.query(tokens).reshape(*tokens.shape[:-1], self.heads, -1)
+        queries = self._by_head(self.query(tokens))
         wide = jnp.promote_types(queries.dtype, jnp.float32)
         scale = queries.shape[-1] ** -0.5
-        scores = jnp.einsum("...mhs,...nhs->...hmn", queries, to.keys).astype(wide) * scale
+        scores = (queries @ jnp.swapaxes(to.keys, -1, -2)).astype(wide) * scale
         if mask is not None:
             scores = jnp.where(mask[..., None, :, :], scores, -jnp.inf)
-        none = jnp.einsum("...mhs,hs->...hm", queries, self.empty[0]).astype(wide)[..., None]
-        none = none * scale
+        none = (queries @ self.empty[0][..., None]).astype(wide) * scale
         # In place of a concatenation, which would copy the scores.
-        top = jax.lax.stop_gradient(
-            jnp.maximum(none, jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf))
-        )
+        top = jnp.maximum(none, jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf))
+        top = jax.lax.stop_gradient(top)
         weights, rest = jnp.exp(scores - top), jnp.exp(none - top)
         total = jnp.sum(weights, axis=-1, keepdims=True) + rest
-        shares = (weights / total).astype(tokens.dtype)
-        out = jnp.einsum("...hmn,...nhs->...mhs", shares, to.values)
-        rest = jnp.swapaxes((rest / total).astype(tokens.dtype), -3, -2)  # (..., m, h, 1)
-        out = out + rest * self.empty[1]
-        return self.output(out.reshape(*tokens.shape[:-1], -1))
+        out = (weights / total).astype(tokens.dtype) @ to.values
+        out = out + (rest / total).astype(tokens.dtype) * self.empty[1][:, None]
+        return self.output(jnp.swapaxes(out, -3, -2).reshape(tokens.shape))
+
+    def _by_head(self, x: Float[Array, "*batch n e"]) -> Float[Array, "*batch h n s"]:
+        return jnp.swapaxes(x.reshape(*x.shape[:-1], self.heads, -1), -3, -2)
 
 
 class Layer(eqx.Module):

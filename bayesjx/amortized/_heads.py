@@ -27,13 +27,17 @@ class AbstractHead(eqx.Module):
         """What `make_head` makes a head of this kind and size from; JSON."""
 
     @abc.abstractmethod
+    def parameters(self, outputs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
+        """What `distribution` takes of what the network returns, such as log probabilities."""
+
+    @abc.abstractmethod
     def distribution(
-        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+        self, parameters: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Distribution:
         """Distribution of `loc + scale * target`; classes ignore both.
 
         Args:
-            outputs: of the network.
+            parameters: see `parameters`.
             loc: broadcastable with the batch.
             scale: likewise, positive.
         """
@@ -67,12 +71,15 @@ class BarHead(AbstractHead):
     def architecture(self) -> dict[str, Any]:
         return {"kind": "BarHead", "num_bars": self.size}
 
+    def parameters(self, outputs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
+        return jax.nn.log_softmax(outputs)
+
     def distribution(
-        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+        self, parameters: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> BarDistribution:
-        loc, scale = (jnp.asarray(v, outputs.dtype)[..., None] for v in (loc, scale))
-        borders = loc + scale * self.borders.astype(outputs.dtype)
-        return BarDistribution(borders, outputs)
+        loc, scale = (jnp.asarray(v, parameters.dtype)[..., None] for v in (loc, scale))
+        borders = loc + scale * self.borders.astype(parameters.dtype)
+        return BarDistribution.from_log_probs(borders, parameters)
 
 
 class NormalHead(AbstractHead):
@@ -102,11 +109,14 @@ class NormalHead(AbstractHead):
     def architecture(self) -> dict[str, Any]:
         return {"kind": "NormalHead", "min_scale": self.min_scale}
 
+    def parameters(self, outputs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
+        return outputs
+
     def distribution(
-        self, outputs: Float[Array, "*batch 2"], loc: Any = 0.0, scale: Any = 1.0
+        self, parameters: Float[Array, "*batch 2"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Normal:
-        width = self.min_scale + jax.nn.softplus(outputs[..., 1])
-        return dist.Normal(loc + scale * outputs[..., 0], scale * width)
+        width = self.min_scale + jax.nn.softplus(parameters[..., 1])
+        return dist.Normal(loc + scale * parameters[..., 0], scale * width)
 
 
 class CategoricalHead(AbstractHead):
@@ -125,11 +135,14 @@ class CategoricalHead(AbstractHead):
     def architecture(self) -> dict[str, Any]:
         return {"kind": "CategoricalHead", "num_classes": self.num_classes}
 
+    def parameters(self, outputs: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
+        return jax.nn.log_softmax(outputs)
+
     def distribution(
-        self, outputs: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
+        self, parameters: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Distribution:
         del loc, scale
-        return dist.Categorical(logits=outputs)
+        return dist.Categorical(logits=parameters)
 
 
 def encode_targets(head: AbstractHead, y: Num[Array, "*batch"]) -> Num[Array, "*batch k"]:

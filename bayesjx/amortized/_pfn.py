@@ -258,7 +258,7 @@ class PFN(AbstractPFN):
         token, new = self._embed(x[None], y[None]), []
         for layer, old in zip(self.layers, caches, strict=True):
             row = layer.keys_values(token)
-            new.append(jax.tree.map(lambda all_, one: all_.at[place].set(one[0]), old, row))
+            new.append(jax.tree.map(lambda all_, one: all_.at[:, place].set(one[:, 0]), old, row))
             token = layer(token, new[-1], mask[None])
         return tuple(new), mask
 

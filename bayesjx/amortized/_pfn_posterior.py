@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from .._core import checked_finite, compiled, number_array, refuse_where, whole_number
 
-BLOCK = 32  # queries at a time: in blocks of one size, the bits of one do not depend on others
+BLOCK = 4  # queries at a time: in blocks of one size, the bits of one do not depend on others
 
 
 class PFNPosterior(eqx.Module):
@@ -65,7 +65,7 @@ class PFNPosterior(eqx.Module):
         block = whole_number("predict: batch_size", batch_size)
         blocks = max(1, -(-len(x) // block))
         padded = jnp.pad(x, ((0, blocks * block - len(x)), (0, 0)))
-        outputs = _outputs(self, padded.reshape(blocks, block, x.shape[1]))
+        outputs = _parameters(self, padded.reshape(blocks, block, x.shape[1]))
         outputs = outputs.reshape(blocks * block, -1)[: len(x)]
         return self.network.head.distribution(outputs, self.loc, self.scale)
 
@@ -135,8 +135,9 @@ def moments(y: Float[Array, "*batch n"], mask: Bool[Array, "*#batch n"]) -> tupl
 
 
 @compiled
-def _outputs(posterior: PFNPosterior, x: Float[Array, "b k d"]) -> Float[Array, "b k o"]:
-    return jax.lax.map(lambda rows: posterior.network.decode(rows, posterior.cache), x)
+def _parameters(posterior: PFNPosterior, x: Float[Array, "b k d"]) -> Float[Array, "b k o"]:
+    network, cache = posterior.network, posterior.cache
+    return jax.lax.map(lambda rows: network.head.parameters(network.decode(rows, cache)), x)
 
 
 @compiled

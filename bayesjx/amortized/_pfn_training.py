@@ -93,7 +93,8 @@ def log_scores(
         loc, scale = moments(y, mask)
         y, loc, scale = (y - loc[:, None]) / scale[:, None], loc[:, None], scale[:, None]
     outputs = network.outputs(x, y, tasks.x[:, context:], mask, tasks.style, told)
-    return network.head.distribution(outputs, loc, scale).log_prob(tasks.y[:, context:])
+    parameters = network.head.parameters(outputs)
+    return network.head.distribution(parameters, loc, scale).log_prob(tasks.y[:, context:])
 
 
 def _log_score(

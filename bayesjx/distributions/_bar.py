@@ -86,6 +86,13 @@ class BarDistribution(Distribution):
         self.logits = jax.nn.log_softmax(logits, axis=-1)
         super().__init__(batch_shape, validate_args=validate_args)
 
+    @classmethod
+    def from_log_probs(cls, borders: Any, log_probs: Any) -> BarDistribution:
+        """The distribution with these logarithms of probabilities, which are kept bit for bit."""
+        made = cls(borders, log_probs)
+        made.logits = log_probs
+        return made
+
     @property
     def num_bars(self) -> int:
         """The number of bars, $k$."""
