@@ -101,7 +101,7 @@ def _ways(seed: int, of: Any, quick: bool) -> dict[str, tuple[Score, float]]:
     """Scores and seconds, of compilation too, of ways from the same dense network."""
     import jax
 
-    keys = iter(jax.random.split(jax.random.key(100 + seed), 12))
+    keys = iter(jax.random.split(jax.random.key(100 + seed), 13))
     dense = tuned(next(keys), lenet(seed, of), of, STEPS.dense, RATE)
     found: dict[str, tuple[Score, float]] = {}
 
