@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import (
+        amortized as amortized,
         bnn as bnn,
         datasets as datasets,
         diagnostics as diagnostics,
@@ -51,6 +52,7 @@ __all__ = [
     "GradientState",
     "NonFiniteError",
     "RESULTS",
+    "amortized",
     "bnn",
     "configure_cpu",
     "constrained_field",
@@ -74,6 +76,7 @@ __all__ = [
     "vi",
 ]
 _SUBPACKAGES = (
+    "amortized",
     "bnn",
     "datasets",
     "diagnostics",

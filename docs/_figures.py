@@ -17,7 +17,7 @@ from numpyro.infer import MCMC, NUTS
 from sklearn.datasets import load_digits
 
 import bayesjx
-from bayesjx import bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
+from bayesjx import amortized, bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -800,6 +800,53 @@ def _trained_on_digits(x, y):
     return eqx.combine(run(arrays), rest)
 
 
+def amortised():
+    """The shipped network of Gaussian processes beside NUTS over the same hyper-parameters."""
+    network = amortized.pretrained("gp")
+    grid = np.linspace(0, 1, 121)[:, None]
+    rng = np.random.default_rng(4)
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.7), sharey=True)
+    x = np.concatenate([rng.uniform(0, 0.35, 7), rng.uniform(0.6, 1, 7)])
+    order = rng.permutation(14)
+    y = np.sin(9 * x) + 0.1 * rng.normal(size=14)
+    for ax, n in zip(axes, (2, 6, 14), strict=True):
+        rows = order[:n]
+        posterior = network.condition(x[rows], y[rows]).predict(grid[:, 0])
+        low, middle, high = (np.asarray(posterior.icdf(q)) for q in (0.05, 0.5, 0.95))
+        ax.fill_between(grid[:, 0], low, high, color=BLUE, alpha=0.25, lw=0, label="network, 90 %")
+        ax.plot(grid[:, 0], middle, color=BLUE)
+        draws = _predicted_by_nuts(x[rows, None], y[rows], grid)
+        for q in (0.05, 0.5, 0.95):
+            label = "NUTS" if q == 0.5 else None
+            ax.plot(grid[:, 0], np.quantile(draws, q, axis=0), color=ORANGE, lw=1, label=label)
+        ax.plot(x[rows], y[rows], ".", color="black", ms=6)
+        ax.set(title=f"{n} observations", xlabel="x", ylim=(-2.6, 2.6))
+    axes[0].legend(loc="lower left", fontsize=8)
+    return figure
+
+
+def _predicted_by_nuts(x, y, grid):
+    """Draws of new observations of a Gaussian process with the priors of the shipped network."""
+
+    def model():
+        lengthscale = numpyro.sample("lengthscale", dist.Gamma(3.0, 6.0))
+        variance = numpyro.sample("variance", dist.Gamma(2.0, 2.0))
+        noise_scale = numpyro.sample("noise_scale", dist.LogNormal(jnp.log(0.1), 0.5))
+        kernel = kernels.Matern52(lengthscale, variance)
+        numpyro.sample("y", gp.GP(kernel, noise_var=noise_scale**2)(x), obs=y)
+
+    mcmc = MCMC(NUTS(model), num_warmup=300, num_samples=400, progress_bar=False)
+    mcmc.run(jax.random.key(0))
+
+    def draw(key, s):
+        kernel = kernels.Matern52(s["lengthscale"], s["variance"])
+        posterior = gp.condition(gp.GP(kernel, noise_var=s["noise_scale"] ** 2), x, y)
+        return posterior.predict(grid).sample(key)
+
+    keys = jax.random.split(jax.random.key(1), 400)
+    return np.asarray(jax.vmap(draw)(keys, mcmc.get_samples()))
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -816,6 +863,7 @@ FIGURES = {
     "functional-priors": functional_priors,
     "networks": networks,
     "laplace": laplace,
+    "amortized": amortised,
 }
 
 
