@@ -442,7 +442,7 @@ class DistributionTransformer(eqx.Module):
         return fitted(mixture, self.num_components)
 
     def _phi(self, prior: Any) -> Any:
-        phi = checked_finite("prior", number_array("prior", prior))
+        phi = checked_finite("prior", jnp.asarray(number_array("prior", prior)))
         if np.ndim(phi) < 1 or np.shape(phi)[-1] != self.prior_inputs:
             raise ValueError(
                 f"prior must be parameters of shape (*batch, {self.prior_inputs}), got "
@@ -458,8 +458,8 @@ class DistributionTransformer(eqx.Module):
                 f"{np.shape(z)}"
             )
         if mask is None:
-            z = checked_finite("z", z) if np.size(z) else z
-            return jnp.asarray(z, self.dtype), jnp.ones(np.shape(z)[:-1], bool)
+            z = jnp.asarray(z, self.dtype)
+            return checked_finite("z", z) if z.size else z, jnp.ones(np.shape(z)[:-1], bool)
         mask = jnp.asarray(mask)
         if mask.dtype != bool or mask.shape != np.shape(z)[:-1]:
             raise ValueError(

@@ -64,7 +64,7 @@ class GaussianMixture(eqx.Module):
                 f"GaussianMixture: scale_tril must have shape (*batch, k, s, s) for loc of shape "
                 f"{np.shape(loc)}, got {np.shape(scale_tril)}"
             )
-        loc = checked_finite("GaussianMixture: loc", loc)
+        loc = checked_finite("GaussianMixture: loc", jnp.asarray(loc))
         refuse_where_known(
             log_weights,
             lambda w: np.isnan(w) | (w == np.inf) | np.all(w == -np.inf, axis=-1, keepdims=True),
@@ -273,10 +273,10 @@ def _checked_mixture(owner: str, mixture: Any) -> GaussianMixture:
 
 
 def _checked(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
-    value = checked_finite(name, number_array(name, value))
+    value = checked_finite(name, jnp.asarray(number_array(name, value)))
     if np.shape(value)[-len(shape) :] != shape or np.ndim(value) < len(shape):
         raise ValueError(f"{name} must have shape (*batch, {str(shape)[1:]}, got {np.shape(value)}")
-    return jnp.asarray(value)
+    return value
 
 
 def _unmapped(prior: Any, support: Support | None) -> Any:

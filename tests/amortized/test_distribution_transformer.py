@@ -327,7 +327,7 @@ def test_training_climbs_from_the_entropy_of_the_prior_and_filters(getkey):
     network = amortized.DistributionTransformer.for_meta_prior(
         getkey(), meta_prior, simulator, num_components=2, width=8, depth=1, heads=2, num_tasks=200
     )
-    dynamics = np.array([[0.5]]), np.array([[0.75]])
+    dynamics = np.array([[-0.5]]), np.array([[0.75]])
     algorithm = amortized.transformer_training(
         network, meta_prior, simulator, optax.adam(1e-2), batch_size=400, min_observed=1,
         dynamics=dynamics, num_steps=2,
@@ -339,7 +339,7 @@ def test_training_climbs_from_the_entropy_of_the_prior_and_filters(getkey):
     logs = np.log(scale) + 0.5 * np.log(0.25 * scale**2 + 0.75)
     want = -0.5 * np.log(2 * np.pi * np.e) - 0.5 * logs.mean()
     objective = np.asarray(result.info.objective)
-    assert abs(objective[0] - want) < 5 / 400**0.5
+    assert abs(objective[0] - want) < 5 * 0.6 / 400**0.5
     assert objective[-5:].mean() > objective[0] + 0.3
     z = np.random.default_rng(9).normal(size=(4, 3, 1))
     prior = amortized.GaussianMixture(np.zeros(1), np.zeros((1, 1)), np.ones((1, 1, 1)))

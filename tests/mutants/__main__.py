@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import amortized
 import bnn
 import core
 import diagnostics
@@ -37,6 +38,7 @@ MODULES = (
     gp,
     sbl,
     bnn,
+    amortized,
     diagnostics,
     interop,
 )
