@@ -100,8 +100,9 @@ def model(times, y, mask):
 
 
 # %%
-WARMUP, DRAWS = (15, 15) if FAST else (200, 200)
-kernel = NUTS(model, dense_mass=True, init_strategy=init_to_value(values=START), max_tree_depth=6)
+WARMUP, DRAWS, DEPTH = (8, 8, 3) if FAST else (200, 200, 6)
+start = init_to_value(values=START)
+kernel = NUTS(model, dense_mass=True, init_strategy=start, max_tree_depth=DEPTH)
 mcmc = MCMC(kernel, num_warmup=WARMUP, num_samples=DRAWS, progress_bar=False)
 begin = time.perf_counter()
 mcmc.run(jax.random.key(0), years, np.where(given, y, 0.0), given)
