@@ -2,6 +2,7 @@
 
 import json
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,19 +110,26 @@ def test_heads_follow_from_the_prior():
     assert -6 < scaled.head.borders[1] < -1.2 and 1.2 < scaled.head.borders[-2] < 6
 
 
-def test_the_loss_is_the_mean_log_score_of_queries():
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_the_loss_is_the_mean_log_score_of_queries(dropout):
     prior = from_numpyro(line, inputs=uniform, style=("slope",))
     network = PFN.for_prior(KEY, prior, num_queries=3, num_tasks=50, width=8, heads=2, depth=1)
+    moved = jax.tree.map(lambda v: v + 0.1 if v.ndim == 2 else v, network.layers)
+    network = eqx.tree_at(lambda n: n.layers, network, moved)
     algorithm = amortized.pfn_training(
-        network, prior, optax.sgd(0.0), num_queries=3, batch_size=5, min_context=8, style_dropout=0
+        network, prior, optax.sgd(0.0), num_queries=3, batch_size=5, style_dropout=dropout
     )
-    key = jax.random.key(5)
+    key = jax.random.key(6)
     _, info = jax.jit(algorithm.step)(key, algorithm.init())
-    tasks = jax.vmap(prior)(jax.random.split(jax.random.split(key, 3)[0], 5))
+    key_tasks, key_size, _ = jax.random.split(key, 3)
+    size = jax.random.randint(key_size, (), 0, 9)
+    assert 0 < size < 8
+    tasks = jax.vmap(prior)(jax.random.split(key_tasks, 5))
     scores = [
-        network.condition(x[:8], y[:8], style=style).log_predictive_prob(x[8:], y[8:])
+        network.condition(x[:size], y[:size], style=None if dropout else style)
+        .log_predictive_prob(x[8:], y[8:])
         for x, y, style in zip(tasks.x, tasks.y, tasks.style, strict=True)
-    ]
+    ]  # fmt: skip
     np.testing.assert_allclose(info.objective, np.mean(scores), rtol=1e-6)
 
 
