@@ -1,6 +1,7 @@
 """Mistakes planted in `bayesjx.amortized`."""
 
 import distribution_transformer
+import prior_fitted
 
 PACKAGE = "amortized"
-MUTANTS = [*distribution_transformer.MUTANTS]
+MUTANTS = [*prior_fitted.MUTANTS, *distribution_transformer.MUTANTS]

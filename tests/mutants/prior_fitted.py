@@ -2,7 +2,6 @@
 
 from mutant import Mutant
 
-PACKAGE = "amortized"
 PFN, TABLES = "tests/amortized/test_pfn.py", "tests/amortized/test_table_network.py"
 TRAINING = "tests/amortized/test_training.py"
 MUTANTS = [
