@@ -241,6 +241,8 @@ class DistributionTransformer(eqx.Module):
             ValueError: wrong shapes, NaN.
         """
         z, mask = self._observed(z, mask)
+        if not z.shape[-2]:
+            return tokens
         scaled = self.scalings["observed"](z)
         # Beside the numbers, their order of magnitude with the sign.
         both = jnp.concatenate([scaled, jnp.arcsinh(10 * scaled) / 3], axis=-1)
