@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -11,7 +13,7 @@ from bayesjx import amortized, kernels
 
 ROWS, QUERIES, INPUTS = 96, 32, 3
 ABSENT = 0.5  # in columns that a data set does not have
-SIZE = {"width": 64, "depth": 4, "heads": 4}
+SIZE: dict[str, Any] = {"width": 64, "depth": 4, "heads": 4}
 ABOUT = (
     "Targets of a Gaussian process with a Matérn 5/2 kernel and one length scale for each of one "
     "to three inputs in [0, 1], length scales Gamma(3, 6), variance Gamma(2, 2), noise standard "

@@ -31,7 +31,7 @@ class Dense(eqx.Module):
         self.linear = eqx.tree_at(lambda m: (m.weight, m.bias), linear, (weight, bias))
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
-        return x @ self.linear.weight.T + self.linear.bias
+        return x @ self.linear.weight.T + self.linear.bias  # ty: ignore
 
 
 class MLP(eqx.Module):

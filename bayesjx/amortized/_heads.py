@@ -17,7 +17,12 @@ from ..distributions import BarDistribution
 
 
 class AbstractHead(eqx.Module):
-    """Abstract base class of heads."""
+    """Abstract base class of heads.
+
+    Attributes:
+        size: number of outputs of the network.
+        num_classes: number of classes, or None for real targets.
+    """
 
     size: eqx.AbstractVar[int]
     num_classes: eqx.AbstractVar[int | None]
@@ -52,21 +57,14 @@ class BarHead(AbstractHead):
     """
 
     borders: Float[Array, " k1"] = known_field()
+    size: int = eqx.field(static=True)
+    num_classes: int | None = eqx.field(static=True)
 
     def __init__(self, borders: Any):
         borders = jnp.asarray(number_array("BarHead: borders", borders))
         self.borders = checked_finite("BarHead: borders", borders)
-        BarDistribution(self.borders, jnp.zeros(len(self.borders) - 1), validate_args=True)
-
-    @property
-    def size(self) -> int:  # ty: ignore[override]
-        """Number of outputs: one for each bar."""
-        return len(self.borders) - 1
-
-    @property
-    def num_classes(self) -> None:  # ty: ignore[override]
-        """Targets are real."""
-        return None
+        self.size, self.num_classes = len(self.borders) - 1, None
+        BarDistribution(self.borders, jnp.zeros(self.size), validate_args=True)
 
     def architecture(self) -> dict[str, Any]:
         return {"kind": "BarHead", "num_bars": self.size}
@@ -90,21 +88,14 @@ class NormalHead(AbstractHead):
     """
 
     min_scale: float = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    num_classes: int | None = eqx.field(static=True)
 
     def __init__(self, min_scale: float = 1e-3):
         if not (isinstance(min_scale, float | int) and 0 < min_scale < math.inf):
             raise ValueError(f"NormalHead: min_scale must be a positive number, got {min_scale!r}")
         self.min_scale = float(min_scale)
-
-    @property
-    def size(self) -> int:  # ty: ignore[override]
-        """Two outputs: location and scale."""
-        return 2
-
-    @property
-    def num_classes(self) -> None:  # ty: ignore[override]
-        """Targets are real."""
-        return None
+        self.size, self.num_classes = 2, None
 
     def architecture(self) -> dict[str, Any]:
         return {"kind": "NormalHead", "min_scale": self.min_scale}
@@ -122,15 +113,12 @@ class NormalHead(AbstractHead):
 class CategoricalHead(AbstractHead):
     """Probabilities of classes `0, ..., num_classes - 1`."""
 
-    num_classes: int = eqx.field(static=True)
+    size: int = eqx.field(static=True)
+    num_classes: int | None = eqx.field(static=True)
 
     def __init__(self, num_classes: int):
-        self.num_classes = whole_number("CategoricalHead: num_classes", num_classes, 2)
-
-    @property
-    def size(self) -> int:  # ty: ignore[override]
-        """One output for each class."""
-        return self.num_classes
+        self.size = whole_number("CategoricalHead: num_classes", num_classes, 2)
+        self.num_classes = self.size
 
     def architecture(self) -> dict[str, Any]:
         return {"kind": "CategoricalHead", "num_classes": self.num_classes}

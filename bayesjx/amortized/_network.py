@@ -33,7 +33,6 @@ class AbstractPFN(eqx.Module):
         missing: whether inputs may be NaN, which means that they are missing.
         absent: what stands in columns that data do not have, or None where they must have all.
         max_context: the largest context that it was trained with, or None.
-        input_range: smallest and largest inputs that it was trained with, shape `(2, d)`, or None.
     """
 
     head: eqx.AbstractVar[AbstractHead]
@@ -45,7 +44,10 @@ class AbstractPFN(eqx.Module):
     missing: eqx.AbstractVar[bool]
     absent: eqx.AbstractVar[float | None]
     max_context: eqx.AbstractVar[int | None]
-    input_range: eqx.AbstractVar[Any]
+
+    @abc.abstractmethod
+    def limits(self) -> Float[Array, "2 d"] | None:
+        """Smallest and largest inputs that it was trained with, or None."""
 
     @abc.abstractmethod
     def architecture(self) -> dict[str, Any]:
@@ -178,9 +180,10 @@ class AbstractPFN(eqx.Module):
                 "network was trained with; its predictions there are not checked",
                 stacklevel=3,
             )
-        if self.input_range is None or isinstance(x, jax.core.Tracer) or not x.size:
+        limits = self.limits()
+        if limits is None or isinstance(x, jax.core.Tracer) or not x.size:
             return
-        low, high = np.asarray(self.input_range)
+        low, high = np.asarray(limits)
         room = 0.05 * (high - low)
         if np.any(x < low - room) or np.any(x > high + room):
             warnings.warn(

@@ -72,6 +72,10 @@ class PFN(AbstractPFN):
     causal: bool = eqx.field(static=True)
     max_context: int | None = eqx.field(static=True)
     absent: float | None = eqx.field(static=True)
+    num_inputs: int = eqx.field(static=True)
+    most_inputs: int = eqx.field(static=True)
+    num_styles: int = eqx.field(static=True)
+    missing: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -129,7 +133,8 @@ class PFN(AbstractPFN):
                 jnp.asarray(input_range, self.input_loc.dtype), (2, d)
             )
         self.standardise, self.causal, self.max_context = standardise, causal, max_context
-        self.absent = absent
+        self.num_inputs, self.most_inputs, self.num_styles = d, d, num_styles
+        self.absent, self.missing = absent, False
 
     @staticmethod
     def for_prior(
@@ -187,25 +192,8 @@ class PFN(AbstractPFN):
             **options,
         )
 
-    @property
-    def num_inputs(self) -> int:  # ty: ignore[override]
-        """Number of inputs of a row."""
-        return self.input_loc.shape[0]
-
-    @property
-    def most_inputs(self) -> int:  # ty: ignore[override]
-        """Number of inputs of a row."""
-        return self.num_inputs
-
-    @property
-    def num_styles(self) -> int:  # ty: ignore[override]
-        """Number of parameters that the network may be told."""
-        return 0 if self.styles is None else self.styles.linear.in_features
-
-    @property
-    def missing(self) -> bool:  # ty: ignore[override]
-        """No input may be missing."""
-        return False
+    def limits(self) -> Float[Array, "2 d"] | None:
+        return self.input_range
 
     def architecture(self) -> dict[str, Any]:
         return {

@@ -94,7 +94,8 @@ def log_scores(
         y, loc, scale = (y - loc[:, None]) / scale[:, None], loc[:, None], scale[:, None]
     outputs = network.outputs(x, y, tasks.x[:, context:], mask, tasks.style, told)
     parameters = network.head.parameters(outputs)
-    return network.head.distribution(parameters, loc, scale).log_prob(tasks.y[:, context:])
+    predictive = network.head.distribution(parameters, loc, scale)
+    return jnp.asarray(predictive.log_prob(tasks.y[:, context:]))
 
 
 def _log_score(

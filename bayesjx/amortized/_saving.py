@@ -20,7 +20,7 @@ from ._pfn import PFN
 from ._table_network import TablePFN
 
 FORMAT = "bayesjx network 1"
-NETWORKS: dict[str, type[AbstractPFN]] = {"PFN": PFN, "TablePFN": TablePFN}
+NETWORKS: dict[str, Any] = {"PFN": PFN, "TablePFN": TablePFN}
 
 
 class NetworkError(ValueError):
@@ -111,13 +111,13 @@ def pretrained(name: str) -> AbstractPFN:
 
 def pretrained_names() -> tuple[str, ...]:
     """Names of the networks that come with the package."""
-    files = (resources.files(__package__) / "networks").iterdir()
+    files = (resources.files("bayesjx.amortized") / "networks").iterdir()
     names = sorted(Path(file.name) for file in files)
     return tuple(path.stem for path in names if path.suffix == ".network")
 
 
 def _packaged(name: str) -> bytes:
-    return (resources.files(__package__) / "networks" / f"{name}.network").read_bytes()
+    return (resources.files("bayesjx.amortized") / "networks" / f"{name}.network").read_bytes()
 
 
 def _bytes(path: Path) -> bytes:

@@ -122,10 +122,16 @@ class TablePFN(AbstractPFN):
     norm: eqx.nn.LayerNorm
     decoder: MLP
     head: AbstractHead
-    directions: Float[Array, "g k"] = known_field()
     num_inputs: int = eqx.field(static=True)
     group: int = eqx.field(static=True)
     max_context: int | None = eqx.field(static=True)
+    most_inputs: int = eqx.field(static=True)
+    num_styles: int = eqx.field(static=True)
+    standardise: bool = eqx.field(static=True)
+    causal: bool = eqx.field(static=True)
+    missing: bool = eqx.field(static=True)
+    absent: float | None = eqx.field(static=True)
+    directions: Float[Array, "g k"] = known_field()
 
     def __init__(
         self,
@@ -168,40 +174,11 @@ class TablePFN(AbstractPFN):
         self.norm = eqx.nn.LayerNorm(width)
         self.decoder = MLP(width, 2 * width, head.size, key=keys[5])
         self.head, self.max_context = head, max_context
+        self.most_inputs, self.num_styles = MOST_GROUPS * self.group, 0
+        self.standardise, self.causal = head.num_classes is None, False
+        self.missing, self.absent = True, None
 
-    @property
-    def num_styles(self) -> int:  # ty: ignore[override]
-        """It is told nothing."""
-        return 0
-
-    @property
-    def standardise(self) -> bool:  # ty: ignore[override]
-        """Real targets are centred and scaled by those of the context."""
-        return self.head.num_classes is None
-
-    @property
-    def causal(self) -> bool:  # ty: ignore[override]
-        """All rows of the context attend to each other."""
-        return False
-
-    @property
-    def missing(self) -> bool:  # ty: ignore[override]
-        """Inputs may be NaN, which means that they are missing."""
-        return True
-
-    @property
-    def absent(self) -> None:  # ty: ignore[override]
-        """Nothing stands in columns that data do not have."""
-        return None
-
-    @property
-    def most_inputs(self) -> int:  # ty: ignore[override]
-        """The most columns of a table."""
-        return MOST_GROUPS * self.group
-
-    @property
-    def input_range(self) -> None:  # ty: ignore[override]
-        """Inputs are standardised, so that they have no range."""
+    def limits(self) -> None:
         return None
 
     def architecture(self) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _prior() -> Any:
     from bayesjx import amortized, kernels
 
     def model(x: Any) -> None:
-        covariance = kernels.RBF(LENGTHSCALE).gram(x) + NOISE_VAR * jnp.eye(len(x))
+        covariance = kernels.RBF(jnp.asarray(LENGTHSCALE)).gram(x) + NOISE_VAR * jnp.eye(len(x))
         numpyro.sample("y", dist.MultivariateNormal(0.0, covariance))
 
     def inputs(key: Any) -> Any:

@@ -180,7 +180,8 @@ def _nuts(warmup: int, draws: int) -> Any:
             )
             variance = numpyro.sample("variance", dist.Gamma(2.0, 2.0))
             noise_scale = numpyro.sample("noise_scale", dist.LogNormal(jnp.log(0.1), 0.5))
-            params = jnp.log(jnp.concatenate([lengthscales, variance[None], noise_scale[None]]))
+            parts = [jnp.atleast_1d(v) for v in (lengthscales, variance, noise_scale)]
+            params = jnp.log(jnp.concatenate(parts))
             numpyro.factor("evidence", _normal(params, x, y, x[:1], y[:1])[0])
 
         mcmc = MCMC(NUTS(model), num_warmup=warmup, num_samples=draws, progress_bar=False)
