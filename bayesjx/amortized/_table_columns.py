@@ -15,17 +15,23 @@ LAYERS = 4  # of nodes, the first of which holds the causes
 CLUSTERS = 10
 
 # How often a unit has each of the activations of `activate`, in that order.
-ACTIVATIONS = (0.3, 0.2, 0.15, 0.12, 0.08, 0.07, 0.08)
+ACTIVATIONS = (0.4, 0.22, 0.12, 0.1, 0.05, 0.05, 0.06)
 
 Shapes = dict[str, tuple[int, ...]]
-Arrays = dict[str, Any]
+
+
+class Needs(NamedTuple):
+    """Names and shapes of the random numbers that a stage of a table needs."""
+
+    uniform: Shapes
+    normal: Shapes
 
 
 class Stage(NamedTuple):
-    """Names and shapes, or values, of the random numbers that a stage of a table needs."""
+    """Random numbers of a stage of a table, by name."""
 
-    uniform: Shapes | Arrays
-    normal: Shapes | Arrays
+    uniform: dict[str, Array]
+    normal: dict[str, Array]
 
 
 class Rows(NamedTuple):
@@ -42,35 +48,34 @@ class Rows(NamedTuple):
     cluster: Int[Array, " n"]
 
 
-def random_stages(key: jax.Array, stages: tuple[Stage, ...], dtype: Any) -> tuple[Stage, ...]:
-    """Random numbers for stages that hold shapes, of 16 random bits each.
+def random_stages(key: jax.Array, needs: tuple[Needs, ...], dtype: Any) -> tuple[Stage, ...]:
+    """Random numbers for each stage, of 16 random bits each.
 
     From one call of the generator: each further one costs more to compile than a stage does.
     """
-    shapes = Stage([stage.uniform for stage in stages], [stage.normal for stage in stages])
-    uniform, normals = (_size(part) for part in shapes)
-    words = jax.random.bits(key, ((uniform + normals + 1) // 2,), jnp.uint32)
+    uniforms, normals = [need.uniform for need in needs], [need.normal for need in needs]
+    split, size = _size(uniforms), _size(uniforms) + _size(normals)
+    words = jax.random.bits(key, ((size + 1) // 2,), jnp.uint32)
     bits = jnp.concatenate([words & 0xFFFF, words >> 16])
     flat = (bits.astype(dtype) + jnp.asarray(0.5, dtype)) / 65536
     # XLA would generate and transform them again wherever they are used.
-    flat = jax.lax.optimization_barrier((flat[:uniform], normal(flat[uniform:])))
-    filled = [_fill(part, values) for part, values in zip(shapes, flat, strict=True)]
-    return tuple(map(Stage, *filled))
+    flat = jax.lax.optimization_barrier((flat[:split], normal(flat[split:size])))
+    return tuple(map(Stage, _fill(uniforms, flat[0]), _fill(normals, flat[1])))
 
 
 def _size(shapes: list[Shapes]) -> int:
     return sum(math.prod(shape) for group in shapes for shape in group.values())
 
 
-def _fill(shapes: list[Shapes], flat: Array) -> list[Arrays]:
+def _fill(shapes: list[Shapes], flat: Array) -> list[dict[str, Array]]:
     """Arrays of these shapes, from consecutive pieces of a vector."""
-    groups, start = [], 0
+    groups: list[dict[str, Array]] = []
     for group in shapes:
         groups.append({})
         for name, shape in group.items():
-            end = start + math.prod(shape)
-            groups[-1][name] = flat[start:end].reshape(shape)
-            start = end
+            size = math.prod(shape)
+            groups[-1][name] = flat[:size].reshape(shape)
+            flat = flat[size:]
     return groups
 
 
@@ -84,7 +89,7 @@ def again(u: Array, factor: int = 256) -> Array:
     return u * factor % 1
 
 
-def log_uniform(u: Array, low: float, high: float) -> Array:
+def log_uniform(u: Array, low: float | int, high: float | int) -> Array:
     """From uniform values to values whose logarithms are uniform."""
     return low * jnp.exp(u * math.log(high / low))
 
@@ -112,9 +117,9 @@ def activate(x: Float[Array, "n m"], kind: Int[Array, " m"]) -> Float[Array, "n 
     return result
 
 
-def row_stage(num_rows: int) -> Stage:
+def row_stage(num_rows: int) -> Needs:
     """What `random_rows` needs."""
-    return Stage(
+    return Needs(
         {
             "scalars": (14,),
             "kind": (LAYERS, WIDTH),
@@ -127,6 +132,7 @@ def row_stage(num_rows: int) -> Stage:
             "bias": (LAYERS, WIDTH),
             "centres": (CLUSTERS, WIDTH),
             "spreads": (CLUSTERS, WIDTH),
+            "radii": (CLUSTERS, 1),
             "sizes": (CLUSTERS,),
         },
     )
@@ -142,8 +148,8 @@ def random_rows(stage: Stage, labelled: Bool[Array, ""], num_classes: Int[Array,
     """
     u, z = stage
     s = u["scalars"]
-    independent = s[0] < 0.35
-    causes = jnp.where(independent, WIDTH, 1 + jnp.floor(WIDTH * s[1] ** 1.5))
+    independent = s[0] < 0.2
+    causes = jnp.where(independent, WIDTH, 1 + jnp.floor(WIDTH * s[1] ** 2.5))
     cluster, centred = _clusters(stage, causes, labelled, num_classes)
     keep = u["kept"] < jnp.where(s[7] < 0.3, 1, 0.1 + 0.9 * s[8])
     keep = keep | (jnp.arange(WIDTH)[:, None] == jnp.arange(WIDTH))  # none is left without an input
@@ -152,7 +158,7 @@ def random_rows(stage: Stage, labelled: Bool[Array, ""], num_classes: Int[Array,
     layer = standardise(jnp.where(independent, centred, centred @ weights[0]))
     kinds = pick(u["kind"], ACTIVATIONS)
     kinds = jnp.where(s[9] < 0.5, kinds[0, 0], kinds)
-    gain, node_noise = log_uniform(s[10], 0.5, 3), log_uniform(s[11], 0.02, 1)
+    gain, node_noise = log_uniform(s[10], 0.3, 1.5), log_uniform(s[11], 0.01, 0.3)
     layers = [layer]
     for index in range(1, LAYERS):
         sums = gain * (layer @ weights[index]) + z["bias"][index]
@@ -160,7 +166,7 @@ def random_rows(stage: Stage, labelled: Bool[Array, ""], num_classes: Int[Array,
         layer = layer + node_noise * math.sqrt(12) * (u["noise"][index] - 0.5)
         layers.append(layer)
     # Tables whose classes came first have shallow graphs more often.
-    depth = pick(jnp.where(labelled, s[12] ** 1.6, s[12]), (0.3, 0.25, 0.25, 0.2))
+    depth = pick(jnp.where(labelled, s[12] ** 1.6, s[12]), (0.35, 0.3, 0.2, 0.15))
     active = jnp.repeat(jnp.arange(LAYERS) <= depth, WIDTH)
     return Rows(jnp.concatenate(layers, axis=1), active, cluster)
 
@@ -169,16 +175,16 @@ def _clusters(stage: Stage, causes, labelled, num_classes):
     """The cluster of each row, and causes around the cluster's centre."""
     u, z = stage
     s, dtype = u["scalars"], u["scalars"].dtype
-    double = (s[2] < 0.3) & (2 * num_classes <= CLUSTERS)
-    count = jnp.where(
-        labelled, num_classes * (1 + double), jnp.floor(log_uniform(s[2], 0.6, 7)) + 1
-    )
+    # Half of the classes that come first are one cluster each, else some are several.
+    extra = jnp.where(s[2] < 0.5, 0, jnp.floor(2 * (s[2] - 0.5) * (num_classes + 1)))
+    few = jnp.floor(log_uniform(s[2], 0.6, 7)) + 1
+    count = jnp.where(labelled, jnp.minimum(num_classes + extra, CLUSTERS), few)
     present = jnp.arange(CLUSTERS) < count
     sizes = jax.nn.softmax(jnp.where(present, 1.2 * s[3] * z["sizes"], -jnp.inf))
     cluster = jnp.sum(u["cluster"][:, None] > jnp.cumsum(sizes)[:-1], axis=1)
-    distance = jnp.where(labelled, log_uniform(s[4], 0.7, 12), 3 * s[4])
+    distance = jnp.where(labelled, log_uniform(s[4], 2, 30), 3 * s[4])
     centres = z["centres"] * distance * jax.lax.rsqrt(2 * causes.astype(dtype))
-    spreads = jnp.exp(z["spreads"] * jnp.maximum(2 * s[5] - 1, 0))
+    spreads = jnp.exp((z["spreads"] + z["radii"]) * jnp.maximum(2 * s[5] - 1, 0))
     member = jax.nn.one_hot(cluster, CLUSTERS, dtype=dtype)
     bell = normal(u["noise"][0])
     # Causes are normal, uniform, or of heavy tails, most of a table's alike.
@@ -189,11 +195,11 @@ def _clusters(stage: Stage, causes, labelled, num_classes):
     return cluster, values * (jnp.arange(WIDTH) < causes)
 
 
-def measure_stage(num_rows: int, num_features: int) -> Stage:
+def measure_stage(num_rows: int, num_features: int) -> Needs:
     """What `measured` needs."""
     size = LAYERS * WIDTH
     column = (num_features,)
-    return Stage(
+    return Needs(
         {
             "scalars": (10,),
             "node": column,
@@ -223,8 +229,8 @@ def measured(stage: Stage, rows: Rows) -> tuple[Float[Array, "n d"], Bool[Array,
     mix = jnp.where(rows.active[:, None] & (u["kept"] < 0.1 + 0.9 * s[3]), z["mix"], 0)
     mix = mix * jax.lax.rsqrt(jnp.sum(mix**2, axis=0) + 1e-6)
     x = standardise(rows.nodes @ (own + amount * mix))
-    noise = jnp.where(s[4] < 0.4, 0.01, log_uniform(s[5], 0.02, 1)) * jnp.exp(0.5 * z["scale"])
-    lost = u["lost"] < jnp.where(s[6] < 0.5, 0, 0.7 * s[7] ** 2)
+    noise = jnp.where(s[4] < 0.4, 0.01, log_uniform(s[5], 0.02, 0.6)) * jnp.exp(0.5 * z["scale"])
+    lost = u["lost"] < jnp.where(s[6] < 0.6, 0, 0.7 * s[7] ** 2)
     x = jnp.where(lost, z["noise"], x + noise * z["noise"])
     rounded = u["rounded"] < jnp.where(s[8] < 0.5, 0, 1.1 * s[9])
     return standardise(jnp.where(rounded, _round(x, u["step"], u["level"]), x)), rounded
@@ -237,12 +243,12 @@ def _round(x, step, level):
     return jnp.where(step > 0.75, (x > 2.4 * (level - 0.5)).astype(x.dtype), steps)
 
 
-def record_stage(num_rows: int, num_features: int) -> Stage:
+def record_stage(num_rows: int, num_features: int) -> Needs:
     """What `recorded` needs."""
     column = (num_features,)
     names = ("warp", "curve", "side", "code", "missing")
     shapes = dict.fromkeys(names, column)
-    return Stage({"scalars": (8,), "lacking": (num_rows, num_features), **shapes}, {})
+    return Needs({"scalars": (8,), "lacking": (num_rows, num_features), **shapes}, {})
 
 
 def recorded(
@@ -250,7 +256,7 @@ def recorded(
     x: Float[Array, "n d"],
     rounded: Bool[Array, " d"],
     used: Bool[Array, " d"],
-    missing_prob: float,
+    missing_prob: float | int,
 ) -> Float[Array, "n d"]:
     """Features as a table has them: warped, coded in a random order, missing.
 

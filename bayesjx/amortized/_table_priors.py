@@ -19,6 +19,7 @@ from ._table_columns import (
     log_uniform,
     measure_stage,
     measured,
+    Needs,
     pick,
     random_rows,
     random_stages,
@@ -37,7 +38,7 @@ TREES = 8
 SPLITS = 4  # of a tree, each of which all leaves share
 
 # How often targets come from clusters, nodes, networks and trees.
-CLASS_FAMILIES = (0.3, 0.25, 0.27, 0.18)
+CLASS_FAMILIES = (0.4, 0.2, 0.25, 0.15)
 VALUE_FAMILIES = (0.05, 0.3, 0.4, 0.25)
 
 
@@ -55,7 +56,7 @@ class TablePrior(eqx.Module):
     num_rows: int = eqx.field(static=True)
     num_features: int = eqx.field(static=True)
     num_classes: int | None = eqx.field(static=True, default=None)
-    missing_prob: float = eqx.field(static=True, default=0.15)
+    missing_prob: float | int = eqx.field(static=True, default=0.15)
     dtype: Any = eqx.field(static=True, default=None)
 
     def __check_init__(self):
@@ -63,10 +64,11 @@ class TablePrior(eqx.Module):
         whole_number("TablePrior: num_features", self.num_features)
         if self.num_classes is not None:
             whole_number("TablePrior: num_classes", self.num_classes, least=2, most=CLUSTERS)
-        if not 0 <= self.missing_prob <= 1:
-            raise ValueError(
-                f"TablePrior: missing_prob must be a probability, got {self.missing_prob!r:.60}"
-            )
+        prob = self.missing_prob
+        if isinstance(prob, bool) or not isinstance(prob, int | float) or not 0 <= prob <= 1:
+            raise ValueError(f"TablePrior: missing_prob must be a probability, got {prob!r:.60}")
+        if self.dtype is not None and not jnp.issubdtype(self.dtype, jnp.floating):
+            raise ValueError(f"TablePrior: dtype must be a real one, got {self.dtype!r:.60}")
 
     def __call__(self, key: jax.Array) -> Task:
         """One table."""
@@ -74,8 +76,8 @@ class TablePrior(eqx.Module):
         n, d = self.num_rows, self.num_features
         regression = self.num_classes is None
         most = self.num_classes or 2
-        stages = (
-            Stage({"scalars": (6,)}, {}),
+        needs = (
+            Needs({"scalars": (6,)}, {}),
             row_stage(n),
             measure_stage(n, d),
             _score_stage(d, most),
@@ -83,7 +85,7 @@ class TablePrior(eqx.Module):
             record_stage(n, d),
         )
         dtype = jnp.result_type(float) if self.dtype is None else self.dtype
-        table, row, measure, score, target, record = random_stages(key, stages, dtype)
+        table, row, measure, score, target, record = random_stages(key, needs, dtype)
         s = table.uniform["scalars"]
         used = jnp.arange(d) < _num_used(s[0], s[1], d)
         classes = _num_classes(s[2], most)
@@ -104,19 +106,19 @@ class TablePrior(eqx.Module):
 
 def _num_used(u, v, num_features):
     """How many columns a table uses: all of them in a tenth of the tables, else rather few."""
-    few = 1 + jnp.floor(num_features * u**1.15)
+    few = jnp.maximum(1 + jnp.floor(num_features * u**1.6), jnp.where(v < 0.2, 1, 2))
     return jnp.where(v < 0.1, num_features, few)
 
 
 def _num_classes(u, most):
-    """How many classes a table has: two in half of the tables, rarely many."""
-    rates = [1 / (count - 1) ** 1.5 for count in range(2, most + 1)]
+    """How many classes a table has: two in most of the tables, rarely many."""
+    rates = [1 / (count - 1) ** 1.8 for count in range(2, most + 1)]
     return 2 + pick(u, tuple(rate / sum(rates) for rate in rates))
 
 
-def _score_stage(d: int, num_scores: int) -> Stage:
+def _score_stage(d: int, num_scores: int) -> Needs:
     """What `_scores` needs."""
-    return Stage(
+    return Needs(
         {
             "scalars": (12,),
             "relevant": (d,),
@@ -132,6 +134,8 @@ def _score_stage(d: int, num_scores: int) -> Stage:
             "second": (HIDDEN, HIDDEN),
             "last": (HIDDEN, num_scores),
             "bias": (2, HIDDEN),
+            "trend": (d, num_scores),
+            "effects": (TREES, SPLITS, num_scores),
             "leaves": (TREES, 2**SPLITS, num_scores),
             "thresholds": (TREES * SPLITS,),
         },
@@ -143,7 +147,7 @@ def _scores(stage: Stage, rows: Rows, x, used, weights) -> Float[Array, "n c"]:
     u, z = stage
     s = u["scalars"]
     relevant = used & ((u["relevant"] < 0.2 + 0.9 * s[0]) | (jnp.arange(len(used)) == 0))
-    relevance = jnp.where(relevant, jnp.exp(0.7 * z["relevance"]), 0)
+    relevance = jnp.where(relevant, jnp.exp((0.3 + 1.2 * s[11]) * z["relevance"]), 0)
     relevance = relevance * jax.lax.rsqrt(jnp.sum(relevance**2))
     member = jax.nn.one_hot(rows.cluster, CLUSTERS, dtype=x.dtype)
     values = (
@@ -152,6 +156,9 @@ def _scores(stage: Stage, rows: Rows, x, used, weights) -> Float[Array, "n c"]:
         _network_scores(stage, x, relevance),
         _tree_scores(stage, x, relevance),
     )
+    # Most functions have a trend.
+    trend = x @ (jnp.maximum(2.4 * again(s[0]) - 0.8, 0) * relevance[:, None] * z["trend"])
+    values = (values[0], *(standardise(value) + trend for value in values[1:]))
     total = sum(weight * standardise(value) for weight, value in zip(weights, values, strict=True))
     return standardise(total)
 
@@ -174,9 +181,10 @@ def _network_scores(stage: Stage, x, relevance):
     # A unit of an additive function sees one column, drawn by its relevance.
     single = _column(u["seen"], relevance)
     first = jnp.where(s[4] < 0.25, single * z["first"], z["first"] * relevance[:, None])
-    hidden = activate(log_uniform(s[5], 0.3, 3) * (x @ first + z["bias"][0]), kind[0])
-    deeper = standardise(hidden @ z["second"]) + z["bias"][1]
-    deeper = activate(log_uniform(s[6], 0.5, 2) * deeper, kind[1])
+    bias = z["bias"] * jnp.where(again(s[7]) < 0.4, 0.2, 1)
+    hidden = activate(log_uniform(s[5], 0.15, 1.8) * (x @ first + bias[0]), kind[0])
+    deeper = standardise(hidden @ z["second"]) + bias[1]
+    deeper = activate(log_uniform(s[6], 0.4, 1.5) * deeper, kind[1])
     hidden = jnp.where(s[7] < 0.3, deeper, hidden)
     # Some functions have a few units, such as one threshold.
     kept = jnp.arange(HIDDEN) < jnp.where(s[8] < 0.3, 1 + 20 * s[8], HIDDEN)
@@ -188,12 +196,16 @@ def _tree_scores(stage: Stage, x, relevance):
     u, z = stage
     s = u["scalars"]
     sides = x @ _column(u["split"], relevance) > 0.8 * z["thresholds"]
-    depth = 1 + jnp.floor(SPLITS * s[9])
-    bits = jnp.where(jnp.arange(SPLITS) < depth, 2 ** jnp.arange(SPLITS), 0)
+    depth = 1 + jnp.floor(SPLITS * s[9] ** 1.5)
+    bits_of_leaf = 2 ** jnp.arange(SPLITS)
+    bits = jnp.where(jnp.arange(SPLITS) < depth, bits_of_leaf, 0)
     leaf = jnp.sum(sides.reshape(-1, TREES, SPLITS) * bits, axis=-1)
     member = jax.nn.one_hot(leaf, 2**SPLITS, dtype=x.dtype).reshape(len(x), -1)
     kept = jnp.arange(TREES) < log_uniform(s[10], 1, TREES + 1)
-    leaves = jnp.where(kept[:, None, None], z["leaves"], 0)
+    # Splits have effects of their own, and interactions.
+    signs = (jnp.arange(2**SPLITS)[:, None] // bits_of_leaf % 2 - 0.5).astype(x.dtype)
+    leaves = jnp.einsum("ls,tsc->tlc", signs, z["effects"]) + again(s[9]) ** 2 * z["leaves"]
+    leaves = jnp.where(kept[:, None, None], leaves, 0)
     return member @ leaves.reshape(member.shape[1], -1)
 
 
@@ -204,9 +216,9 @@ def _column(u, relevance) -> Float[Array, "d k"]:
     return jax.nn.one_hot(column, len(relevance), dtype=u.dtype, axis=0)
 
 
-def _value_stage(n: int) -> Stage:
+def _value_stage(n: int) -> Needs:
     """What `_values` needs."""
-    return Stage({"scalars": (10,), "tails": (n,)}, {"noise": (n,)})
+    return Needs({"scalars": (10,), "tails": (n,)}, {"noise": (n,)})
 
 
 def _values(stage: Stage, scores: Float[Array, "n 2"]) -> Float[Array, " n"]:
@@ -227,10 +239,10 @@ def _values(stage: Stage, scores: Float[Array, "n 2"]) -> Float[Array, " n"]:
     return standardise(jnp.where(s[8] < 0.2, -y, y)[:, None])[:, 0]
 
 
-def _label_stage(n: int, most: int) -> Stage:
+def _label_stage(n: int, most: int) -> Needs:
     """What `_labels` needs."""
     uniform = {"scalars": (6,), "order": (most,), "flip": (n,), "other": (n,), "noise": (n, most)}
-    return Stage(uniform, {"sizes": (most,)})
+    return Needs(uniform, {"sizes": (most,)})
 
 
 def _labels(stage: Stage, scores, classes, known) -> Int[Array, " n"]:
@@ -238,16 +250,19 @@ def _labels(stage: Stage, scores, classes, known) -> Int[Array, " n"]:
     u, z = stage
     s = u["scalars"]
     present = jnp.arange(scores.shape[1]) < classes
-    sizes = jnp.where(present, 1.2 * s[0] * z["sizes"], -jnp.inf)
+    sizes = jnp.where(present, 1.2 * s[0] ** 2 * z["sizes"], -jnp.inf)
     noise = -jnp.log(-jnp.log(u["noise"]))
-    largest = jnp.argmax(scores + sizes + log_uniform(s[1], 0.02, 2) * noise, axis=1)
+    largest = jnp.argmax(scores + sizes + log_uniform(s[1], 0.005, 0.6) * noise, axis=1)
 
-    noisy = scores[:, 0] + log_uniform(s[1], 0.02, 1.5) * (noise[:, 0] - noise[:, 1])
+    noisy = scores[:, 0] + log_uniform(s[1], 0.005, 0.6) * (noise[:, 0] - noise[:, 1])
     below = jnp.mean((noisy[:, None] > noisy).astype(scores.dtype), axis=1)
-    interval = jnp.sum(below[:, None] > jnp.cumsum(jax.nn.softmax(sizes))[:-1], axis=1)
+    edges = jnp.cumsum(jax.nn.softmax(sizes))
+    # A fifth of these have each class twice, in two intervals.
+    twice = jnp.where(s[5] < 0.2, 2 * below, below)
+    interval = jnp.sum((twice % 1)[:, None] > edges[:-1], axis=1)
+    labels = jnp.where(s[2] < 0.5, largest, jnp.minimum(interval, classes - 1))
     order = jnp.argsort(jnp.where(present, u["order"], 2 + u["order"]))
-    labels = jnp.where(s[2] < 0.5, largest, order[jnp.minimum(interval, classes - 1)])
-    labels = jnp.where(known >= 0, known, labels)
-    flipped = u["flip"] < jnp.where(s[3] < 0.15, 0.25 * s[4], 0)
+    labels = order[jnp.where(known >= 0, known, labels)]
+    flipped = u["flip"] < jnp.where(s[3] < 0.12, 0.25 * s[4], 0)
     other = jnp.floor(u["other"] * classes).astype(labels.dtype)
     return jnp.where(flipped, other, labels).astype(jnp.int32)
