@@ -12,57 +12,25 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
-from .._core import check_flag, check_key, checked_finite, number_array, whole_number
-from ._attention import Attention, Dense, KeysValues, Layer, MLP, normed
+from .._core import check_flag, check_key, whole_number
+from ._attention import Dense, Layer, MLP, normed
 from ._gaussian_mixture import GaussianMixture, propagate_mixture
+from ._meta_priors import check_meta_prior, sample_updates, scalings_of
 from ._mixture_supports import checked_support, Support
 from ._mixture_tokens import (
     absolute,
     changed,
     feature_names,
     features,
-    fitted,
     MixtureTokens,
     num_features,
     Scaling,
     told_apart,
 )
-
-
-class UpdateLayer(eqx.Module):
-    """Components attend to each other, then to observations; norms in front, zero outputs at first.
-
-    Attributes:
-        among: of components among themselves.
-        across: of components to observations, and the network of each token.
-    """
-
-    norm: eqx.nn.LayerNorm
-    among: Attention
-    observations: eqx.nn.LayerNorm
-    across: Layer
-
-    def __init__(self, width: int, heads: int, hidden: int, *, key: jax.Array):
-        keys = jax.random.split(key)
-        self.norm = eqx.nn.LayerNorm(width)
-        self.among = Attention(width, heads, key=keys[0])
-        self.observations = eqx.nn.LayerNorm(width)
-        self.across = Layer(width, heads, hidden, key=keys[1])
-
-    def __call__(
-        self,
-        tokens: Float[Array, "*batch k e"],
-        seen: Float[Array, "*batch n e"],
-        mask: Bool[Array, "*#batch 1 n"],
-    ) -> Float[Array, "*batch k e"]:
-        """The next layer's tokens of components."""
-        own = normed(self.norm, tokens)
-        tokens = tokens + self.among(own, self.among.keys_values(own))
-        to: KeysValues = self.across.attention.keys_values(normed(self.observations, seen))
-        return self.across(tokens, to, mask)
+from ._transformer_inputs import checked_observed, checked_parameters, checked_prior
+from ._update_layer import UpdateLayer
 
 
 class DistributionTransformer(eqx.Module):
@@ -150,17 +118,16 @@ class DistributionTransformer(eqx.Module):
                 ("heads", heads),
             )
         )
-        least = 0 if encoder_depth is not None else 1
         encoder_depth = depth if encoder_depth is None else encoder_depth
-        encoder_depth = whole_number(f"{owner}: encoder_depth", encoder_depth, least)
+        encoder_depth = whole_number(f"{owner}: encoder_depth", encoder_depth, 0)
         hidden = 2 * width if hidden is None else whole_number(f"{owner}: hidden", hidden)
         if width % heads:
             raise ValueError(f"{owner}: heads must divide width, got {heads} and {width}")
         p = None if prior_inputs is None else whole_number(f"{owner}: prior_inputs", prior_inputs)
         self.support = checked_support(owner, support, s)
         self.num_components = k
-        size = num_features(s)
-        keys = jax.random.split(key, encoder_depth + depth + 6)
+        size, total = num_features(s), encoder_depth + depth
+        keys = jax.random.split(key, total + 6)
         self.components = MLP(size, hidden, width, key=keys[0])
         self.observations = (
             MLP(2 * d, hidden, hidden, key=keys[1]),
@@ -168,8 +135,8 @@ class DistributionTransformer(eqx.Module):
         )
         self.parameters = None if p is None else MLP(p, hidden, k * width, key=keys[3])
         self.change = MLP(width, hidden, size, key=keys[4], zero=True) if residual else None
-        absent = residual and p is None
-        self.whole = None if absent else MLP(width, hidden, size, key=keys[5])
+        kept = residual and p is None
+        self.whole = None if kept else MLP(width, hidden, size, key=keys[5])
         self.encoder = tuple(
             Layer(width, heads, hidden, key=one) for one in keys[6 : 6 + encoder_depth]
         )
@@ -219,12 +186,12 @@ class DistributionTransformer(eqx.Module):
         if self.parameters is not None and not isinstance(
             prior, GaussianMixture | dist.Distribution
         ):
-            phi = self._phi(prior)
+            phi = checked_parameters(prior, len(self.scalings["prior"].loc), self.dtype)
             hidden = self.parameters(self.scalings["prior"](phi))
             hidden = hidden.reshape(*phi.shape[:-1], self.num_components, -1)
             mixture = self._whole(hidden)
             return MixtureTokens(hidden + self._hidden(mixture), mixture)
-        mixture = self._mixture(prior)
+        mixture = checked_prior(prior, self.support, self.num_components, self.dtype)
         hidden = self._hidden(mixture)
         return MixtureTokens(hidden, mixture if self.change is not None else self._whole(hidden))
 
@@ -240,7 +207,7 @@ class DistributionTransformer(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        z, mask = self._observed(z, mask)
+        z, mask = checked_observed(z, mask, self.num_observed, self.dtype)
         if not z.shape[-2]:
             return tokens
         scaled = self.scalings["observed"](z)
@@ -288,9 +255,9 @@ class DistributionTransformer(eqx.Module):
             ValueError: see `embed` and `update`.
 
         Warns:
-            UserWarning: the prior, or an observation, is unlike those of the training; see `check`.
+            UserWarning: the prior is unlike those of the training; see `check`.
         """
-        self._warn_outside(prior, z, mask)
+        self._warn_outside(prior)
         return self.decode(self.update(self.embed(prior), z, mask=mask))
 
     def posterior(self, prior: Any, z: Any, *, mask: Any = None) -> GaussianMixture:
@@ -326,7 +293,7 @@ class DistributionTransformer(eqx.Module):
         """
         if any(bounds != (-np.inf, np.inf) for bounds in self.support):
             raise ValueError("filter: support must be real for linear-Gaussian dynamics")
-        z, mask = self._observed(z, mask)
+        z, mask = checked_observed(z, mask, self.num_observed, self.dtype)
         first = self.embed(prior)
 
         def step(tokens: MixtureTokens, seen: Any) -> tuple[MixtureTokens, GaussianMixture]:
@@ -348,10 +315,10 @@ class DistributionTransformer(eqx.Module):
         if self.parameters is not None and not isinstance(
             prior, GaussianMixture | dist.Distribution
         ):
-            values = self._phi(prior)
+            values = checked_parameters(prior, len(self.scalings["prior"].loc), self.dtype)
             names = [f"parameter {i}" for i in range(len(scaling.loc))]
         else:
-            values = features(self._mixture(prior))
+            values = features(checked_prior(prior, self.support, self.num_components, self.dtype))
             names = feature_names(self.num_latents)
             if self.parameters is not None:
                 scaling = self.scalings["components"]
@@ -390,8 +357,6 @@ class DistributionTransformer(eqx.Module):
         Raises:
             ValueError: see `transformer_training`.
         """
-        from ._transformer_training import check_meta_prior, sample_updates
-
         check_key(key)
         owner = "for_meta_prior"
         shapes = check_meta_prior(owner, meta_prior, simulator, prior, support)
@@ -401,28 +366,17 @@ class DistributionTransformer(eqx.Module):
         bounds = checked_support(owner, support, s)
         draw = jax.jit(lambda k: sample_updates(k, meta_prior, simulator, prior, bounds, num_tasks))
         drawn = draw(key_draws)
-        latents, observed = Scaling.of(drawn.x), Scaling.of(drawn.z)
-        if isinstance(drawn.phi, GaussianMixture):
-            of_prior = components = Scaling.of(features(drawn.phi))
-            num_components = num_components or drawn.phi.num_components
-        else:
-            of_prior = Scaling.of(drawn.phi)
-            lead = jnp.concatenate([jnp.zeros(1), latents.loc, jnp.log(latents.scale)])
-            free = Scaling.none(num_features(s))
-            components = eqx.tree_at(lambda m: m.loc, free, free.loc.at[: len(lead)].set(lead))
+        mixtures = isinstance(drawn.phi, GaussianMixture)
+        if num_components is None:
+            num_components = drawn.phi.num_components if mixtures else 5
         return DistributionTransformer(
             s,
             d,
-            num_components or 5,
+            num_components,
             key=key_weights,
             support=support,
-            prior_inputs=None if isinstance(drawn.phi, GaussianMixture) else drawn.phi.shape[-1],
-            scalings={
-                "latents": latents,
-                "observed": observed,
-                "prior": of_prior,
-                "components": components,
-            },
+            prior_inputs=None if mixtures else drawn.phi.shape[-1],
+            scalings=scalings_of(drawn),
             **options,
         )
 
@@ -434,46 +388,8 @@ class DistributionTransformer(eqx.Module):
             raise RuntimeError("a residual network of mixtures has no output of whole mixtures")
         return absolute(self.whole(normed(self.norm, hidden)), self.scalings["latents"])
 
-    def _mixture(self, prior: Any) -> GaussianMixture:
-        mixture = GaussianMixture.of(prior, self.support)
-        if mixture.num_latents != self.num_latents:
-            raise ValueError(
-                f"prior must be of {self.num_latents} latent variables, got {mixture.num_latents}"
-            )
-        mixture = jax.tree.map(lambda leaf: jnp.asarray(leaf, self.dtype), mixture)
-        return fitted(mixture, self.num_components)
-
-    def _phi(self, prior: Any) -> Any:
-        phi = checked_finite("prior", jnp.asarray(number_array("prior", prior)))
-        if np.ndim(phi) < 1 or np.shape(phi)[-1] != self.prior_inputs:
-            raise ValueError(
-                f"prior must be parameters of shape (*batch, {self.prior_inputs}), got "
-                f"{np.shape(phi)}"
-            )
-        return jnp.asarray(phi, self.dtype)
-
-    def _observed(self, z: Any, mask: Any) -> tuple[Any, Any]:
-        z = number_array("z", z)
-        if np.ndim(z) < 2 or np.shape(z)[-1] != self.num_observed:
-            raise ValueError(
-                f"z must be observations of shape (*batch, n, {self.num_observed}), got "
-                f"{np.shape(z)}"
-            )
-        if mask is None:
-            z = jnp.asarray(z, self.dtype)
-            return checked_finite("z", z) if z.size else z, jnp.ones(np.shape(z)[:-1], bool)
-        mask = jnp.asarray(mask)
-        if mask.dtype != bool or mask.shape != np.shape(z)[:-1]:
-            raise ValueError(
-                f"mask must be booleans of shape {np.shape(z)[:-1]}, got {mask.dtype} of shape "
-                f"{mask.shape}"
-            )
-        z = jnp.where(mask[..., None], jnp.asarray(z, self.dtype), 0)
-        return (checked_finite("z", z) if z.size else z), mask
-
-    def _warn_outside(self, prior: Any, z: Any, mask: Any) -> None:
-        leaves = jax.tree.leaves((prior, z, mask))
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    def _warn_outside(self, prior: Any) -> None:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(prior)):
             return
         found = self.check(prior)
         if found:

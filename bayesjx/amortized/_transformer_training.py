@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,21 +14,8 @@ from jax.tree_util import Partial
 from .._core import Algorithm, gradient_algorithm, number_array, whole_number
 from ._distribution_transformer import DistributionTransformer
 from ._gaussian_mixture import GaussianMixture, propagate_mixture
-from ._mixture_supports import checked_support, MapTo, Support
-
-
-class Update(NamedTuple):
-    """A prior, latent variables drawn from it, and observations of them.
-
-    Attributes:
-        phi: a `GaussianMixture`, or parameters of a prior.
-        x: latent variables on the unconstrained scale, shape `(s,)`.
-        z: observations, shape `(n, d)`.
-    """
-
-    phi: Any
-    x: Any
-    z: Any
+from ._meta_priors import check_meta_prior, sample_updates, Update
+from ._mixture_supports import MapTo, Support
 
 
 def transformer_training(
@@ -47,10 +34,11 @@ def transformer_training(
     r"""Trains a distribution transformer on priors that are drawn at each step, for `bayesjx.fit`.
 
     The loss is the mean of $-\log q(x \mid z, \phi) - \log q(x \mid \phi)$ over priors $\phi$ of
-    the meta-prior, $x$ of the prior and observations $z$ of $x$. But for a constant, the first term is
-    the mean Kullback-Leibler divergence from the posterior to that of the network; the second does
-    the same for the prior that the network makes of parameters; there is none for mixtures, which a
-    residual network keeps. All draws are new at each step, so that nothing is over-fitted.
+    the meta-prior, $x$ of the prior and observations $z$ of $x$. But for a constant, the first
+    term is the mean Kullback-Leibler divergence from the posterior to that of the network; the
+    second does the same for the prior that the network makes of parameters. There is none for
+    mixtures, which a residual network keeps. All draws are new at each step, so that nothing is
+    over-fitted.
 
     With `dynamics`, on roll-outs of a filter: the mean over times of $-\log q(x_t \mid z_{1:t})$.
 
@@ -104,33 +92,6 @@ def transformer_training(
     return gradient_algorithm(loss, network, optimizer, average=average, maximise=True)
 
 
-def sample_updates(
-    key: jax.Array,
-    meta_prior: Callable[[jax.Array], Any],
-    simulator: Callable[..., Any],
-    prior: Callable[[Any], dist.Distribution] | None,
-    support: Support,
-    num_samples: int,
-) -> Update:
-    """Independent priors, latent variables and observations, with a leading axis."""
-    keys = jax.random.split(key, num_samples)
-    return jax.vmap(lambda k: _update(k, meta_prior, simulator, prior, support))(keys)
-
-
-def _update(key: Any, meta_prior: Any, simulator: Any, prior: Any, support: Support) -> Update:
-    keys = jax.random.split(key, 3)
-    phi = meta_prior(keys[0])
-    if isinstance(phi, GaussianMixture):
-        x = phi.sample(keys[1])
-        y = MapTo(support)(x)
-    else:
-        phi = jnp.asarray(phi)
-        drawn = jnp.asarray(prior(phi).sample(keys[1]), phi.dtype)
-        y = drawn.reshape(len(support))
-        x = MapTo(support).inv(y)
-    return Update(phi, x, jnp.asarray(simulator(keys[2], y), x.dtype))
-
-
 def _log_density(
     meta_prior: Any,
     simulator: Any,
@@ -176,61 +137,6 @@ def _mask(key: Any, shape: tuple[int, ...], min_observed: int | None) -> Any:
         return None
     count = jax.random.randint(key, shape[:-1], min_observed, shape[-1] + 1)
     return jnp.arange(shape[-1]) < count[..., None]
-
-
-def check_meta_prior(
-    owner: str, meta_prior: Any, simulator: Any, prior: Any, support: Any
-) -> Update:
-    """The shapes of what is drawn, an `Update` of `jax.ShapeDtypeStruct`.
-
-    Raises:
-        ValueError: these are no functions, or do not return what they should.
-    """
-    for name, function in (("meta_prior", meta_prior), ("simulator", simulator)):
-        if not callable(function):
-            raise ValueError(f"{owner}: {name} must be callable, got {type(function).__name__}")
-    if prior is not None and not callable(prior):
-        raise ValueError(f"{owner}: prior must be callable, got {type(prior).__name__}")
-    key = jax.random.key(0)
-    phi = jax.eval_shape(meta_prior, key)
-    if isinstance(phi, GaussianMixture):
-        if phi.log_weights.ndim != 1 or prior is not None:
-            raise ValueError(
-                f"{owner}: meta_prior must return one GaussianMixture, without prior, got log "
-                f"weights of shape {phi.log_weights.shape} and prior={prior!r:.40}"
-            )
-        s = phi.num_latents
-    else:
-        if not isinstance(phi, jax.ShapeDtypeStruct) or phi.ndim != 1:
-            raise ValueError(
-                f"{owner}: meta_prior must return a GaussianMixture or parameters of shape (p,), "
-                f"got {phi!r:.80}"
-            )
-        if prior is None:
-            raise ValueError(
-                f"{owner}: prior must be given, from parameters to a numpyro distribution, as "
-                "meta_prior returns parameters"
-            )
-        shape = jax.eval_shape(lambda k: jnp.asarray(prior(meta_prior(k)).sample(k)), key).shape
-        if len(shape) > 1:
-            raise ValueError(
-                f"{owner}: prior must be a distribution of shape (s,) or of a number, got draws of "
-                f"shape {shape}"
-            )
-        s = shape[0] if shape else 1
-    bounds = support if _are_bounds(support) else checked_support(owner, support, s)
-    if len(bounds) != s:
-        raise ValueError(f"{owner}: meta_prior must be of {len(bounds)} latent variables, got {s}")
-    shapes = jax.eval_shape(lambda k: _update(k, meta_prior, simulator, prior, bounds), key)
-    if shapes.z.ndim != 2:
-        raise ValueError(
-            f"{owner}: simulator must return observations of shape (n, d), got {shapes.z.shape}"
-        )
-    return shapes
-
-
-def _are_bounds(support: Any) -> bool:
-    return isinstance(support, tuple) and all(isinstance(one, tuple) for one in support)
 
 
 def _check_sizes(owner: str, network: DistributionTransformer, shapes: Update) -> None:
