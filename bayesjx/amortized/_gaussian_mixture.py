@@ -95,8 +95,10 @@ class GaussianMixture(eqx.Module):
         """
         if isinstance(prior, GaussianMixture):
             return prior
-        if isinstance(prior, dist.TransformedDistribution):
-            prior = _unmapped(prior, support)
+        inner = prior.base_dist if isinstance(prior, dist.Independent) else prior
+        if isinstance(inner, dist.TransformedDistribution):
+            base = _unmapped(inner, prior.event_shape, support)
+            prior = base if inner is prior else base.to_event(len(prior.event_shape))
         elif support is not None and any(bounds != (-math.inf, math.inf) for bounds in support):
             raise ValueError(
                 "prior must lie on the support of the latent variables, such as a mixture of "
@@ -279,13 +281,13 @@ def _checked(name: str, value: Any, shape: tuple[int, ...]) -> jax.Array:
     return value
 
 
-def _unmapped(prior: Any, support: Support | None) -> Any:
+def _unmapped(prior: Any, event_shape: tuple[int, ...], support: Support | None) -> Any:
     """The distribution before its transform, which must lead to the support."""
     maps = prior.transforms
     if isinstance(maps[0], MapTo):
         found = maps[0].support
     else:
-        found = (scalar_map(maps[0]),) * max(1, *(prior.event_shape or (1,)))
+        found = (scalar_map(maps[0]),) * (event_shape[0] if event_shape else 1)
     if len(maps) > 1 or None in found or (support is not None and found != support):
         raise ValueError(
             "prior must be a mixture of Gaussians that is mapped to the support of the latent "
