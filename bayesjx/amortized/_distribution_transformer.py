@@ -169,7 +169,7 @@ class DistributionTransformer(eqx.Module):
     @property
     def dtype(self) -> Any:
         """Type of the parameters, in which everything is computed."""
-        return self.norm.weight.dtype  # ty: ignore[unresolved-attribute]
+        return self.norm.weight.dtype  # ty: ignore
 
     def embed(self, prior: Any) -> MixtureTokens:
         """The tokens of a prior; `decode` gives it back.

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -263,7 +264,7 @@ def _log_diagonal(tril: jax.Array) -> jax.Array:
 def _alike(tril: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Both with the same leading axes."""
     lead = jnp.broadcast_shapes(tril.shape[:-2], b.shape[:-2])
-    return tuple(jnp.broadcast_to(a, (*lead, *a.shape[-2:])) for a in (tril, b))  # ty: ignore[invalid-return-type]
+    return tuple(jnp.broadcast_to(a, (*lead, *a.shape[-2:])) for a in (tril, b))  # ty: ignore
 
 
 def _checked_mixture(owner: str, mixture: Any) -> GaussianMixture:

@@ -52,7 +52,7 @@ def _update(key: Any, meta_prior: Any, simulator: Any, prior: Any, support: Supp
         phi = jnp.asarray(phi)
         drawn = jnp.asarray(prior(phi).sample(keys[1]), phi.dtype)
         y = drawn.reshape(len(support))
-        x = MapTo(support).inv(y)
+        x = jnp.asarray(MapTo(support).inv(y))
     return Update(phi, x, jnp.asarray(simulator(keys[2], y), x.dtype))
 
 

@@ -55,14 +55,14 @@ class OnSupport(dist.TransformedDistribution):
         return self._moment(2) - self._moment(1) ** 2
 
     def _moment(self, power: int) -> jax.Array:
-        base, support = self.base_dist, self.transforms[0].support
-        loc = base.component_distribution.loc
-        scale = jnp.sqrt(base.component_distribution.variance)
+        base, support = self.base_dist, self.transforms[0].support  # ty: ignore
+        loc = base.component_distribution.loc  # ty: ignore
+        scale = jnp.sqrt(base.component_distribution.variance)  # ty: ignore
         columns = [
             _moment(loc[..., i], scale[..., i], bounds, power) for i, bounds in enumerate(support)
         ]
         moments = jnp.stack(columns, axis=-1)
-        return jnp.sum(base.mixing_distribution.probs[..., None] * moments, axis=-2)
+        return jnp.sum(base.mixing_distribution.probs[..., None] * moments, axis=-2)  # ty: ignore
 
 
 def _moment(loc: jax.Array, scale: jax.Array, bounds: tuple[float, float], power: int) -> Any:
@@ -202,7 +202,7 @@ def _bounds(owner: str, constraint: Any) -> tuple[float, float]:
     high = getattr(constraint, "upper_bound", math.inf)
     known = (constraints.interval, constraints.greater_than, type(constraints.positive))
     unit = type(constraints.unit_interval)
-    if not isinstance(constraint, (*known, unit)) or np.ndim(low) or np.ndim(high):
+    if not isinstance(constraint, (*known, unit)) or np.ndim(low) or np.ndim(high):  # ty: ignore
         raise ValueError(
             f"{owner}: support must be real, positive, unit_interval, interval(a, b) or "
             f"greater_than(a) of numpyro.distributions.constraints, got {constraint!r:.80}"

@@ -106,7 +106,7 @@ def _log_density(
     key_draws, key_size, key_path = jax.random.split(key, 3)
     drawn = sample_updates(key_draws, meta_prior, simulator, prior, network.support, batch_size)
     tokens = network.embed(drawn.phi)
-    before = 0.0
+    before = jnp.zeros((), network.dtype)
     if network.whole is not None:  # else the mixture is the prior itself
         before = jnp.mean(tokens.mixture.log_prob(drawn.x))
     x, z, total = drawn.x, drawn.z, 0.0

@@ -17,7 +17,7 @@ STEPS, QUICK_STEPS, MIXTURE_STEPS = 3000, 400, 6000
 BATCH, MIXTURE_BATCH, RATE = 128, 256, 1.5e-3
 TESTS, FEW, CHAINS = 1000, 200, 5  # problems, also those of SVI and of NUTS
 GRID = 512
-SIZES = {"width": 64, "depth": 2}
+SIZES: dict[str, Any] = {"width": 64, "depth": 2}
 
 TARGETS = (
     Target("kl_narrow", "<=", 0.005, quick=0.03, unit="nats", meaning="variance, narrow priors"),
