@@ -137,8 +137,9 @@ class GaussianMixture(eqx.Module):
         parts = self.scale_tril @ self.scale_tril.mT + rest[..., None] * rest[..., None, :]
         return jnp.sum(jnp.exp(self.log_weights)[..., None, None] * parts, axis=-3)
 
-    def log_prob(self, x: Float[Array, "*batch s"]) -> Float[Array, "*batch"]:
-        """Log density of points, on the unconstrained scale."""
+    def log_prob(self, x: Any) -> Float[Array, "*batch"]:
+        """Log density of points on the unconstrained scale, shape `(*batch, s)`."""
+        x = jnp.asarray(x)
         parts = normal_log_prob(x[..., None, :], self.loc, self.scale_tril)
         return logsumexp(self.log_weights + parts, axis=-1)
 

@@ -133,7 +133,8 @@ def fitted(mixture: GaussianMixture, num_components: int) -> GaussianMixture:
     log_weights = clipped(mixture.log_weights)
     if k < num_components:
         which = np.arange(num_components) % k
-        log_weights = log_weights - np.log(np.bincount(which, minlength=k)).astype(np.float32)
+        counts = np.bincount(which, minlength=k)
+        log_weights = log_weights - jnp.log(jnp.asarray(counts, log_weights.dtype))
         log_weights = log_weights[..., which]
         mixture = GaussianMixture(
             log_weights, mixture.loc[..., which, :], mixture.scale_tril[..., which, :, :]
