@@ -57,22 +57,22 @@ def judged(name: str, seed: int = 1000) -> str:
 
 
 def _predictions(network: Any, tasks: Any, context: int, size: int) -> tuple[Any, Any]:
-    """Parameters of the head, locations and scales, for the first query of each data set."""
+    """What is judged of the first query of each data set, and its target."""
+    found = _found(network, tasks.x[:, : context + 1], tasks.y[:, : context + 1], size)
+    return np.asarray(found), np.asarray(tasks.y[:, context])
 
+
+@jax.jit
+def _found(network: Any, x: Any, y: Any, size: Any) -> Any:
     def one(x: Any, y: Any) -> Any:
-        mask = jnp.arange(context) < size
-        posterior = network.condition(x[:context], y[:context], mask=mask)
-        d = posterior.predict(x[context : context + 1])
+        mask = jnp.arange(len(y) - 1) < size
+        d = network.condition(x[:-1], y[:-1], mask=mask).predict(x[-1:])
         if network.head.num_classes is not None:
             return d.probs[0]
-        q = jnp.array([0.05, 0.25, 0.75, 0.95])
-        target = y[context]
-        return jnp.concatenate(
-            [d.log_prob(target), d.cdf(target), d.crps(target), d.icdf(q[:, None])[:, 0]]
-        )
+        quantiles = d.icdf(jnp.array([[0.05], [0.25], [0.75], [0.95]]))[:, 0]
+        return jnp.concatenate([d.log_prob(y[-1]), d.cdf(y[-1]), d.crps(y[-1]), quantiles])
 
-    found = jax.jit(lambda t: jax.lax.map(lambda a: one(*a), t, batch_size=50))
-    return np.asarray(found((tasks.x, tasks.y))), np.asarray(tasks.y[:, context])
+    return jax.lax.map(lambda task: one(*task), (x, y), batch_size=50)
 
 
 def _real(network: Any, tasks: Any, context: int, size: int) -> list[float]:

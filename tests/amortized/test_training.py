@@ -1,6 +1,7 @@
 """Priors from NumPyro programs, networks trained on them, and networks in files."""
 
 import json
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -148,6 +149,34 @@ def test_networks_come_back_from_files(tmp_path, kind):
         assert old.dtype == new.dtype
     about = amortized.about_network(path)
     assert about["kind"] == kind and about["about"] == {"steps": 3}
+
+
+@pytest.mark.parametrize("name", amortized.pretrained_names())
+def test_networks_of_the_package_are_small_and_documented(name):
+    folder = Path(amortized.__file__).parent / "networks"
+    assert (folder / f"{name}.network").stat().st_size < 2e6
+    about = amortized.about_network(name)["about"]
+    assert about["trained_for"] and about["data_sets"] > 1e5
+    training = Path(__file__).resolve().parents[2] / "training"
+    for kind in (".log", "-report.txt"):
+        assert (training / f"{name}{kind}").read_text().startswith(f"{name}: ")
+    assert f"`{name}`" in (training.parent / "docs" / "amortized.md").read_text()
+
+
+def test_the_network_of_gaussian_processes_knows_where_it_knows():
+    network = amortized.pretrained("gp")
+    assert network.dtype == jnp.float32
+    x = np.array([0.0, 0.1, 0.2, 0.3, 0.35])
+    y = np.sin(6 * x)
+    new = network.condition(x, y).predict(np.array([0.15, 0.25, 0.9]))
+    near = np.abs(np.asarray(new.mean[:2]) - np.sin(6 * np.array([0.15, 0.25])))
+    assert np.all(near < 0.15)
+    scale = np.sqrt(np.asarray(new.variance))
+    assert np.all(scale[:2] < 0.3) and scale[2] > 0.6
+    # A second input that does not vary is none, and three inputs are taken too.
+    same = network.condition(np.column_stack([x, np.full(5, 0.5)]), y)
+    same = same.predict(np.array([[0.15, 0.5], [0.25, 0.5], [0.9, 0.5]]))
+    np.testing.assert_allclose(same.mean, new.mean, rtol=1e-5)
 
 
 @pytest.mark.errors
