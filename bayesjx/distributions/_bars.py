@@ -257,6 +257,7 @@ def _(primals: Any, tangents: Any) -> Any:
 
 
 def normal_density(z: jax.Array) -> jax.Array:
+    """Density of the standard normal distribution."""
     return jnp.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
 
 
