@@ -134,14 +134,18 @@ def turbo(key: Any, dense: Any, of: Any, num_steps: int, chain: bool) -> Any:
     return bnn.pruned(field, fit.state)
 
 
-def magnitude(dense: Any, count: int) -> Any:
-    """The dense network with its `count` largest weights, over the root of the number of inputs."""
+def magnitude(dense: Any, counts: list[int]) -> Any:
+    """The dense network with the largest weights of each layer, so many of them.
+
+    One threshold for all layers cuts a network in two at these sparsities.
+    """
     import equinox as eqx
 
     matrices = [np.asarray(w) for w in weights(dense)]
-    sizes = [abs(w) * math.sqrt(w.shape[1]) for w in matrices]
-    least = np.sort(np.concatenate([s.ravel() for s in sizes]))[-count]
-    kept = [np.where(s >= least, w, 0) for s, w in zip(sizes, matrices, strict=True)]
+    kept = []
+    for w, count in zip(matrices, counts, strict=True):
+        least = np.sort(abs(w).ravel())[-count] if count else np.inf
+        kept.append(np.where(abs(w) >= least, w, 0))
     return eqx.tree_at(weights, dense, kept)
 
 

@@ -58,7 +58,7 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         f"step, rates {RATE:g}, {SPARSE_RATE:g} and {FINE_RATE:g} that fall as cosines. Dense "
         f"goes on as many steps. Supports: density {DENSITY:g}, runs of {RUN:g}; divergences times "
         f"{KL_WEIGHT:g}, those of variational dropout too; magnitude keeps as many "
-        f"weights as turbo; norms of groups times {GROUP_LASSO:g} and the root of their "
+        f"weights of each layer as turbo; norms of groups times {GROUP_LASSO:g} and the root of their "
         "size. FLOPs are those of the dense layers that are left."
     )
     figures = _both(datasets.digits, "digits", quick, report)
@@ -115,9 +115,9 @@ def _ways(seed: int, of: Any, quick: bool) -> dict[str, tuple[Score, float]]:
     ended(DENSE, lambda _: dense, STEPS.sparse + STEPS.fine)
     small = ended(CHAIN, lambda key: turbo(key, dense, of, STEPS.sparse, chain=True))
     ended(ALONE, lambda key: turbo(key, dense, of, STEPS.sparse, chain=False))
-    count = sum(int(np.count_nonzero(w)) for w in weights(small))
+    counts = [int(np.count_nonzero(w)) for w in weights(small)]
     longer = STEPS.sparse + STEPS.fine
-    ended("magnitude", lambda _: magnitude(dense, count), longer, RATE)
+    ended("magnitude", lambda _: magnitude(dense, counts), longer, RATE)
     if quick:
         return found
     ended("group lasso", lambda key: group_lasso(key, dense, of, STEPS.sparse))
