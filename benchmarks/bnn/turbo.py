@@ -58,8 +58,9 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         f"step, rates {RATE:g}, {SPARSE_RATE:g} and {FINE_RATE:g} that fall as cosines. Dense "
         f"goes on as many steps. Supports: density {DENSITY:g}, runs of {RUN:g}; divergences times "
         f"{KL_WEIGHT:g}, those of variational dropout too; magnitude keeps as many "
-        f"weights of each layer as turbo; norms of groups times {GROUP_LASSO:g} and the root of their "
-        "size. FLOPs are those of the dense layers that are left."
+        "weights of each layer as turbo; "
+        f"norms of groups times {GROUP_LASSO:g} and the root of their size. "
+        "FLOPs are those of the dense layers that are left."
     )
     figures = _both(datasets.digits, "digits", quick, report)
     if not quick:
