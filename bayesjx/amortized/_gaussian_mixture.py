@@ -110,7 +110,9 @@ class GaussianMixture(eqx.Module):
             loc, tril = _gaussian(prior.component_distribution, prior.event_dim)
             log_weights = jnp.broadcast_to(prior.mixing_distribution.logits, loc.shape[:-1])
         else:
-            loc, tril = _gaussian(prior, prior.event_dim if isinstance(prior, _DIST) else 0)
+            loc, tril = _gaussian(
+                prior, prior.event_dim if isinstance(prior, dist.Distribution) else 0
+            )
             loc, tril = loc[..., None, :], tril[..., None, :, :]
             log_weights = jnp.zeros(loc.shape[:-1], loc.dtype)
         return GaussianMixture(log_weights, loc, tril)
@@ -168,9 +170,6 @@ class GaussianMixture(eqx.Module):
         return OnSupport(mixture, [MapTo(support)])
 
 
-_DIST = dist.Distribution
-
-
 def condition_mixture(
     mixture: GaussianMixture, z: Any, design: Any, noise_cov: Any
 ) -> tuple[GaussianMixture, Float[Array, "*batch"]]:
@@ -210,11 +209,11 @@ def condition_mixture(
     upper = jnp.flip(cholesky_each(jnp.flip(eye + white.mT @ white, (-1, -2))), (-1, -2))
     tril = inverse_tril(upper.mT)  # T with T T' the inverse of M
     shift = tril @ (tril.mT @ (white.mT @ rest))
-    spread = cholesky_each(jnp.eye(p, dtype=white.dtype) + white @ white.mT)
-    whole = solve_tril_each(spread, rest)[..., 0]
+    evidence_tril = cholesky_each(jnp.eye(p, dtype=white.dtype) + white @ white.mT)
+    residual = solve_tril_each(evidence_tril, rest)[..., 0]
     log_evidence = (
-        -0.5 * jnp.sum(whole**2, axis=-1)
-        - _log_diagonal(spread)
+        -0.5 * jnp.sum(residual**2, axis=-1)
+        - _log_diagonal(evidence_tril)
         - _log_diagonal(noise_tril)
         - 0.5 * p * math.log(2 * math.pi)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -103,7 +103,7 @@ class AbstractPFN(eqx.Module):
             x: inputs, shape `(n, d)`, or `(n,)` for one input; `n` may be 0.
             y: targets, shape `(n,)`.
             style: what the network is told, shape `(k,)`; None to average over it.
-            mask: rows that count, booleans, shape `(n,)`.
+            mask: rows that count, booleans, shape `(n,)`; the others may hold anything.
             capacity: rows that there is room for, for `append`; those that are given by default.
 
         Raises:
@@ -191,3 +191,32 @@ class AbstractPFN(eqx.Module):
                 f"{low} to {high}; its predictions there are not checked",
                 stacklevel=3,
             )
+
+
+class Sizes(NamedTuple):
+    """Checked sizes of a transformer."""
+
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+
+
+def checked_sizes(owner: str, head: Any, width: Any, depth: Any, heads: Any, hidden: Any) -> Sizes:
+    """Sizes of a network as integers; `hidden` is twice `width` where it is None.
+
+    Raises:
+        ValueError: they are no positive integers, `heads` does not divide `width`, or `head` is no
+            head.
+    """
+    names = {"width": width, "depth": depth, "heads": heads}
+    width, depth, heads = (whole_number(f"{owner}: {name}", v) for name, v in names.items())
+    hidden = 2 * width if hidden is None else whole_number(f"{owner}: hidden", hidden)
+    if width % heads:
+        raise ValueError(f"{owner}: heads must divide width, got {heads} and {width}")
+    if not isinstance(head, AbstractHead):
+        raise ValueError(
+            f"{owner}: head must be a BarHead, NormalHead or CategoricalHead, got "
+            f"{type(head).__name__}"
+        )
+    return Sizes(width, depth, heads, hidden)

@@ -15,7 +15,7 @@ from .._core import check_key, known_field, whole_number
 from ..distributions import equal_mass_borders
 from ._attention import Dense, KeysValues, Layer, MLP, normed
 from ._heads import AbstractHead, BarHead, CategoricalHead, encode_targets
-from ._network import AbstractPFN
+from ._network import AbstractPFN, checked_sizes
 from ._tasks import check_prior, sample_tasks, Task
 
 
@@ -98,19 +98,8 @@ class PFN(AbstractPFN):
     ):
         check_key(key)
         d = whole_number("PFN: num_inputs", num_inputs, 0)
-        width, depth = whole_number("PFN: width", width), whole_number("PFN: depth", depth)
-        heads, num_styles = (
-            whole_number("PFN: heads", heads),
-            whole_number("PFN: num_styles", num_styles, 0),
-        )
-        hidden = 2 * width if hidden is None else whole_number("PFN: hidden", hidden)
-        if width % heads:
-            raise ValueError(f"PFN: heads must divide width, got {heads} and {width}")
-        if not isinstance(head, AbstractHead):
-            raise ValueError(
-                "PFN: head must be a BarHead, NormalHead or CategoricalHead, got "
-                f"{type(head).__name__}"
-            )
+        num_styles = whole_number("PFN: num_styles", num_styles, 0)
+        width, depth, heads, hidden = checked_sizes("PFN", head, width, depth, heads, hidden)
         if standardise and (causal or head.num_classes is not None):
             raise ValueError(
                 "PFN: standardise is for real targets, and not for causal networks, in which a row "

@@ -53,7 +53,7 @@ class PFNPosterior(eqx.Module):
         Args:
             x: inputs, shape `(m, d)`, or `(m,)` for one input.
             batch_size: queries at a time. Those of one `batch_size` do not depend, bit for bit, on
-                what else is asked.
+                the other queries.
 
         Returns:
             Batch shape `(m,)`: what the network's head says.
@@ -196,10 +196,15 @@ def checked_data(
     Raises:
         ValueError: shapes disagree, values are not finite or no classes of the network.
     """
+    x, y = number_array(f"{owner}: x", x), number_array(f"{owner}: y", y)
+    rows = np.shape(x)[0] if np.ndim(x) else 0
+    if np.shape(y) != (rows,):
+        raise ValueError(f"{owner}: y must have shape ({rows},), got {np.shape(y)}")
+    counted = _checked_mask(owner, mask, rows)
+    if mask is not None:  # what does not count may be anything
+        y = jnp.where(counted, y, 0)
+        x = jnp.where(jnp.reshape(counted, (-1,) + (1,) * (np.ndim(x) - 1)), x, 0)
     x = checked_inputs(owner, network, x, width)
-    y = number_array(f"{owner}: y", y)
-    if np.shape(y) != (len(x),):
-        raise ValueError(f"{owner}: y must have shape ({len(x)},), got {np.shape(y)}")
     classes = network.head.num_classes
     if classes is None:
         y = jnp.asarray(y, x.dtype)
@@ -211,15 +216,19 @@ def checked_data(
             f"{owner}: y must hold classes 0, ..., {classes - 1}",
         )
         y = jnp.asarray(y).astype(jnp.int32)
+    return x, y, counted
+
+
+def _checked_mask(owner: str, mask: Any, rows: int) -> jax.Array:
     if mask is None:
-        return x, y, jnp.ones(len(x), bool)
+        return jnp.ones(rows, bool)
     mask = jnp.asarray(mask)
-    if mask.shape != (len(x),) or mask.dtype != bool:
+    if mask.shape != (rows,) or mask.dtype != bool:
         raise ValueError(
-            f"{owner}: mask must be booleans of shape ({len(x)},), got {mask.dtype} of shape "
+            f"{owner}: mask must be booleans of shape ({rows},), got {mask.dtype} of shape "
             f"{mask.shape}"
         )
-    return x, y, mask
+    return mask
 
 
 def _infinite(x: Any) -> Any:

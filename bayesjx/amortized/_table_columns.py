@@ -131,7 +131,7 @@ def row_stage(num_rows: int) -> Needs:
             "weights": (LAYERS, WIDTH, WIDTH),
             "bias": (LAYERS, WIDTH),
             "centres": (CLUSTERS, WIDTH),
-            "spreads": (CLUSTERS, WIDTH),
+            "scales": (CLUSTERS, WIDTH),
             "radii": (CLUSTERS, 1),
             "sizes": (CLUSTERS,),
         },
@@ -184,14 +184,14 @@ def _clusters(stage: Stage, causes, labelled, num_classes):
     cluster = jnp.sum(u["cluster"][:, None] > jnp.cumsum(sizes)[:-1], axis=1)
     distance = jnp.where(labelled, log_uniform(s[4], 2, 30), 3 * s[4])
     centres = z["centres"] * distance * jax.lax.rsqrt(2 * causes.astype(dtype))
-    spreads = jnp.exp((z["spreads"] + z["radii"]) * jnp.maximum(2 * s[5] - 1, 0))
+    scales = jnp.exp((z["scales"] + z["radii"]) * jnp.maximum(2 * s[5] - 1, 0))
     member = jax.nn.one_hot(cluster, CLUSTERS, dtype=dtype)
     bell = normal(u["noise"][0])
     # Causes are normal, uniform, or of heavy tails, most of a table's alike.
     form = jnp.where(jnp.arange(WIDTH) % 3 == 0, s[13], s[6])
     values = jnp.where(form < 0.25, math.sqrt(12) * (u["noise"][0] - 0.5), bell)
     values = jnp.where(form > 0.9, bell * jnp.abs(bell) / math.sqrt(3), values)
-    values = member @ centres + (member @ spreads) * values
+    values = member @ centres + (member @ scales) * values
     return cluster, values * (jnp.arange(WIDTH) < causes)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from .._core import check_key, known_field, whole_number
 from ._attention import Attention, Dense, KeysValues, MLP, normed
 from ._heads import AbstractHead, encode_targets
-from ._network import AbstractPFN
+from ._network import AbstractPFN, checked_sizes
 
 MOST_GROUPS = 64
 CHANNELS = 3  # of a value: standardised, its rank, whether it is missing
@@ -148,22 +148,10 @@ class TablePFN(AbstractPFN):
     ):
         check_key(key)
         self.num_inputs = whole_number("TablePFN: num_inputs", num_inputs)
-        width, depth = (
-            whole_number("TablePFN: width", width),
-            whole_number("TablePFN: depth", depth),
-        )
-        heads = whole_number("TablePFN: heads", heads)
-        hidden = 2 * width if hidden is None else whole_number("TablePFN: hidden", hidden)
         self.group = whole_number("TablePFN: group", group)
-        if width % heads or width % 4:
-            raise ValueError(
-                f"TablePFN: heads and 4 must divide width, got {heads} and a width of {width}"
-            )
-        if not isinstance(head, AbstractHead):
-            raise ValueError(
-                "TablePFN: head must be a BarHead, NormalHead or CategoricalHead, got "
-                f"{type(head).__name__}"
-            )
+        width, depth, heads, hidden = checked_sizes("TablePFN", head, width, depth, heads, hidden)
+        if width % 4:
+            raise ValueError(f"TablePFN: 4 must divide width, got {width}")
         keys = jax.random.split(key, depth + 6)
         self.cells = Dense(CHANNELS * group, width, key=keys[0])
         self.targets = Dense(head.num_classes or 1, width, key=keys[1])

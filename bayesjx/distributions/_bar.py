@@ -34,7 +34,7 @@ class _BarLogits(constraints.ParameterFreeConstraint):
 class BarDistribution(Distribution):
     r"""Distribution with a constant density on bars and half-normal tails.
 
-    Bar $i$ of $k$ has the probability $p_i$, the softmax of the logits, and spreads it evenly
+    Bar $i$ of $k$ has the probability $p_i$, the softmax of the logits, and is uniform
     between the borders $b_i$ and $b_{i+1}$; the first and the last bar are half-normal
     distributions that fall off outwards from $b_1$ and $b_{k-1}$, with the scales
     $(b_1 - b_0) / \Phi^{-1}(3/4)$ and $(b_k - b_{k-1}) / \Phi^{-1}(3/4)$: half of their probability

@@ -111,6 +111,9 @@ def test_predictions_are_those_of_a_transformer_written_out(dtype):
     )
     np.testing.assert_allclose(stacked[0], out[:, 0], **tol)
     fewer = reference(net, X[half], Y[half, None], X_NEW)
+    holes = [np.where(half, v.T, np.nan).T for v in (X, Y)]  # rows that do not count may be NaN
+    masked = net.condition(*holes, mask=half).predict(X_NEW)
+    np.testing.assert_allclose(masked.mean, fewer[:, 0], **tol)
     np.testing.assert_allclose(stacked[1], fewer[:, 0], **tol)
     both = [jnp.asarray(np.stack([v, v[::-1]]), dtype) for v in (X, Y, X_NEW)]
     batch = eqx.filter_jit(PFN.outputs)(net, *both, jnp.ones((1, N), bool))
