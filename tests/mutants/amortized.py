@@ -2,6 +2,7 @@
 
 import distribution_transformer
 import prior_fitted
+import table_prior
 
 PACKAGE = "amortized"
-MUTANTS = [*prior_fitted.MUTANTS, *distribution_transformer.MUTANTS]
+MUTANTS = [*prior_fitted.MUTANTS, *table_prior.MUTANTS, *distribution_transformer.MUTANTS]
