@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core import whole_number
-from ..amortized import PFNPosterior, pretrained, TablePFN
+from ..amortized import BarHead, PFNPosterior, pretrained, TablePFN
 from ..distributions import bar_mixture, BarDistribution
 from ._sklearn import without_rounding
 
@@ -189,11 +189,13 @@ class PFNRegressor(RegressorMixin, _PFNEstimator):
 
         Args:
             X: a table, shape `(n_samples, n_features)`.
+
+        Raises:
+            ValueError: targets vary by so little, so far from 0, that JAX's precision cannot hold
+                bars of them; `predict` can.
         """
-        parts = [(n, bar_mixture(new)) for n, new in self._predictions(X)]
-        borders = jnp.concatenate([one.borders[:n] for n, one in parts])
-        logits = jnp.concatenate([one.logits[:n] for n, one in parts])
-        return BarDistribution(self._y_loc + self._y_scale * borders, logits)
+        new = self._standard(X)
+        return BarDistribution(self._y_loc + self._y_scale * new.borders, new.logits)
 
     def predict(self, X: Any, return_std: bool = False, quantiles: Sequence | None = None) -> Any:
         """Means of new targets, shape `(n_samples,)`, and more if asked.
@@ -204,12 +206,21 @@ class PFNRegressor(RegressorMixin, _PFNEstimator):
             quantiles: probabilities; their quantiles are returned in place of means, shape
                 `(n_samples, len(quantiles))`.
         """
-        new = self.predict_distribution(X)
+        new = self._standard(X)
         if quantiles is not None:
             levels = jnp.asarray(quantiles, new.logits.dtype)
-            return np.asarray(new.icdf(levels[:, None]), np.float64).T
-        mean = np.asarray(new.mean, np.float64)
-        return (mean, np.sqrt(np.asarray(new.variance, np.float64))) if return_std else mean
+            return self._y_loc + self._y_scale * np.asarray(new.icdf(levels[:, None]).T, float)
+        mean = self._y_loc + self._y_scale * np.asarray(new.mean, float)
+        if not return_std:
+            return mean
+        return mean, self._y_scale * np.sqrt(np.asarray(new.variance, float))
+
+    def _standard(self, X: Any) -> BarDistribution:
+        """Distributions of targets of mean 0 and variance 1 in the table."""
+        check_is_fitted(self)
+        parts = [(n, bar_mixture(new)) for n, new in self._predictions(X)]
+        borders = jnp.concatenate([one.borders[:n] for n, one in parts])
+        return BarDistribution(borders, jnp.concatenate([one.logits[:n] for n, one in parts]))
 
 
 class _Context:
@@ -256,6 +267,8 @@ def _checked_network(owner: str, network: Any, num_classes: int | None) -> Table
     if (most is None) != (num_classes is None):
         wanted = "classes" if num_classes is not None else "real targets"
         raise ValueError(f"{owner}: network is not one of {wanted}")
+    if num_classes is None and not isinstance(network.head, BarHead):
+        raise ValueError(f"{owner}: network must have a BarHead, got {type(network.head).__name__}")
     if most is not None and num_classes is not None and num_classes > most:
         raise ValueError(f"{owner}: y has {num_classes} classes, the network at most {most}")
     return network

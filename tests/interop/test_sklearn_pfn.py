@@ -156,8 +156,9 @@ def test_units_do_not_matter(values, scale):
     x, rng = table()
     y = rng.normal(size=29)
     one = PFNRegressor(values, n_estimators=1).fit(x, y).predict(x)
-    other = PFNRegressor(values, n_estimators=1).fit(x * scale, y).predict(x * scale)
-    np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+    other = PFNRegressor(values, n_estimators=1).fit(x * scale, y * scale + 1e8 * scale)
+    got = other.predict(x * scale) / scale - 1e8  # as times in seconds are
+    np.testing.assert_allclose(got, one, rtol=1e-4, atol=1e-4)
 
 
 def test_it_warns_beyond_what_the_network_was_trained_with(classes, values):
