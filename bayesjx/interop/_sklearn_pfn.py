@@ -234,7 +234,7 @@ class _Context:
         return {k: v for k, v in self.__dict__.items() if k not in ("loaded", "posteriors")}
 
     @functools.cached_property
-    def loaded(self) -> TablePFN:
+    def loaded(self) -> Any:
         """The network."""
         return pretrained(self.network) if isinstance(self.network, str) else self.network
 

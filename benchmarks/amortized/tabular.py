@@ -57,7 +57,7 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
         "seconds": Figure(seconds["network"]),
         "compile": Figure(warm, unit="s"),
     }
-    return figures | _values(report, value_splits, quick)
+    return {**figures, **_values(report, value_splits, quick)}
 
 
 def _lead(each: Mapping[str, np.ndarray]) -> tuple[float, float]:
@@ -122,7 +122,7 @@ def _probs(model: Any, x: np.ndarray) -> np.ndarray:
     return probs / probs.sum(axis=1, keepdims=True)
 
 
-def _values(report: Report, count: int, quick: bool) -> Mapping[str, Any]:
+def _values(report: Report, count: int, quick: bool) -> dict[str, Any]:
     """Log scores of real targets in units of their standard deviation."""
     from scipy import stats
 
