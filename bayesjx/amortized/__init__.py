@@ -1,5 +1,12 @@
 """Amortised posteriors: networks that were taught the predictions and posteriors of a prior."""
 
+from ._autoregressive import (
+    autoregressive as autoregressive,
+    AutoregressiveDistribution as AutoregressiveDistribution,
+)
+from ._bootstrap_process import BANP as BANP, BNP as BNP
+from ._conditional_process import CANP as CANP, CNP as CNP
+from ._conv_process import ConvCNP as ConvCNP
 from ._distribution_transformer import DistributionTransformer as DistributionTransformer
 from ._gaussian_mixture import (
     condition_mixture as condition_mixture,
@@ -12,10 +19,19 @@ from ._heads import (
     CategoricalHead as CategoricalHead,
     NormalHead as NormalHead,
 )
+from ._latent_process import ANP as ANP, NP as NP
+from ._martingale_process import MPANP as MPANP, MPNP as MPNP
 from ._network import AbstractPFN as AbstractPFN
+from ._neural_process import AbstractNeuralProcess as AbstractNeuralProcess
 from ._pfn import PFN as PFN
 from ._pfn_posterior import PFNPosterior as PFNPosterior
 from ._pfn_training import pfn_training as pfn_training
+from ._process_posterior import NeuralProcessPosterior as NeuralProcessPosterior
+from ._process_training import (
+    log_likelihoods as log_likelihoods,
+    LogLikelihoods as LogLikelihoods,
+    neural_process_training as neural_process_training,
+)
 from ._saving import (
     about_network as about_network,
     load_network as load_network,
@@ -27,4 +43,5 @@ from ._saving import (
 from ._table_network import TablePFN as TablePFN
 from ._table_priors import TablePrior as TablePrior
 from ._tasks import from_numpyro as from_numpyro, NumPyroPrior as NumPyroPrior, Task as Task
+from ._transformer_process import TNPA as TNPA, TNPD as TNPD, TNPND as TNPND
 from ._transformer_training import transformer_training as transformer_training

@@ -207,7 +207,7 @@ class PFN(AbstractPFN):
     def encode(
         self, x: Any, y: Any, mask: Any, style: Any = None, told: Any = None
     ) -> tuple[tuple[KeysValues, ...], Any]:
-        tokens = self._embed(x, y)
+        tokens = self.embed(x, y)
         if self.no_style is not None:
             first = jnp.broadcast_to(self.no_style, (*tokens.shape[:-2], len(self.no_style)))
             if style is not None and self.styles is not None:
@@ -227,7 +227,7 @@ class PFN(AbstractPFN):
 
     def decode(self, x_new: Any, cache: Any) -> Any:
         caches, mask = cache
-        tokens = self._embed(x_new, None)
+        tokens = self.embed(x_new, None)
         for layer, one in zip(self.layers, caches, strict=True):
             tokens = layer(tokens, one, mask[..., None, :])
         return self.decoder(normed(self.norm, tokens))
@@ -236,14 +236,14 @@ class PFN(AbstractPFN):
         caches, mask = cache
         place = size if self.no_style is None else size + 1
         mask = mask.at[place].set(True)
-        token, new = self._embed(x[None], y[None]), []
+        token, new = self.embed(x[None], y[None]), []
         for layer, old in zip(self.layers, caches, strict=True):
             row = layer.keys_values(token)
             new.append(jax.tree.map(lambda all_, one: all_.at[:, place].set(one[:, 0]), old, row))
             token = layer(token, new[-1], mask[None])
         return tuple(new), mask
 
-    def _embed(self, x: Any, y: Any) -> Any:
+    def embed(self, x: Any, y: Any) -> Any:
         """First tokens of rows, without targets those of queries."""
         tokens = self.inputs((x - self.input_loc) / self.input_scale)
         if y is None:
