@@ -18,7 +18,7 @@ from ._neural_process import AbstractMixtureProcess, checked_options, num_counte
 from ._process_paths import Deep
 from ._process_posterior import extent
 
-MARGIN = 6  # of the window beyond the data, in initial length scales: no kernel reaches further
+REACH = 12  # of kernels, in points of the grid: six times the length scale that they begin with
 
 
 class ConvBlock(eqx.Module):
@@ -67,7 +67,8 @@ class ConvCNP(AbstractMixtureProcess):
     Rows are smoothed onto a grid by a Gaussian kernel $\psi$ of a learned length scale, into a
     density $h_0(t) = \sum_i \psi(t - x_i)$ and a mean $\sum_i y_i \psi(t - x_i) / h_0(t)$; residual
     dilated convolutions follow, and a Gaussian kernel reads at queries. The window moves with the
-    data. Its ends are those of an endless grid, so that predictions shift exactly with inputs that
+    data. Kernels end at 12 points of the grid, and what is beyond the window is an endless grid
+    without data, so that predictions shift exactly with inputs that
     are shifted by multiples of the grid's pitch, and do not depend on each other.
 
     With $g$ points of the grid, a context of $n$ rows and $m$ queries cost $O(g (n + m))$ beside
@@ -139,7 +140,7 @@ class ConvCNP(AbstractMixtureProcess):
         x, y, mask = cache
         start = self._start(x_new, x, mask)
         points = self._points(x.dtype)
-        weights = _kernel(points[:, None], x[..., 0] - start, self.lengthscales[0])
+        weights = self._kernel(points[:, None], x[..., 0] - start, self.lengthscales[0])
         weights = jnp.where(mask[..., None, :], weights, 0)
         density = jnp.sum(weights, axis=-1)
         mean = (weights @ y[..., None])[..., 0] / (density + 1e-8)
@@ -147,7 +148,7 @@ class ConvCNP(AbstractMixtureProcess):
         background = self.lift(jnp.zeros(2, x.dtype))
         for block in self.blocks:
             grid, background = block(grid, background)
-        near = _kernel((x_new[..., 0] - start)[..., None], points, self.lengthscales[1])
+        near = self._kernel((x_new[..., 0] - start)[..., None], points, self.lengthscales[1])
         near = near / (jnp.sum(near, axis=-1, keepdims=True) + 1e-8)
         return self.decoder(near @ grid)[..., None, :, :]
 
@@ -165,14 +166,21 @@ class ConvCNP(AbstractMixtureProcess):
 
     @property
     def _margin(self) -> int:
-        return 2 * MARGIN
+        """Points before and after the data: beyond, values are those of an endless grid without.
+
+        What is wrong there after some blocks is further from all queries than the others reach.
+        """
+        reaches = [block.dilation * (block.taps // 2) for block in self.blocks]
+        sums = [(sum(reaches[:i]), sum(reaches[i:])) for i in range(len(reaches))]
+        return REACH + max(min(pair) for pair in sums)
 
     def _points(self, dtype: Any) -> Float[Array, " g"]:
         """The grid's points from the beginning of the window."""
         size = math.ceil(self.span * self.points_per_unit) + 2 * self._margin + 2  # ty: ignore
         return jnp.arange(size, dtype=dtype) / self.points_per_unit
 
-
-def _kernel(a: Any, b: Any, lengthscale: Any) -> Any:
-    """Gaussian kernel of differences, shape `(*batch, a, b)`."""
-    return jnp.exp(-0.5 * ((a - b[..., None, :]) / lengthscale) ** 2)
+    def _kernel(self, a: Any, b: Any, lengthscale: Any) -> Any:
+        """Gaussian kernel of differences, lowered so that it ends at its reach."""
+        squares = ((a - b[..., None, :]) / lengthscale) ** 2
+        end = (REACH / self.points_per_unit / lengthscale) ** 2
+        return jnp.maximum(jnp.exp(-0.5 * squares) - jnp.exp(-0.5 * end), 0)

@@ -1,0 +1,148 @@
+"""Mistakes planted in neural processes, their training and their joint distributions."""
+
+from mutant import Mutant
+
+TEST = "tests/amortized/test_neural_process.py -k '{}'"
+SEEN = TEST.format("context_and_nothing_else and {}")
+MUTANTS = [
+    Mutant(
+        "neural process: rows that do not count in the mean",
+        "amortized/_process_paths.py",
+        "jnp.sum(jnp.where(mask[..., None], tokens, 0), axis=-2)",
+        "jnp.sum(tokens, axis=-2)",
+        SEEN.format("[CNP]"),
+    ),
+    Mutant(
+        "attentive path: rows attend to those that do not count",
+        "amortized/_process_paths.py",
+        "rows = layer(rows, layer.keys_values(rows), mask[..., None, :])",
+        "rows = layer(rows, layer.keys_values(rows))",
+        SEEN.format("[ANP]"),
+    ),
+    Mutant(
+        "neural process: the logarithm of the mean over draws for each target",
+        "amortized/_neural_process.py",
+        "    return logsumexp(each, axis=-1) - math.log(each.shape[-1])\n",
+        "    return jnp.mean(each, axis=-1)\n",
+        SEEN.format("[ANP]"),
+    ),
+    Mutant(
+        "latent process: the posterior of the latent variable sees the context alone",
+        "amortized/_latent_process.py",
+        "self.latent(x, y, context | targets)",
+        "self.latent(x, y, context)",
+        TEST.format("its_bound"),
+    ),
+    Mutant(
+        "latent process: the divergence the other way round",
+        "amortized/_latent_process.py",
+        "ratio = scale / prior_scale",
+        "ratio = prior_scale / scale",
+        TEST.format("its_bound"),
+    ),
+    Mutant(
+        "bootstrap: residuals not drawn",
+        "amortized/_bootstrap_process.py",
+        "jnp.take_along_axis((y_each - loc) / scale, residuals, axis=-1)",
+        "(y_each - loc) / scale",
+        TEST.format("bootstraps_are"),
+    ),
+    Mutant(
+        "bootstrap: inputs not drawn with their targets",
+        "amortized/_bootstrap_process.py",
+        "paired_x = jnp.take_along_axis(x_each, rows[..., None], axis=-2)",
+        "paired_x = x_each",
+        TEST.format("bootstraps_are"),
+    ),
+    Mutant(
+        "bootstrap: the shift does not vanish where nothing is resampled",
+        "amortized/_bootstrap_process.py",
+        " - self.adapt(read)",
+        "",
+        TEST.format("bootstraps_are"),
+    ),
+    Mutant(
+        "convolutional process: zeros beyond the window",
+        "amortized/_conv_process.py",
+        "jnp.broadcast_to(background, (",
+        "jnp.broadcast_to(0 * background, (",
+        TEST.format("shifts_with"),
+    ),
+    Mutant(
+        "convolutional process: the window begins where the data do",
+        "amortized/_conv_process.py",
+        "steps = jnp.floor(jax.lax.stop_gradient(low) * self.points_per_unit)",
+        "steps = jax.lax.stop_gradient(low) * self.points_per_unit",
+        TEST.format("shifts_with"),
+    ),
+    Mutant(
+        "convolutional process: the window ends where the kernels do",
+        "amortized/_conv_process.py",
+        "return REACH + max(min(pair) for pair in sums)",
+        "return REACH",
+        TEST.format("shifts_with"),
+    ),
+    Mutant(
+        "transformer process: a target sees itself",
+        "amortized/_transformer_process.py",
+        "own, earlier = allowed(0), allowed(-1)",
+        "own, earlier = allowed(0), allowed(0)",
+        TEST.format("joint_densities"),
+    ),
+    Mutant(
+        "transformer process: a target that does not count has a density",
+        "amortized/_transformer_process.py",
+        "jnp.where(mask, variance, 1 / (2 * math.pi))",
+        "jnp.where(mask, variance, 1.0)",
+        TEST.format("joint_densities"),
+    ),
+    Mutant(
+        "martingale process: the context not read beside the pseudo-context",
+        "amortized/_martingale_process.py",
+        "real = jnp.broadcast_to(mask[..., None, :], (",
+        "real = jnp.broadcast_to(mask[..., None, :] & False, (",
+        TEST.format("three_losses"),
+    ),
+    Mutant(
+        "martingale process: the weight of the pseudo term forgotten",
+        "amortized/_martingale_process.py",
+        "ramp * pseudo)",
+        "pseudo)",
+        TEST.format("three_losses"),
+    ),
+    Mutant(
+        "martingale process: the context does not see the noise",
+        "amortized/_martingale_process.py",
+        "rows = self.spread(drawn(tokens, num_samples), points)",
+        "rows = drawn(tokens, num_samples)",
+        TEST.format("three_losses"),
+    ),
+    Mutant(
+        "autoregressive: a target is among its own context",
+        "amortized/_autoregressive.py",
+        "before = jnp.arange(len(y_new)) < i",
+        "before = jnp.arange(len(y_new)) <= i",
+        TEST.format("fed_back"),
+    ),
+    Mutant(
+        "training: the pseudo term is let in at once",
+        "amortized/_process_training.py",
+        "    if sizes.ramp_steps:\n",
+        "    if not sizes.ramp_steps:\n",
+        TEST.format("steps_maximise"),
+    ),
+    Mutant(
+        "training: targets are in the context",
+        "amortized/_process_training.py",
+        "jnp.broadcast_to(jnp.arange(y.shape[1]) < size, y.shape)",
+        "jnp.broadcast_to(jnp.arange(y.shape[1]) < size + 9, y.shape)",
+        TEST.format("steps_maximise"),
+    ),
+    Mutant(
+        "log likelihoods: all rows are the context",
+        "amortized/_process_training.py",
+        "cache = network.encode(key, x, y, context, num_samples)",
+        "cache = network.encode(key, x, y, context | True, num_samples)",
+        TEST.format("nobody_exceeds"),
+    ),
+]
