@@ -267,6 +267,9 @@ def _orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) -> 
 
 def _in_orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) -> ClassOrders:
     n, kernels = x.shape[0], log_kernels(x, x, bandwidths.inputs)
+    if not n:
+        none = jnp.zeros(orders.shape, x.dtype)
+        return ClassOrders(bandwidths, Chances(none, none), classes[orders], x[orders], none)
 
     def one(order: Any) -> tuple[Chances, jax.Array]:
         is_one = classes[order]
@@ -289,6 +292,8 @@ def _in_orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) 
 @compiled
 def _chances(orders: ClassOrders, x: Float[Array, "m p"]) -> Chances:
     """Probabilities after all data at standardised inputs, for each order."""
+    if not orders.log_prob.shape[1]:
+        return jax.tree.map(lambda v: v[None], _half(x.shape[0], x.dtype))
     step = _step(orders.bandwidths)
 
     def one(order: Any) -> Chances:

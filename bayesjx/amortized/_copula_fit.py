@@ -74,6 +74,9 @@ def in_orders(
         orders: permutations of the rows.
     """
     n, d = z.shape
+    if not n:
+        none = jnp.zeros((orders.shape[0], 0, d), z.dtype)
+        return Orders(bandwidths, Uniforms(none, none), None if x is None else x[orders], none)
     kernels = None if x is None else log_kernels(x, x, bandwidths.inputs)
 
     def one(order: Any) -> tuple[Uniforms, jax.Array]:
@@ -117,6 +120,8 @@ def points_of(orders: Orders, z: Float[Array, "m d"], x: Any) -> Points:
         z: observations.
         x: inputs, shape `(m, p)`, or None.
     """
+    if not orders.log_prob.shape[1]:
+        return standard_normal(z)
     step = _step(orders.bandwidths.outputs)
 
     def one(order: Any) -> Points:

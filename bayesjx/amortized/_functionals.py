@@ -140,8 +140,11 @@ class MEstimator(eqx.Module):
         params = jax.lax.stop_gradient(found.params)
         hessian = jax.hessian(lambda p: value(p, *fixed))(params)
         gradient = jax.grad(value)(params, data, weights)
-        params = params - jnp.linalg.solve(hessian, gradient)
-        return unravel(jnp.where(found.converged, params, jnp.nan).astype(flat.dtype))
+        move = jnp.linalg.solve(hessian, gradient)
+        # Where there is no minimum the gradient falls to 0 at infinity, but steps stay long.
+        size = jnp.max(jnp.abs(params))
+        ended = found.converged & (jnp.max(jnp.abs(move)) <= 1e-3 * (1 + size))
+        return unravel(jnp.where(ended, params - move, jnp.nan).astype(flat.dtype))
 
 
 def m_estimator(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._core import compiled, path_name, to_datatree
+from ._rule_checks import in_errors
 
 
 class ResamplingDiagnostics(eqx.Module):
@@ -54,7 +55,7 @@ class ResamplingDiagnostics(eqx.Module):
     @property
     def martingale_z(self) -> Any:
         """Drift in standard errors, a pytree of arrays `(k, ...)`; 0 where it is exactly 0."""
-        return jax.tree.map(_in_errors, self.drift, self.drift_error)
+        return jax.tree.map(in_errors, self.drift, self.drift_error)
 
 
 class MartingalePosterior(eqx.Module):
@@ -158,8 +159,8 @@ class MartingalePosterior(eqx.Module):
         for name, value in found.reports.items():
             lines.append(f"{name}: {float(value[0]):.4g} to {float(value[-1]):.4g}")
         if found.cid_defect is not None:
-            z = _in_errors(found.cid_defect.defect, found.cid_defect.standard_error)
-            lines.append(f"largest c.i.d. defect: {_largest(z):.2g} standard errors")
+            largest = _largest(found.cid_defect.z)
+            lines.append(f"largest c.i.d. defect: {largest:.2g} standard errors")
         if found.order_scale is not None:
             lines.append(f"order of the data: sd {float(jnp.max(found.order_scale)):.2g} at most")
         return lines
@@ -256,10 +257,6 @@ def _remaining(path: jax.Array) -> jax.Array:
     scale = jnp.std(last, axis=0)
     off = jnp.sqrt(jnp.mean((path - last) ** 2, axis=0))
     return off / jnp.where(scale > 0, scale, 1)
-
-
-def _in_errors(value: Any, error: Any) -> jax.Array:
-    return jnp.where(value == 0, 0.0, value / jnp.where(error > 0, error, jnp.nan))
 
 
 def _largest(z: Any) -> float:

@@ -35,6 +35,11 @@ class CIDDefect(eqx.Module):
     standard_error: Float[Array, " m"]
     relative: Float[Array, " m"]
 
+    @property
+    def z(self) -> Float[Array, " m"]:
+        """The defect in standard errors; 0 where it is exactly 0."""
+        return in_errors(self.defect, self.standard_error)
+
 
 def cid_defect(
     key: jax.Array, rule: AbstractPredictiveRule, data: Any, points: Any, *, num_draws: int = 256
@@ -165,6 +170,11 @@ def predictions(rule: AbstractPredictiveRule, state: Any, points: Any) -> Float[
     """Densities of a rule at points, or its distribution function where it has none."""
     values = log_predictions(rule, state, points)
     return jnp.exp(values) if rule.has_density else values
+
+
+def in_errors(value: Any, error: Any) -> jax.Array:
+    """A deviation from 0 in its standard errors; 0 where it is exactly 0."""
+    return jnp.where(value == 0, 0.0, value / jnp.where(error > 0, error, jnp.nan))
 
 
 @compiled

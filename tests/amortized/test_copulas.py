@@ -11,7 +11,7 @@ from bayesjx.amortized import CopulaBandwidths, CopulaClassifier, CopulaDensity,
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
 N, M = 7, 5
-Y, Y_NEW = RNG.normal(size=(N, 2)) * [2.0, 0.5] + 1, RNG.normal(size=(M, 2)) + 1
+Y, Y_NEW = (scale * RNG.normal(size=(k, 2)) * [2.0, 0.5] + 1 for k, scale in ((N, 1), (M, 0.7)))
 X, X_NEW = RNG.normal(size=(N, 3)), RNG.normal(size=(M, 3))
 RHO, RHO_X = np.array([0.9, 0.7]), np.array([0.8, 0.3, 0.6])
 norm = scipy.stats.norm
@@ -95,8 +95,8 @@ def test_densities_are_those_written_out(dtype):
     np.testing.assert_allclose(found[:, 0], cdf[..., 0].mean(axis=0), **tolerance(dtype))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
-def test_regressions_are_those_written_out(dtype):
+def test_regressions_are_those_written_out():
+    dtype = np.float64
     y, y_new = Y[:, 0], Y_NEW[:, 0]
     fitted = CopulaRegression.fit(
         KEY,
@@ -150,8 +150,8 @@ def test_classes_are_predicted_as_written_out():
     np.testing.assert_allclose(log_prob, np.log(np.mean(each, axis=0)), rtol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
-def test_densities_integrate_to_one_and_far_points_are_not_clipped(dtype):
+def test_densities_integrate_to_one_and_far_points_are_not_clipped():
+    dtype = np.float32
     fitted = CopulaDensity.fit(
         KEY, Y[:, 0].astype(dtype), num_permutations=2, bandwidths=bandwidths([0.95], dtype=dtype)
     )
@@ -186,9 +186,11 @@ def test_gradients_and_vmap():
     slopes = jax.jit(jax.grad(score, (0, 1, 2)))(*at)
     many = jax.jit(jax.vmap(score))
     ways = [0.1 * RNG.normal(size=v.shape) for v in at]
-    for slope, way, place in zip(slopes, ways, range(3), strict=True):
+    for place, (slope, way) in enumerate(zip(slopes, ways, strict=True)):
         steps = np.array([1e-5, -1e-5, 0.0])
-        ends = [jnp.stack([v + s * way * (i == place) for s in steps]) for i, v in enumerate(at)]
+        ends = [
+            jnp.stack([v + s * ways[i] * (i == place) for s in steps]) for i, v in enumerate(at)
+        ]
         values = many(*ends)
         np.testing.assert_allclose(
             np.sum(slope * way), (values[0] - values[1]) / 2e-5, rtol=1e-5, atol=1e-7
@@ -211,49 +213,68 @@ def test_bandwidths_predict_best():
     assert scores[0] > np.sum(norm.logpdf(y, y.mean(), y.std()))  # two modes
 
 
-@pytest.mark.parametrize("kind", ["density", "conditional", "joint", "classes"])
-def test_densities_drawn_ahead_are_a_martingale(kind):
-    options = {"num_forward": 60, "num_samples": 400, "num_records": 2}
-    y = Y[:, 0]
-    if kind == "density":
-        drawn = CopulaDensity.fit(KEY, Y, bandwidths=bandwidths(RHO)).resample(
-            KEY, Y_NEW, **options
-        )
-        want = CopulaDensity.fit(KEY, Y, bandwidths=bandwidths(RHO)).log_prob(Y_NEW)
-    elif kind == "classes":
-        fitted = CopulaClassifier.fit(
-            KEY, X, (y > 1).astype(int), bandwidths=bandwidths([0.7], RHO_X)
-        )
-        drawn, want = fitted.resample(KEY, X_NEW, **options), np.log(fitted.predict(X_NEW).probs)
-    else:
-        known = bandwidths([0.9], RHO_X) if kind == "conditional" else bandwidths([0.4] * 4)
-        fitted = CopulaRegression.fit(KEY, X, y, kind=kind, bandwidths=known)
-        drawn = fitted.resample(KEY, X_NEW, Y_NEW[:, 0], **options)
-        want = fitted.log_prob(X_NEW, Y_NEW[:, 0])
-    name = "probability" if kind == "classes" else "density"
-    np.testing.assert_allclose(drawn.initial[name], np.exp(want), rtol=1e-9)
-    assert drawn.samples[name].shape == (400, M) and drawn.num_forward == 60
-    if kind != "joint":  # a ratio is no martingale
-        z = drawn.diagnostics.martingale_z
-        assert np.max(np.abs(z[name])) < 5, z
-        if kind != "classes":
-            assert np.max(np.abs(z["cdf"])) < 5
-    scale = np.asarray(drawn.diagnostics.scale[name])
-    assert np.all(scale[1] > 0.02 * np.abs(drawn.initial[name]))
-    assert "MartingalePosterior of Copula" in repr(drawn)
+def first_step(drawn, name, values, shares):
+    """Mean and variance after one step, of equally likely values or with shares, and the drift."""
+    found, start = drawn.diagnostics, np.asarray(drawn.initial[name])
+    variance = shares @ (values - start) ** 2
+    np.testing.assert_allclose(shares @ values, start, rtol=2e-3)  # by enumeration, exactly
+    samples = drawn.num_samples
+    assert list(found.num_rows) == [N + 1, N + 2] and drawn.samples[name].shape == (samples, M)
+    fourth = shares @ (values - start) ** 4
+    error = np.sqrt((fourth - variance**2) / samples)
+    assert np.all(np.abs(found.scale[name][0] ** 2 - variance) < 5 * error)
+    assert np.max(np.abs(found.martingale_z[name])) < 5
+    assert np.all(found.scale[name][1] > found.scale[name][0])
+    assert f"MartingalePosterior of {drawn.source}: {samples} samples, 7 rows" in repr(drawn)
 
 
-def test_the_variance_ahead_is_that_of_the_recursion():
-    """One step: E over v of the squared factor, by quadrature over v."""
+AHEAD = {"num_forward": 2, "num_samples": 4000, "num_records": 2}
+V = (np.arange(20000) + 0.5) / 20000
+
+
+def test_densities_drawn_ahead_are_a_martingale():
+    """The first step beside quadrature over what an observation was under the predictive."""
     fitted = CopulaDensity.fit(KEY, Y[:, 0], bandwidths=bandwidths([0.8]))
-    drawn = fitted.resample(KEY, Y_NEW[:, 0], num_forward=1, num_samples=4000)
-    v = (np.arange(20000) + 0.5) / 20000
+    drawn = fitted.resample(KEY, Y_NEW[:, 0], **AHEAD)
+    start = np.exp(np.asarray(fitted.log_prob(Y_NEW[:, 0])))
+    np.testing.assert_allclose(drawn.initial["density"], start, rtol=1e-9)
     u, a = np.asarray(fitted.cdf(Y_NEW[:, 0])), alpha(N + 1)
-    factor = 1 - a + a * copula(u[:, None], v, 0.8)
-    want = np.std(factor, axis=1) * drawn.initial["density"]
-    found = np.std(drawn.samples["density"], axis=0)
-    np.testing.assert_allclose(found, want, rtol=0.1)
-    np.testing.assert_allclose(np.mean(factor, axis=1), 1, rtol=1e-3)
+    values = start * (1 - a + a * copula(u, V[:, None], 0.8))
+    first_step(drawn, "density", values, np.full(len(V), 1 / len(V)))
+    np.testing.assert_allclose(drawn.initial["cdf"], u)
+    assert np.max(np.abs(drawn.diagnostics.martingale_z["cdf"])) < 5
+
+
+def test_regressions_drawn_ahead_are_a_martingale():
+    fitted = CopulaRegression.fit(KEY, X, Y[:, 0], bandwidths=bandwidths([0.8], RHO_X))
+    drawn = fitted.resample(KEY, X_NEW, Y_NEW[:, 0], **AHEAD)
+    start = np.exp(np.asarray(fitted.log_prob(X_NEW, Y_NEW[:, 0])))
+    u, v, a = np.asarray(fitted.cdf(X_NEW, Y_NEW[:, 0])), V[::40], alpha(N + 1)
+    inputs, values = standard(X_NEW, X), []
+    for row in standard(X, X):
+        k = kernel(inputs, row, RHO_X)
+        weight = a * k / (1 - a + a * k)
+        values.append(start * (1 - weight + weight * copula(u, v[:, None], 0.8)))
+    values = np.concatenate(values)
+    first_step(drawn, "density", values, np.full(len(values), 1 / len(values)))
+
+
+def test_classes_drawn_ahead_are_a_martingale():
+    classes = np.array([1, 0, 0, 1, 1, 1, 1])
+    fitted = CopulaClassifier.fit(KEY, X, classes, bandwidths=bandwidths([0.7], RHO_X))
+    drawn = fitted.resample(KEY, X_NEW, **AHEAD)
+    start, own = (np.asarray(fitted.predict(x).probs) for x in (X_NEW, X))
+    inputs, values, shares, a = standard(X_NEW, X), [], [], alpha(N + 1)
+    for row, q in zip(standard(X, X), own, strict=True):
+        k = kernel(inputs, row, RHO_X)
+        beta = 0.7 * a * k / (1 - a + a * k)
+        low = np.minimum(start, q)
+        values += [
+            start + beta * (low / q - start),
+            start + beta * ((start - low) / (1 - q) - start),
+        ]
+        shares += [q / N, (1 - q) / N]
+    first_step(drawn, "probability", np.array(values), np.array(shares))
 
 
 @pytest.mark.errors
