@@ -75,7 +75,8 @@ class PolyaUrn(AbstractPredictiveRule):
 
     @property
     def has_density(self) -> bool:
-        return self.base is None or self.base.support.is_discrete
+        support: Any = None if self.base is None else self.base.support
+        return support is None or support.is_discrete
 
     @property
     def has_cdf(self) -> bool:

@@ -95,9 +95,7 @@ def log_copula(a: Any, b: Any, rho: Any) -> jax.Array:
     return -0.5 * jnp.log(rest) - rho * (rho * (a**2 + b**2) - 2 * a * b) / (2 * rest)
 
 
-def log_kernels(
-    x: Float[Array, "m d"], seen: Float[Array, "n d"], rho: Float[Array, " d"]
-) -> Float[Array, "m n"]:
+def log_kernels(x: Float[Array, "m d"], seen: Float[Array, "n d"], rho: Any) -> Float[Array, "m n"]:
     """Log kernels of inputs between two sets, sums over columns of log copula densities."""
     rest = (1 - rho) * (1 + rho)
     squares = rho**2 / (2 * rest)

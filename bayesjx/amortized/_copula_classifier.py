@@ -280,10 +280,9 @@ def _in_orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) 
             after = _step(bandwidths)(chances, (i, seen, is_one[i], kernel))
             return after, (seen, _log_prob(seen, is_one[i]))
 
-        if n * n > CHECKPOINT:
-            observed = jax.checkpoint(observed)
+        body = jax.checkpoint(observed) if n * n > CHECKPOINT else observed
         columns = kernels[order][:, order].T
-        return jax.lax.scan(observed, _half(n, x.dtype), (jnp.arange(n), columns))[1]
+        return jax.lax.scan(body, _half(n, x.dtype), (jnp.arange(n), columns))[1]
 
     seen, log_prob = over_orders(one, orders, n * n)
     return ClassOrders(bandwidths, seen, classes[orders], x[orders], log_prob)

@@ -63,7 +63,7 @@ class CopulaDensity(eqx.Module):
 
         They maximise the prequential log likelihood $\sum_i \log p_{i-1}(y_i)$, averaged over
         orders, by L-BFGS over all coordinates at once. A step takes time $O(k n^2 d)$ for `k`
-        orders. In float32 up to some thousand rows.
+        orders. Use float64 for more than a thousand rows, over which rounding adds up.
 
         Args:
             key: PRNG key, of the orders.

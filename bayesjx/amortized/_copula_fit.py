@@ -89,10 +89,9 @@ def in_orders(
             seen = Uniforms(now.lower, now.upper)
             return step(points, (i, seen, kernel)), (seen, now.log_pdf)
 
-        if n * n * d > CHECKPOINT:
-            observed = jax.checkpoint(observed)
+        body = jax.checkpoint(observed) if n * n * d > CHECKPOINT else observed
         columns = None if between is None else between.T
-        return jax.lax.scan(observed, standard_normal(z[order]), (jnp.arange(n), columns))[1]
+        return jax.lax.scan(body, standard_normal(z[order]), (jnp.arange(n), columns))[1]
 
     seen, log_prob = over_orders(one, orders, n * n * d)
     return Orders(bandwidths, seen, None if x is None else x[orders], log_prob)
@@ -184,7 +183,7 @@ def fitted_bandwidths(
             value = refuse_where(
                 value, lambda r: ~((r > 0) & (r < 1)), f"{owner}: bandwidths must be in (0, 1)"
             )
-            value = jnp.asarray(value, like.dtype)
+            value = jnp.asarray(value, start.outputs.dtype)
         fields.append(value)
     return CopulaBandwidths(*fields), None
 

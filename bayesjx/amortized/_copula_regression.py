@@ -188,7 +188,8 @@ class CopulaRegression(eqx.Module):
         if not self.joint:
             if not self.num_data:
                 raise ValueError("CopulaRegression.resample: x is empty, so no inputs can be drawn")
-            kernels = log_kernels(inputs, self.orders.inputs[0], self.bandwidths.inputs)
+            own: Any = self.orders.inputs
+            kernels = log_kernels(inputs, own[0], self.bandwidths.inputs)
             room = whole_number("CopulaRegression.resample: num_forward", num_forward)
             start = points, with_room(jnp.arange(self.num_data), room)
 

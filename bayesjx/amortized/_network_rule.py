@@ -88,14 +88,14 @@ class PFNPredictive(AbstractPredictiveRule):
         return head.distribution(head.parameters(outputs)[0], state.loc, state.scale)
 
     def sample(self, key: jax.Array, state: PFNPosterior, x: Any = None) -> Any:
-        return self.predictive(state, x).sample(key).astype(state.y.dtype)
+        return jnp.asarray(self.predictive(state, x).sample(key)).astype(state.y.dtype)
 
     def absorb(self, state: PFNPosterior, y: Any, x: Any = None) -> PFNPosterior:
         y = jnp.asarray(y).astype(state.y.dtype)
         return append_row(state, self._input(x), y, state.size)
 
     def log_prob(self, state: PFNPosterior, y: Any, x: Any = None) -> Float[Array, ""]:
-        return self.predictive(state, x).log_prob(y)
+        return jnp.asarray(self.predictive(state, x).log_prob(y))
 
     def cdf(self, state: PFNPosterior, y: Any, x: Any = None) -> Float[Array, ""]:
         if not self.has_cdf:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -129,7 +130,7 @@ class PosteriorPredictive(AbstractPredictiveRule):
         key_which, key_y = jax.random.split(key)
         which = jax.random.categorical(key_which, state.log_weights)
         draw = jax.tree.map(lambda v: v[which], self.draws)
-        return _one_row(self._distribution(draw, x).sample(key_y))
+        return _one_row(jnp.asarray(self._distribution(draw, x).sample(key_y)))
 
     def absorb(self, state: DrawsState, y: Any, x: Any = None) -> DrawsState:
         log_weights = state.log_weights + self._log_likelihoods(y, x)

@@ -86,7 +86,8 @@ def _conjugate(size: str, report: Report) -> Figure:
             (values.var() - variance) / np.sqrt((fourth - values.var() ** 2) / samples),
         )
         worst = max(worst, *map(abs, z))
-        drift = float(np.max(np.abs(drawn.diagnostics.martingale_z)))
+        found: Any = drawn.diagnostics
+        drift = float(np.max(np.abs(found.martingale_z)))
         rows.append([name, mean, variance**0.5, float(values.std()), *map(float, z), drift])
     report.table(
         f"Conjugate rules, {samples} samples, {ahead} steps ahead",
@@ -295,16 +296,17 @@ def _coverage(size: str, report: Report) -> Figure:
         )  # fmt: skip
         draws.append(drawn.samples)
         truths.append(functional((x, y)))
-        drifts.append([float(z[-1]) for z in jax.tree.leaves(drawn.diagnostics.martingale_z)])
+        found: Any = drawn.diagnostics
+        drifts.append([float(z[-1]) for z in jax.tree.leaves(found.martingale_z)])
     seconds = (time.perf_counter() - started) / SETS[size]
     stacked = jax.tree.map(lambda *v: jnp.stack(v, axis=1), *draws)
-    found = diagnostics.coverage(
+    inside = diagnostics.coverage(
         stacked, jax.tree.map(lambda *v: jnp.stack(v), *truths), levels=(0.5, 0.9)
     )
     rows = [
-        [name, *map(float, found.coverage[j]), float(found.standard_error[1]),
+        [name, *map(float, inside.coverage[j]), float(inside.standard_error[1]),
          float(np.mean(np.abs(drifts), axis=0)[j])]
-        for j, name in enumerate(found.names)
+        for j, name in enumerate(inside.names)
     ]  # fmt: skip
     report.table(
         f"The shipped network, {SETS[size]} data sets of {CONTEXT} rows, {AHEAD} ahead, "
@@ -312,8 +314,8 @@ def _coverage(size: str, report: Report) -> Figure:
         ["functional", "50 %", "90 %", "standard error", "mean drift, se"],
         rows,
     )
-    value = float(np.mean(np.asarray(found.coverage)[:, 1]))
-    error = 1.96 * float(found.standard_error[1])
+    value = float(np.mean(np.asarray(inside.coverage)[:, 1]))
+    error = 1.96 * float(inside.standard_error[1])
     return Figure(value, value - error, value + error, note="mean of two functionals")
 
 
