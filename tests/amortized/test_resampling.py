@@ -88,19 +88,25 @@ def test_a_coin_has_its_beta_posterior():
 def test_the_normal_mean_has_the_exact_variance(dtype):
     rule, y = NormalNormal(LOC, SCALE, NOISE), Y.astype(dtype)
     options = {"num_forward": AHEAD, "num_samples": SAMPLES, "of": "state", "num_records": 4}
-    drawn = predictive_resample(KEY, rule, y, lambda state: state.mean, **options)
+
+    def functional(state):
+        return {"mean": state.mean, "precision": state.precision}
+
+    drawn = predictive_resample(KEY, rule, y, functional, **options)
+    means = drawn.samples["mean"]
     first, last = (SCALE**-2 + n * NOISE**-2 for n in (N, N + AHEAD))
+    np.testing.assert_allclose(drawn.samples["precision"], last, rtol=1e-5)
     mean = (LOC * SCALE**-2 + Y.sum() * NOISE**-2) / first
-    near(drawn.samples, mean, 1 / first - 1 / last)
+    near(means, mean, 1 / first - 1 / last)
     normal = scipy.stats.norm(mean, np.sqrt(1 / first - 1 / last))
-    assert scipy.stats.kstest(np.asarray(drawn.samples, float), normal.cdf).pvalue > 1e-4
-    assert drawn.samples.dtype == dtype
-    assert np.max(np.abs(drawn.diagnostics.martingale_z)) < 5
-    np.testing.assert_allclose(drawn.initial, mean, rtol=1e-5)
+    assert scipy.stats.kstest(np.asarray(means, float), normal.cdf).pvalue > 1e-4
+    assert means.dtype == dtype
+    assert np.max(np.abs(drawn.diagnostics.martingale_z["mean"])) < 5
+    np.testing.assert_allclose(drawn.initial["mean"], mean, rtol=1e-5)
     if dtype == jnp.float64:  # the correction, labelled
-        wide = predictive_resample(KEY, rule, y, lambda state: state.mean, correct=True, **options)
-        centre, factor = np.mean(drawn.samples), np.sqrt((N + AHEAD) / AHEAD)
-        np.testing.assert_allclose(wide.samples, centre + factor * (drawn.samples - centre))
+        wide = predictive_resample(KEY, rule, y, functional, correct=True, **options)
+        centre, factor = np.mean(means), np.sqrt((N + AHEAD) / AHEAD)
+        np.testing.assert_allclose(wide.samples["mean"], centre + factor * (means - centre))
         assert "corrected for the finite horizon" in repr(wide) and wide.missing_variance == 0
         assert "not corrected" in repr(drawn) and drawn.missing_variance == N / (N + AHEAD)
 
@@ -118,17 +124,17 @@ def test_urns_are_the_bayesian_bootstrap_and_the_dirichlet_process():
     direct = bayesian_bootstrap(KEY, Y, amortized.weighted_mean, num_samples=SAMPLES)
     near(direct.samples, Y.mean(), Y.var() / (N + 1))
     # With a base: E of the drawn rows is the mean of the predictive.
-    c, rule = 3.0, PolyaUrn(3.0, dist.Normal(2.0, 1.0))
+    c, rule = 3.0, PolyaUrn(3.0, dist.Normal(5.0, 1.0))
     process = predictive_resample(KEY, rule, Y, lambda rows: jnp.mean(rows), **options)
-    ahead = (c * 2.0 + Y.sum()) / (c + N)
+    ahead = (c * 5.0 + Y.sum()) / (c + N)
     mean = (Y.sum() + AHEAD * ahead) / (N + AHEAD)
-    second = (c * 5.0 + np.sum(Y**2)) / (c + N) - ahead**2
+    second = (c * 26.0 + np.sum(Y**2)) / (c + N) - ahead**2
     share = AHEAD * (AHEAD + c + N) / (c + N + 1) / (N + AHEAD) ** 2
     near(process.samples, mean, second * share)
     # Predictions at points: a share of atoms below, and of the base.
     state = rule.init(Y)
-    want = (c * scipy.stats.norm.cdf(0.4, 2, 1) + np.sum(Y <= 0.4)) / (c + N)
-    np.testing.assert_allclose(rule.cdf(state, 0.4), want)
+    want = (c * scipy.stats.norm.cdf(0.9, 5, 1) + np.sum(Y <= 0.9)) / (c + N)
+    np.testing.assert_allclose(rule.cdf(state, 0.9), want)
     counts = PolyaUrn(2.0, dist.Poisson(1.5))
     state = counts.init(np.array([0, 2, 2, 1, 7]))
     want = np.log((2.0 * scipy.stats.poisson.pmf(2, 1.5) + 2) / 7)
