@@ -84,7 +84,7 @@ class CopulaClassifier(eqx.Module):
         num_permutations: int = 10,
         bandwidths: CopulaBandwidths | None = None,
         max_steps: int = 100,
-        rtol: float = 1e-3,
+        rtol: float = 1e-4,
     ) -> CopulaClassifier:
         r"""The probability after data, with bandwidths that predict each class best.
 

@@ -57,7 +57,7 @@ class CopulaDensity(eqx.Module):
         num_permutations: int = 10,
         bandwidths: CopulaBandwidths | None = None,
         max_steps: int = 100,
-        rtol: float = 1e-3,
+        rtol: float = 1e-4,
     ) -> CopulaDensity:
         r"""The density after data, with bandwidths that predict each observation best.
 

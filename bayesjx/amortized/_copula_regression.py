@@ -64,7 +64,7 @@ class CopulaRegression(eqx.Module):
         num_permutations: int = 10,
         bandwidths: CopulaBandwidths | None = None,
         max_steps: int = 100,
-        rtol: float = 1e-3,
+        rtol: float = 1e-4,
     ) -> CopulaRegression:
         r"""The density after data, with bandwidths that predict each response best.
 
