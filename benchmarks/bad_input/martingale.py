@@ -100,7 +100,7 @@ CASES: tuple[Case, ...] = (
     Case(_URN, "data", lambda: amortized.PolyaUrn().init(Y[:0]), "empty"),
     Case(_CLASSES, "concentrations", lambda: amortized.CategoricalUrn([1.0]), "2 classes"),
     Case(_CLASSES, "concentrations", lambda: amortized.CategoricalUrn([1.0, NAN]), "positive"),
-    Case(_CLASSES, "data", lambda: amortized.CategoricalUrn([1.0, 1.0]).init([0, 2]), "classes 0"),
+    Case(_CLASSES, "data", lambda: amortized.CategoricalUrn([1.0, 1.0]).init(np.array([0, 2])), "classes 0"),
     Case("amortized.NormalNormal", "scale", lambda: amortized.NormalNormal(0.0, 0.0, 1.0),
          "positive"),
     Case("amortized.NormalNormal", "loc", lambda: amortized.NormalNormal([0.0], 1.0, 1.0),
