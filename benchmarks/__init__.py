@@ -44,6 +44,7 @@ MODULES = {
     "am-pfn-cache": "benchmarks.amortized.cache",
     "am-pfn-gp": "benchmarks.amortized.gaussian_process",
     "am-pfn-hyper": "benchmarks.amortized.hyper",
+    "am-pfn-tabular": "benchmarks.amortized.tabular",
     "am-sbc": "benchmarks.diagnostics.sbc",
     "bnn-funcprior": "benchmarks.bnn.funcprior",
     "bnn-ssvi": "benchmarks.bnn.ssvi",

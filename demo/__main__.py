@@ -25,6 +25,7 @@ from . import (
     outliers,
     processes,
     sparse,
+    tables,
 )
 from ._study import Report, Study
 
@@ -38,6 +39,7 @@ PARTS = {
     "cycles": (cycles.run, _pictures.cycles),
     "sparse": (sparse.run, _pictures.sparse),
     "networks": (networks.run, _pictures.networks),
+    "tables": (tables.run, tables.picture),
 }
 
 # One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.

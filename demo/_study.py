@@ -21,12 +21,23 @@ Strategies = Mapping[str, Callable[..., Any]]  # by site; a guide has a default 
 
 
 @dataclasses.dataclass(frozen=True)
-class Problem:
-    """Data, a model, a family of guides and what is needed to fit and label them.
+class Headline:
+    """What stands above a table and its pictures.
 
     Attributes:
         name: of the part.
         title: one line for the table.
+    """
+
+    name: str
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem(Headline):
+    """Data, a model, a family of guides and what is needed to fit and label them.
+
+    Attributes:
         model: NumPyro program of `(params, *data)`; it does not use the first.
         reference: NumPyro program of the same arguments for NUTS, without discrete latents.
         guide: from gradient strategies to a NumPyro program of `(params, *data)`.
@@ -37,8 +48,6 @@ class Problem:
         tree_depth: most doublings of a trajectory of NUTS.
     """
 
-    name: str
-    title: str
     model: Callable[..., Any]
     reference: Callable[..., Any]
     guide: Callable[[Strategies], Callable[..., Any]]
@@ -107,9 +116,9 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What a part hands back: its rows (the first is NUTS), remarks, and the pictures' panels."""
+    """What a part hands back: its rows (the first is NUTS where there is one) and remarks."""
 
-    problem: Problem
+    problem: Headline
     rows: list[Row]
     remarks: list[str]
 

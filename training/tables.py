@@ -11,7 +11,7 @@ from bayesjx.amortized import TablePrior
 from bayesjx.distributions import equal_mass_borders
 
 ROWS, QUERIES, COLUMNS, CLASSES = 128, 32, 10, 10
-SIZE = {"width": 48, "depth": 4, "heads": 4, "group": 2}
+SIZE = {"width": 48, "depth": 4, "heads": 2, "group": 2}
 
 CLASSIFIER = (
     "Classification of tables of 1 to 10 columns, numbers or ordered codes of categories, some "

@@ -76,7 +76,7 @@ from bayesjx._core._parameters import (
     to_real as to_real,
     unconstrained as unconstrained,
 )
-from bayesjx._core._program import Step as Step
+from bayesjx._core._program import automatic as automatic, Step as Step
 from bayesjx._core._result import FitResult as FitResult, NonFiniteError as NonFiniteError
 from bayesjx._core._results import (
     first_of as first_of,

@@ -10,7 +10,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpyro.distributions import Distribution
 
 from bayesjx._core._failures import on_failure
@@ -219,12 +219,23 @@ def place(*trees: Any) -> tuple[Any, ...]:
     meshes = [x.sharding.mesh for x in leaves if is_sharded(x) and hasattr(x.sharding, "mesh")]
     if not meshes:
         return trees
-    everywhere = NamedSharding(meshes[0], PartitionSpec())
+    everywhere = automatic(NamedSharding(meshes[0], PartitionSpec()))
 
     def move(x):
-        return x if is_sharded(x) else jax.device_put(x, everywhere)
+        return jax.device_put(x, automatic(x.sharding) if is_sharded(x) else everywhere)
 
     return jax.tree.map(move, trees)
+
+
+def automatic(sharding: Any) -> Any:
+    """The same sharding over axes along which the compiler decides, as those of `Mesh` are.
+
+    Axes of `jax.make_mesh` are explicit: each operation would have to say how its result lies.
+    """
+    mesh = getattr(sharding, "mesh", None)
+    if not isinstance(mesh, Mesh) or all(kind == AxisType.Auto for kind in mesh.axis_types):
+        return sharding
+    return NamedSharding(Mesh(mesh.devices, mesh.axis_names), sharding.spec)
 
 
 def is_sharded(x: Any) -> bool:

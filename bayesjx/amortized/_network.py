@@ -83,7 +83,8 @@ class AbstractPFN(eqx.Module):
     @property
     def dtype(self) -> Any:
         """Type of the parameters, in which everything is computed."""
-        return jnp.result_type(*jax.tree.leaves(eqx.filter(self, eqx.is_inexact_array)))
+        kinds = {leaf.dtype for leaf in jax.tree.leaves(self) if eqx.is_inexact_array(leaf)}
+        return jnp.result_type(*kinds)
 
     def condition(
         self,

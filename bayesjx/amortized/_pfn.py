@@ -18,6 +18,8 @@ from ._heads import AbstractHead, BarHead, CategoricalHead, encode_targets
 from ._network import AbstractPFN, checked_sizes
 from ._tasks import check_prior, sample_tasks, Task
 
+MOST_CLASSES = 100  # that integer targets are taken for, unless a head says otherwise
+
 
 class PFN(AbstractPFN):
     """A prior-data fitted network: a transformer that was taught the predictions of a prior.
@@ -145,12 +147,14 @@ class PFN(AbstractPFN):
             num_queries: rows of a data set that are predicted in training; the others are context.
             num_bars: of the bar distribution of real targets, of equal mass under the prior.
             num_tasks: data sets that are drawn.
-            head: by default a `CategoricalHead` for integer targets, a `BarHead` for others.
+            head: by default a `CategoricalHead` for integer targets, which are classes, and a
+                `BarHead` for others, such as counts that the program returns as floats.
             standardise: see `PFN`.
             **options: of `PFN`.
 
         Raises:
-            ValueError: `prior` is none, or its data sets have no more than `num_queries` rows.
+            ValueError: `prior` is none, its data sets have no more than `num_queries` rows, or its
+                targets are negative integers or very large ones.
         """
         check_key(key)
         shapes = check_prior("for_prior", prior)
@@ -249,7 +253,14 @@ class PFN(AbstractPFN):
 
 def _head(y: np.ndarray, max_context: int, num_bars: int, standardise: bool) -> AbstractHead:
     if np.issubdtype(y.dtype, np.integer) or y.dtype == bool:
-        return CategoricalHead(max(2, int(y.max()) + 1))
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= MOST_CLASSES:
+            raise ValueError(
+                f"for_prior: the prior has integer targets, {low} to {high}, which would be "
+                f"classes 0 to at most {MOST_CLASSES - 1}; give head=CategoricalHead(...), or "
+                "make them floating-point in the program for a BarHead"
+            )
+        return CategoricalHead(max(2, high + 1))
     if standardise:
         context = y[:, :max_context]
         scale = context.std(axis=1, keepdims=True)

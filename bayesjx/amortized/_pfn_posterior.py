@@ -59,11 +59,13 @@ class PFNPosterior(eqx.Module):
             Batch shape `(m,)`: what the network's head says.
 
         Raises:
-            ValueError: wrong shapes, NaN.
+            ValueError: wrong shapes, NaN, no rows.
         """
         x = checked_inputs("predict", self.network, x, self.x.shape[1])
+        if not len(x):
+            raise ValueError("predict: x has no rows")
         block = whole_number("predict: batch_size", batch_size)
-        blocks = max(1, -(-len(x) // block))
+        blocks = -(-len(x) // block)
         padded = jnp.pad(x, ((0, blocks * block - len(x)), (0, 0)))
         outputs = _parameters(self, padded.reshape(blocks, block, x.shape[1]))
         outputs = outputs.reshape(blocks * block, -1)[: len(x)]

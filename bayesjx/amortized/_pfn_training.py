@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
 
-from .._core import Algorithm, gradient_algorithm, whole_number
+from .._core import Algorithm, automatic, gradient_algorithm, whole_number
 from ._network import AbstractPFN
 from ._pfn_posterior import moments
 from ._tasks import check_prior, sample_tasks, Task
@@ -111,7 +111,7 @@ def _log_score(
     key_tasks, key_size, key_told = jax.random.split(key, 3)
     tasks = sample_tasks(key_tasks, prior, batch_size)
     if sharding is not None:
-        tasks = jax.lax.with_sharding_constraint(tasks, sharding)
+        tasks = jax.lax.with_sharding_constraint(tasks, automatic(sharding))
     context = tasks.y.shape[1] - num_queries
     size = jax.random.randint(key_size, (), min_context, context + 1)
     told = None

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 from numpyro import handlers
+from numpyro.distributions import Unit
 
 from .._core import check_key
 
@@ -63,6 +64,7 @@ class NumPyroPrior(eqx.Module):
         # Observed sites are drawn too: whatever data the program has been given is not theirs.
         drawn = handlers.uncondition(handlers.seed(self.model, key_model))
         trace = handlers.trace(drawn).get_trace(*args, **self.kwargs)
+        _check_draws(trace)
         if x is None:
             x = _value(trace, "x", self.x) if self.x is not None else None
         y = _value(trace, "y", self.y)
@@ -109,7 +111,7 @@ def from_numpyro(
 
     Raises:
         ValueError: the program cannot be traced with shapes that do not depend on random values, it
-            has no such sites, or their shapes disagree.
+            has no such sites, their shapes disagree, or it has a `numpyro.factor`.
 
     References:
         Müller, Hollmann, Pineda Arango, Grabocka and Hutter (2022), "Transformers can do Bayesian
@@ -169,6 +171,16 @@ def sample_tasks(key: jax.Array, prior: Callable[[jax.Array], Task], num_samples
     if batch is not None:
         return batch(key, num_samples)
     return jax.vmap(prior)(jax.random.split(key, num_samples))
+
+
+def _check_draws(trace: dict[str, Any]) -> None:
+    """Refuses what running a program forwards cannot respect."""
+    for name, site in trace.items():
+        if isinstance(site.get("fn"), Unit):
+            raise ValueError(
+                f"from_numpyro: model has the factor {name!r}, which changes its prior but not "
+                "what a run of it draws; write the prior with sample sites"
+            )
 
 
 def _value(trace: dict[str, Any], argument: str, name: str) -> Any:

@@ -246,5 +246,6 @@ def _check_borders(borders: jax.Array) -> None:
     if not np.all(np.isfinite(table)) or not np.all(np.diff(table) > 0):
         raise ValueError(
             f"BarDistribution: borders must be finite and increase in {table.dtype}; "
-            "equal_mass_borders makes such from draws of the targets"
+            "equal_mass_borders makes such from draws of the targets, and targets that vary by "
+            "little, far from 0, have to be centred first"
         )

@@ -74,10 +74,14 @@ def equal_mass_borders(samples: Any, num_bars: int) -> jax.Array:
 
 def _told_apart(borders: np.ndarray) -> np.ndarray:
     """Without those too close to the one before or to the last; the outermost stay."""
-    least = 16 * np.finfo(borders.dtype).eps * np.abs(borders).max()
+    eps = 16 * np.finfo(borders.dtype).eps
     kept = [borders[0]]
     for border in borders[1:-1]:
-        if border - kept[-1] > least and borders[-1] - border > least:
+        apart = (
+            abs(border - other) > eps * max(abs(border), abs(other))
+            for other in (kept[-1], borders[-1])
+        )
+        if all(apart):
             kept.append(border)
     return np.array([*kept, borders[-1]], borders.dtype)
 

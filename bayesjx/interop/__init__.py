@@ -19,18 +19,29 @@ from bayesjx.interop._blackjax import (
 
 if TYPE_CHECKING:
     from bayesjx.interop._sklearn import SBLRegressor as SBLRegressor
+    from bayesjx.interop._sklearn_pfn import (
+        PFNClassifier as PFNClassifier,
+        PFNRegressor as PFNRegressor,
+    )
+
+# What needs scikit-learn imports it on first use.
+_ESTIMATORS = {
+    "SBLRegressor": "_sklearn",
+    "PFNClassifier": "_sklearn_pfn",
+    "PFNRegressor": "_sklearn_pfn",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name != "SBLRegressor":  # what needs scikit-learn imports it on first use
+    if name not in _ESTIMATORS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        return _import_module(f"{__name__}._sklearn").SBLRegressor
+        return getattr(_import_module(f"{__name__}.{_ESTIMATORS[name]}"), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sklearn":
             raise
-        raise ImportError("SBLRegressor needs scikit-learn: pip install scikit-learn") from error
+        raise ImportError(f"{name} needs scikit-learn: pip install scikit-learn") from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "SBLRegressor"})
+    return sorted({*globals(), *_ESTIMATORS})

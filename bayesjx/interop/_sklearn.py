@@ -75,8 +75,8 @@ class SBLRegressor(RegressorMixin, BaseEstimator):
         self.X_offset_ = X.mean(axis=0) if centred else np.zeros(X.shape[1])
         y_offset = y.mean() if centred else 0.0
         # What centring leaves of features or responses that are constant is rounding.
-        rows = _without_rounding(X - self.X_offset_, np.abs(X).max(axis=0))
-        rest = _without_rounding(y - y_offset, np.abs(y).max())
+        rows = without_rounding(X - self.X_offset_, np.abs(X).max(axis=0))
+        rest = without_rounding(y - y_offset, np.abs(y).max())
         self.num_samples_ = len(y)
         learn = functools.partial(
             sbl,
@@ -137,6 +137,7 @@ class SBLRegressor(RegressorMixin, BaseEstimator):
         self.n_iter_, self.scores_, self.converged_ = 1, np.zeros(0), True
 
 
-def _without_rounding(x: np.ndarray, size: Any) -> np.ndarray:
+def without_rounding(x: np.ndarray, size: Any) -> np.ndarray:
+    """Zeros in place of what centring leaves of columns that are constant, of values `size`."""
     constant = np.abs(x).max(axis=0) <= 10 * len(x) * np.finfo(x.dtype).eps * size
     return np.where(constant, 0, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,8 +103,52 @@ def _dependent(posterior: Any, x_new: Any) -> int:
 
 
 def _peer(report: Report) -> Figure:
-    """Forward passes of the public package, in this process and with one thread each."""
-    return Figure.not_measured("the public package needs torch, which is not installed here")
+    """Forward passes of the public package in this process, with as many threads as serve it."""
+    import importlib.util
+
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "pfns", "einops")):
+        return Figure.not_measured("the packages pfns, torch and einops are not installed here")
+    import jax
+    import numpy as np
+
+    network = _network()
+    forward = jax.jit(lambda x, y, new: network.outputs(x, y, new, np.ones(y.shape, bool)))
+    ratios = []
+    for sets, rows, queries in PEER_SIZES:
+        rng = np.random.default_rng(1)
+        shapes = ((sets, rows, 1), (sets, rows), (sets, queries, 1))
+        arrays = [rng.uniform(size=shape).astype(np.float32) for shape in shapes]
+        candidates: dict[str, Any] = {"ours": (forward, tuple(map(jax.numpy.asarray, arrays)))}
+        for threads in (1, os.cpu_count() or 1):
+            candidates[f"pfns, {threads} threads"] = _of_peer(arrays, threads)
+        times = compare(candidates, rounds=7)
+        report.times(f"forward pass: {sets} x ({rows} + {queries}) rows", times, "ours")
+        peers = [times.ratio(name, "ours") for name in candidates if name != "ours"]
+        ratios.append(min(peers, key=lambda ratio: ratio.value))
+    return min(ratios, key=lambda ratio: ratio.value)
+
+
+def _of_peer(arrays: Any, threads: int) -> Any:
+    """A forward pass of an equal network of the public package."""
+    import torch  # ty: ignore
+    from pfns.model.transformer import TableTransformer  # ty: ignore
+
+    model = TableTransformer(
+        ninp=NETWORK["width"],
+        nhead=NETWORK["heads"],
+        nhid=2 * NETWORK["width"],
+        nlayers=NETWORK["depth"],
+        decoder_dict={"standard": (None, BARS)},
+        attention_between_features=False,
+    ).eval()
+    x, y, new = (torch.from_numpy(array) for array in arrays)
+
+    def call() -> Any:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            return model(x, y, test_x=new).numpy()
+
+    return call
 
 
 BENCHMARK = Benchmark(

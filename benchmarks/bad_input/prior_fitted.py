@@ -14,7 +14,7 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 
-from bayesjx import amortized
+from bayesjx import amortized, interop
 from benchmarks.bad_input._case import Case
 
 N, M, D = 7, 5, 3
@@ -53,6 +53,18 @@ def _model(x: Any, noise_scale: Any = 0.5) -> None:
 def _random_rows(x: Any) -> None:
     count = numpyro.sample("count", dist.Poisson(3.0))
     numpyro.sample("y", dist.Normal(jnp.zeros(int(count)), 1.0))
+
+
+def _with_factor(x: Any) -> None:
+    numpyro.factor("f", -1.0)
+    numpyro.sample("y", dist.Normal(x[:, 0], 1.0))
+
+
+def _counted(counts: Any, shift: int = 0) -> Any:
+    def program(x: Any) -> None:
+        numpyro.deterministic("y", numpyro.sample("n", counts.expand([len(x)])) + shift)
+
+    return amortized.PFN.for_prior(KEY, _program(program), num_queries=3)
 
 
 def _inputs(key: Any) -> Any:
@@ -94,6 +106,14 @@ def _save(**changed: Any) -> Any:
         )
 
 
+def _bars() -> Any:
+    return amortized.BarHead(np.linspace(-2.0, 2.0, 5))
+
+
+def _estimator(kind: str, network: Any, **options: Any) -> Any:
+    return getattr(interop, kind)(network, **options).fit(_x(N, D), np.arange(N))
+
+
 _PFN, _TABLE, _CONDITION = "amortized.PFN", "amortized.TablePFN", "amortized.PFN.condition"
 _PREDICT, _TRAINING = "amortized.PFNPosterior.predict", "amortized.pfn_training"
 _PROGRAM, _FOR_PRIOR = "amortized.from_numpyro", "amortized.PFN.for_prior"
@@ -107,6 +127,15 @@ CASES: tuple[Case, ...] = (
     Case(_PFN, "standardise", lambda: _make(standardise=True, causal=True), "causal"),
     Case(_TABLE, "width", lambda: _make("TablePFN", width=10), "divide"),
     Case(_TABLE, "group", lambda: _make("TablePFN", group=0), "at least 1"),
+    Case("amortized.TablePrior", "num_rows", lambda: amortized.TablePrior(1, D), "at least 2"),
+    Case("amortized.TablePrior", "num_features", lambda: amortized.TablePrior(N, 0), "at least 1"),
+    Case("amortized.TablePrior", "num_classes", lambda: amortized.TablePrior(N, D, 1), "2"),
+    Case(
+        "amortized.TablePrior",
+        "missing_prob",
+        lambda: amortized.TablePrior(N, D, missing_prob=1.5),
+        "probability",
+    ),
     Case("amortized.BarHead", "borders", lambda: amortized.BarHead([0.0, NAN, 1.0]), "NaN"),
     Case("amortized.BarHead", "borders", lambda: amortized.BarHead([0.0, 2.0, 1.0]), "borders"),
     Case("amortized.NormalHead", "min_scale", lambda: amortized.NormalHead(0.0), "positive"),
@@ -124,6 +153,7 @@ CASES: tuple[Case, ...] = (
     Case(_CONDITION, "capacity", lambda: _condition(capacity=2), "at least 7"),
     Case(_PREDICT, "x", lambda: _condition().predict(_x(M, D - 1)), "3 columns"),
     Case(_PREDICT, "x", lambda: _condition("TablePFN").predict(_x(M, D - 1)), "3 columns"),
+    Case(_PREDICT, "x", lambda: _condition().predict(_x(0, D)), "no rows"),
     Case(_PREDICT, "batch_size", lambda: _condition().predict(_x(M, D), batch_size=0), "1"),
     Case("amortized.PFNPosterior.log_predictive_prob", "y",
          lambda: _condition().log_predictive_prob(_x(M, D), _x(M + 1)), r"\(5,\)"),
@@ -134,9 +164,37 @@ CASES: tuple[Case, ...] = (
     Case(_PROGRAM, "style", lambda: _program(style="slope"), "tuple"),
     Case(_PROGRAM, "theta", lambda: _program(theta=("a",)), "names the site 'a'"),
     Case(_PROGRAM, "inputs", lambda: _program(x="x"), "without x"),
+    Case(_PROGRAM, "model", lambda: _program(_with_factor), "factor 'f'"),
+    Case(_FOR_PRIOR, "prior", lambda: _counted(dist.Poisson(1000.0)), "integer targets"),
+    Case(_FOR_PRIOR, "prior", lambda: _counted(dist.Poisson(5.0), -9), "integer targets"),
     Case(_PROGRAM, "shapes", lambda: _program(_random_rows), "random values"),
     Case(_PROGRAM, "y", lambda: _program(y="slope"), r"\(n,\)"),
     Case(_FOR_PRIOR, "prior", lambda: amortized.PFN.for_prior(KEY, lambda key: key), "Task"),
+    Case("interop.PFNRegressor", "network", lambda: _estimator("PFNRegressor", 3), "TablePFN"),
+    Case(
+        "interop.PFNRegressor",
+        "n_estimators",
+        lambda: _estimator("PFNRegressor", _make("TablePFN", head=_bars()), n_estimators=0),
+        "at least 1",
+    ),
+    Case(
+        "interop.PFNRegressor",
+        "network",
+        lambda: _estimator("PFNRegressor", _network("TablePFN")),
+        "BarHead",
+    ),
+    Case(
+        "interop.PFNClassifier",
+        "network",
+        lambda: _estimator("PFNClassifier", _network("TablePFN")),
+        "not one of classes",
+    ),
+    Case(
+        "interop.PFNClassifier",
+        "y",
+        lambda: _estimator("PFNClassifier", _network("TablePFN", 2)),
+        "7 classes",
+    ),
     Case(_FOR_PRIOR, "num_queries",
          lambda: amortized.PFN.for_prior(KEY, _program(), num_queries=11), "11 rows"),
     Case(_TRAINING, "network", lambda: _training(network="net"), "amortized.PFN"),

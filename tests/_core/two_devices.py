@@ -7,13 +7,13 @@ import warnings
 import core_problems as problems
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from bayesjx._core import fit
 
 if __name__ == "__main__":
     key, state, data = jax.random.key(0), problems.start("float32"), problems.rows("float32", 16)
-    mesh = jax.make_mesh((2,), ("rows",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("rows",))  # whose axes are explicit
     spread = jax.device_put(data, NamedSharding(mesh, PartitionSpec("rows")))
     want = fit(key, problems.regression(), state, 30, data=data)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 import bayesjx
 from bayesjx import amortized
@@ -16,7 +16,7 @@ def prior(key):
 
 
 network = amortized.PFN(1, amortized.NormalHead(), key=jax.random.key(0), width=8, depth=1, heads=2)
-over = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+over = NamedSharding(jax.make_mesh((8,), ("data",)), PartitionSpec("data"))
 scores = []
 for sharding in (None, over):
     algorithm = amortized.pfn_training(

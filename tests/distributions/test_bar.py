@@ -353,6 +353,8 @@ def test_equal_draws_stay_together_and_no_bar_lacks_width():
     far = (1e6 + rng.normal(size=4000) * 10).astype(np.float32)
     assert np.all(np.diff(equal_mass_borders(far, 100)) > 1)
     BarDistribution(borders, np.zeros(counts.size))
+    skewed = np.exp(5 * rng.normal(size=4000)).astype(np.float32)  # over fifteen decades
+    assert equal_mass_borders(skewed, 100).shape == (101,)
 
 
 def test_arguments_are_validated():

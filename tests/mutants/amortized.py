@@ -3,6 +3,12 @@
 import distribution_transformer
 import martingale
 import prior_fitted
+import table_prior
 
 PACKAGE = "amortized"
-MUTANTS = [*prior_fitted.MUTANTS, *distribution_transformer.MUTANTS, *martingale.MUTANTS]
+MUTANTS = [
+    *prior_fitted.MUTANTS,
+    *table_prior.MUTANTS,
+    *distribution_transformer.MUTANTS,
+    *martingale.MUTANTS,
+]
