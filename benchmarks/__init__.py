@@ -40,6 +40,7 @@ MODULES = {
     "all-suite": "benchmarks.all_suite",
     "all-summary": "benchmarks.all_summary",
     "am-dt": "benchmarks.amortized.distribution_transformer",
+    "am-martingale": "benchmarks.amortized.martingale",
     "am-pfn-cache": "benchmarks.amortized.cache",
     "am-pfn-gp": "benchmarks.amortized.gaussian_process",
     "am-pfn-hyper": "benchmarks.amortized.hyper",

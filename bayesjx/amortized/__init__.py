@@ -1,6 +1,25 @@
 """Amortised posteriors: networks that were taught the predictions and posteriors of a prior."""
 
+from ._bayesian_bootstrap import bayesian_bootstrap as bayesian_bootstrap
+from ._conjugate_rules import (
+    CategoricalUrn as CategoricalUrn,
+    NormalNormal as NormalNormal,
+    NormalState as NormalState,
+    PolyaUrn as PolyaUrn,
+)
+from ._copula_classifier import CopulaClassifier as CopulaClassifier
+from ._copula_density import CopulaDensity as CopulaDensity
+from ._copula_fit import CopulaBandwidths as CopulaBandwidths
+from ._copula_regression import CopulaRegression as CopulaRegression
 from ._distribution_transformer import DistributionTransformer as DistributionTransformer
+from ._functionals import (
+    least_squares as least_squares,
+    m_estimator as m_estimator,
+    MEstimator as MEstimator,
+    weighted_mean as weighted_mean,
+    weighted_quantile as weighted_quantile,
+    WeightedQuantile as WeightedQuantile,
+)
 from ._gaussian_mixture import (
     condition_mixture as condition_mixture,
     GaussianMixture as GaussianMixture,
@@ -12,10 +31,24 @@ from ._heads import (
     CategoricalHead as CategoricalHead,
     NormalHead as NormalHead,
 )
+from ._martingale_posterior import (
+    MartingalePosterior as MartingalePosterior,
+    ResamplingDiagnostics as ResamplingDiagnostics,
+)
 from ._network import AbstractPFN as AbstractPFN
+from ._network_rule import PFNPredictive as PFNPredictive
 from ._pfn import PFN as PFN
 from ._pfn_posterior import PFNPosterior as PFNPosterior
 from ._pfn_training import pfn_training as pfn_training
+from ._posterior_rule import DrawsState as DrawsState, PosteriorPredictive as PosteriorPredictive
+from ._predictive_rule import AbstractPredictiveRule as AbstractPredictiveRule
+from ._resampling import predictive_resample as predictive_resample
+from ._rule_checks import (
+    cid_defect as cid_defect,
+    CIDDefect as CIDDefect,
+    order_sensitivity as order_sensitivity,
+    prequential_log_prob as prequential_log_prob,
+)
 from ._saving import (
     about_network as about_network,
     load_network as load_network,

@@ -1,8 +1,14 @@
 """Mistakes planted in `bayesjx.amortized`."""
 
 import distribution_transformer
+import martingale
 import prior_fitted
 import table_prior
 
 PACKAGE = "amortized"
-MUTANTS = [*prior_fitted.MUTANTS, *table_prior.MUTANTS, *distribution_transformer.MUTANTS]
+MUTANTS = [
+    *prior_fitted.MUTANTS,
+    *table_prior.MUTANTS,
+    *distribution_transformer.MUTANTS,
+    *martingale.MUTANTS,
+]
