@@ -34,9 +34,9 @@ class WeightedQuantile(eqx.Module):
         probs: scalar or shape `(k,)`.
     """
 
-    probs: Float[Array, "*k"]
+    probs: Float[Array, ...]
 
-    def __call__(self, data: Any, weights: Any = None) -> Float[Array, "*k"]:
+    def __call__(self, data: Any, weights: Any = None) -> Float[Array, ...]:
         """The quantiles, of the shape of `probs`.
 
         Args:
