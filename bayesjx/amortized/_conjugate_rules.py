@@ -264,7 +264,7 @@ class NormalNormal(AbstractPredictiveRule):
 
     def sample(self, key: jax.Array, state: NormalState, x: Any = None) -> Any:
         noise = jax.random.normal(key, (), state.mean.dtype)
-        return state.mean + self._spread(state) * noise
+        return state.mean + self._predictive_scale(state) * noise
 
     def absorb(self, state: NormalState, y: Any, x: Any = None) -> NormalState:
         noise = self.noise_scale.astype(state.mean.dtype) ** -2
@@ -272,15 +272,15 @@ class NormalNormal(AbstractPredictiveRule):
         return NormalState(state.mean + noise / precision * (y - state.mean), precision)
 
     def log_prob(self, state: NormalState, y: Any, x: Any = None) -> Float[Array, ""]:
-        return dist.Normal(state.mean, self._spread(state)).log_prob(y)
+        return dist.Normal(state.mean, self._predictive_scale(state)).log_prob(y)
 
     def cdf(self, state: NormalState, y: Any, x: Any = None) -> Float[Array, ""]:
-        return ndtr((y - state.mean) / self._spread(state))
+        return ndtr((y - state.mean) / self._predictive_scale(state))
 
     def report(self, state: NormalState) -> dict[str, Array]:
         return {}
 
-    def _spread(self, state: NormalState) -> jax.Array:
+    def _predictive_scale(self, state: NormalState) -> jax.Array:
         return jnp.sqrt(self.noise_scale.astype(state.mean.dtype) ** 2 + 1 / state.precision)
 
 
