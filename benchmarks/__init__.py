@@ -41,6 +41,7 @@ MODULES = {
     "all-summary": "benchmarks.all_summary",
     "am-dt": "benchmarks.amortized.distribution_transformer",
     "am-mpnp": "benchmarks.amortized.neural_processes",
+    "am-martingale": "benchmarks.amortized.martingale",
     "am-pfn-cache": "benchmarks.amortized.cache",
     "am-pfn-gp": "benchmarks.amortized.gaussian_process",
     "am-pfn-hyper": "benchmarks.amortized.hyper",

@@ -87,7 +87,7 @@ def judged(name: str) -> Row:
     every = np.clip(np.concatenate(probs), 1e-6, 1)
     every = every / every.sum(axis=1, keepdims=True)
     extra = {
-        "held out (nats)": float(diagnostics.log_score(every, truth())),
+        "log loss": float(diagnostics.log_score(every, truth())),
         "accuracy": float(np.mean(every.argmax(axis=1) == truth())),
         "ECE": float(diagnostics.calibration_error(every, truth(), BINS)),
     }
@@ -117,8 +117,9 @@ def run(study: Study) -> Report:
 def remark() -> str:
     """What the columns are."""
     return (
-        "held out: mean log probability of the right class; ECE: expected calibration error in "
-        f"{BINS} bins; steps: {SAMPLES} fits with their predictions, the network's compilation too"
+        "log loss: minus the mean log probability of the right class, held out; ECE: expected "
+        f"calibration error in {BINS} bins; steps: {SAMPLES} fits with their predictions, the "
+        "network's compilation too"
     )
 
 
@@ -130,11 +131,11 @@ def picture(report: Report, folder: Path) -> list[Path]:
         )
         for place, row in enumerate(report.rows):
             colour, bins = _plots.COLOURS[place], reliability(row)
-            axes[0].barh(place, -row.extra["held out (nats)"], color=colour)
+            axes[0].barh(place, row.extra["log loss"], color=colour)
             some, panel = np.asarray(bins.count) > 0, axes[1 + place]
             panel.plot([0.5, 1], [0.5, 1], color=_plots.GREY, lw=0.8)
             panel.plot(bins.confidence[some], bins.accuracy[some], "o-", color=colour, ms=4)
-            panel.set(title=f"{row.objective}, ECE {row.extra['ECE']:.3f}", xlabel="confidence")
+            panel.set(title=f"{row.objective},\nECE {row.extra['ECE']:.3f}", xlabel="confidence")
             panel.set(xlim=(0.48, 1.02), ylim=(0.4, 1.02))
         axes[0].set_yticks(range(len(report.rows)), [row.objective for row in report.rows])
         axes[0].invert_yaxis()

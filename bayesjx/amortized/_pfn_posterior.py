@@ -103,7 +103,7 @@ class PFNPosterior(eqx.Module):
         size = refuse_where(
             self.size, lambda s: s >= len(self.y), "append: no room, see capacity of condition"
         )
-        return _append(self, x[0], y[0].astype(self.y.dtype), size)
+        return append_row(self, x[0], y[0].astype(self.y.dtype), size)
 
     def _grown(self) -> PFNPosterior:
         pad = len(self.y)
@@ -143,7 +143,8 @@ def _parameters(posterior: PFNPosterior, x: Float[Array, "b k d"]) -> Float[Arra
 
 
 @compiled
-def _append(posterior: PFNPosterior, x: Any, y: Any, size: Any) -> PFNPosterior:
+def append_row(posterior: PFNPosterior, x: Any, y: Any, size: Any) -> PFNPosterior:
+    """The posterior with one more row in place `size`, unchecked."""
     network = posterior.network
     xs, ys = posterior.x.at[size].set(x), posterior.y.at[size].set(y)
     mask = posterior.mask.at[size].set(True)

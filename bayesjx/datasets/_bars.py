@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import check_key
+from .._core import check_key, whole_number
 
 Superposition = Literal["linear", "max", "max_magnitude"]
 
@@ -71,9 +71,8 @@ def bars(
         Cybernetics 64; sizes as Lücke and Eggert (2010), section 5.
     """
     check_key(key)
-    for name, number in (("num_data", num_data), ("size", size)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"bars: {name} must be an integer of at least 1, got {number!r}")
+    whole_number("bars: num_data", num_data)
+    whole_number("bars: size", size)
     if superposition not in ("linear", "max", "max_magnitude"):
         raise ValueError(
             f"bars: superposition must be 'linear', 'max' or 'max_magnitude', got {superposition!r}"

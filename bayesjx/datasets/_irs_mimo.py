@@ -11,7 +11,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Bool, Complex, Float
 
-from .._core import check_key
+from .._core import check_key, whole_number
 from ._kron_sparse import with_noise
 
 
@@ -92,8 +92,7 @@ def irs_mimo(
         "num_pilots": num_pilots, "num_patterns": num_patterns, "angular_spread": angular_spread,
     }  # fmt: skip
     for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
-            raise ValueError(f"irs_mimo: {name} must be a positive integer, got {size!r}")
+        whole_number(f"irs_mimo: {name}", size)
     if angular_spread > num_angles:
         raise ValueError(
             f"irs_mimo: angular_spread {angular_spread} is more than num_angles {num_angles}"

@@ -12,7 +12,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Bool, Float, Inexact
 
-from .._core import check_key
+from .._core import check_key, whole_number
 
 
 class KronSparse(NamedTuple):
@@ -110,9 +110,6 @@ def with_noise(
 
 
 def _sizes(name: str, sizes: Any) -> tuple[int, ...]:
-    sizes = tuple(sizes)
-    if not sizes or any(
-        isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1 for k in sizes
-    ):
-        raise ValueError(f"kron_sparse: {name} must be positive integers, got {sizes!r}")
-    return tuple(map(int, sizes))
+    if not len(sizes):
+        raise ValueError(f"kron_sparse: {name} must be integers of at least 1, got none")
+    return tuple(whole_number(f"kron_sparse: {name}", size) for size in sizes)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binom
 
+from .._core import whole_number
+
 _LEVELS = np.geomspace(0.5, 1e-8, 40)  # pointwise levels whose bands are tabulated
 _LARGEST = 1000  # number of values up to which the probabilities are those of the number itself
 
@@ -50,12 +52,11 @@ def ecdf_band(num_values: int, *, num_points: int = 50, prob: float = 0.95) -> E
         applications in goodness-of-fit evaluation and multiple sample comparison", Statistics and
         Computing 32, algorithm 2.
     """
-    for name, number in (("num_values", num_values), ("num_points", num_points)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 2:
-            raise ValueError(f"ecdf_band: {name} must be an integer of at least 2, got {number!r}")
+    num_values = whole_number("ecdf_band: num_values", num_values, 2)
+    num_points = whole_number("ecdf_band: num_points", num_points, 2)
     if not isinstance(prob, float | np.floating) or not 0 < prob < 1:
         raise ValueError(f"ecdf_band: prob must be between 0 and 1, got {prob!r}")
-    points, lower, upper, inside = _band(int(num_values), int(num_points), float(prob))
+    points, lower, upper, inside = _band(num_values, num_points, float(prob))
     return ECDFBand(points, lower / num_values, upper / num_values, inside)
 
 

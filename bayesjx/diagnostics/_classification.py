@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
-from .._core import number_array, refuse_where
+from .._core import number_array, refuse_where, whole_number
 
 
 class Reliability(NamedTuple):
@@ -46,10 +45,7 @@ def reliability(probs: Any, labels: Any, num_bins: int = 15) -> Reliability:
         neural networks", ICML, section 2.
     """
     probs, labels = _checked("reliability", probs, labels)
-    if isinstance(num_bins, bool) or not isinstance(num_bins, int | np.integer) or num_bins < 1:
-        raise ValueError(
-            f"reliability: num_bins must be an integer of at least 1, got {num_bins!r}"
-        )
+    num_bins = whole_number("reliability: num_bins", num_bins)
     confidence = jnp.max(probs, axis=1)
     right = (jnp.argmax(probs, axis=1) == labels).astype(probs.dtype)
     place = jnp.clip(jnp.ceil(confidence * num_bins).astype(jnp.int32) - 1, 0, num_bins - 1)

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS
+
+from .._core import whole_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,14 +71,9 @@ class ModelProblem:
             num_warmup: steps of adaptation.
             thinning: steps for each draw, so that draws are nearly independent.
         """
-        for name, number, least in (
-            ("num_samples", num_samples, 1),
-            ("num_warmup", num_warmup, 1),
-            ("thinning", thinning, 1),
-        ):
-            whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-            if not whole or number < least:
-                raise ValueError(f"nuts: {name} must be an integer of at least 1, got {number!r}")
+        whole_number("nuts: num_samples", num_samples)
+        whole_number("nuts: num_warmup", num_warmup)
+        whole_number("nuts: thinning", thinning)
 
         def posterior(key: jax.Array, data: dict[str, Any]) -> dict[str, Any]:
             mcmc = MCMC(

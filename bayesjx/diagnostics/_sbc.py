@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._core import check_key, compiled
+from .._core import check_key, compiled, whole_number
 from ._bands import ecdf_band
 from ._samples import as_columns
-from ._uniformity import check_bins, tested, Uniformity
+from ._uniformity import tested, Uniformity
 
 
 class SBC(eqx.Module):
@@ -77,7 +77,7 @@ def sbc(
     names, draws, truths = as_columns("sbc", draws, truths)
     if truths.shape[1] < 3:
         raise ValueError(f"sbc: truths must be of 3 data sets or more, got {truths.shape[1]}")
-    check_bins("sbc", num_bins)
+    whole_number("sbc: num_bins", num_bins, 2)
     ecdf_band(truths.shape[1], num_points=num_points, prob=prob)  # checks its arguments
     return ranked(key, names, draws, truths, int(num_bins), int(num_points), float(prob))
 

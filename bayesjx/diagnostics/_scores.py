@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 
-from .._core import compiled, number_array, refuse_where, safe_sqrt
+from .._core import compiled, number_array, refuse_where, safe_sqrt, whole_number
 
 
 class ScoreDifference(NamedTuple):
@@ -205,11 +204,7 @@ def _variogram(
 
 
 def _crps_of_quantiles(predictive: Any, y: jax.Array, num_quantiles: Any) -> jax.Array:
-    whole = isinstance(num_quantiles, int | np.integer) and not isinstance(num_quantiles, bool)
-    if not whole or num_quantiles < 1:
-        raise ValueError(
-            f"crps: num_quantiles must be an integer of at least 1, got {num_quantiles!r}"
-        )
+    num_quantiles = whole_number("crps: num_quantiles", num_quantiles)
     probs = (jnp.arange(num_quantiles, dtype=y.dtype) + 0.5) / num_quantiles
     probs = probs.reshape(-1, *[1] * y.ndim)
     try:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import check_flag, check_key
+from .._core import check_flag, check_key, whole_number
 
 
 class Simulation(NamedTuple):
@@ -65,8 +65,7 @@ def simulate(
         if not callable(function):
             raise ValueError(f"simulate: {name} must be callable, got {type(function).__name__}")
     for name, number in (("num_datasets", num_datasets), ("batch_size", batch_size or 1)):
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-            raise ValueError(f"simulate: {name} must be an integer of at least 1, got {number!r}")
+        whole_number(f"simulate: {name}", number)
     check_flag("simulate: compile", compile)
 
     def one(key: jax.Array) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._core import check_key, compiled, number_array
+from .._core import check_key, compiled, number_array, whole_number
 from ._bands import ecdf_band
 from ._samples import as_columns
 from ._sbc import random_ranks
@@ -209,9 +209,5 @@ def _expected_coverage(
 def _check_sizes(owner: str, number: int, num_bootstrap: Any, num_points: Any, prob: Any) -> None:
     if number < 3:
         raise ValueError(f"{owner}: truths must be of 3 data sets or more, got {number}")
-    whole = isinstance(num_bootstrap, int | np.integer) and not isinstance(num_bootstrap, bool)
-    if not whole or num_bootstrap < 2:
-        raise ValueError(
-            f"{owner}: num_bootstrap must be an integer of at least 2, got {num_bootstrap!r}"
-        )
+    whole_number(f"{owner}: num_bootstrap", num_bootstrap, 2)
     ecdf_band(number, num_points=num_points, prob=prob)  # checks its arguments

@@ -14,7 +14,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, Int
 from scipy import stats
 
-from .._core import compiled, number_array, refuse_where
+from .._core import compiled, number_array, refuse_where, whole_number
 from ._bands import ecdf_band, tabulated
 
 NUM_TESTS = 3  # that make `p_value`
@@ -104,7 +104,7 @@ def uniformity(
         raise ValueError(
             f"uniformity: values must have shape (..., n) with n of at least 3, got {values.shape}"
         )
-    check_bins("uniformity", num_bins)
+    whole_number("uniformity: num_bins", num_bins, 2)
     values = refuse_where(
         values, lambda u: ~((u >= 0) & (u <= 1)), "uniformity: values must be between 0 and 1"
     )
@@ -142,12 +142,6 @@ def tested(
         upper=jnp.asarray(band.upper, dtype),
         num_values=number,
     )
-
-
-def check_bins(owner: str, num_bins: Any) -> None:
-    """Raises `ValueError` unless it is an integer of at least 2."""
-    if isinstance(num_bins, bool) or not isinstance(num_bins, int | np.integer) or num_bins < 2:
-        raise ValueError(f"{owner}: num_bins must be an integer of at least 2, got {num_bins!r}")
 
 
 def _count(ordered: jax.Array, points: np.ndarray) -> jax.Array:

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import ops
-from .._core import check_flag, checked_finite, compiled, first_of, RESULTS, thrown, traced
+from .._core import (
+    check_flag,
+    checked_finite,
+    compiled,
+    first_of,
+    RESULTS,
+    thrown,
+    traced,
+    whole_number,
+)
 from ..likelihoods import held, in_support, Likelihood, log_likelihood
 from ._grid_posterior import cell_values, checked_mask
 from ._inputs import all_points, Grid
@@ -90,9 +99,8 @@ def laplace(
     check_flag("laplace: throw", throw)
     if not isinstance(prior, GP):
         raise ValueError(f"laplace: prior must be a gp.GP, got {type(prior).__name__}")
-    for name, count in (("max_steps", max_steps), ("cg_max_steps", cg_max_steps)):
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise ValueError(f"laplace: {name} must be an integer of at least 1, got {count!r}")
+    whole_number("laplace: max_steps", max_steps)
+    whole_number("laplace: cg_max_steps", cg_max_steps)
     for name, number in (("rtol", rtol), ("cg_rtol", cg_rtol)):
         if number is not None and not number > 0:
             raise ValueError(f"laplace: {name} must be positive, got {number!r}")

@@ -29,6 +29,7 @@ from .._core import (
     traced,
     TracedFunction,
     unconstrained,
+    whole_number,
 )
 
 MEMORY = 10  # pairs of differences that L-BFGS keeps
@@ -256,11 +257,8 @@ def _l_bfgs(
 
 
 def _check_options(max_steps: Any, rtol: Any, restarts: Any, restart_scale: Any, key: Any) -> None:
-    for name, count, least in (("max_steps", max_steps, 0), ("restarts", restarts, 1)):
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least:
-            raise ValueError(
-                f"minimise: {name} must be an integer of at least {least}, got {count!r}"
-            )
+    whole_number("minimise: max_steps", max_steps, 0)
+    whole_number("minimise: restarts", restarts)
     for name, number in (("rtol", rtol), ("restart_scale", restart_scale)):
         if not isinstance(number, (int, float, np.number)) or not 0 <= number < np.inf:
             raise ValueError(f"minimise: {name} must be a number from 0 on, got {number!r}")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._core import Algorithm, check_key, fit, FitResult, path_name, Step, to_datatree
+from .._core import Algorithm, check_key, fit, FitResult, path_name, Step, to_datatree, whole_number
 
 _NAMES = {"is_divergent": "diverging", "num_integration_steps": "n_steps"}  # as ArviZ has them
 
@@ -56,12 +56,8 @@ def from_blackjax(sampler: Any, *, num_chains: int | None = None) -> Algorithm:
             "sampler must have init and step, such as blackjax.nuts(log_density, step_size, "
             f"inverse_mass_matrix); got {type(sampler).__name__}"
         )
-    if num_chains is not None and (
-        isinstance(num_chains, bool)
-        or not isinstance(num_chains, int | np.integer)
-        or num_chains < 1
-    ):
-        raise ValueError(f"num_chains must be a positive integer or None, got {num_chains!r}")
+    if num_chains is not None:
+        num_chains = whole_number("num_chains", num_chains)
 
     def init(position: Any, key: jax.Array | None = None) -> Any:
         position = jax.tree.map(jnp.asarray, position)
@@ -172,8 +168,7 @@ def sample(
     """
     check_key(key)
     for name, value in (("num_samples", num_samples), ("thin", thin)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        whole_number(name, value)
     algorithm = from_blackjax(sampler, num_chains=num_chains)
     start_key, key = jax.random.split(key)
     state = algorithm.init(position, start_key)

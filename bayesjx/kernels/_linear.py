@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._core import constrained_field, nan_unless_valid
+from .._core import constrained_field, nan_unless_valid, whole_number
 from ._distances import at_most, safe_sqrt, squared_distances
 from ._kernel import AbstractKernel
 from ._parameters import (
@@ -65,9 +65,7 @@ class Polynomial(AbstractKernel):
     offset: Float[Array, ""] = constrained_field(constraints.nonnegative)
 
     def __init__(self, degree: int = 2, variance: Any = 1.0, offset: Any = 1.0):
-        if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
-            raise ValueError(f"degree must be a positive integer, got {degree!r}")
-        self.degree = degree
+        self.degree = whole_number("degree", degree)
         self.variance = scalar("variance", variance)
         self.offset = scalar("offset", offset)
 

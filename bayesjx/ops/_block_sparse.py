@@ -7,9 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Inexact, Int
 
+from .._core import whole_number
 from ._checks import checked_arrays
 from ._primitive import kernel_mode, kernel_of
 from ._sparse_operator import (
@@ -149,9 +149,7 @@ def block_product(
     values, x = checked_arrays("block_product", {"values": values, "x": x})
     if x.ndim != 2:
         raise ValueError(f"block_product: x must have shape (K, M), got {x.shape}")
-    if not isinstance(num_cols, (int, np.integer)) or num_cols < 1:
-        raise ValueError(f"block_product: num_cols must be a positive integer, got {num_cols!r}")
-    size = (x.shape[0], int(num_cols))
+    size = (x.shape[0], whole_number("block_product: num_cols", num_cols))
     values, rows, cols = _checked("block_product", values, rows, cols, size, checked_index)
     params = {"shape": size, "block": values.shape[1:]}
     return _PRODUCTS.forward.bind(values, rows, cols, x, mode=kernel_mode(kernels), **params)

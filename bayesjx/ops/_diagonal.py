@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 from jaxtyping import Array, Inexact
 
+from .._core import whole_number
 from . import _general as general
 from ._arithmetic import sized
 from ._checks import checked_arrays
@@ -91,9 +91,7 @@ class ScaledIdentity(AbstractOperator):
         (self.scale,) = checked_arrays("ScaledIdentity", {"scale": scale})
         if self.scale.ndim != 0:
             raise ValueError(f"ScaledIdentity: scale must be a scalar, got {self.scale.shape}")
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool) or size < 0:
-            raise ValueError(f"ScaledIdentity: size must be an integer, 0 or more, got {size!r}")
-        self.size = int(size)
+        self.size = whole_number("ScaledIdentity: size", size, 0)
         self.tags = checked_tags("ScaledIdentity", tags) | {lx.diagonal_tag, symmetric}
 
     @property

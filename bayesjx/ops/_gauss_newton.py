@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import random
 from jaxtyping import Array, Float
 
-from .._core import check_key, compiled, num_data, run_traced
+from .._core import check_key, compiled, num_data, run_traced, whole_number
 from . import _general as general
 from ._jacobian import (
     columns,
@@ -99,10 +99,7 @@ class GaussNewton(AbstractOperator):
             factored form.
         """
         check_key(key)
-        if isinstance(num_probes, bool) or not isinstance(num_probes, int) or num_probes < 2:
-            raise ValueError(
-                f"diag_estimate: num_probes must be an integer of at least 2, got {num_probes!r}"
-            )
+        num_probes = whole_number("diag_estimate: num_probes", num_probes, 2)
         draws = run_traced(_squared_probes, self.jacobian.function, self, key, num_probes)
         error = jnp.std(draws, axis=0, ddof=1) / math.sqrt(num_probes)
         return DiagEstimate(jnp.mean(draws, axis=0), error)

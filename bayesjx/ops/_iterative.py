@@ -9,10 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-import numpy as np
 from jaxtyping import Array, Bool, Inexact, Int
 
-from .._core import first_of, is_successful, on_failure, RESULTS
+from .._core import first_of, is_successful, on_failure, RESULTS, whole_number
 from ._operator import AbstractOperator, unknown
 from ._tags import psd, symmetric
 
@@ -77,8 +76,7 @@ def check_cg(owner: str, rtol: Any, max_steps: Any) -> None:
     """
     if not isinstance(rtol, numbers.Real) or not rtol > 0:
         raise ValueError(f"{owner}: rtol must be a positive number, got {rtol!r:.40}")
-    if not isinstance(max_steps, (int, np.integer)) or max_steps < 1:
-        raise ValueError(f"{owner}: max_steps must be a positive integer, got {max_steps!r:.40}")
+    whole_number(f"{owner}: max_steps", max_steps)
 
 
 def converged_value(solve: CGSolve, owner: str) -> Inexact[Array, " n *k"]:

@@ -22,6 +22,7 @@ from .._core import (
     sum_chunks,
     traced,
     TracedFunction,
+    whole_number,
 )
 from . import _general as general
 from ._checks import checked_size
@@ -71,9 +72,7 @@ class Jacobian(AbstractOperator):
         self.params = _checked_params(params)
         self.data = _checked_data(data)
         if chunk is not None:
-            if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
-                raise ValueError(f"Jacobian: chunk must be an integer of at least 1, got {chunk!r}")
-            chunk = int(chunk)
+            chunk = whole_number("Jacobian: chunk", chunk)
         self.chunk = chunk
         first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), self.data)
         args = (self.params,) if data is None else (self.params, first)

@@ -1,12 +1,10 @@
 import gc
-import os
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 from typing import NamedTuple
 
 import core_problems as problems
+import devices
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -215,13 +213,7 @@ def test_a_method_of_a_module_can_be_the_step():
 
 def test_data_spread_over_two_devices():
     script = Path(__file__).with_name("two_devices.py")
-    devices = "--xla_force_host_platform_device_count=2"
-    flags = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}", "JAX_PLATFORMS": "cpu"}
-    flags["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # as in `conftest.py`
-    environment = {**os.environ, **flags, "PYTHONPATH": str(script.parents[2])}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["2", "resumed", "15"]
+    assert devices.printed(script, 2) == ["2", "resumed", "15"]
 
 
 # Callbacks and progress ---------------------------------------------------------------------------

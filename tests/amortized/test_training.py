@@ -1,6 +1,7 @@
 """Priors from NumPyro programs, networks trained on them, and networks in files."""
 
 import json
+import re
 from pathlib import Path
 
 import equinox as eqx
@@ -156,8 +157,10 @@ def test_networks_of_the_package_are_small_and_documented(name):
     folder = Path(amortized.__file__).parent / "networks"
     assert (folder / f"{name}.network").stat().st_size < 2e6
     about = amortized.about_network(name)["about"]
-    assert about["trained_for"] and about["data_sets"] > 1e5
     training = Path(__file__).resolve().parents[2] / "training"
+    log = re.match(r".*\nsteps (\d+), batch size (\d+), ", (training / f"{name}.log").read_text())
+    assert about["trained_for"] and log is not None
+    assert about["data_sets"] == int(log[1]) * int(log[2]) and about["steps"] == int(log[1])
     for kind in (".log", "-report.txt"):
         assert (training / f"{name}{kind}").read_text().startswith(f"{name}: ")
     assert f"`{name}`" in (training.parent / "docs" / "amortized.md").read_text()

@@ -47,8 +47,8 @@ def test_frequencies_and_noise_are_as_asked_for():
 
 
 BAD = {
-    "num_data": ((0,), {}, "num_data must be an integer of at least 1"),
-    "size": ((5,), {"size": 0}, "size must be an integer"),
+    "num_data": ((0,), {}, "num_data must be at least 1"),
+    "size": ((5,), {"size": 0}, "size must be at least 1"),
     "probability": ((5,), {"prior_prob": 1.0}, "prior_prob must be between 0 and 1"),
     "noise": ((5,), {"noise_var": -1.0}, "noise_var must not be negative"),
     "weights of values": ((5,), {"value_probs": (0.5,)}, "the sum of value_probs must be 1"),

@@ -74,7 +74,7 @@ def test_bad_sizes_are_named():
         datasets.kron_sparse(key, rows=(2, 3), columns=(5, 4), num_active=6)
     with pytest.raises(ValueError, match="one element for each axis"):
         datasets.kron_sparse(key, rows=(2, 3), columns=(5, 4, 3))
-    with pytest.raises(ValueError, match="rows must be positive integers"):
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
         datasets.kron_sparse(key, rows=(2, 0), columns=(5, 4))
     with pytest.raises(ValueError, match="dtype must be complex"):
         datasets.irs_mimo(key, dtype=float)

@@ -97,7 +97,7 @@ def test_bad_probabilities_and_labels_are_named():
             score(p, np.zeros(5))
         with raises("probs must have shape .n, c. and labels"):
             score(p, np.zeros(4, int))
-    with raises("num_bins must be an integer of at least 1"):
+    with raises("num_bins must be at least 1"):
         diagnostics.reliability(p, np.zeros(5, int), 0)
     with raises("positive must hold booleans"):
         diagnostics.auroc(np.ones(5), np.ones(5, int))

@@ -157,9 +157,9 @@ def test_stochastic_gradients_get_rows_drawn_on_the_device():
 def test_errors():
     with pytest.raises(ValueError, match="sampler must have init and step"):
         interop.from_blackjax(blackjax.nuts)
-    with pytest.raises(ValueError, match="num_chains must be a positive integer"):
+    with pytest.raises(ValueError, match="num_chains must be at least 1, got 0"):
         interop.from_blackjax(chain.SAMPLER, num_chains=0)
     with pytest.raises(ValueError, match=r"position\['a'\] must have a row for each of 3 chains"):
         interop.sample(KEY, chain.SAMPLER, chain.start(4), 5, num_chains=np.int64(3))
-    with pytest.raises(ValueError, match="thin must be a positive integer"):
+    with pytest.raises(ValueError, match="thin must be at least 1, got 0"):
         interop.sample(KEY, chain.SAMPLER, chain.start(), 5, thin=0)

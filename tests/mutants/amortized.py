@@ -1,6 +1,7 @@
 """Mistakes planted in `bayesjx.amortized`."""
 
 import distribution_transformer
+import martingale
 import neural_process
 import prior_fitted
 import table_prior
@@ -11,4 +12,5 @@ MUTANTS = [
     *table_prior.MUTANTS,
     *distribution_transformer.MUTANTS,
     *neural_process.MUTANTS,
+    *martingale.MUTANTS,
 ]

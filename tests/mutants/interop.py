@@ -84,8 +84,8 @@ MUTANTS = [
     Mutant(
         "classes of an order taken for those of the table",
         "interop/_sklearn_pfn.py",
-        "chunks.append(sum(p[:count, c] for p, c in zip(probs, codes, strict=True)))",
-        "chunks.append(sum(p[:count, : len(c)] for p, c in zip(probs, codes, strict=True)))",
+        "chunks.append(sum(p[:count, c] for p, c in zip(logits, codes, strict=True)))",
+        "chunks.append(sum(p[:count, : len(c)] for p, c in zip(logits, codes, strict=True)))",
         "tests/interop/test_sklearn_pfn.py -k probabilities",
     ),
     Mutant(
@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "distributions in the network's units",
         "interop/_sklearn_pfn.py",
-        "return BarDistribution(self._y_loc + self._y_scale * borders, logits)",
-        "return BarDistribution(self._y_loc + borders, logits)",
+        "return BarDistribution(self._y_loc + self._y_scale * new.borders, new.logits)",
+        "return BarDistribution(self._y_loc + new.borders, new.logits)",
         "tests/interop/test_sklearn_pfn.py -k units",
     ),
     Mutant(

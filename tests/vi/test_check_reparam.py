@@ -57,7 +57,7 @@ def test_bad_arguments():
     bound = objective(smooth)
     with pytest.raises((TypeError, ValueError), match="Objective"):
         vi.check_reparam(KEY, smooth, PARAMS)
-    with pytest.raises(ValueError, match="num_draws must be an integer of at least 2, got 1"):
+    with pytest.raises(ValueError, match="num_draws must be at least 2, got 1"):
         vi.check_reparam(KEY, bound, PARAMS, num_draws=1)
     with pytest.raises(ValueError, match="argument 0 holds no floating-point array"):
         vi.check_reparam(KEY, bound, {"loc": 3})

@@ -167,7 +167,7 @@ def test_bad_options_are_named():
         vi.GaussianGuide(gaussian, conditioner="relu")
     with pytest.raises(ValueError, match="rank belongs to"):
         vi.GaussianGuide(gaussian, rank=2)
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
         vi.GaussianGuide(gaussian, scale="lowrank", rank=0)
     with pytest.raises(ValueError, match="exceeds the 5 dimensions"):
         vi.functional(

@@ -107,7 +107,7 @@ def test_a_gaussian_that_numbers_do_not_resolve_is_refused():
 
 @pytest.mark.errors
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="num_paths must be a positive integer"):
+    with pytest.raises(ValueError, match="num_paths must be at least 1"):
         vi.PathfinderGuide(gaussian, num_paths=0)
     with pytest.raises(ValueError, match="prepare"):
         vi.PathfinderGuide(gaussian).resample(jax.random.key(0), 3)

@@ -160,7 +160,7 @@ def test_states_may_be_trees_and_steps_may_hold_modules(dtype):
 def test_bad_options_are_named():
     with pytest.raises((ValueError, TypeError), match="drop|resampling"):
         vi.fivo(step, None, 4, resampling="none")
-    with pytest.raises(ValueError, match="positive integer"):
+    with pytest.raises(ValueError, match="num_particles must be at least 1, got 0"):
         vi.fivo(step, None, 0)
     with pytest.raises(ValueError, match="threshold"):
         vi.fivo(step, None, 4, threshold=-1.0)

@@ -256,7 +256,7 @@ def test_bad_marginals_are_named():
 @pytest.mark.parametrize("count", [0, -1, 2.0])
 def test_engines_need_particles(count):
     for make in (vi.sir, vi.smc):
-        with pytest.raises((ValueError, TypeError), match="num_particles|positive integer"):
+        with pytest.raises((ValueError, TypeError), match="num_particles"):
             make(count)
 
 

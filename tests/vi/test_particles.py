@@ -145,7 +145,7 @@ def test_what_bounds_refuse():
     def run(fn):
         vi.expectation(fn).estimate(KEY, jnp.asarray(0.1))
 
-    with pytest.raises(ValueError, match="positive integer, got 0"):
+    with pytest.raises(ValueError, match="num_particles must be at least 1, got 0"):
         vi.particles(0)
     with pytest.raises((ValueError, TypeError), match=r"num_particles(.|\n)*2\.5"):
         vi.particles(2.5)

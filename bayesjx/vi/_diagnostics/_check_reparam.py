@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from ..._core import check_key, path_name
+from ..._core import check_key, path_name, whole_number
 from .._estimator import (
     AbstractStrategy,
     BiasedGradientWarning,
     check_argnums,
-    check_count,
     check_positive,
     Context,
     Objective,
@@ -76,7 +75,7 @@ def check_reparam(
     """
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must be an Objective, got {type(objective).__name__}")
-    check_count("num_draws", num_draws, least=2)
+    whole_number("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
     check_key(key)
     check_positive("threshold", threshold)

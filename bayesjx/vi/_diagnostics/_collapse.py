@@ -14,9 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
-from .._estimator import (
-    check_count,
-)
+from ..._core import whole_number
 
 
 class LinearCollapse(NamedTuple):
@@ -327,7 +325,7 @@ def _positive(like: jax.Array, scalar: bool = True, **values: Any) -> list[jax.A
 def _first_dimensions(theta: jax.Array, latent_dim: int | None, default: int) -> jax.Array:
     """The `latent_dim` largest of falling values; zeros if there are more dimensions than data."""
     size = default if latent_dim is None else latent_dim
-    check_count("latent_dim", size)
+    whole_number("latent_dim", size)
     return jnp.pad(theta[:size], (0, max(0, size - theta.shape[0])))
 
 

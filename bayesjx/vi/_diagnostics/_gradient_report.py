@@ -14,12 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from ..._core import check_key, path_name
+from ..._core import check_key, path_name, whole_number
 from .._estimator import (
     AbstractStrategy,
     BiasedGradientWarning,
     check_argnums,
-    check_count,
     check_strategy,
     Context,
     Objective,
@@ -84,7 +83,7 @@ def gradient_report(
     """
     if not isinstance(objective, Objective):
         raise TypeError(f"objective must be an Objective, got {type(objective).__name__}")
-    check_count("num_draws", num_draws, least=2)
+    whole_number("num_draws", num_draws, least=2)
     check_argnums(argnums, args)
     check_key(key)
     tried = ALTERNATIVES if alternatives is None else tuple(alternatives)

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from ..._core import check_key, in_chunks
+from ..._core import check_key, in_chunks, whole_number
 from ...diagnostics import PSIS, psis as smooth
 from .._estimator import (
-    check_count,
     Context,
     Cost,
     Objective,
@@ -62,9 +61,9 @@ def psis(
             f"got {type(objective).__name__}"
         )
     check_key(key)
-    check_count("num_draws", num_draws)
+    whole_number("num_draws", num_draws)
     if batch_size is not None:
-        check_count("batch_size", batch_size)
+        whole_number("batch_size", batch_size)
 
     def log_weight(key: jax.Array) -> jax.Array:
         cost, _ = objective._run(Context(key), args, kwargs)

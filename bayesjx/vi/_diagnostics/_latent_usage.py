@@ -16,9 +16,8 @@ from numpyro import handlers
 from numpyro.distributions import Distribution
 from numpyro.distributions.kl import kl_divergence
 
-from ..._core import check_key, checked_finite
+from ..._core import check_key, checked_finite, whole_number
 from .._estimator import (
-    check_count,
     check_number,
     check_programs,
     draw,
@@ -142,7 +141,7 @@ def latent_usage(
     """
     check_key(key)
     check_programs(model=model, guide=guide)
-    check_count("num_draws", num_draws)
+    whole_number("num_draws", num_draws)
     _check_thresholds(threshold=threshold, epsilon=epsilon, delta=delta)
     if delta > 1:
         raise ValueError(f"delta is a share of the data, in [0, 1], got {delta}")

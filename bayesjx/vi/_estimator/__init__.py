@@ -60,7 +60,6 @@ from ._masks import (
 )
 from ._options import (
     check_argnums as check_argnums,
-    check_count as check_count,
     check_number as check_number,
     check_positive as check_positive,
     check_programs as check_programs,

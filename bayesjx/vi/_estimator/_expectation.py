@@ -13,6 +13,7 @@ from jax import random
 from jaxtyping import Array, Float
 from numpyro.distributions.distribution import validation_enabled
 
+from ..._core import whole_number
 from ._context import (
     activate,
     Context,
@@ -34,7 +35,6 @@ from ._distributions import (
 )
 from ._options import (
     check_argnums,
-    check_count,
 )
 from ._surrogate import (
     Settings,
@@ -139,7 +139,7 @@ class Objective(eqx.Module):
             ValueError: `num_draws` is not a positive integer, or `argnums` are no positions of
                 different arguments.
         """
-        check_count("num_draws", num_draws)
+        whole_number("num_draws", num_draws)
         chosen = check_argnums(argnums, args)
 
         def loss(wanted: tuple[Any, ...], key: jax.Array | DrawKey) -> Any:

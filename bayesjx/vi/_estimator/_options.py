@@ -11,19 +11,6 @@ import numpy as np
 from numpyro.distributions import Distribution
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """`value` as a Python integer.
-
-    Raises:
-        ValueError: it is no integer, or below `least`.
-    """
-    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not integer or value < least:
-        wanted = "a positive integer" if least == 1 else f"an integer of at least {least}"
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return int(value)
-
-
 def check_number(name: str, value: Any) -> None:
     """Raises `ValueError` unless `value` is a finite real number, or traced."""
     if isinstance(value, jax.core.Tracer):

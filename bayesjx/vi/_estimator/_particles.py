@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
+from ..._core import whole_number
 from ._context import (
     activate,
     current,
@@ -25,9 +26,6 @@ from ._cost import (
 )
 from ._log_weights import (
     log_sum,
-)
-from ._options import (
-    check_count,
 )
 from ._site import (
     Site,
@@ -65,7 +63,7 @@ def particles(num_particles: int) -> Callable[[Callable[..., Any]], Callable[...
     Raises:
         ValueError: `num_particles` is not a positive integer, or copies are nested too deep.
     """
-    num_particles = check_count("num_particles", num_particles)
+    num_particles = whole_number("num_particles", num_particles)
 
     def transform(fn: Callable[..., Any]) -> Callable[..., Any]:
         def stacked(*args: Any, **kwargs: Any) -> Any:

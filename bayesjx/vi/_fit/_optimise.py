@@ -24,9 +24,9 @@ from ..._core import (
     is_array,
     trained,
     WeakCache,
+    whole_number,
 )
 from .._estimator import (
-    check_count,
     check_number,
     DrawKey,
     map_draws,
@@ -76,7 +76,7 @@ def optimise(
             f"objective must be an Objective, got {type(objective).__name__}; "
             "decorate the function with @vi.expectation"
         )
-    check_count("num_draws", num_draws)
+    whole_number("num_draws", num_draws)
     _check_optimizer(optimizer)
     if average is not None:
         check_number("average", average)

@@ -12,9 +12,9 @@ from jax import random
 from jaxtyping import Array, Float
 from numpyro.handlers import substitute
 
+from ..._core import whole_number
 from .._estimator import (
     activate,
-    check_count,
     Context,
     mean_state,
     Objective,
@@ -54,7 +54,7 @@ class SVILoss:
                 f"lambda model, guide: vi.iwelbo(model, guide, 8); got {type(objective).__name__}"
             )
         self.objective = objective
-        self.num_particles = check_count("num_particles", num_particles)
+        self.num_particles = whole_number("num_particles", num_particles)
 
     def loss(
         self,

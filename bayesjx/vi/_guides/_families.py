@@ -16,6 +16,7 @@ from numpyro.distributions.transforms import LowerCholeskyAffine
 from numpyro.distributions.util import tri_logabsdet
 from numpyro.infer.initialization import init_to_uniform
 
+from ..._core import whole_number
 from ...distributions import NestedLayout, NestedNormal, noise_log_prob
 from .._estimator import (
     check_positive,
@@ -100,8 +101,7 @@ class GaussianGuide(ContinuousGuide):
             )
         if rank is not None and scale != "lowrank":
             raise ValueError(f'rank belongs to scale="lowrank", not to scale={scale!r}')
-        if rank is not None and (not isinstance(rank, int) or rank < 1):
-            raise ValueError(f"rank must be a positive integer, got {rank!r}")
+        rank = None if rank is None else whole_number("rank", rank)
         check_positive("init_scale", init_scale)
         self.scale = scale
         self.rank = rank

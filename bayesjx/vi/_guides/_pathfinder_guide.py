@@ -14,12 +14,9 @@ from numpyro import handlers
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.util import not_jax_tracer as is_concrete
 
-from ..._core import cholesky_each
+from ..._core import cholesky_each, whole_number
 from ...diagnostics import psis
 from ...distributions import NestedLayout, SubspaceNormal
-from .._estimator import (
-    check_count,
-)
 from ._continuous import (
     ContinuousGuide,
 )
@@ -183,7 +180,7 @@ class PathfinderGuide(ContinuousGuide):
         """
         if self.result is None:
             raise ValueError("call guide.prepare(key, *args) first")
-        check_count("num_draws", num_draws)
+        whole_number("num_draws", num_draws)
         draw_key, choice_key = random.split(key)
         normals = self.result.normals
         log_density = self.log_joint(args, kwargs)
@@ -231,8 +228,7 @@ def _run(
 
 def _check_options(num_paths: int, options: dict[str, int]) -> None:
     for name, value in {"num_paths": num_paths, **options}.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        whole_number(name, value)
 
 
 def _meanfield(normal: SubspaceNormal, guide: GaussianGuide) -> tuple[jax.Array, dict]:

@@ -16,10 +16,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float, Int
 from numpyro import handlers
 
+from ..._core import whole_number
 from .._estimator import (
     AbstractStrategy,
     activate,
-    check_count,
     check_programs,
     check_strategy,
     Context,
@@ -176,7 +176,7 @@ class SIR(AbstractEvidenceEstimator):
     index_strategy: AbstractStrategy = Reinforce()
 
     def __check_init__(self):
-        check_count("num_particles", self.num_particles)
+        whole_number("num_particles", self.num_particles)
         check_programs(True, proposal=self.proposal)
         check_strategy("index_strategy", self.index_strategy)
 

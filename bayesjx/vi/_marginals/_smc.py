@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from numpyro import handlers
 from numpyro.distributions import biject_to
 
+from ..._core import whole_number
 from .._estimator import (
     activate,
-    check_count,
     check_programs,
     Context,
     Cost,
@@ -56,7 +56,7 @@ class SMC(AbstractEvidenceEstimator):
 
     def __check_init__(self):
         for name in ("num_particles", "num_temperatures", "num_moves"):
-            check_count(name, getattr(self, name))
+            whole_number(name, getattr(self, name))
         check_programs(True, proposal=self.proposal)
         if not self.step_size > 0:
             raise ValueError(f"step_size must be positive, got {self.step_size}")

@@ -13,11 +13,11 @@ from jax import random
 from jaxtyping import Array, Float
 from numpyro.primitives import Messenger
 
+from ..._core import whole_number
 from .._estimator import (
     AbstractReplay,
     AbstractScore,
     activate,
-    check_count,
     check_number,
     check_programs,
     Context,
@@ -92,7 +92,7 @@ def fivo(
         raise ValueError(f'resampling must be "drop" or "reinforce", got {resampling!r}')
     check_programs(model_step=model_step)
     check_programs(True, guide_step=guide_step)
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
     if threshold is not None:
         check_number("threshold", threshold)
     if threshold is not None and not threshold >= 0:

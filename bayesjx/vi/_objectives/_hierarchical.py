@@ -8,8 +8,8 @@ from typing import Any
 import numpyro
 import numpyro.distributions as dist
 
+from ..._core import whole_number
 from .._estimator import (
-    check_count,
     check_programs,
     Objective,
 )
@@ -134,5 +134,5 @@ def _summed(
     proposal: Program | None,
 ) -> Program:
     check_programs(model=model, guide=guide)
-    check_count("num_auxiliary", num_auxiliary)
+    whole_number("num_auxiliary", num_auxiliary)
     return marginal_guide(guide, keep, sir(num_auxiliary, proposal))

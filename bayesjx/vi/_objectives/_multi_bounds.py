@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._core import whole_number
 from .._estimator import (
     AbstractPathwise,
-    check_count,
     check_number,
     check_programs,
     Cost,
@@ -84,7 +84,7 @@ def iwelbo(
         raise ValueError(f'gradient must be "standard" or "dreg", got {gradient!r}')
     if gradient == "dreg" and local_plate is not None:
         raise ValueError('gradient="dreg" does not combine with local_plate')
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def importance_bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -138,7 +138,7 @@ def renyi(model: Program, guide: Program, alpha: float = 0.5, num_particles: int
     check_number("alpha", alpha)
     if alpha == 1:
         raise ValueError("renyi: alpha = 1 is the ELBO; use vi.elbo")
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -172,7 +172,7 @@ def chi_square(
     check_number("order", order)
     if order < 1:
         raise ValueError(f"chi_square: order must be at least 1, got {order}")
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def bound(*args: Any, **kwargs: Any) -> Cost:
         weights = particles(num_particles)(lambda: log_weight(model, guide, args, kwargs))()
@@ -218,7 +218,7 @@ def thermodynamic(
     if not ends or not np.all(np.diff(grid) > 0):
         raise ValueError(f"inverse_temperatures must increase from 0 to 1, got {grid.tolist()}")
     points = grid[1:] if upper else grid[:-1]
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
     if num_particles == 1:
         raise ValueError(
             "thermodynamic estimates a covariance: num_particles must be two particles or more"

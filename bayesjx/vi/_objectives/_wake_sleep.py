@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import random
 from numpyro import handlers
 
+from ..._core import whole_number
 from .._estimator import (
-    check_count,
     check_programs,
     Cost,
     current,
@@ -68,7 +68,7 @@ def wake_guide(model: Program, guide: Program, num_particles: int = 10) -> Objec
         Siddharth, Teh and Wood (2019), "Revisiting reweighted wake-sleep".
     """
     check_programs(model=model, guide=guide)
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
         drawn = _propose(model, guide, num_particles, args, kwargs)
@@ -153,7 +153,7 @@ def forward_kl(model: Program, guide: Program, num_particles: int = 10) -> Objec
         Becker et al. (2024), section 2 (QWAKE).
     """
     check_programs(model=model, guide=guide)
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
         drawn = _resample(model, guide, num_particles, args, kwargs)
@@ -178,7 +178,7 @@ def wake_posterior(model: Program, guide: Program, num_particles: int = 10) -> O
         Becker et al. (2024), section 2 (PWAKE).
     """
     check_programs(model=model, guide=guide)
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> jax.Array:
         drawn = _resample(model, guide, num_particles, args, kwargs)
@@ -201,7 +201,7 @@ def symmetric_kl(model: Program, guide: Program, num_particles: int = 10) -> Obj
         num_particles: proposals of the forward half.
     """
     check_programs(model=model, guide=guide)
-    check_count("num_particles", num_particles)
+    whole_number("num_particles", num_particles)
 
     def objective(*args: Any, **kwargs: Any) -> Cost:
         backward = log_weight(model, guide, args, kwargs)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-from ..._core import Algorithm, checked_finite, refuse_where
+from ..._core import Algorithm, checked_finite, refuse_where, whole_number
 
 _PATCHES = 5  # steps of expectation maximisation that project a covariance on low rank
 
@@ -331,10 +331,9 @@ def _scalar(value: Any) -> jax.Array:
 def _check_options(log_density: Any, num_draws: Any, rank: Any, rate: Any) -> None:
     if not callable(log_density):
         raise ValueError(f"log_density must be a function, got {type(log_density).__name__}")
-    if isinstance(num_draws, bool) or not isinstance(num_draws, int) or num_draws < 2:
-        raise ValueError(f"num_draws must be an integer of at least 2, got {num_draws!r}")
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
-        raise ValueError(f"rank must be a positive integer or None, got {rank!r}")
+    whole_number("num_draws", num_draws, 2)
+    if rank is not None:
+        whole_number("rank", rank)
     known = isinstance(rate, int | float) and not isinstance(rate, bool)
     if rate is not None and not callable(rate) and not (known and rate > 0):
         raise ValueError(f"rate must be a positive number, a function or None, got {rate!r}")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from ..._core import check_key, to_datatree
+from ..._core import check_key, to_datatree, whole_number
 from ._moves import (
     Change,
     Moved,
@@ -156,10 +156,7 @@ class PosteriorFit:
             ValueError: `num_samples` is not a positive integer.
         """
         check_key(key)
-        if isinstance(num_samples, bool) or not isinstance(num_samples, int | np.integer):
-            raise ValueError(f"num_samples must be an integer, got {num_samples!r}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be positive, got {num_samples}")
+        num_samples = whole_number("num_samples", num_samples)
         draw_key, choice_key = random.split(key)
         site_key = random.fold_in(key, 0)  # of the discrete sites
         if self.change is not None:

@@ -10,10 +10,9 @@ import jax
 from jax import random
 from numpyro import handlers
 
-from ..._core import check_key
+from ..._core import check_key, whole_number
 from .._estimator import (
     activate,
-    check_count,
     check_programs,
     Context,
     Cost,
@@ -81,7 +80,7 @@ def sample(
     check_key(key)
     check_programs(program=program)
     if num_samples is not None:
-        check_count("num_samples", num_samples)
+        whole_number("num_samples", num_samples)
 
     def one(key: jax.Array) -> dict[str, jax.Array]:
         with activate(Context(key)):

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax import random
 from numpyro.distributions import Distribution
 
+from ..._core import whole_number
 from .._estimator import (
     AbstractReplay,
     Branches,
-    check_count,
     Continuation,
     Cost,
     draw,
@@ -34,7 +34,7 @@ class RLOO(AbstractReplay):
     num_samples: int = eqx.field(static=True, default=2)
 
     def __check_init__(self):
-        check_count("num_samples", self.num_samples, least=2)
+        whole_number("num_samples", self.num_samples, least=2)
 
     def why_not(self, distribution: Distribution) -> str | None:
         return None

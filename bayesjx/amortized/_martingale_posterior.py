@@ -1,0 +1,265 @@
+"""Draws of functionals from predictive resampling, and how far the resampling has come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._core import compiled, path_name, to_datatree
+from ._rule_checks import in_errors
+
+
+class ResamplingDiagnostics(eqx.Module):
+    r"""How the functional moved as rows were drawn, at `k` numbers of rows; pytrees like it.
+
+    Attributes:
+        num_rows: rows in all, data included, increasing to the last, shape `(k,)`.
+        mean: of the functional over samples, shape `(k, ...)`.
+        scale: its standard deviation over samples, shape `(k, ...)`, which levels off as the
+            horizon is reached.
+        remaining: root mean square over samples of the way from there to the last value, in
+            standard deviations of the last value, shape `(k, ...)`; the last is 0.
+        drift: of functionals of the state, `mean` less the value of the data alone. Of functionals
+            of rows, that of the drawn rows alone at each time less that at the first, where both
+            are found by assuming that the functional is linear in the distribution. It is 0 up to
+            chance for linear functionals of a martingale; others drift also under an exact rule.
+        drift_error: standard error of the drift.
+        density_change: mean over samples and points of the absolute change of densities (or of
+            distribution functions) since the data alone, relative to their mean, shape `(k,)`;
+            None without points.
+        density_step: the same since the record before, shape `(k,)`.
+        reports: means over samples of what the rule reports, such as `effective_sample_size`,
+            shape `(k,)` each.
+        cid_defect: see `cid_defect`; None without points.
+        order_scale: see `order_sensitivity`, shape `(m,)`; None without points.
+    """
+
+    num_rows: np.ndarray
+    mean: Any
+    scale: Any
+    remaining: Any
+    drift: Any
+    drift_error: Any
+    density_change: Float[Array, " k"] | None
+    density_step: Float[Array, " k"] | None
+    reports: dict[str, Array]
+    cid_defect: Any
+    order_scale: Float[Array, " m"] | None
+
+    @property
+    def martingale_z(self) -> Any:
+        """Drift in standard errors, a pytree of arrays `(k, ...)`; 0 where it is exactly 0."""
+        return jax.tree.map(in_errors, self.drift, self.drift_error)
+
+
+class MartingalePosterior(eqx.Module):
+    """Draws of a functional of the data that one would have with more of them.
+
+    `predictive_resample`, `bayesian_bootstrap` and the copula predictives return it.
+
+    Attributes:
+        samples: the functional after the last draw, pytree of arrays `(s, ...)`.
+        diagnostics: how it got there; None of `bayesian_bootstrap`.
+        initial: the functional of the data alone, or None where there are none.
+        source: name of the rule.
+        num_data: rows of data.
+        num_forward: rows drawn, or None where the horizon is infinite.
+        correction: by how much deviations from the mean were multiplied to make up for the finite
+            horizon; 1 if they were not.
+    """
+
+    samples: Any
+    diagnostics: ResamplingDiagnostics | None
+    initial: Any
+    source: str = eqx.field(static=True)
+    num_data: int = eqx.field(static=True)
+    num_forward: int | None = eqx.field(static=True)
+    correction: float = eqx.field(static=True, default=1.0)
+
+    @property
+    def num_samples(self) -> int:
+        """How many draws there are."""
+        return jax.tree.leaves(self.samples)[0].shape[0]
+
+    @property
+    def missing_variance(self) -> float:
+        """The share of the variance that the finite horizon leaves out, `n / N`, after correction.
+
+        An approximation for functionals that are asymptotically normal; 0 where it was corrected.
+        """
+        if self.num_forward is None or self.correction != 1:
+            return 0.0
+        return self.num_data / (self.num_data + self.num_forward)
+
+    def to_datatree(self, **options: Any) -> Any:
+        """Samples as an `xarray.DataTree` in ArviZ's schema, one chain.
+
+        Args:
+            **options: the other arguments of `bayesjx.to_datatree`.
+
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        attrs: dict[str, Any] = {
+            "predictive_rule": self.source,
+            "num_data": self.num_data,
+            "num_forward": -1 if self.num_forward is None else self.num_forward,
+            "finite_horizon_correction": self.correction,
+        }
+        attrs.update(options.pop("attrs", None) or {})
+        return to_datatree(named(self.samples), attrs=attrs, **options)
+
+    def __repr__(self) -> str:
+        ahead = "" if self.num_forward is None else f", {self.num_forward} drawn ahead"
+        head = (
+            f"MartingalePosterior of {self.source}: {self.num_samples} samples, "
+            f"{self.num_data} rows of data{ahead}"
+        )
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self.samples)):
+            return head
+        return "\n  ".join([head, *self._values(), *self._horizon(), *self._checks()])
+
+    def _values(self) -> list[str]:
+        lines = []
+        for name, value in named(self.samples).items():
+            flat = np.asarray(value, float).reshape(len(value), -1)
+            shown = [f"{c.mean():.4g} ± {c.std():.2g}" for c in flat.T[:4]]
+            more = f", and {flat.shape[1] - 4} more" if flat.shape[1] > 4 else ""
+            lines.append(f"{name}: {', '.join(shown)}{more}")
+            lost = int(np.sum(~np.isfinite(flat).all(axis=1)))
+            if lost:
+                lines.append(f"{name}: {lost} samples are NaN or infinite")
+        return lines
+
+    def _horizon(self) -> list[str]:
+        if self.num_forward is None:
+            return []
+        if self.correction != 1:
+            return [
+                f"corrected for the finite horizon: deviations from the mean were multiplied by "
+                f"{self.correction:.4g}"
+            ]
+        return [
+            f"not corrected for the finite horizon, which leaves out about "
+            f"{100 * self.missing_variance:.2g} % of the variance"
+        ]
+
+    def _checks(self) -> list[str]:
+        found = self.diagnostics
+        if found is None:
+            return []
+        largest = max(_largest(z) for z in jax.tree.leaves(found.martingale_z))
+        lines = [f"largest drift: {largest:.2g} standard errors"]
+        for name, value in found.reports.items():
+            lines.append(f"{name}: {float(value[0]):.4g} to {float(value[-1]):.4g}")
+        if found.cid_defect is not None:
+            largest = _largest(found.cid_defect.z)
+            lines.append(f"largest c.i.d. defect: {largest:.2g} standard errors")
+        if found.order_scale is not None:
+            lines.append(f"order of the data: sd {float(jnp.max(found.order_scale)):.2g} at most")
+        return lines
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Arrays by name; one array alone is `theta`."""
+    if isinstance(tree, Mapping) and all(hasattr(value, "shape") for value in tree.values()):
+        return {str(name): value for name, value in tree.items()}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if len(leaves) == 1 and not leaves[0][0]:
+        return {"theta": leaves[0][1]}
+    return {path_name(path, "theta"): leaf for path, leaf in leaves}
+
+
+def diagnosed(
+    paths: Any,
+    initial: Any,
+    num_rows: np.ndarray,
+    num_data: int | None,
+    densities: Any = None,
+    before: Any = None,
+    reports: dict[str, Array] | None = None,
+    cid_defect: Any = None,
+    order_scale: Any = None,
+) -> ResamplingDiagnostics:
+    """Diagnostics of functionals, arrays `(s, k, ...)`.
+
+    Args:
+        paths: the functional at each record.
+        initial: that of the data alone, or None.
+        num_rows: at each record.
+        num_data: rows of data where the functional is one of rows, None where it is of the state.
+        densities: at points, `(s, k, m)`, or None.
+        before: those of the data alone, `(m,)`.
+        reports: of the rule, `(s, k)` each.
+        cid_defect: of `cid_defect`.
+        order_scale: of `order_sensitivity`.
+    """
+    start = initial
+    if num_data is not None and initial is None:
+        start = jax.tree.map(lambda path: jnp.zeros_like(path[0, 0]), paths)
+    found = _summarised(paths, start, tuple(num_rows.tolist()), num_data, densities, before)
+    means = {name: jnp.mean(value, axis=0) for name, value in (reports or {}).items()}
+    return ResamplingDiagnostics(num_rows, *found, means, cid_defect, order_scale)
+
+
+@compiled
+def _summarised(
+    paths: Any,
+    start: Any,
+    num_rows: tuple[int, ...],
+    num_data: int | None,
+    densities: Any,
+    before: Any,
+) -> tuple[Any, ...]:
+    """Fields of `ResamplingDiagnostics` from `mean` to `density_step`."""
+    if num_data is None:
+        drifts = jax.tree.map(lambda path, first: path - first, paths, start)
+    else:
+        drifts = jax.tree.map(lambda p, f: _of_drawn(p, f, num_rows, num_data), paths, start)
+    number = jax.tree.leaves(paths)[0].shape[0]
+    change = step = None
+    if densities is not None:
+        first = jnp.broadcast_to(before, densities[:, :1].shape)
+        since = jnp.concatenate([first, densities[:, :-1]], axis=1)
+        size = jnp.mean(before)
+        change = jnp.mean(jnp.abs(densities - before), axis=(0, 2)) / size
+        step = jnp.mean(jnp.abs(densities - since), axis=(0, 2)) / size
+    return (
+        jax.tree.map(lambda p: jnp.mean(p, axis=0), paths),
+        jax.tree.map(lambda p: jnp.std(p, axis=0), paths),
+        jax.tree.map(_remaining, paths),
+        jax.tree.map(lambda d: jnp.mean(d, axis=0), drifts),
+        jax.tree.map(lambda d: jnp.std(d, axis=0) / max(number - 1, 1) ** 0.5, drifts),
+        change,
+        step,
+    )
+
+
+def _of_drawn(
+    path: jax.Array, first: jax.Array, num_rows: tuple[int, ...], num_data: int
+) -> jax.Array:
+    """A linear functional of the drawn rows alone, less that at the first record."""
+    shape = (len(num_rows),) + (1,) * (path.ndim - 2)
+    total = jnp.asarray(num_rows, path.dtype).reshape(shape)
+    start = num_data * first if num_data else 0.0
+    alone = (total * path - start) / (total - num_data)
+    return alone - alone[:, :1]
+
+
+def _remaining(path: jax.Array) -> jax.Array:
+    last = path[:, -1:]
+    scale = jnp.std(last, axis=0)
+    off = jnp.sqrt(jnp.mean((path - last) ** 2, axis=0))
+    return off / jnp.where(scale > 0, scale, 1)
+
+
+def _largest(z: Any) -> float:
+    z = np.abs(np.asarray(z, float))
+    return float(np.max(np.where(np.isnan(z), 0.0, z), initial=0.0))

@@ -1,0 +1,372 @@
+"""Predictive resampling: exact posteriors of conjugate rules at a finite horizon."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+from jaxtyping import Array
+
+from bayesjx import amortized
+from bayesjx.amortized import (
+    AbstractPredictiveRule,
+    bayesian_bootstrap,
+    CategoricalUrn,
+    NormalHead,
+    NormalNormal,
+    PFN,
+    PFNPredictive,
+    PolyaUrn,
+    PosteriorPredictive,
+    predictive_resample,
+)
+
+RNG = np.random.default_rng(0)
+KEY = jax.random.key(1)
+N, AHEAD, SAMPLES = 7, 43, 2000
+Y = RNG.normal(size=N) + 0.5
+X = RNG.normal(size=(N, 2))
+COIN = np.array([1, 0, 1, 1, 0, 1, 1])
+LOC, SCALE, NOISE = 0.3, 2.0, 1.5
+
+
+class Forgetful(AbstractPredictiveRule):
+    """Predicts the last observation with noise, and drifts up by `rise`: no martingale."""
+
+    rise: float
+
+    has_inputs = has_cdf = False
+    has_density = True
+
+    def init(self, data, num_forward=0):
+        return data[-1]
+
+    def sample(self, key, state, x=None):
+        return state + self.rise + jax.random.normal(key, (), state.dtype)
+
+    def absorb(self, state, y, x=None):
+        return y
+
+    def log_prob(self, state, y, x=None):
+        return dist.Normal(state + self.rise, 1.0).log_prob(y)
+
+    def cdf(self, state, y, x=None):
+        raise ValueError
+
+    def report(self, state) -> dict[str, Array]:
+        return {"level": state}
+
+
+def near(values, mean, variance):
+    """Mean and variance of draws within five standard errors of theirs."""
+    values = np.asarray(values, float)
+    assert abs(values.mean() - mean) < 5 * np.sqrt(variance / len(values))
+    fourth = np.mean((values - values.mean()) ** 4)
+    error = np.sqrt(max(fourth - variance**2, 0.1 * variance**2) / len(values))
+    assert abs(values.var() - variance) < 5 * error
+
+
+def test_a_coin_has_its_beta_posterior():
+    """The number of heads is beta-binomial at any horizon."""
+    rule = CategoricalUrn([3.0, 2.0])  # Beta(2, 3) of heads
+    drawn = predictive_resample(KEY, rule, COIN, jnp.mean, num_forward=AHEAD, num_samples=SAMPLES)
+    heads = np.round(np.asarray(drawn.samples) * (N + AHEAD)).astype(int) - COIN.sum()
+    exact = scipy.stats.betabinom(AHEAD, 2 + COIN.sum(), 3 + N - COIN.sum())
+    at = np.arange(AHEAD + 1)
+    found = np.mean(heads[:, None] <= at, axis=0)
+    assert np.max(np.abs(found - exact.cdf(at))) < 2.2 / np.sqrt(SAMPLES)  # Kolmogorov, 1e-4
+    found = drawn.diagnostics
+    assert np.max(np.abs(found.martingale_z)) < 5
+    assert found.num_rows[-1] == N + AHEAD and found.num_rows.shape == found.scale.shape
+    assert found.scale[-1] > found.scale[0] and found.remaining[-1] == 0
+    assert np.all(np.diff(found.remaining) < 0)
+    np.testing.assert_allclose(drawn.initial, COIN.mean())
+
+
+def test_the_normal_mean_has_the_exact_variance(dtype):
+    rule, y = NormalNormal(LOC, SCALE, NOISE), Y.astype(dtype)
+    options = {"num_forward": AHEAD, "num_samples": SAMPLES, "of": "state", "num_records": 4}
+
+    def functional(state):
+        return {"mean": state.mean, "precision": state.precision}
+
+    drawn = predictive_resample(KEY, rule, y, functional, **options)
+    means = drawn.samples["mean"]
+    first, last = (SCALE**-2 + n * NOISE**-2 for n in (N, N + AHEAD))
+    np.testing.assert_allclose(drawn.samples["precision"], last, rtol=1e-5)
+    mean = (LOC * SCALE**-2 + Y.sum() * NOISE**-2) / first
+    near(means, mean, 1 / first - 1 / last)
+    normal = scipy.stats.norm(mean, np.sqrt(1 / first - 1 / last))
+    assert scipy.stats.kstest(np.asarray(means, float), normal.cdf).pvalue > 1e-4
+    assert means.dtype == dtype
+    assert np.max(np.abs(drawn.diagnostics.martingale_z["mean"])) < 5
+    np.testing.assert_allclose(drawn.initial["mean"], mean, rtol=1e-5)
+    if dtype == jnp.float64:  # the correction, labelled
+        wide = predictive_resample(KEY, rule, y, functional, correct=True, **options)
+        centre, factor = np.mean(means), np.sqrt((N + AHEAD) / AHEAD)
+        np.testing.assert_allclose(wide.samples["mean"], centre + factor * (means - centre))
+        assert "corrected for the finite horizon" in repr(wide) and wide.missing_variance == 0
+        assert "not corrected" in repr(drawn) and drawn.missing_variance == N / (N + AHEAD)
+
+
+def test_urns_are_the_bayesian_bootstrap_and_the_dirichlet_process():
+    options = {"num_forward": AHEAD, "num_samples": SAMPLES}
+    drawn = predictive_resample(KEY, PolyaUrn(), Y, amortized.weighted_mean, **options)
+    near(drawn.samples, Y.mean(), Y.var() / (N + 1) * AHEAD / (N + AHEAD))
+    plain = predictive_resample(
+        KEY, PolyaUrn(), Y, jnp.mean, num_records=3, batch_size=300, **options
+    )
+    np.testing.assert_allclose(plain.samples, drawn.samples, rtol=1e-12)
+    assert list(plain.diagnostics.num_rows) == [22, 37, 50]
+    np.testing.assert_allclose(plain.diagnostics.mean[-1], np.mean(plain.samples))
+    direct = bayesian_bootstrap(KEY, Y, amortized.weighted_mean, num_samples=SAMPLES)
+    near(direct.samples, Y.mean(), Y.var() / (N + 1))
+    # With a base: E of the drawn rows is the mean of the predictive.
+    c, rule = 3.0, PolyaUrn(3.0, dist.Normal(5.0, 1.0))
+    process = predictive_resample(KEY, rule, Y, lambda rows: jnp.mean(rows), **options)
+    ahead = (c * 5.0 + Y.sum()) / (c + N)
+    mean = (Y.sum() + AHEAD * ahead) / (N + AHEAD)
+    second = (c * 26.0 + np.sum(Y**2)) / (c + N) - ahead**2
+    share = AHEAD * (AHEAD + c + N) / (c + N + 1) / (N + AHEAD) ** 2
+    near(process.samples, mean, second * share)
+    # Predictions at points: a share of atoms below, and of the base.
+    state = rule.init(Y)
+    want = (c * scipy.stats.norm.cdf(0.9, 5, 1) + np.sum(Y <= 0.9)) / (c + N)
+    np.testing.assert_allclose(rule.cdf(state, 0.9), want)
+    counts = PolyaUrn(2.0, dist.Poisson(1.5))
+    state = counts.init(np.array([0, 2, 2, 1, 7]))
+    want = np.log((2.0 * scipy.stats.poisson.pmf(2, 1.5) + 2) / 7)
+    np.testing.assert_allclose(counts.log_prob(state, 2), want)
+
+
+def test_without_data_the_prior_is_drawn():
+    drawn = predictive_resample(
+        KEY,
+        NormalNormal(LOC, SCALE, NOISE),
+        np.zeros(0),
+        jnp.mean,
+        num_forward=5,
+        num_samples=SAMPLES,
+    )
+    near(drawn.samples, LOC, SCALE**2 + NOISE**2 / 5)
+    assert drawn.initial is None and "drawn ahead" in repr(drawn)
+
+
+def test_gradients_vmap_and_jit():
+    def value(y, loc):
+        drawn = predictive_resample(
+            KEY, NormalNormal(loc, SCALE, NOISE), y, jnp.mean, num_forward=5, num_samples=3
+        )
+        return jnp.sum(drawn.samples**2)
+
+    y, loc = jnp.asarray(Y), jnp.asarray(LOC)
+    slopes = jax.jit(jax.grad(value, (0, 1)))(y, loc)
+    steps = jnp.array([1e-5, -1e-5])
+    way = RNG.normal(size=N)
+    ends = jax.jit(jax.vmap(value))(
+        jnp.concatenate([y + steps[:, None] * way, jnp.stack([y, y])]),
+        jnp.concatenate([jnp.stack([loc, loc]), loc + steps]),
+    )
+    np.testing.assert_allclose(slopes[0] @ way, (ends[0] - ends[1]) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(slopes[1], (ends[2] - ends[3]) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(ends[0], value(y + 1e-5 * way, loc), rtol=1e-9)
+
+
+def test_rules_that_are_no_martingales_are_found():
+    points = np.array([-1.0, 0.5, 2.0])
+    drawn = predictive_resample(
+        KEY, Forgetful(0.3), Y, jnp.mean, num_forward=20, num_samples=200, points=points
+    )
+    found = drawn.diagnostics
+    assert np.max(found.martingale_z) > 5 and found.density_change.shape == found.num_rows.shape
+    np.testing.assert_allclose(found.density_change[0], found.density_step[0])
+    assert np.max(np.abs(found.cid_defect.z)) > 5
+    assert np.min(found.order_scale) > 0.01
+    np.testing.assert_allclose(found.reports["level"][-1], Y[-1] + 20 * 0.3, atol=5 * 0.32)
+    assert "largest drift" in repr(drawn) and "level" in repr(drawn)
+    fair = amortized.cid_defect(KEY, NormalNormal(LOC, SCALE, NOISE), Y, points)
+    assert np.max(np.abs(fair.z)) < 5
+
+
+def test_prequential_scores_are_the_evidence():
+    covariance = NOISE**2 * np.eye(N) + SCALE**2
+    want = scipy.stats.multivariate_normal(np.full(N, LOC), covariance).logpdf(Y)
+    scores = amortized.prequential_log_prob(NormalNormal(LOC, SCALE, NOISE), Y)
+    np.testing.assert_allclose(np.sum(scores), want)
+    heads = COIN.sum()
+    want = scipy.special.betaln(2 + heads, 3 + N - heads) - scipy.special.betaln(2, 3)
+    scores = amortized.prequential_log_prob(CategoricalUrn([3.0, 2.0]), COIN)
+    np.testing.assert_allclose(np.sum(scores), want)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_networks_predict_what_they_do_with_all_rows(causal):
+    @jax.jit
+    def made(key):  # with random weights everywhere
+        network = PFN(2, NormalHead(), key=key, width=8, depth=1, heads=2, causal=causal)
+        parts, structure = jax.tree.flatten(network)
+        return jax.tree.unflatten(
+            structure, [v + 0.1 * jnp.cos(jnp.arange(v.size)).reshape(v.shape) for v in parts]
+        )
+
+    network = made(KEY)
+
+    @jax.jit
+    def values(network, x, y, at):
+        rule = PFNPredictive(network)
+        state = rule.init((x[:-2], y[:-2]), 2)
+        for i in (N - 2, N - 1):
+            state = rule.absorb(state, y[i], x[i])
+        whole = network.condition(x, y).predict(at[None])
+        log_probs = rule.log_prob(state, y[0], at), whole.log_prob(y[0])[0]
+        return log_probs, (rule.cdf(state, y[0], at), whole.cdf(y[0])[0])
+
+    for found, want in values(network, jnp.asarray(X), jnp.asarray(Y), jnp.asarray([0.2, -0.4])):
+        np.testing.assert_allclose(found, want, rtol=1e-8)
+    rule = PFNPredictive(network)
+    if causal:  # inputs of drawn rows are those of the data
+
+        def apart(rows):
+            return jnp.max(jnp.min(jnp.sum((rows[0][:, None] - X) ** 2, -1), 1))
+
+        drawn = predictive_resample(KEY, rule, (X, Y), apart, num_forward=4, num_samples=3)
+        np.testing.assert_allclose(drawn.samples, 0, atol=1e-12)
+        far = np.full((1, 2), 9.0)
+        drawn = predictive_resample(KEY, rule, (X, Y), lambda rows: jnp.mean(rows[0][:, 0]),
+                                    inputs=far, num_forward=4, num_samples=3)  # fmt: skip
+        np.testing.assert_allclose(drawn.samples, (X[:, 0].sum() + 36) / (N + 4))
+
+
+def line(x, y=None):
+    slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    with numpyro.plate("rows", len(x)):
+        numpyro.sample("y", dist.Normal(x @ slope, 0.5), obs=y)
+
+
+def test_posterior_draws_are_reweighted_by_what_is_absorbed():
+    slopes = RNG.normal(size=(11, 2))
+    rule = PosteriorPredictive(line, {"slope": slopes})
+
+    @jax.jit
+    def values(x, y):
+        state = rule.init((x, y))
+        after = rule.absorb(state, y[0], x[0])
+        prior = PosteriorPredictive(line, {"slope": slopes}, absorb_data=True)
+        both = rule.report(state), rule.report(after)
+        return both, rule.log_prob(state, y[0], x[0]), after, prior.init((x[:1], y[:1]))
+
+    (before, later), log_prob, after, prior = values(jnp.asarray(X), jnp.asarray(Y))
+    np.testing.assert_allclose(before["effective_sample_size"], 11)
+    density = scipy.stats.norm.pdf(Y[0], slopes @ X[0], 0.5)
+    np.testing.assert_allclose(log_prob, np.log(density.mean()))
+    weights = density / density.sum()
+    np.testing.assert_allclose(np.exp(after.log_weights), weights)
+    np.testing.assert_allclose(later["effective_sample_size"], 1 / np.sum(weights**2))
+    # Of draws of the prior, data count too.
+    np.testing.assert_allclose(np.exp(prior.log_weights), weights)
+    drawn = predictive_resample(
+        KEY, rule, (X, Y), lambda rows: jnp.mean(rows[1]), num_forward=30, num_samples=200
+    )
+    size = drawn.diagnostics.reports["effective_sample_size"]
+    assert np.all(np.diff(size) < 0) and 1 <= size[-1] < size[0] <= 11
+    defect = amortized.cid_defect(KEY, rule, (X, Y), (X[:3], Y[:3]))
+    assert np.max(np.abs(defect.z)) < 5
+
+
+def test_functionals_of_weighted_data():
+    weights = RNG.dirichlet(np.ones(N))
+    order = np.argsort(Y)
+    want = [Y[order][np.searchsorted(np.cumsum(weights[order]), p)] for p in (0.2, 0.9)]
+    found = amortized.weighted_quantile([0.2, 0.9])(Y, weights=jnp.asarray(weights))
+    np.testing.assert_array_equal(found, want)
+    design = np.column_stack([np.ones(N), X])
+    root = np.sqrt(weights)
+    want = np.linalg.lstsq(root[:, None] * design, root * Y, rcond=None)[0]
+    data, weights = (jnp.asarray(X), jnp.asarray(Y)), jnp.asarray(weights)
+    np.testing.assert_allclose(amortized.least_squares(data, weights=weights), want, rtol=1e-8)
+
+    def loss(params, row):
+        return (row[1] - params["base"] - row[0] @ params["slope"]) ** 2
+
+    found = amortized.m_estimator(loss, {"base": jnp.zeros(()), "slope": jnp.zeros(2)})
+    flat = lambda p: jnp.append(p["base"], p["slope"])  # noqa: E731
+    of = jax.jit(lambda y, w: flat(found((data[0], y), weights=w)))
+    np.testing.assert_allclose(of(data[1], weights), want, rtol=1e-7)
+    slope = jax.jit(jax.jacobian(lambda y: flat(found((data[0], y), weights=weights))))(data[1])
+    exact = np.linalg.pinv(root[:, None] * design) * root
+    np.testing.assert_allclose(slope, exact, rtol=1e-6, atol=1e-9)
+
+
+def test_minimisers_that_do_not_exist_are_nan():
+    def logistic(w, row):
+        return jnp.logaddexp(0.0, row[0] * w) - row[1] * row[0] * w
+
+    classes = np.array([0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0])
+    apart = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0, 4.0])
+    mixed = apart * [1, 1, -1, 1, 1, 1, -1]
+    found = amortized.m_estimator(logistic, jnp.zeros(()), rtol=1e-10)
+    fitted = jax.jit(jax.vmap(lambda x: found((x, jnp.asarray(classes)))))(np.stack([apart, mixed]))
+    assert np.isnan(fitted[0])
+    residual = classes - 1 / (1 + np.exp(-mixed * float(fitted[1])))
+    np.testing.assert_allclose(mixed @ residual, 0, atol=1e-9)
+
+
+def test_samples_are_labelled():
+    drawn = bayesian_bootstrap(
+        KEY, (X, Y), amortized.least_squares, num_samples=3, concentration=0.5
+    )
+    tree = drawn.to_datatree()
+    assert tree["posterior"]["theta"].shape == (1, 3, 3)
+    assert tree.attrs["num_data"] == N
+    assert "3 samples" in repr(drawn) and "horizon" not in repr(drawn)
+
+
+@pytest.mark.errors
+def test_bad_input_is_named():
+    rule = NormalNormal(0.0, 1.0, 1.0)
+    network = PFN(2, NormalHead(), key=KEY, width=8, depth=1, heads=2)
+
+    def resample(rule=rule, data=Y, functional=jnp.mean, **options):
+        return predictive_resample(KEY, rule, data, functional, **({"num_forward": 3} | options))
+
+    for call, words in (
+        (lambda: resample(dist.Normal(0.0, 1.0)), "rule must be a predictive rule"),
+        (lambda: resample(num_forward=0), "num_forward must be at least 1"),
+        (lambda: resample(num_samples=0), "num_samples must be at least 1"),
+        (lambda: resample(functional=lambda rows: rows), "shapes do not depend"),
+        (lambda: resample(functional=lambda rows: rows @ jnp.ones(3)), "cannot be computed"),
+        (lambda: resample(functional=3), "functional must be a function"),
+        (lambda: resample(of="all"), "of must be 'rows' or 'state'"),
+        (lambda: resample(correct=1), "correct must be True or False"),
+        (lambda: resample(data=Y * np.nan), "data holds NaN"),
+        (lambda: resample(data=X), r"data must have shape \(n,\)"),
+        (lambda: resample(points=X), "points must be at least one row"),
+        (lambda: resample(PolyaUrn(), data=Y[:0]), "data is empty"),
+        (lambda: resample(PFNPredictive(network), data=Y), r"pair \(x, y\)"),
+        (lambda: resample(PFNPredictive(network), data=(X[:0], Y[:0]), functional=jnp.size),
+         "data is empty; then inputs"),
+        (lambda: resample(PFNPredictive(network), data=(X, Y), inputs=X[:, :1],
+                          functional=lambda rows: jnp.mean(rows[1])), "inputs must be rows like"),
+        (lambda: PFNPredictive("network"), "network must be"),
+        (lambda: CategoricalUrn([1.0, -1.0]), "must be positive"),
+        (lambda: CategoricalUrn([1.0, 1.0]).init(np.array([2])), r"classes 0, \.\.\., 1"),
+        (lambda: NormalNormal(0.0, -1.0, 1.0), "scale must be finite and positive"),
+        (lambda: PolyaUrn(1.0), "concentration needs a base"),
+        (lambda: PolyaUrn(1.0, "normal"), "base must be a NumPyro distribution"),
+        (lambda: amortized.prequential_log_prob(PolyaUrn(1.0, dist.Normal(0.0, 1.0)), Y),
+         "log_prob: PolyaUrn has none"),
+        (lambda: PosteriorPredictive(line, {"slope": Y[:0]}), "same length"),
+        (lambda: PosteriorPredictive(line, {"slope": X}, y="z").init((X, Y)), "site 'z'"),
+        (lambda: PosteriorPredictive(line, {"other": X}).init((X, Y)), "must hold all latent"),
+        (lambda: bayesian_bootstrap(KEY, Y, jnp.mean), "argument weights"),
+        (lambda: bayesian_bootstrap(KEY, Y[:0], amortized.weighted_mean), "data is empty"),
+        (lambda: amortized.weighted_quantile(1.5), r"in \(0, 1\)"),
+        (lambda: amortized.m_estimator(lambda w: w, jnp.zeros(2)), "parameters and a row"),
+        (lambda: amortized.m_estimator(lambda w, r: 0.0, jnp.zeros(2, int)), "floating-point"),
+        (lambda: amortized.order_sensitivity(KEY, rule, Y, Y, num_permutations=1), "at least 2"),
+        (lambda: amortized.cid_defect(KEY, rule, Y, X), "points must be at least one row"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -1,0 +1,133 @@
+"""Mistakes planted in predictive resampling and copula predictives of `bayesjx.amortized`."""
+
+from mutant import Mutant
+
+RESAMPLING, COPULAS = "tests/amortized/test_resampling.py", "tests/amortized/test_copulas.py"
+MUTANTS = [
+    Mutant(
+        "a normal predictive without the variance of the mean",
+        "amortized/_conjugate_rules.py",
+        "return jnp.sqrt(self.noise_scale.astype(state.mean.dtype) ** 2 + 1 / state.precision)",
+        "return self.noise_scale.astype(state.mean.dtype)",
+        f"{RESAMPLING} -k prequential",
+    ),
+    Mutant(
+        "urns that draw from the data alone",
+        "amortized/_predictive_rule.py",
+        "index = jax.random.randint(key, (), 0, rows.size)",
+        "index = jax.random.randint(key, (), 0, 7)",
+        f"{RESAMPLING} -k urns",
+    ),
+    Mutant(
+        "a base that counts for one observation more",
+        "amortized/_conjugate_rules.py",
+        "share = self.concentration / (self.concentration + state.size)",
+        "share = self.concentration / (self.concentration + state.size - 1)",
+        f"{RESAMPLING} -k urns",
+    ),
+    Mutant(
+        "the last segment run to its end",
+        "amortized/_chains.py",
+        "return jax.lax.cond(t < horizon.num_forward, later, lambda c: c, carry), None",
+        "return later(carry), None",
+        f"{RESAMPLING} -k 'exact_variance and f64'",
+    ),
+    Mutant(
+        "a correction by the variance's factor",
+        "amortized/_resampling.py",
+        "factor = math.sqrt(horizon.num_rows[-1] / horizon.num_forward) if correct else 1.0",
+        "factor = float(horizon.num_rows[-1] / horizon.num_forward) if correct else 1.0",
+        f"{RESAMPLING} -k 'exact_variance and f64'",
+    ),
+    Mutant(
+        "drift of all rows instead of those drawn",
+        "amortized/_martingale_posterior.py",
+        "alone = (total * path - start) / (total - num_data)",
+        "alone = path",
+        f"{RESAMPLING} -k coin",
+    ),
+    Mutant(
+        "inputs of the data row after the one drawn",
+        "amortized/_resampling.py",
+        "return state, add_row(rows, (x, y))",
+        "return state, add_row(rows, (x + 1, y))",
+        f"{RESAMPLING} -k 'networks and True'",
+    ),
+    Mutant(
+        "posterior draws whose weights stay equal",
+        "amortized/_posterior_rule.py",
+        "return DrawsState(jax.nn.log_softmax(log_weights).astype(state.log_weights.dtype))",
+        "return DrawsState(jax.nn.log_softmax(0 * log_weights).astype(state.log_weights.dtype))",
+        f"{RESAMPLING} -k reweighted",
+    ),
+    Mutant(
+        "quantiles of unsorted weights",
+        "amortized/_functionals.py",
+        "total = jnp.cumsum(weights[order])",
+        "total = jnp.cumsum(weights)",
+        f"{RESAMPLING} -k functionals_of",
+    ),
+    Mutant(
+        "minimisers without derivatives",
+        "amortized/_functionals.py",
+        "gradient = jax.grad(value)(params, data, weights)",
+        "gradient = jax.grad(value)(params, *fixed)",
+        f"{RESAMPLING} -k functionals_of",
+    ),
+    Mutant(
+        "weights of the copula of the observation before",
+        "amortized/_copula_fit.py",
+        "odds = log_odds(i + 1, points.log_pdf.dtype)",
+        "odds = log_odds(i + 2, points.log_pdf.dtype)",
+        f"{COPULAS} -k 'densities_are_those and f64'",
+    ),
+    Mutant(
+        "conditionals weighted by the copula of their own coordinate",
+        "amortized/_copula.py",
+        "before = jnp.concatenate([first[:, None], after[:, :-1]], axis=-1)",
+        "before = after",
+        f"{COPULAS} -k 'densities_are_those and f64'",
+    ),
+    Mutant(
+        "mixtures of conditionals with equal weights",
+        "amortized/_copula.py",
+        "weights = jax.nn.softmax(before, axis=0)",
+        "weights = jax.nn.softmax(0 * before, axis=0)",
+        f"{COPULAS} -k 'densities_are_those and f64'",
+    ),
+    Mutant(
+        "a density that is not divided by the kernel's share",
+        "amortized/_copula.py",
+        "factor = jax.nn.softplus(odds + after) - jax.nn.softplus(odds + first)[:, None]",
+        "factor = jax.nn.softplus(odds + after) - jax.nn.softplus(odds)",
+        f"{COPULAS} -k regressions_are_those",
+    ),
+    Mutant(
+        "kernels of the order of the data",
+        "amortized/_copula_fit.py",
+        "between = None if kernels is None else kernels[order][:, order]",
+        "between = None if kernels is None else kernels",
+        f"{COPULAS} -k regressions_are_those",
+    ),
+    Mutant(
+        "a derivative of quantiles with the wrong sign in the upper tail",
+        "amortized/_copula.py",
+        "moved = jnp.where(lower < upper, tangents[0], -tangents[1])",
+        "moved = jnp.where(lower < upper, tangents[0], tangents[1])",
+        f"{COPULAS} -k gradients",
+    ),
+    Mutant(
+        "classes drawn ahead with even chances",
+        "amortized/_copula_classifier.py",
+        "is_one = jax.random.uniform(key_y, (), seen.one.dtype) < seen.one",
+        "is_one = jax.random.uniform(key_y, (), seen.one.dtype) < 0.5",
+        f"{COPULAS} -k classes_drawn",
+    ),
+    Mutant(
+        "uniform variables of the lower half drawn ahead",
+        "amortized/_copula_density.py",
+        "lower = jax.random.uniform(key, like.shape, like.dtype)",
+        "lower = jax.random.uniform(key, like.shape, like.dtype) / 2",
+        f"{COPULAS} -k densities_drawn",
+    ),
+]
