@@ -78,8 +78,8 @@ def _curves(curve: str) -> Any:
     from bayesjx import amortized, kernels
 
     def model(x: Any) -> None:
-        lengthscale = numpyro.sample("lengthscale", dist.Uniform(*LENGTHSCALES))
-        variance = numpyro.sample("scale", dist.Uniform(*SCALES)) ** 2
+        lengthscale = jnp.asarray(numpyro.sample("lengthscale", dist.Uniform(*LENGTHSCALES)))
+        variance = jnp.asarray(numpyro.sample("scale", dist.Uniform(*SCALES))) ** 2
         period = numpyro.sample("period", dist.Uniform(*PERIODS))
         noise_var = jnp.full(ROWS, NOISE_VAR)
         if curve == "t-noise":  # normal noise given the precision of each row
