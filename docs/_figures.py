@@ -847,6 +847,48 @@ def _predicted_by_nuts(x, y, grid):
     return np.asarray(jax.vmap(draw)(keys, mcmc.get_samples()))
 
 
+def neural_processes():
+    """Draws of functions given three values: three neural processes and the exact process."""
+    noise_scale, grid = 0.05, np.linspace(-2, 2, 81)
+    prior = gp.GP(kernels.RBF(0.4), noise_var=noise_scale**2)
+    x, y = np.array([-1.4, -1.0, 0.9]), np.array([-0.8, 0.5, 1.0])
+
+    def task(key):
+        keys = jax.random.split(key)
+        x = jax.random.uniform(keys[0], (50, 1), minval=-2.0, maxval=2.0)
+        return amortized.Task(x, prior(x).sample(keys[1]))
+
+    figure, axes = plt.subplots(1, 4, figsize=(8.6, 2.5), sharey=True)
+    for ax, name in zip(axes, ("CANP", "ANP", "MPANP", "exact process"), strict=True):
+        if name == "exact process":
+            posterior = gp.condition(prior, x[:, None], y)
+            mean, sd = posterior.mean(grid[:, None]), posterior.variance(grid[:, None]) ** 0.5
+            draws = posterior.sample(jax.random.key(3), grid[:, None], (5,))
+        else:
+            found = _process(getattr(amortized, name), task)
+            posterior = found.condition(x[:, None], y, key=jax.random.key(2))
+            each = posterior.predict(grid)
+            mean, sd = each.mean, each.variance**0.5
+            draws = posterior.sample(jax.random.key(3), grid, (5,))
+        mean, sd = np.asarray(mean), np.asarray(sd)
+        ax.fill_between(grid, mean - 2 * sd, mean + 2 * sd, color=BLUE, alpha=0.2, lw=0)
+        ax.plot(grid, np.asarray(draws).T, color=BLUE, lw=0.7)
+        ax.plot(x, y, ".", color="black", ms=6)
+        ax.set(title=name, xlabel="x", ylim=(-3, 3))
+    return figure
+
+
+def _process(network, task, steps=1500):
+    keys = jax.random.split(jax.random.key(0))
+    network = network(1, key=keys[0], head=amortized.NormalHead(0.05))
+    optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    training = amortized.neural_process_training(
+        network, task, optimizer, batch_size=16, ramp_steps=steps // 5
+    )
+    fit = bayesjx.fit(keys[1], training, training.init(), steps)
+    return bayesjx.trained(network, fit.state)
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -864,6 +906,7 @@ FIGURES = {
     "networks": networks,
     "laplace": laplace,
     "amortized": amortised,
+    "neural-processes": neural_processes,
 }
 
 

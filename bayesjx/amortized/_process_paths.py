@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._attention import Attention, Dense, KeysValues, Layer, normed
+
+# Variances of the initial weights times their inputs (He et al., 2015): values neither grow nor
+# fade from map to map, so that deep stacks without residuals let the context through at once.
+GELU_GAIN, PLAIN_GAIN = 2.0, 1.0
+
+
+def scaled(layer: Dense, gain: float) -> Dense:
+    """The same with weights of variance `gain` over the number of inputs; they have a third."""
+    return eqx.tree_at(lambda m: m.linear.weight, layer, layer.linear.weight * math.sqrt(3 * gain))
 
 
 class Deep(eqx.Module):
@@ -21,7 +31,9 @@ class Deep(eqx.Module):
     def __init__(self, inputs: int, width: int, outputs: int, depth: int, *, key: jax.Array):
         sizes = [inputs, *[width] * (depth - 1), outputs]
         keys = jax.random.split(key, depth)
-        self.layers = tuple(Dense(*sizes[i : i + 2], key=k) for i, k in enumerate(keys))
+        gains = [GELU_GAIN] * (depth - 1) + [PLAIN_GAIN]
+        layers = (Dense(*sizes[i : i + 2], key=k) for i, k in enumerate(keys))
+        self.layers = tuple(scaled(m, g) for m, g in zip(layers, gains, strict=True))
 
     def __call__(self, x: Float[Array, "*batch i"]) -> Float[Array, "*batch o"]:
         for layer in self.layers[:-1]:
@@ -42,7 +54,7 @@ class Decoder(eqx.Module):
 
     def __init__(self, inputs: int, width: int, outputs: int, depth: int, *, key: jax.Array):
         keys = jax.random.split(key)
-        self.first = Dense(inputs, width, key=keys[0])
+        self.first = scaled(Dense(inputs, width, key=keys[0]), GELU_GAIN)
         self.rest = Deep(width, width, outputs, max(depth - 1, 1), key=keys[1])
 
     def __call__(self, x: Float[Array, "*batch m d"], read: Any, shift: Any = 0.0) -> Any:
@@ -140,12 +152,15 @@ class AttentivePath(AbstractPath):
         *,
         key: jax.Array,
     ):
-        keys = jax.random.split(key, num_layers + 3)
+        keys = jax.random.split(key, num_layers + 4)
         self.inputs = Deep(num_inputs, width, width, 2, key=keys[0])
         self.encoder = Deep(num_inputs + 1, width, width, max(depth - num_layers, 2), key=keys[1])
-        self.layers = tuple(Layer(width, heads, 2 * width, key=k) for k in keys[3:])
+        self.layers = tuple(Layer(width, heads, 2 * width, key=k) for k in keys[4:])
         self.norm = eqx.nn.LayerNorm(width)
-        self.cross = Attention(width, heads, key=keys[2])
+        # Nothing stands beside this attention: were its output map zero, nobody would be read.
+        output = scaled(Dense(width, width, key=keys[3]), PLAIN_GAIN)
+        cross = Attention(width, heads, key=keys[2])
+        self.cross = eqx.tree_at(lambda a: a.output, cross, output)
         self.size, self.token_size = width, 2 * width
 
     def tokens(self, x: Any, y: Any, mask: Any) -> Any:

@@ -15,7 +15,7 @@ MIXED = ("RBF", "Matérn 5/2")  # whose hyper-parameters are integrated out on a
 ROWS, LEAST = 50, 3  # of a data set; fewest of its context, and of the others
 NOISE_VAR = 0.02**2
 LENGTHSCALES, SCALES, PERIODS, TAILS, DOF = (0.1, 0.6), (0.1, 1.0), (0.1, 0.5), (0.0, 0.15), 2.1
-SEEDS, STEPS, QUICK_STEPS, BATCH, RATE = 3, 4000, 20, 32, 5e-4
+SEEDS, STEPS, QUICK_STEPS, BATCH, RATE = 2, 2500, 20, 16, 1e-3
 SETS, QUICK_SETS, BOUNDED = 1000, 16, 200  # data sets that are judged, and those with a mixture
 GRID = (96, 64)  # of length scales and of output scales
 

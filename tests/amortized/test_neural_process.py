@@ -106,6 +106,22 @@ def test_predictions_see_the_context_and_nothing_else(name):
         assert net.stochastic == (outputs.shape[1] == S)
 
 
+@pytest.mark.parametrize("name", ["CNP", "CANP"])
+def test_the_context_reaches_predictions_before_training(name):
+    """Else training starts on a plateau, and short ones end there: maps keep the scale of values."""
+    net = getattr(amortized, name)(D, key=jax.random.key(1))
+    rng = np.random.default_rng(0)
+    y, x_new = rng.normal(size=(40, N)), rng.uniform(-1, 1, size=(M, D))
+
+    @eqx.filter_jit
+    def run(net, x, y, x_new):
+        mask = jnp.ones(N, bool)
+        return jax.vmap(lambda v: net.outputs(x_new, net.encode(None, x, v, mask, 1)))(y)
+
+    outputs = run(net, rng.uniform(-1, 1, size=(N, D)), y, x_new)
+    assert np.all(np.std(outputs, axis=0) > 0.02) and np.all(np.std(outputs, axis=0) < 2)
+
+
 def objective_of(net, x, y, context, ramp):
     targets = jnp.ones(N, bool)
     return net.objective(KEY, x, y, jnp.arange(N) < context, targets, S, ramp)

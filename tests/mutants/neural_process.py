@@ -145,4 +145,18 @@ MUTANTS = [
         "cache = network.encode(key, x, y, context | True, num_samples)",
         TEST.format("nobody_exceeds"),
     ),
+    Mutant(
+        "attentive path: the output of cross-attention starts at zero",
+        "amortized/_process_paths.py",
+        "        self.cross = eqx.tree_at(lambda a: a.output, cross, output)\n",
+        "        self.cross = cross\n",
+        TEST.format("reaches"),
+    ),
+    Mutant(
+        "neural process: initial weights that let values fade",
+        "amortized/_process_paths.py",
+        "math.sqrt(3 * gain)",
+        "math.sqrt(gain / 6)",
+        TEST.format("reaches"),
+    ),
 ]
