@@ -108,7 +108,7 @@ def test_predictions_see_the_context_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", ["CNP", "CANP"])
 def test_the_context_reaches_predictions_before_training(name):
-    """Else training starts on a plateau, and short ones end there: maps keep the scale of values."""
+    """Else training starts on a plateau, on which short ones end."""
     net = getattr(amortized, name)(D, key=jax.random.key(1))
     rng = np.random.default_rng(0)
     y, x_new = rng.normal(size=(40, N)), rng.uniform(-1, 1, size=(M, D))
