@@ -19,12 +19,12 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    from benchmarks import _repeat, _repeat_calls
+    from benchmarks import _repeat, _repeat_amortized, _repeat_calls
 
     calls = 12 if quick else 300
     counter = _repeat.Counter()
     rows, later, most = [], 0, 0.0
-    for name, call, in_quick in _repeat_calls.entries():
+    for name, call, in_quick in [*_repeat_calls.entries(), *_repeat_amortized.entries()]:
         if quick and not in_quick:
             continue
         found = _repeat.repeated(counter, call, calls)

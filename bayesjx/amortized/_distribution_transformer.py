@@ -9,25 +9,21 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.core
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from .._core import check_flag, check_key, whole_number
-from ._attention import Dense, Layer, MLP, normed
+from ._attention import Dense, Layer, MLP
 from ._gaussian_mixture import GaussianMixture, propagate_mixture
 from ._meta_priors import check_meta_prior, sample_updates, scalings_of
 from ._mixture_supports import checked_support, Support
-from ._mixture_tokens import (
-    absolute,
-    changed,
-    feature_names,
-    features,
-    MixtureTokens,
-    num_features,
-    Scaling,
-    told_apart,
+from ._mixture_tokens import feature_names, MixtureTokens, num_features, Scaling
+from ._transformer_forward import (
+    known_features,
+    tokens_of_mixture,
+    tokens_of_parameters,
+    updated,
 )
 from ._transformer_inputs import checked_observed, checked_parameters, checked_prior
 from ._update_layer import UpdateLayer
@@ -187,13 +183,9 @@ class DistributionTransformer(eqx.Module):
             prior, GaussianMixture | dist.Distribution
         ):
             phi = checked_parameters(prior, len(self.scalings["prior"].loc), self.dtype)
-            hidden = self.parameters(self.scalings["prior"](phi))
-            hidden = hidden.reshape(*phi.shape[:-1], self.num_components, -1)
-            mixture = self._whole(hidden)
-            return MixtureTokens(hidden + self._hidden(mixture), mixture)
+            return tokens_of_parameters(self, phi)
         mixture = checked_prior(prior, self.support, self.num_components, self.dtype)
-        hidden = self._hidden(mixture)
-        return MixtureTokens(hidden, mixture if self.change is not None else self._whole(hidden))
+        return tokens_of_mixture(self, mixture)
 
     def update(self, tokens: MixtureTokens, z: Any, *, mask: Any = None) -> MixtureTokens:
         """The tokens of the posterior.
@@ -210,26 +202,7 @@ class DistributionTransformer(eqx.Module):
         z, mask = checked_observed(z, mask, self.num_observed, self.dtype)
         if not z.shape[-2]:
             return tokens
-        scaled = self.scalings["observed"](z)
-        # Beside the numbers, their order of magnitude with the sign.
-        both = jnp.concatenate([scaled, jnp.arcsinh(10 * scaled) / 3], axis=-1)
-        first, second = self.observations
-        seen, allowed = second(jax.nn.gelu(first(both))), mask[..., None, :]
-        for layer in self.encoder:
-            seen = layer(seen, layer.keys_values(seen), allowed)
-        hidden = tokens.hidden
-        for layer in self.layers:
-            hidden = layer(hidden, seen, allowed)
-        if self.change is not None:
-            mixture = changed(tokens.mixture, self.change(normed(self.norm, hidden)))
-        else:
-            mixture = self._whole(hidden)
-        new, some = MixtureTokens(hidden, mixture), jnp.any(mask, axis=-1)
-
-        def chosen(new: Any, old: Any) -> Any:
-            return jnp.where(some.reshape(some.shape + (1,) * (new.ndim - some.ndim)), new, old)
-
-        return jax.tree.map(chosen, new, tokens)
+        return updated(self, tokens, z, mask)
 
     def decode(self, tokens: MixtureTokens) -> dist.Distribution:
         """The distribution of latent variables, on their support.
@@ -318,7 +291,9 @@ class DistributionTransformer(eqx.Module):
             values = checked_parameters(prior, len(self.scalings["prior"].loc), self.dtype)
             names = [f"parameter {i}" for i in range(len(scaling.loc))]
         else:
-            values = features(checked_prior(prior, self.support, self.num_components, self.dtype))
+            values = known_features(
+                checked_prior(prior, self.support, self.num_components, self.dtype)
+            )
             names = feature_names(self.num_latents)
             if self.parameters is not None:
                 scaling = self.scalings["components"]
@@ -379,14 +354,6 @@ class DistributionTransformer(eqx.Module):
             scalings=scalings_of(drawn),
             **options,
         )
-
-    def _hidden(self, mixture: GaussianMixture) -> Any:
-        return self.components(told_apart(self.scalings["components"](features(mixture))))
-
-    def _whole(self, hidden: Any) -> GaussianMixture:
-        if self.whole is None:
-            raise RuntimeError("a residual network of mixtures has no output of whole mixtures")
-        return absolute(self.whole(normed(self.norm, hidden)), self.scalings["latents"])
 
     def _warn_outside(self, prior: Any) -> None:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(prior)):

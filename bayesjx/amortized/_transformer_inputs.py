@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -12,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from .._core import checked_finite, number_array
 from ._gaussian_mixture import GaussianMixture
 from ._mixture_supports import Support
-from ._mixture_tokens import fitted
+from ._transformer_forward import fitted_mixture
 
 
 def checked_prior(prior: Any, support: Support, num_components: int, dtype: Any) -> GaussianMixture:
@@ -26,8 +25,7 @@ def checked_prior(prior: Any, support: Support, num_components: int, dtype: Any)
         raise ValueError(
             f"prior must be of {len(support)} latent variables, got {mixture.num_latents}"
         )
-    mixture = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), mixture)
-    return fitted(mixture, num_components)
+    return fitted_mixture(mixture, num_components, dtype)
 
 
 def checked_parameters(prior: Any, size: int, dtype: Any) -> Float[Array, "*batch p"]:

@@ -27,14 +27,14 @@ MUTANTS = [
     ),
     Mutant(
         "distribution transformer: masked observations attended to by components",
-        "amortized/_distribution_transformer.py",
+        "amortized/_transformer_forward.py",
         "hidden = layer(hidden, seen, allowed)",
         "hidden = layer(hidden, seen, jnp.ones_like(allowed))",
         TEST.format("order_does_not_matter and residual"),
     ),
     Mutant(
         "distribution transformer: an update without observations",
-        "amortized/_distribution_transformer.py",
+        "amortized/_transformer_forward.py",
         "jnp.any(mask, axis=-1)",
         "jnp.any(mask | True, axis=-1)",
         TEST.format("order_does_not_matter and residual"),
