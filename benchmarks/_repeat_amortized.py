@@ -78,7 +78,8 @@ def _processes() -> list[Entry]:
 
     def judged(i: int) -> Any:
         rng = np.random.default_rng(i)
-        tasks = amortized.Task(rng.normal(size=(3, 7, 1)), rng.normal(size=(3, 7)))
+        x, y = jnp.asarray(rng.normal(size=(3, 7, 1))), jnp.asarray(rng.normal(size=(3, 7)))
+        tasks = amortized.Task(x, y)
         return amortized.log_likelihoods(KEY, martingale, tasks, num_context=3).target
 
     def trained(i: int) -> Any:
@@ -155,7 +156,7 @@ def _copulas() -> list[Entry]:
 
     def classes(i: int) -> Any:
         x, labels = _table(i)
-        return amortized.CopulaClassifier.fit(KEY, x, labels, **few).predict(x[:M]).probs
+        return amortized.CopulaClassifier.fit(KEY, x, labels, **few).log_prob(x[:M], labels[:M])
 
     return [
         Entry("CopulaDensity", density),
