@@ -848,10 +848,10 @@ def _predicted_by_nuts(x, y, grid):
 
 
 def neural_processes():
-    """Draws of functions given three values: three neural processes and the exact process."""
+    """Functions given four values: three neural processes and the exact process."""
     noise_scale, grid = 0.05, np.linspace(-2, 2, 81)
-    prior = gp.GP(kernels.RBF(0.4), noise_var=noise_scale**2)
-    x, y = np.array([-1.4, -1.0, 0.9]), np.array([-0.8, 0.5, 1.0])
+    prior = gp.GP(kernels.RBF(0.5), noise_var=noise_scale**2)
+    x, y = np.array([-1.5, -1.1, 0.3, 0.8]), np.array([-0.9, 0.1, 0.6, 0.9])
 
     def task(key):
         keys = jax.random.split(key)
@@ -863,13 +863,14 @@ def neural_processes():
         if name == "exact process":
             posterior = gp.condition(prior, x[:, None], y)
             mean, sd = posterior.mean(grid[:, None]), posterior.variance(grid[:, None]) ** 0.5
-            draws = posterior.sample(jax.random.key(3), grid[:, None], (5,))
+            draws = posterior.sample(jax.random.key(3), grid[:, None], (8,))
         else:
             found = _process(getattr(amortized, name), task)
             posterior = found.condition(x[:, None], y, key=jax.random.key(2))
             each = posterior.predict(grid)
-            mean, sd = each.mean, each.variance**0.5
-            draws = posterior.sample(jax.random.key(3), grid, (5,))
+            mean, sd, draws = each.mean, each.variance**0.5, each.mean[None]
+            if found.stochastic:  # a function for each draw of the network
+                draws = posterior.joint(grid).component_distribution.mean[:8]
         mean, sd = np.asarray(mean), np.asarray(sd)
         ax.fill_between(grid, mean - 2 * sd, mean + 2 * sd, color=BLUE, alpha=0.2, lw=0)
         ax.plot(grid, np.asarray(draws).T, color=BLUE, lw=0.7)
@@ -878,7 +879,7 @@ def neural_processes():
     return figure
 
 
-def _process(network, task, steps=1500):
+def _process(network, task, steps=4000):
     keys = jax.random.split(jax.random.key(0))
     network = network(1, key=keys[0], head=amortized.NormalHead(0.05))
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
