@@ -10,9 +10,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._core import compiled, path_name, to_datatree
+from ..distributions import kernel_mixture
 from ._rule_checks import in_errors
 
 
@@ -97,6 +99,28 @@ class MartingalePosterior(eqx.Module):
         if self.num_forward is None or self.correction != 1:
             return 0.0
         return self.num_data / (self.num_data + self.num_forward)
+
+    def distribution(self, name: str | None = None) -> dist.Distribution:
+        """Samples as a density, which a NumPyro program can have as the prior of a site.
+
+        See `bayesjx.distributions.kernel_mixture`: it has their mean and covariance.
+
+        Args:
+            name: of the functional, where there are several, as `to_datatree` names them.
+
+        Raises:
+            ValueError: no such functional; one that is no number and no vector; samples that are
+                not finite or do not vary in all directions.
+        """
+        values = named(self.samples)
+        if name is None and len(values) == 1:
+            name = next(iter(values))
+        if name not in values:
+            raise ValueError(
+                "MartingalePosterior.distribution: name must be one of "
+                f"{', '.join(map(repr, values))}; got {name!r}"
+            )
+        return kernel_mixture(values[name])
 
     def to_datatree(self, **options: Any) -> Any:
         """Samples as an `xarray.DataTree` in ArviZ's schema, one chain.
