@@ -10,6 +10,7 @@ from ._conjugate_rules import (
 from ._copula_classifier import CopulaClassifier as CopulaClassifier
 from ._copula_density import CopulaDensity as CopulaDensity
 from ._copula_fit import CopulaBandwidths as CopulaBandwidths
+from ._copula_predictive import AbstractCopulaPredictive as AbstractCopulaPredictive
 from ._copula_regression import CopulaRegression as CopulaRegression
 from ._distribution_transformer import DistributionTransformer as DistributionTransformer
 from ._functionals import (
