@@ -852,10 +852,10 @@ def martingale_curves():
     """Draws of a density and of a regression's quartiles, by copula predictives, of diabetes."""
     table, y = load_diabetes(return_X_y=True)
     keys = jax.random.split(jax.random.key(0), 4)
-    options = {"num_forward": 2000, "num_samples": 40}
+    options = {"num_forward": 1000, "num_samples": 30}
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
     grid = np.linspace(-40, 420, 150)
-    density = amortized.CopulaDensity.fit(keys[0], y)
+    density = amortized.CopulaDensity.fit(keys[0], y, num_permutations=4)
     draws = np.asarray(density.resample(keys[1], grid, **options).samples["density"])
     axes[0].hist(y, 30, density=True, color=GREY, alpha=0.5)
     axes[0].plot(grid, draws.T, color=BLUE, alpha=0.2, lw=0.7)
@@ -864,11 +864,11 @@ def martingale_curves():
     axes[0].set(title="density", xlabel="progression of diabetes in a year", yticks=[])
     axes[0].legend(loc="upper right")
     bmi = (table[:, 2] - table[:, 2].mean()) / table[:, 2].std()
-    regression = amortized.CopulaRegression.fit(keys[2], bmi, y)
-    places, levels = np.linspace(-2, 2.7, 16), np.linspace(-40, 420, 60)
-    at = np.repeat(places, 60), np.tile(levels, 16)
+    regression = amortized.CopulaRegression.fit(keys[2], bmi, y, num_permutations=4)
+    places, levels = np.linspace(-2, 2.7, 12), np.linspace(-40, 420, 40)
+    at = np.repeat(places, 40), np.tile(levels, 12)
     cdf = np.asarray(regression.resample(keys[3], *at, **options).samples["cdf"])
-    cdf = cdf.reshape(-1, 16, 60)
+    cdf = cdf.reshape(-1, 12, 40)
     for q, colour in ((0.25, GREEN), (0.5, BLUE), (0.75, ORANGE)):
         curves = [[np.interp(q, one, levels) for one in draw] for draw in cdf]
         axes[1].plot(places, np.transpose(curves), color=colour, alpha=0.2, lw=0.7)
@@ -896,11 +896,11 @@ def martingale_posterior():
     mcmc = MCMC(NUTS(line), num_warmup=500, num_samples=2000, progress_bar=False)
     mcmc.run(keys[0], x, y)
     draws = mcmc.get_samples()
-    options = {"num_forward": 9000, "num_samples": 500}
-    rule = amortized.PosteriorPredictive(line, draws)
+    rule = amortized.PosteriorPredictive(line, {k: v[::4] for k, v in draws.items()})
     ahead = amortized.predictive_resample(
-        keys[1], rule, (x, y), amortized.least_squares, num_records=1, **options
-    )
+        keys[1], rule, (x, y), amortized.least_squares,
+        num_forward=4000, num_samples=200, num_records=1, correct=True,
+    )  # fmt: skip
     urn = amortized.bayesian_bootstrap(keys[2], (x, y), amortized.least_squares, num_samples=2000)
     found = {
         "NUTS": draws["slope"],
