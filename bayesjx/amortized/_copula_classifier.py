@@ -21,6 +21,7 @@ from ._copula_fit import (
     CopulaBandwidths,
     fitted_bandwidths,
     over_orders,
+    prequential,
     Scaling,
 )
 from ._copula_predictive import AbstractCopulaPredictive, Forward
@@ -122,7 +123,7 @@ class CopulaClassifier(AbstractCopulaPredictive):
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log probabilities of each class given those before, averaged over orders."""
-        return jnp.mean(jnp.sum(self.orders.log_prob, axis=1))
+        return prequential(self.orders.log_prob, None)
 
     def predict(self, x: Any) -> dist.Distribution:
         """Predictive distributions of classes, each by itself, batch shape `(m,)`.
@@ -134,7 +135,7 @@ class CopulaClassifier(AbstractCopulaPredictive):
             ValueError: wrong shapes, NaN.
         """
         inputs = self._inputs("CopulaClassifier.predict", x)
-        chances = _pooled(_chances(self.orders, inputs))
+        chances = _chances(self.orders, inputs)
         return dist.Bernoulli(logits=jnp.log(chances.one) - jnp.log(chances.zero))
 
     def log_prob(self, x: Any, y: Any) -> Float[Array, " m"]:
@@ -150,7 +151,7 @@ class CopulaClassifier(AbstractCopulaPredictive):
         owner = "CopulaClassifier.log_prob"
         inputs, classes = self._inputs(owner, x), _checked_classes(owner, y)
         check_lengths(owner, inputs, classes)
-        return _log_prob(_pooled(_chances(self.orders, inputs)), classes)
+        return _log_prob(_chances(self.orders, inputs), classes)
 
     @property
     def _names(self) -> tuple[str, ...]:
@@ -178,7 +179,7 @@ class CopulaClassifier(AbstractCopulaPredictive):
         def observe(carry: Any) -> dict[str, jax.Array]:
             return {"probability": carry[0].one[n:]}
 
-        start = _pooled(_chances(self.orders, everywhere)), with_room(jnp.arange(n), num_forward)
+        start = _chances(self.orders, everywhere), with_room(jnp.arange(n), num_forward)
         return Forward(start, step, observe)
 
     def _inputs(self, owner: str, x: Any) -> jax.Array:
@@ -219,10 +220,6 @@ def _log_prob(chances: Chances, classes: Any) -> jax.Array:
     return jnp.log(jnp.where(classes, chances.one, chances.zero))
 
 
-def _pooled(each: Chances) -> Chances:
-    return jax.tree.map(lambda v: jnp.mean(v, axis=0), each)
-
-
 @compiled
 def _orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) -> ClassOrders:
     return _in_orders(bandwidths, classes, x, orders)
@@ -253,9 +250,9 @@ def _in_orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) 
 
 @compiled
 def _chances(orders: ClassOrders, x: Float[Array, "m p"]) -> Chances:
-    """Probabilities after all data at standardised inputs, for each order."""
+    """Probabilities after all data at standardised inputs, averaged over orders."""
     if not orders.log_prob.shape[1]:
-        return jax.tree.map(lambda v: v[None], _half(x.shape[0], x.dtype))
+        return _half(x.shape[0], x.dtype)
     step = _step(orders.bandwidths)
 
     def one(order: Any) -> Chances:
@@ -265,7 +262,8 @@ def _chances(orders: ClassOrders, x: Float[Array, "m p"]) -> Chances:
         body = lambda chances, now: (step(chances, now), None)  # noqa: E731
         return jax.lax.scan(body, _half(x.shape[0], x.dtype), at)[0]
 
-    return jax.lax.map(one, (orders.seen, orders.classes, orders.inputs))
+    each = jax.lax.map(one, (orders.seen, orders.classes, orders.inputs))
+    return jax.tree.map(lambda v: jnp.mean(v, axis=0), each)
 
 
 def _step(bandwidths: CopulaBandwidths) -> Callable[[Chances, Any], Chances]:

@@ -19,6 +19,7 @@ from ._copula_fit import (
     Orders,
     orders_of,
     points_of,
+    prequential,
     Scaling,
     varied,
 )
@@ -89,8 +90,7 @@ class CopulaDensity(AbstractCopulaPredictive):
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log densities of each observation given those before, averaged over orders."""
-        each = jnp.mean(jnp.sum(self.orders.log_prob[..., -1], axis=1))
-        return each - self.num_data * jnp.sum(jnp.log(self.scaling.scale))
+        return prequential(self.orders.log_prob[..., -1], self.scaling.scale)
 
     def log_prob(self, y: Any) -> Float[Array, " m"]:
         """Log predictive densities, shape `(m,)`.

@@ -189,7 +189,11 @@ def fitted_bandwidths(
 def checked_orders(owner: str, key: Any, num_permutations: Any, n: int) -> Int[Array, "k n"]:
     """Random orders of `n` rows."""
     check_key(key)
-    number = whole_number(f"{owner}: num_permutations", num_permutations)
+    return _permutations(key, whole_number(f"{owner}: num_permutations", num_permutations), n)
+
+
+@compiled
+def _permutations(key: Any, number: int, n: int) -> Int[Array, "k n"]:
     return jax.vmap(lambda k: jax.random.permutation(k, n))(jax.random.split(key, number))
 
 
@@ -228,14 +232,30 @@ class Scaling(eqx.Module):
         if not rows.shape[0]:
             return Scaling(jnp.zeros_like(rows, shape=rows.shape[1:]),
                            jnp.ones_like(rows, shape=rows.shape[1:]))  # fmt: skip
-        loc = jnp.mean(rows, axis=0)
-        scale = jnp.std(rows, axis=0)
-        tiny = scale <= 10 * jnp.finfo(rows.dtype).eps * jnp.abs(loc)
-        return Scaling(loc, jnp.where(tiny, 1, scale))
+        return _scaling(rows)
 
     def __call__(self, rows: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Rows in these units."""
         return (rows - self.loc) / self.scale
+
+
+@compiled
+def _scaling(rows: Float[Array, "n d"]) -> Scaling:
+    loc, scale = jnp.mean(rows, axis=0), jnp.std(rows, axis=0)
+    tiny = scale <= 10 * jnp.finfo(rows.dtype).eps * jnp.abs(loc)
+    return Scaling(loc, jnp.where(tiny, 1, scale))
+
+
+@compiled
+def prequential(log_prob: Float[Array, "k n"], scale: Float[Array, " d"] | None) -> jax.Array:
+    """Sum of log predictions of standardised observations, averaged over orders.
+
+    Args:
+        log_prob: of each, in each order.
+        scale: units of the observations, None of classes.
+    """
+    units = 0 if scale is None else jnp.sum(jnp.log(scale))
+    return jnp.mean(jnp.sum(log_prob, axis=1)) - log_prob.shape[1] * units
 
 
 def varied(owner: str, name: str, rows: jax.Array) -> jax.Array:

@@ -119,8 +119,9 @@ class AbstractCopulaPredictive(eqx.Module):
         paths = run_chains(one, jax.random.split(key, num_samples), forward.start, batch_size)
         initial = forward.observe(forward.start)
         name = "density" if "density" in initial else "probability"
-        found = diagnosed(paths, initial, horizon.num_rows, None, paths[name], initial[name])
-        samples = jax.tree.map(lambda path: path[:, -1], paths)
+        samples, found = diagnosed(
+            paths, initial, horizon.num_rows, None, paths[name], initial[name]
+        )
         return MartingalePosterior(
             samples, found, initial, source, self.num_data, horizon.num_forward
         )

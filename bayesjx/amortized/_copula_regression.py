@@ -21,6 +21,7 @@ from ._copula_fit import (
     Orders,
     orders_of,
     points_of,
+    prequential,
     Scaling,
 )
 from ._copula_predictive import AbstractCopulaPredictive, Forward
@@ -112,8 +113,7 @@ class CopulaRegression(AbstractCopulaPredictive):
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log densities of each response given those before, averaged over orders."""
-        each = jnp.mean(jnp.sum(_conditional(self.orders.log_prob), axis=1))
-        return each - self.num_data * jnp.log(self.scaling.scale[0])
+        return prequential(_conditional(self.orders.log_prob), self.scaling.scale)
 
     def log_prob(self, x: Any, y: Any) -> Float[Array, " m"]:
         """Log predictive densities of responses, shape `(m,)`.

@@ -211,8 +211,8 @@ def diagnosed(
     reports: dict[str, Array] | None = None,
     cid_defect: Any = None,
     order_scale: Any = None,
-) -> ResamplingDiagnostics:
-    """Diagnostics of functionals, arrays `(s, k, ...)`.
+) -> tuple[Any, ResamplingDiagnostics]:
+    """Functionals at the last record, and diagnostics, from functionals `(s, k, ...)`.
 
     Args:
         paths: the functional at each record.
@@ -228,9 +228,9 @@ def diagnosed(
     start = initial
     if num_data is not None and initial is None:
         start = jax.tree.map(lambda path: jnp.zeros_like(path[0, 0]), paths)
-    found = _summarised(paths, start, tuple(num_rows.tolist()), num_data, densities, before)
-    means = {name: jnp.mean(value, axis=0) for name, value in (reports or {}).items()}
-    return ResamplingDiagnostics(num_rows, *found, means, cid_defect, order_scale)
+    sizes = tuple(num_rows.tolist())
+    last, *found = _summarised(paths, start, sizes, num_data, densities, before, reports or {})
+    return last, ResamplingDiagnostics(num_rows, *found, cid_defect, order_scale)
 
 
 @compiled
@@ -241,8 +241,9 @@ def _summarised(
     num_data: int | None,
     densities: Any,
     before: Any,
+    reports: dict[str, Array],
 ) -> tuple[Any, ...]:
-    """Fields of `ResamplingDiagnostics` from `mean` to `density_step`."""
+    """The last values, and fields of `ResamplingDiagnostics` from `mean` to `reports`."""
     if num_data is None:
         drifts = jax.tree.map(lambda path, first: path - first, paths, start)
     else:
@@ -256,6 +257,7 @@ def _summarised(
         change = jnp.mean(jnp.abs(densities - before), axis=(0, 2)) / size
         step = jnp.mean(jnp.abs(densities - since), axis=(0, 2)) / size
     return (
+        jax.tree.map(lambda p: p[:, -1], paths),
         jax.tree.map(lambda p: jnp.mean(p, axis=0), paths),
         jax.tree.map(lambda p: jnp.std(p, axis=0), paths),
         jax.tree.map(_remaining, paths),
@@ -263,6 +265,7 @@ def _summarised(
         jax.tree.map(lambda d: jnp.std(d, axis=0) / max(number - 1, 1) ** 0.5, drifts),
         change,
         step,
+        jax.tree.map(lambda v: jnp.mean(v, axis=0), reports),
     )
 
 

@@ -130,11 +130,11 @@ def predictive_resample(
         checks[1] = cid_defect(key_checks, rule, data, points) if n or source is None else None
         checks[2] = order_sensitivity(key_checks, rule, data, points) if n > 1 else None
     rows = n if of == "rows" else None
-    found = diagnosed(
+    last, found = diagnosed(
         paths, initial, horizon.num_rows, rows, densities, checks[0], reports, *checks[1:]
     )
     factor = math.sqrt(horizon.num_rows[-1] / horizon.num_forward) if correct else 1.0
-    samples = jax.tree.map(lambda path: widened(path[:, -1], factor), paths)
+    samples = jax.tree.map(lambda v: widened(v, factor), last)
     return MartingalePosterior(
         samples, found, initial, type(rule).__name__, n, horizon.num_forward, factor
     )
