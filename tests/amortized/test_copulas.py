@@ -234,7 +234,7 @@ def test_bandwidths_predict_best(monkeypatch):
     found = []
 
     def at_start(objective, start, *data, **options):
-        found.append(objective(start, *data))
+        found.append(jax.jit(objective)(start, *data))
         return Minimum(start, found[0], *[jnp.zeros(())] * 5)
 
     monkeypatch.setattr(_copula_fit, "minimise", at_start)
