@@ -214,10 +214,10 @@ print(f"log score of other tumours: {classifier.log_prob(cells[test], truth).mea
 # %% [markdown]
 # ## A rule that is no martingale
 #
-# A mean of few rows predicts better when it is shrunk towards 0. As a rule to draw from that is none
-# of a posterior: observations that are drawn lower the mean, and that of the next. The drift of the
-# mean finds it, that of the urn is 0 up to chance. (The posterior of a normal prior shrinks too, but
-# less as rows are added; `NormalNormal` is a martingale.)
+# A mean of few rows predicts better when it is shrunk towards 0. To draw from, that is no rule:
+# observations that are drawn lower the mean, and so that of the next. The drift of the mean finds
+# it; that of the urn is 0 up to chance. (A normal prior shrinks too, but less as rows are added:
+# `NormalNormal` is a martingale.)
 
 
 # %%
