@@ -2,7 +2,8 @@
 
 `demo.grids` has a covariance of `bayesjx.ops` under both, `demo.processes` a Gaussian process of
 `bayesjx.gp`, `demo.cycles` a state-space model of `bayesjx.ssm`, `demo.sparse` a marginal
-likelihood of `bayesjx.sbl`, and `demo.networks` a neural network by `bayesjx.bnn`.
+likelihood of `bayesjx.sbl`, `demo.networks` a neural network by `bayesjx.bnn`, `demo.tables` a
+trained network of `bayesjx.amortized`, and `demo.martingale` martingale posteriors.
 
 Every part is one file with a function `run(study)`; `demo/__main__.py` lists them.
 """

@@ -21,6 +21,7 @@ from . import (
     families,
     grids,
     hierarchical,
+    martingale,
     networks,
     outliers,
     processes,
@@ -40,6 +41,7 @@ PARTS = {
     "sparse": (sparse.run, _pictures.sparse),
     "networks": (networks.run, _pictures.networks),
     "tables": (tables.run, tables.picture),
+    "martingale": (martingale.run, martingale.picture),
 }
 
 # One part for each of `bayesjx.vi`, `ops`, `gp` and `ssm`.

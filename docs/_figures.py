@@ -14,10 +14,11 @@ import numpyro.distributions as dist
 import optax
 from jax.scipy.stats import norm
 from numpyro.infer import MCMC, NUTS
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_diabetes, load_digits
 
 import bayesjx
 from bayesjx import amortized, bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
+from bayesjx.distributions import kernel_mixture
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -890,6 +891,80 @@ def _process(network, task, steps=4000):
     return bayesjx.trained(network, fit.state)
 
 
+def martingale_curves():
+    """Draws of a density and of a regression's quartiles, by copula predictives, of diabetes."""
+    table, y = load_diabetes(return_X_y=True)
+    keys = jax.random.split(jax.random.key(0), 4)
+    options = {"num_forward": 1000, "num_samples": 30}
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.1), layout="constrained")
+    grid = np.linspace(-40, 420, 150)
+    density = amortized.CopulaDensity.fit(keys[0], y, num_permutations=4)
+    draws = np.asarray(density.resample(keys[1], grid, **options).samples["density"])
+    axes[0].hist(y, 30, density=True, color=GREY, alpha=0.5)
+    axes[0].plot(grid, draws.T, color=BLUE, alpha=0.2, lw=0.7)
+    axes[0].plot(grid, np.exp(density.log_prob(grid)), color=BLUE, lw=1.5, label="predictive")
+    axes[0].plot([], [], color=BLUE, alpha=0.4, lw=0.7, label="draws")
+    axes[0].set(title="density", xlabel="progression of diabetes in a year", yticks=[])
+    axes[0].legend(loc="upper right")
+    bmi = (table[:, 2] - table[:, 2].mean()) / table[:, 2].std()
+    regression = amortized.CopulaRegression.fit(keys[2], bmi, y, num_permutations=4)
+    places, levels = np.linspace(-2, 2.7, 12), np.linspace(-40, 420, 40)
+    at = np.repeat(places, 40), np.tile(levels, 12)
+    cdf = np.asarray(regression.resample(keys[3], *at, **options).samples["cdf"])
+    cdf = cdf.reshape(-1, 12, 40)
+    for q, colour in ((0.25, GREEN), (0.5, BLUE), (0.75, ORANGE)):
+        curves = [[np.interp(q, one, levels) for one in draw] for draw in cdf]
+        axes[1].plot(places, np.transpose(curves), color=colour, alpha=0.2, lw=0.7)
+        axes[1].plot([], [], color=colour, label=f"{100 * q:.0f} % quantile")
+    axes[1].plot(bmi, y, ".", color="black", ms=2)
+    axes[1].set(title="regression", xlabel="body mass index, standardised", ylim=(0, 400))
+    axes[1].legend(loc="upper left", fontsize=8)
+    return figure
+
+
+def martingale_posterior():
+    """Coefficients of a regression by NUTS, by its predictive as a rule, and by the bootstrap."""
+    table, y = load_diabetes(return_X_y=True)
+    names = {"body mass index": 2, "blood pressure": 3, "log triglycerides": 8}
+    x, y = (jnp.asarray((v - v.mean(axis=0)) / v.std(axis=0)) for v in (table, y))
+    x = x[:, np.array(list(names.values()))]
+
+    def line(x, y=None):
+        slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        with numpyro.plate("rows", len(x)):
+            numpyro.sample("y", dist.Normal(x @ slope, scale), obs=y)
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    mcmc = MCMC(NUTS(line), num_warmup=500, num_samples=2000, progress_bar=False)
+    mcmc.run(keys[0], x, y)
+    draws = mcmc.get_samples()
+    rule = amortized.PosteriorPredictive(line, {k: v[::4] for k, v in draws.items()})
+    ahead = amortized.predictive_resample(
+        keys[1], rule, (x, y), amortized.least_squares,
+        num_forward=4000, num_samples=200, num_records=1, correct=True,
+    )  # fmt: skip
+    urn = amortized.bayesian_bootstrap(keys[2], (x, y), amortized.least_squares, num_samples=2000)
+    found = {
+        "NUTS": draws["slope"],
+        "its predictive as the rule": ahead.samples[:, 1:],
+        "Bayesian bootstrap": urn.samples[:, 1:],
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.6), layout="constrained")
+    for place, name in enumerate(names):
+        for (label, values), colour in zip(found.items(), (GREY, BLUE, ORANGE), strict=True):
+            column = np.asarray(values[:, place])
+            grid = np.linspace(0.0, 0.55, 200)
+            density = np.exp(kernel_mixture(column).log_prob(grid))
+            if label == "NUTS":
+                axes[place].fill_between(grid, density, color=colour, alpha=0.5, lw=0, label=label)
+            else:
+                axes[place].plot(grid, density, color=colour, label=label)
+        axes[place].set(title=name, xlabel="coefficient", yticks=[])
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -908,6 +983,8 @@ FIGURES = {
     "laplace": laplace,
     "amortized": amortised,
     "neural-processes": neural_processes,
+    "martingale-curves": martingale_curves,
+    "martingale-posterior": martingale_posterior,
 }
 
 

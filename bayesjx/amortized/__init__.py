@@ -17,6 +17,7 @@ from ._conv_process import ConvCNP as ConvCNP
 from ._copula_classifier import CopulaClassifier as CopulaClassifier
 from ._copula_density import CopulaDensity as CopulaDensity
 from ._copula_fit import CopulaBandwidths as CopulaBandwidths
+from ._copula_predictive import AbstractCopulaPredictive as AbstractCopulaPredictive
 from ._copula_regression import CopulaRegression as CopulaRegression
 from ._distribution_transformer import DistributionTransformer as DistributionTransformer
 from ._functionals import (

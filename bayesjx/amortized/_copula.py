@@ -30,13 +30,6 @@ class Points(NamedTuple):
     upper: Float[Array, "m d"]
 
 
-class Uniforms(NamedTuple):
-    """What an observation was under the predictive before it: `lower` and `upper`, shape `(d,)`."""
-
-    lower: Float[Array, " d"]
-    upper: Float[Array, " d"]
-
-
 def standard_normal(y: Float[Array, "m d"]) -> Points:
     """The distribution to start from, of independent standard normal coordinates."""
     log_pdf = jnp.cumsum(-0.5 * (y**2 + jnp.asarray(LOG_2PI, y.dtype)), axis=-1)
@@ -54,7 +47,14 @@ def log_odds(i: Any, dtype: Any) -> jax.Array:
     return jnp.log(2 * i - 1) - jnp.log(i * i - i + 1)
 
 
-def update(points: Points, seen: Uniforms, odds: Any, rho: Any, log_kernel: Any = 0.0) -> Points:
+def scores(points: Points) -> Float[Array, "m d"]:
+    """Normal scores: standard normal quantiles of the distribution functions at points."""
+    return quantile(points.lower, points.upper)
+
+
+def update(
+    points: Points, a: Any, seen: Float[Array, " d"], odds: Any, rho: Any, log_kernel: Any = 0.0
+) -> Points:
     r"""The predictive at points after one more observation.
 
     With $C_j = k \prod_{l \le j} c_{\rho_l}(u_l, v_l)$, where $k$ is 1 without inputs, the density
@@ -64,17 +64,17 @@ def update(points: Points, seen: Uniforms, odds: Any, rho: Any, log_kernel: Any 
 
     Args:
         points: before.
-        seen: the observation, $v$.
+        a: their `scores`, of $u$.
+        seen: that of the observation, of $v$, which is all that it counts by.
         odds: see `log_odds`.
         rho: correlations of the copulas in (0, 1), shape `(d,)`.
         log_kernel: $\log k$ of the inputs at the points, shape `(m,)`, or 0.
     """
     first = jnp.broadcast_to(jnp.asarray(log_kernel, points.log_pdf.dtype), points.lower.shape[:1])
-    a, b = quantile(points.lower, points.upper), quantile(seen.lower, seen.upper)
-    after = first[:, None] + jnp.cumsum(log_copula(a, b, rho), axis=-1)
+    after = first[:, None] + jnp.cumsum(log_copula(a, seen, rho), axis=-1)
     before = jnp.concatenate([first[:, None], after[:, :-1]], axis=-1)
     weight, rest = jax.nn.sigmoid(odds + before), jax.nn.sigmoid(-(odds + before))
-    low, high = tails((a - rho * b) / jnp.sqrt((1 - rho) * (1 + rho)))
+    low, high = tails((a - rho * seen) / jnp.sqrt((1 - rho) * (1 + rho)))
     factor = jax.nn.softplus(odds + after) - jax.nn.softplus(odds + first)[:, None]
     return Points(
         points.log_pdf + factor,

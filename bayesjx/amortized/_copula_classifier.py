@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
-from .._core import compiled, number_array, refuse_where, whole_number
+from .._core import compiled, number_array, refuse_where
 from ..gp import Minimum
 from ._copula import log_kernels, log_odds
 from ._copula_fit import (
@@ -21,11 +21,11 @@ from ._copula_fit import (
     CopulaBandwidths,
     fitted_bandwidths,
     over_orders,
-    resampled,
+    prequential,
     Scaling,
 )
+from ._copula_predictive import AbstractCopulaPredictive, Forward
 from ._copula_regression import check_lengths
-from ._martingale_posterior import MartingalePosterior
 from ._predictive_rule import add_row, pick_row, with_room
 
 
@@ -54,7 +54,7 @@ class ClassOrders(eqx.Module):
     log_prob: Float[Array, "k n"]
 
 
-class CopulaClassifier(eqx.Module):
+class CopulaClassifier(AbstractCopulaPredictive):
     r"""Probability of class 1 given inputs by recursive copula updates.
 
     With the weight $\alpha_i(x)$ of `CopulaRegression` and $\beta = \rho \alpha_i(x)$, an
@@ -117,21 +117,13 @@ class CopulaClassifier(eqx.Module):
         best, minimum = fitted_bandwidths(
             owner, _loss, start, bandwidths, (classes, inputs, orders), max_steps, rtol
         )
-        return CopulaClassifier(_orders(best, classes, inputs, orders), scaling, minimum)
-
-    @property
-    def bandwidths(self) -> CopulaBandwidths:
-        """Correlations of the copulas."""
-        return self.orders.bandwidths
-
-    @property
-    def num_data(self) -> int:
-        """How many observations there are."""
-        return self.orders.log_prob.shape[1]
+        return CopulaClassifier(
+            orders=_orders(best, classes, inputs, orders), input_scaling=scaling, minimum=minimum
+        )
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log probabilities of each class given those before, averaged over orders."""
-        return jnp.mean(jnp.sum(self.orders.log_prob, axis=1))
+        return prequential(self.orders.log_prob, None)
 
     def predict(self, x: Any) -> dist.Distribution:
         """Predictive distributions of classes, each by itself, batch shape `(m,)`.
@@ -142,7 +134,8 @@ class CopulaClassifier(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        chances = _pooled(_chances(self.orders, self._inputs("predict", x)))
+        inputs = self._inputs("CopulaClassifier.predict", x)
+        chances = _chances(self.orders, inputs)
         return dist.Bernoulli(logits=jnp.log(chances.one) - jnp.log(chances.zero))
 
     def log_prob(self, x: Any, y: Any) -> Float[Array, " m"]:
@@ -155,48 +148,22 @@ class CopulaClassifier(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN, other classes.
         """
-        inputs, classes = self._inputs("log_prob", x), _checked_classes("log_prob", y)
-        check_lengths("CopulaClassifier.log_prob", inputs, classes)
-        return _log_prob(_pooled(_chances(self.orders, inputs)), classes)
+        owner = "CopulaClassifier.log_prob"
+        inputs, classes = self._inputs(owner, x), _checked_classes(owner, y)
+        check_lengths(owner, inputs, classes)
+        return _log_prob(_chances(self.orders, inputs), classes)
 
-    def resample(
-        self,
-        key: jax.Array,
-        x: Any,
-        *,
-        num_forward: int = 5000,
-        num_samples: int = 1000,
-        num_records: int = 5,
-        batch_size: int | None = None,
-    ) -> MartingalePosterior:
-        """Draws of the probability of class 1 at points, by drawing observations ahead.
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("x",)
 
-        Inputs of a drawn observation are those of one of the rows so far, drawn ones included; its
-        class is drawn from the predictive there.
-
-        Args:
-            key: PRNG key.
-            x: inputs, shape `(m, p)`, or `(m,)` for one.
-            num_forward: observations drawn.
-            num_samples: draws.
-            num_records: at how many times diagnostics are taken.
-            batch_size: draws at a time; by default what fits in about 100 MB.
-
-        Returns:
-            Samples `"probability"`, shape `(s, m)`, a martingale of which the drift should be 0.
-
-        Raises:
-            ValueError: wrong shapes or numbers; no data to draw inputs from.
-        """
-        new = self._inputs("resample", x)
-        n, rho = self.num_data, self.bandwidths
+    def _forward(self, owner: str, num_forward: int, *at: Any) -> Forward:
+        new, n, rho = self._inputs(owner, *at), self.num_data, self.bandwidths
         if not n:
-            raise ValueError("CopulaClassifier.resample: x is empty, so no inputs can be drawn")
-        room = whole_number("CopulaClassifier.resample: num_forward", num_forward)
+            raise ValueError(f"{owner}: x is empty, so no inputs can be drawn")
         own = self.orders.inputs[0]
         # Rows of the data come first, as their classes are drawn from what is predicted there.
         everywhere = jnp.concatenate([own, new])
-        start = _pooled(_chances(self.orders, everywhere)), with_room(jnp.arange(n), room)
         kernels = log_kernels(everywhere, own, rho.inputs)
 
         def step(key: jax.Array, i: Any, carry: Any) -> Any:
@@ -212,15 +179,12 @@ class CopulaClassifier(eqx.Module):
         def observe(carry: Any) -> dict[str, jax.Array]:
             return {"probability": carry[0].one[n:]}
 
-        options = {"num_forward": num_forward, "num_samples": num_samples,
-                   "num_records": num_records, "batch_size": batch_size}  # fmt: skip
-        return resampled(
-            "CopulaClassifier.resample", key, "CopulaClassifier", n, start, step, observe, options
-        )
+        start = _chances(self.orders, everywhere), with_room(jnp.arange(n), num_forward)
+        return Forward(start, step, observe)
 
     def _inputs(self, owner: str, x: Any) -> jax.Array:
         loc = self.input_scaling.loc
-        rows = checked_matrix(f"CopulaClassifier.{owner}", "x", x, loc.shape[0])
+        rows = checked_matrix(owner, "x", x, loc.shape[0])
         return self.input_scaling(rows.astype(loc.dtype))
 
 
@@ -256,10 +220,6 @@ def _log_prob(chances: Chances, classes: Any) -> jax.Array:
     return jnp.log(jnp.where(classes, chances.one, chances.zero))
 
 
-def _pooled(each: Chances) -> Chances:
-    return jax.tree.map(lambda v: jnp.mean(v, axis=0), each)
-
-
 @compiled
 def _orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) -> ClassOrders:
     return _in_orders(bandwidths, classes, x, orders)
@@ -290,9 +250,9 @@ def _in_orders(bandwidths: CopulaBandwidths, classes: Any, x: Any, orders: Any) 
 
 @compiled
 def _chances(orders: ClassOrders, x: Float[Array, "m p"]) -> Chances:
-    """Probabilities after all data at standardised inputs, for each order."""
+    """Probabilities after all data at standardised inputs, averaged over orders."""
     if not orders.log_prob.shape[1]:
-        return jax.tree.map(lambda v: v[None], _half(x.shape[0], x.dtype))
+        return _half(x.shape[0], x.dtype)
     step = _step(orders.bandwidths)
 
     def one(order: Any) -> Chances:
@@ -302,7 +262,8 @@ def _chances(orders: ClassOrders, x: Float[Array, "m p"]) -> Chances:
         body = lambda chances, now: (step(chances, now), None)  # noqa: E731
         return jax.lax.scan(body, _half(x.shape[0], x.dtype), at)[0]
 
-    return jax.lax.map(one, (orders.seen, orders.classes, orders.inputs))
+    each = jax.lax.map(one, (orders.seen, orders.classes, orders.inputs))
+    return jax.tree.map(lambda v: jnp.mean(v, axis=0), each)
 
 
 def _step(bandwidths: CopulaBandwidths) -> Callable[[Chances, Any], Chances]:

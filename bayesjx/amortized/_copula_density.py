@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import compiled
 from ..gp import Minimum
-from ._copula import log_odds, Points, Uniforms, update
+from ._copula import log_odds, Points, scores, update
 from ._copula_fit import (
     checked_matrix,
     checked_orders,
@@ -19,15 +17,16 @@ from ._copula_fit import (
     fitted_bandwidths,
     in_orders,
     Orders,
+    orders_of,
     points_of,
-    resampled,
+    prequential,
     Scaling,
     varied,
 )
-from ._martingale_posterior import MartingalePosterior
+from ._copula_predictive import AbstractCopulaPredictive, Forward
 
 
-class CopulaDensity(eqx.Module):
+class CopulaDensity(AbstractCopulaPredictive):
     r"""Density of `d` coordinates by recursive Gaussian copula updates, without a likelihood.
 
     From a standard normal of standardised data, each observation multiplies the density by
@@ -85,22 +84,13 @@ class CopulaDensity(eqx.Module):
         best, minimum = fitted_bandwidths(
             owner, _loss, start, bandwidths, (z, orders), max_steps, rtol
         )
-        return CopulaDensity(_orders(best, z, orders), scaling, minimum)
-
-    @property
-    def bandwidths(self) -> CopulaBandwidths:
-        """Correlations of the copulas."""
-        return self.orders.bandwidths
-
-    @property
-    def num_data(self) -> int:
-        """How many observations there are."""
-        return self.orders.log_prob.shape[1]
+        return CopulaDensity(
+            orders=orders_of(best, z, None, orders), scaling=scaling, minimum=minimum
+        )
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log densities of each observation given those before, averaged over orders."""
-        each = jnp.mean(jnp.sum(self.orders.log_prob[..., -1], axis=1))
-        return each - self.num_data * jnp.sum(jnp.log(self.scaling.scale))
+        return prequential(self.orders.log_prob[..., -1], self.scaling.scale)
 
     def log_prob(self, y: Any) -> Float[Array, " m"]:
         """Log predictive densities, shape `(m,)`.
@@ -111,7 +101,8 @@ class CopulaDensity(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        return self._points(y, "log_prob").log_pdf[:, -1] - jnp.sum(jnp.log(self.scaling.scale))
+        unit = jnp.sum(jnp.log(self.scaling.scale))
+        return self._points("CopulaDensity.log_prob", y).log_pdf[:, -1] - unit
 
     def cdf(self, y: Any) -> Float[Array, "m ..."]:
         """Distribution function, `(m,)`; of several coordinates that of each given those before.
@@ -122,68 +113,31 @@ class CopulaDensity(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        lower = self._points(y, "cdf").lower
+        lower = self._points("CopulaDensity.cdf", y).lower
         return lower[:, 0] if lower.shape[1] == 1 else lower
 
-    def resample(
-        self,
-        key: jax.Array,
-        y: Any,
-        *,
-        num_forward: int = 5000,
-        num_samples: int = 1000,
-        num_records: int = 5,
-        batch_size: int | None = None,
-    ) -> MartingalePosterior:
-        """Draws of the density, by drawing observations ahead.
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("y",)
 
-        An observation counts only by what it is under the predictive before it, which is uniform:
-        no `y` is drawn. Time does not depend on the number of data.
-
-        Args:
-            key: PRNG key.
-            y: where the density is wanted, shape `(m, d)`, or `(m,)` for one coordinate.
-            num_forward: observations drawn.
-            num_samples: densities.
-            num_records: at how many times diagnostics are taken.
-            batch_size: densities at a time; by default what fits in about 100 MB.
-
-        Returns:
-            Samples `"density"`, `(s, m)`, and `"cdf"`, `(s, m)` or `(s, m, d)` as of `cdf`.
-            Densities are a martingale, of which the drift should be 0.
-
-        Raises:
-            ValueError: wrong shapes or numbers.
-        """
-        start, rho = self._points(y, "resample"), self.bandwidths.outputs
+    def _forward(self, owner: str, num_forward: int, *at: Any) -> Forward:
+        rho = self.bandwidths.outputs
         unit = jnp.sum(jnp.log(self.scaling.scale))
 
         def step(key: jax.Array, i: Any, points: Points) -> Points:
-            return update(points, uniforms(key, rho), log_odds(i, rho.dtype), rho)
+            seen = jax.random.normal(key, rho.shape, rho.dtype)
+            return update(points, scores(points), seen, log_odds(i, rho.dtype), rho)
 
         def observe(points: Points) -> dict[str, jax.Array]:
             lower = points.lower[:, 0] if points.lower.shape[1] == 1 else points.lower
             return {"density": jnp.exp(points.log_pdf[:, -1] - unit), "cdf": lower}
 
-        options = {"num_forward": num_forward, "num_samples": num_samples,
-                   "num_records": num_records, "batch_size": batch_size}  # fmt: skip
-        return resampled(
-            "CopulaDensity.resample", key, "CopulaDensity", self.num_data, start, step, observe,
-            options,
-        )  # fmt: skip
+        return Forward(self._points(owner, *at), step, observe)
 
-    def _points(self, y: Any, owner: str) -> Points:
-        width = self.scaling.loc.shape[0]
-        rows = checked_matrix(f"CopulaDensity.{owner}", "y", y, width).astype(
-            self.scaling.loc.dtype
-        )
+    def _points(self, owner: str, y: Any) -> Points:
+        loc = self.scaling.loc
+        rows = checked_matrix(owner, "y", y, loc.shape[0]).astype(loc.dtype)
         return points_of(self.orders, self.scaling(rows), None)
-
-
-def uniforms(key: jax.Array, like: jax.Array) -> Uniforms:
-    """An observation from the predictive, whatever it is."""
-    lower = jax.random.uniform(key, like.shape, like.dtype)
-    return Uniforms(lower, 1 - lower)
 
 
 def varied_or_given(owner: str, name: str, y: Any, bandwidths: Any) -> jax.Array:
@@ -199,11 +153,6 @@ def varied_or_given(owner: str, name: str, y: Any, bandwidths: Any) -> jax.Array
             "give bandwidths="
         )
     return rows
-
-
-@compiled
-def _orders(bandwidths: CopulaBandwidths, z: Any, orders: Any) -> Orders:
-    return in_orders(bandwidths, z, None, orders)
 
 
 def _loss(bandwidths: CopulaBandwidths, z: Any, orders: Any) -> jax.Array:

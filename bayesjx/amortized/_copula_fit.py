@@ -23,9 +23,7 @@ from .._core import (
     whole_number,
 )
 from ..gp import minimise, Minimum
-from ._chains import batch_of, horizon_of, run_chains, run_segments
-from ._copula import log_kernels, log_odds, Points, pooled, standard_normal, Uniforms, update
-from ._martingale_posterior import diagnosed, MartingalePosterior
+from ._copula import log_kernels, log_odds, Points, pooled, scores, standard_normal, update
 from ._predictive_rule import not_finite
 
 CHECKPOINT = 2**20  # numbers of one order beyond which steps are computed again for derivatives
@@ -50,14 +48,14 @@ class Orders(eqx.Module):
 
     Attributes:
         bandwidths: of the copulas.
-        seen: what observations were under the predictive before them, arrays `(k, n, d)`.
+        seen: normal scores of observations under the predictive before them, shape `(k, n, d)`.
         inputs: in these orders, shape `(k, n, p)`; None where there are none.
         log_prob: of each observation given those before it, of the first coordinates together,
             shape `(k, n, d)`.
     """
 
     bandwidths: CopulaBandwidths
-    seen: Uniforms
+    seen: Float[Array, "k n d"]
     inputs: Float[Array, "k n p"] | None
     log_prob: Float[Array, "k n d"]
 
@@ -76,18 +74,17 @@ def in_orders(
     n, d = z.shape
     if not n:
         none = jnp.zeros((orders.shape[0], 0, d), z.dtype)
-        return Orders(bandwidths, Uniforms(none, none), None if x is None else x[orders], none)
+        return Orders(bandwidths, none, None if x is None else x[orders], none)
     kernels = None if x is None else log_kernels(x, x, bandwidths.inputs)
 
-    def one(order: Any) -> tuple[Uniforms, jax.Array]:
+    def one(order: Any) -> tuple[jax.Array, jax.Array]:
         between = None if kernels is None else kernels[order][:, order]
-        step = _step(bandwidths.outputs)
 
         def observed(points: Points, at: Any) -> tuple[Points, Any]:
             i, kernel = at
-            now = jax.tree.map(lambda v: v[i], points)
-            seen = Uniforms(now.lower, now.upper)
-            return step(points, (i, seen, kernel)), (seen, now.log_pdf)
+            a = scores(points)
+            after = _moved(points, a, i, a[i], kernel, bandwidths.outputs)
+            return after, (a[i], points.log_pdf[i])
 
         body = jax.checkpoint(observed) if n * n * d > CHECKPOINT else observed
         columns = None if between is None else between.T
@@ -95,6 +92,9 @@ def in_orders(
 
     seen, log_prob = over_orders(one, orders, n * n * d)
     return Orders(bandwidths, seen, None if x is None else x[orders], log_prob)
+
+
+orders_of = compiled(in_orders)
 
 
 def over_orders(one: Callable[[Any], Any], orders: Any, size: int) -> Any:
@@ -121,25 +121,23 @@ def points_of(orders: Orders, z: Float[Array, "m d"], x: Any) -> Points:
     """
     if not orders.log_prob.shape[1]:
         return standard_normal(z)
-    step = _step(orders.bandwidths.outputs)
 
     def one(order: Any) -> Points:
         seen, inputs = order
         columns = None if x is None else log_kernels(x, inputs, orders.bandwidths.inputs).T
-        n = seen.lower.shape[0]
-        body = lambda points, at: (step(points, at), None)  # noqa: E731
-        return jax.lax.scan(body, standard_normal(z), (jnp.arange(n), seen, columns))[0]
+
+        def body(points: Points, at: Any) -> tuple[Points, None]:
+            return _moved(points, scores(points), *at, orders.bandwidths.outputs), None
+
+        at = jnp.arange(seen.shape[0]), seen, columns
+        return jax.lax.scan(body, standard_normal(z), at)[0]
 
     return pooled(jax.lax.map(one, (orders.seen, orders.inputs)))
 
 
-def _step(rho: Any) -> Callable[[Points, Any], Points]:
-    def step(points: Points, at: Any) -> Points:
-        i, seen, kernel = at
-        odds = log_odds(i + 1, points.log_pdf.dtype)
-        return update(points, seen, odds, rho, 0.0 if kernel is None else kernel)
-
-    return step
+def _moved(points: Points, a: Any, i: Any, seen: Any, kernel: Any, rho: Any) -> Points:
+    odds = log_odds(i + 1, points.log_pdf.dtype)
+    return update(points, a, seen, odds, rho, 0.0 if kernel is None else kernel)
 
 
 def fitted_bandwidths(
@@ -191,7 +189,11 @@ def fitted_bandwidths(
 def checked_orders(owner: str, key: Any, num_permutations: Any, n: int) -> Int[Array, "k n"]:
     """Random orders of `n` rows."""
     check_key(key)
-    number = whole_number(f"{owner}: num_permutations", num_permutations)
+    return _permutations(key, whole_number(f"{owner}: num_permutations", num_permutations), n)
+
+
+@compiled
+def _permutations(key: Any, number: int, n: int) -> Int[Array, "k n"]:
     return jax.vmap(lambda k: jax.random.permutation(k, n))(jax.random.split(key, number))
 
 
@@ -230,14 +232,30 @@ class Scaling(eqx.Module):
         if not rows.shape[0]:
             return Scaling(jnp.zeros_like(rows, shape=rows.shape[1:]),
                            jnp.ones_like(rows, shape=rows.shape[1:]))  # fmt: skip
-        loc = jnp.mean(rows, axis=0)
-        scale = jnp.std(rows, axis=0)
-        tiny = scale <= 10 * jnp.finfo(rows.dtype).eps * jnp.abs(loc)
-        return Scaling(loc, jnp.where(tiny, 1, scale))
+        return _scaling(rows)
 
     def __call__(self, rows: Float[Array, "m d"]) -> Float[Array, "m d"]:
         """Rows in these units."""
         return (rows - self.loc) / self.scale
+
+
+@compiled
+def _scaling(rows: Float[Array, "n d"]) -> Scaling:
+    loc, scale = jnp.mean(rows, axis=0), jnp.std(rows, axis=0)
+    tiny = scale <= 10 * jnp.finfo(rows.dtype).eps * jnp.abs(loc)
+    return Scaling(loc, jnp.where(tiny, 1, scale))
+
+
+@compiled
+def prequential(log_prob: Float[Array, "k n"], scale: Float[Array, " d"] | None) -> jax.Array:
+    """Sum of log predictions of standardised observations, averaged over orders.
+
+    Args:
+        log_prob: of each, in each order.
+        scale: units of the observations, None of classes.
+    """
+    units = 0 if scale is None else jnp.sum(jnp.log(scale))
+    return jnp.mean(jnp.sum(log_prob, axis=1)) - log_prob.shape[1] * units
 
 
 def varied(owner: str, name: str, rows: jax.Array) -> jax.Array:
@@ -253,48 +271,3 @@ def varied(owner: str, name: str, rows: jax.Array) -> jax.Array:
             f"{owner}: {name} has a constant column, of which there is no density; leave it out"
         )
     return checked_finite(f"{owner}: {name}", rows)
-
-
-def resampled(
-    owner: str,
-    key: jax.Array,
-    source: str,
-    num_data: int,
-    start: Any,
-    step: Callable[[jax.Array, Any, Any], Any],
-    observe: Callable[[Any], dict[str, jax.Array]],
-    options: dict[str, Any],
-) -> MartingalePosterior:
-    """Draws of what is observed of a carry after steps forward, with diagnostics.
-
-    Args:
-        owner: for errors.
-        key: PRNG key.
-        source: name of the predictive.
-        num_data: rows of data.
-        start: the carry, pytree of arrays.
-        step: `step(key, i, carry)`, `i` the number of the observation from 1 on.
-        observe: from a carry to arrays by name, the densities under `"density"`.
-        options: `num_forward`, `num_samples`, `num_records`, `batch_size`.
-    """
-    check_key(key)
-    horizon = horizon_of(owner, num_data, options["num_forward"], options["num_records"])
-    num_samples = whole_number(f"{owner}: num_samples", options["num_samples"])
-    room = 16 * sum(x.size for x in jax.tree.leaves(start))
-    batch_size = batch_of(owner, options["batch_size"], num_samples, room)
-
-    def one(key: jax.Array, start: Any) -> Any:
-        return run_segments(
-            horizon,
-            start,
-            lambda t, carry: step(jax.random.fold_in(key, t), num_data + t + 1, carry),
-            observe,
-        )[1]
-
-    paths = run_chains(one, jax.random.split(key, num_samples), start, batch_size)
-    initial = observe(start)
-    name = "density" if "density" in paths else "probability"
-    flat = paths[name].reshape(*paths[name].shape[:2], -1)
-    found = diagnosed(paths, initial, horizon.num_rows, None, flat, jnp.ravel(initial[name]))
-    samples = jax.tree.map(lambda path: path[:, -1], paths)
-    return MartingalePosterior(samples, found, initial, source, num_data, horizon.num_forward)

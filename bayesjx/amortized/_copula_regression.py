@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._core import compiled, whole_number
 from ..gp import Minimum
-from ._copula import log_kernels, log_odds, Points, update
-from ._copula_density import uniforms, varied_or_given
+from ._copula import log_kernels, log_odds, Points, scores, update
+from ._copula_density import varied_or_given
 from ._copula_fit import (
     checked_matrix,
     checked_orders,
@@ -20,15 +19,16 @@ from ._copula_fit import (
     fitted_bandwidths,
     in_orders,
     Orders,
+    orders_of,
     points_of,
-    resampled,
+    prequential,
     Scaling,
 )
-from ._martingale_posterior import MartingalePosterior
+from ._copula_predictive import AbstractCopulaPredictive, Forward
 from ._predictive_rule import add_row, pick_row, Rows, with_room
 
 
-class CopulaRegression(eqx.Module):
+class CopulaRegression(AbstractCopulaPredictive):
     r"""Density of a response given inputs by recursive Gaussian copula updates.
 
     `kind="conditional"` weights each observation by how near its inputs are, $\alpha_i(x) =
@@ -104,23 +104,16 @@ class CopulaRegression(eqx.Module):
             owner, _loss, start, bandwidths, (z, inputs, orders), max_steps, rtol
         )
         return CopulaRegression(
-            _orders(best, z, inputs, orders), input_scaling, scaling, joint, minimum
+            orders=orders_of(best, z, inputs, orders),
+            input_scaling=input_scaling,
+            scaling=scaling,
+            joint=joint,
+            minimum=minimum,
         )
-
-    @property
-    def bandwidths(self) -> CopulaBandwidths:
-        """Correlations of the copulas."""
-        return self.orders.bandwidths
-
-    @property
-    def num_data(self) -> int:
-        """How many observations there are."""
-        return self.orders.log_prob.shape[1]
 
     def prequential_log_prob(self) -> Float[Array, ""]:
         """Sum of the log densities of each response given those before, averaged over orders."""
-        each = jnp.mean(jnp.sum(_conditional(self.orders.log_prob), axis=1))
-        return each - self.num_data * jnp.log(self.scaling.scale[0])
+        return prequential(_conditional(self.orders.log_prob), self.scaling.scale)
 
     def log_prob(self, x: Any, y: Any) -> Float[Array, " m"]:
         """Log predictive densities of responses, shape `(m,)`.
@@ -132,7 +125,7 @@ class CopulaRegression(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        points, _ = self._points("log_prob", x, y)
+        points, _ = self._points("CopulaRegression.log_prob", x, y)
         return _conditional(points.log_pdf) - jnp.log(self.scaling.scale[0])
 
     def cdf(self, x: Any, y: Any) -> Float[Array, " m"]:
@@ -145,53 +138,23 @@ class CopulaRegression(eqx.Module):
         Raises:
             ValueError: wrong shapes, NaN.
         """
-        return self._points("cdf", x, y)[0].lower[:, -1]
+        return self._points("CopulaRegression.cdf", x, y)[0].lower[:, -1]
 
-    def resample(
-        self,
-        key: jax.Array,
-        x: Any,
-        y: Any,
-        *,
-        num_forward: int = 5000,
-        num_samples: int = 1000,
-        num_records: int = 5,
-        batch_size: int | None = None,
-    ) -> MartingalePosterior:
-        """Draws of the conditional density at points, by drawing observations ahead.
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return "x", "y"
 
-        Inputs of a drawn observation are those of one of the rows so far, drawn ones included; its
-        response is not drawn, as it counts only by a uniform variable. Those of the joint kind draw
-        neither.
-
-        Args:
-            key: PRNG key.
-            x: inputs, shape `(m, p)`, or `(m,)` for one.
-            y: responses at them at which the density is wanted, shape `(m,)`: for a curve, repeat a
-                row of `x`.
-            num_forward: observations drawn.
-            num_samples: densities.
-            num_records: at how many times diagnostics are taken.
-            batch_size: densities at a time; by default what fits in about 100 MB.
-
-        Returns:
-            Samples `"density"` and `"cdf"` of `y` given `x`, `(s, m)` each. Those of the
-            conditional kind are martingales, of which the drift should be 0.
-
-        Raises:
-            ValueError: wrong shapes or numbers; no data to draw inputs from.
-        """
-        points, inputs = self._points("resample", x, y)
+    def _forward(self, owner: str, num_forward: int, *at: Any) -> Forward:
+        points, inputs = self._points(owner, *at)
         rho, scale = self.bandwidths.outputs, self.scaling.scale[0]
         kernels = None
         start: tuple[Points, Rows | None] = (points, None)
         if not self.joint:
             if not self.num_data:
-                raise ValueError("CopulaRegression.resample: x is empty, so no inputs can be drawn")
+                raise ValueError(f"{owner}: x is empty, so no inputs can be drawn")
             own: Any = self.orders.inputs
             kernels = log_kernels(inputs, own[0], self.bandwidths.inputs)
-            room = whole_number("CopulaRegression.resample: num_forward", num_forward)
-            start = points, with_room(jnp.arange(self.num_data), room)
+            start = points, with_room(jnp.arange(self.num_data), num_forward)
 
         def step(key: jax.Array, i: Any, carry: Any) -> Any:
             points, rows = carry
@@ -200,22 +163,18 @@ class CopulaRegression(eqx.Module):
             if kernels is not None:
                 row = pick_row(key_x, rows)
                 kernel, rows = kernels[:, row], add_row(rows, row)
-            return update(points, uniforms(key_y, rho), odds, rho, kernel), rows
+            seen = jax.random.normal(key_y, rho.shape, rho.dtype)
+            return update(points, scores(points), seen, odds, rho, kernel), rows
 
         def observe(carry: Any) -> dict[str, jax.Array]:
             log_pdf = _conditional(carry[0].log_pdf)
             return {"density": jnp.exp(log_pdf) / scale, "cdf": carry[0].lower[:, -1]}
 
-        options = {"num_forward": num_forward, "num_samples": num_samples,
-                   "num_records": num_records, "batch_size": batch_size}  # fmt: skip
-        return resampled(
-            "CopulaRegression.resample", key, "CopulaRegression", self.num_data, start, step,
-            observe, options,
-        )  # fmt: skip
+        return Forward(start, step, observe)
 
     def _points(self, owner: str, x: Any, y: Any) -> tuple[Points, jax.Array]:
         """The predictive at points, and their standardised inputs."""
-        owner, dtype = f"CopulaRegression.{owner}", self.scaling.loc.dtype
+        dtype = self.scaling.loc.dtype
         x = checked_matrix(owner, "x", x, self.input_scaling.loc.shape[0]).astype(dtype)
         rows = checked_matrix(owner, "y", y, 1).astype(dtype)
         check_lengths(owner, x, rows)
@@ -253,11 +212,6 @@ def _conditional(log_pdf: Float[Array, "*k d"]) -> Float[Array, "*k"]:
     """Log density of the last coordinate given those before it."""
     last = log_pdf[..., -1]
     return last - log_pdf[..., -2] if log_pdf.shape[-1] > 1 else last
-
-
-@compiled
-def _orders(bandwidths: CopulaBandwidths, z: Any, x: Any, orders: Any) -> Orders:
-    return in_orders(bandwidths, z, x, orders)
 
 
 def _loss(bandwidths: CopulaBandwidths, z: Any, x: Any, orders: Any) -> jax.Array:

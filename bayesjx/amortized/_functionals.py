@@ -225,14 +225,14 @@ def _newton(value: Callable[..., Any], start: jax.Array, max_steps: int, rtol: f
         less = jnp.where(state.damping > 1e-6, state.damping / 10, 0)
         damping = kept(less, jnp.maximum(10 * state.damping, 1e-4))
         value_new, gradient = kept(value_new, state.value), kept(gradient, state.gradient)
-        return _Newton(
-            kept(new, state.params), value_new, gradient, damping, state.num_steps + 1,
-            small(value_new, gradient),
-        )  # fmt: skip
+        # One step more from where the gradient is small, after which those of a minimum are tiny.
+        converged = small(state.value, state.gradient) & small(value_new, gradient)
+        number = state.num_steps + 1
+        return _Newton(kept(new, state.params), value_new, gradient, damping, number, converged)
 
     first, gradient = of(start)
     zero = jnp.zeros((), start.dtype)
-    begin = _Newton(start, first, gradient, zero, jnp.asarray(0), small(first, gradient))
+    begin = _Newton(start, first, gradient, zero, jnp.asarray(0), jnp.asarray(False))
     go_on = lambda s: ~s.converged & (s.num_steps < max_steps)  # noqa: E731
     return jax.lax.while_loop(go_on, step, begin)
 

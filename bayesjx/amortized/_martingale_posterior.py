@@ -10,9 +10,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._core import compiled, path_name, to_datatree
+from ..distributions import kernel_mixture
 from ._rule_checks import in_errors
 
 
@@ -97,6 +99,28 @@ class MartingalePosterior(eqx.Module):
         if self.num_forward is None or self.correction != 1:
             return 0.0
         return self.num_data / (self.num_data + self.num_forward)
+
+    def distribution(self, name: str | None = None) -> dist.Distribution:
+        """Samples as a density, which a NumPyro program can have as the prior of a site.
+
+        See `bayesjx.distributions.kernel_mixture`: it has their mean and covariance.
+
+        Args:
+            name: of the functional, where there are several, as `to_datatree` names them.
+
+        Raises:
+            ValueError: no such functional; one that is no number and no vector; samples that are
+                not finite or do not vary in all directions.
+        """
+        values = named(self.samples)
+        if name is None and len(values) == 1:
+            name = next(iter(values))
+        if name not in values:
+            raise ValueError(
+                "MartingalePosterior.distribution: name must be one of "
+                f"{', '.join(map(repr, values))}; got {name!r}"
+            )
+        return kernel_mixture(values[name])
 
     def to_datatree(self, **options: Any) -> Any:
         """Samples as an `xarray.DataTree` in ArviZ's schema, one chain.
@@ -187,8 +211,8 @@ def diagnosed(
     reports: dict[str, Array] | None = None,
     cid_defect: Any = None,
     order_scale: Any = None,
-) -> ResamplingDiagnostics:
-    """Diagnostics of functionals, arrays `(s, k, ...)`.
+) -> tuple[Any, ResamplingDiagnostics]:
+    """Functionals at the last record, and diagnostics, from functionals `(s, k, ...)`.
 
     Args:
         paths: the functional at each record.
@@ -204,9 +228,9 @@ def diagnosed(
     start = initial
     if num_data is not None and initial is None:
         start = jax.tree.map(lambda path: jnp.zeros_like(path[0, 0]), paths)
-    found = _summarised(paths, start, tuple(num_rows.tolist()), num_data, densities, before)
-    means = {name: jnp.mean(value, axis=0) for name, value in (reports or {}).items()}
-    return ResamplingDiagnostics(num_rows, *found, means, cid_defect, order_scale)
+    sizes = tuple(num_rows.tolist())
+    last, *found = _summarised(paths, start, sizes, num_data, densities, before, reports or {})
+    return last, ResamplingDiagnostics(num_rows, *found, cid_defect, order_scale)
 
 
 @compiled
@@ -217,8 +241,9 @@ def _summarised(
     num_data: int | None,
     densities: Any,
     before: Any,
+    reports: dict[str, Array],
 ) -> tuple[Any, ...]:
-    """Fields of `ResamplingDiagnostics` from `mean` to `density_step`."""
+    """The last values, and fields of `ResamplingDiagnostics` from `mean` to `reports`."""
     if num_data is None:
         drifts = jax.tree.map(lambda path, first: path - first, paths, start)
     else:
@@ -232,6 +257,7 @@ def _summarised(
         change = jnp.mean(jnp.abs(densities - before), axis=(0, 2)) / size
         step = jnp.mean(jnp.abs(densities - since), axis=(0, 2)) / size
     return (
+        jax.tree.map(lambda p: p[:, -1], paths),
         jax.tree.map(lambda p: jnp.mean(p, axis=0), paths),
         jax.tree.map(lambda p: jnp.std(p, axis=0), paths),
         jax.tree.map(_remaining, paths),
@@ -239,6 +265,7 @@ def _summarised(
         jax.tree.map(lambda d: jnp.std(d, axis=0) / max(number - 1, 1) ** 0.5, drifts),
         change,
         step,
+        jax.tree.map(lambda v: jnp.mean(v, axis=0), reports),
     )
 
 

@@ -120,7 +120,8 @@ def predictive_resample(
     key_chains, key_checks = jax.random.split(key)
     keys = jax.random.split(key_chains, num_samples)
     room = sum(x.size for x in jax.tree.leaves(state))
-    room += sum(x[:1].size for x in jax.tree.leaves(data)) * int(horizon.num_rows[-1])
+    if _keeps_rows(of, source):
+        room += sum(x[:1].size for x in jax.tree.leaves(data)) * int(horizon.num_rows[-1])
     batch_size = batch_of(owner, batch_size, num_samples, room)
     paths, densities, reports = run_chains(one, keys, arrays, batch_size, functional)
     checks: list[Any] = [None, None, None]
@@ -129,11 +130,11 @@ def predictive_resample(
         checks[1] = cid_defect(key_checks, rule, data, points) if n or source is None else None
         checks[2] = order_sensitivity(key_checks, rule, data, points) if n > 1 else None
     rows = n if of == "rows" else None
-    found = diagnosed(
+    last, found = diagnosed(
         paths, initial, horizon.num_rows, rows, densities, checks[0], reports, *checks[1:]
     )
     factor = math.sqrt(horizon.num_rows[-1] / horizon.num_forward) if correct else 1.0
-    samples = jax.tree.map(lambda path: widened(path[:, -1], factor), paths)
+    samples = jax.tree.map(lambda v: widened(v, factor), last)
     return MartingalePosterior(
         samples, found, initial, type(rule).__name__, n, horizon.num_forward, factor
     )
@@ -159,30 +160,36 @@ def _chain(
     horizon: Horizon,
 ) -> Any:
     """The functional, predictions at points and the rule's reports after each segment."""
+    urn = isinstance(source, str)
 
-    def step(t: Any, carry: tuple[Any, Rows]) -> tuple[Any, Rows]:
+    def step(t: Any, carry: tuple[Any, Rows | None]) -> tuple[Any, Rows | None]:
         state, rows = carry
         key_t = jax.random.fold_in(key, t)
         if source is None:
             y, state = rule.step(key_t, state)
-            return state, add_row(rows, y)
+            return state, None if rows is None else add_row(rows, y)
         key_x, key_y = jax.random.split(key_t)
-        x = pick_row(key_x, rows)[0] if isinstance(source, str) else _drawn(key_x, source)
-        x = jnp.asarray(x, rows.rows[0].dtype)
+        x = pick_row(key_x, rows)[0] if urn else _drawn(key_x, source)
+        x = jnp.asarray(x, data[0].dtype)
         y, state = rule.step(key_y, state, x)
-        return state, add_row(rows, (x, y))
+        return state, None if rows is None else add_row(rows, (x, y))
 
-    def observe(carry: tuple[Any, Rows]) -> Any:
+    def observe(carry: tuple[Any, Rows | None]) -> Any:
         state = carry[0]
         value = _floats(functional(state)) if of == "state" else None
         at = None if points is None else predictions(rule, state, points)
         return value, at, rule.report(state)
 
-    start = state, with_room(data, horizon.num_forward)
-    (_, rows), (path, densities, reports) = run_segments(horizon, start, step, observe)
+    rows = with_room(data, horizon.num_forward) if _keeps_rows(of, source) else None
+    (_, rows), (path, densities, reports) = run_segments(horizon, (state, rows), step, observe)
     if of == "rows":
         path = _of_rows(functional, rows.rows, horizon.num_rows)
     return path, densities, reports
+
+
+def _keeps_rows(of: str, source: Any) -> bool:
+    """Whether something is computed of drawn rows or drawn from them."""
+    return of == "rows" or isinstance(source, str)
 
 
 def _of_rows(functional: Callable[..., Any], rows: Any, sizes: np.ndarray) -> Any:

@@ -172,6 +172,7 @@ def predictions(rule: AbstractPredictiveRule, state: Any, points: Any) -> Float[
     return jnp.exp(values) if rule.has_density else values
 
 
+@compiled
 def in_errors(value: Any, error: Any) -> jax.Array:
     """A deviation from 0 in its standard errors; 0 where it is exactly 0."""
     return jnp.where(value == 0, 0.0, value / jnp.where(error > 0, error, jnp.nan))

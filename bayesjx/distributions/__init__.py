@@ -8,6 +8,7 @@ from ._bar_borders import (
 )
 from ._collapsed_normal import CollapsedNormal as CollapsedNormal
 from ._complex_normal import ComplexNormal as ComplexNormal
+from ._kernel_mixture import kernel_mixture as kernel_mixture
 from ._nested_normal import (
     NestedGroup as NestedGroup,
     NestedLayout as NestedLayout,

@@ -12,6 +12,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesjx import amortized
+from bayesjx.distributions import kernel_mixture
 from benchmarks.bad_input._case import Case
 
 N = 7
@@ -70,7 +71,7 @@ _RESAMPLE, _BOOTSTRAP = "amortized.predictive_resample", "amortized.bayesian_boo
 _URN, _CLASSES = "amortized.PolyaUrn", "amortized.CategoricalUrn"
 _POSTERIOR, _M = "amortized.PosteriorPredictive", "amortized.m_estimator"
 _DENSITY, _REGRESSION = "amortized.CopulaDensity", "amortized.CopulaRegression"
-_CLASSIFIER = "amortized.CopulaClassifier"
+_CLASSIFIER, _KERNELS = "amortized.CopulaClassifier", "distributions.kernel_mixture"
 
 CASES: tuple[Case, ...] = (
     Case(_RESAMPLE, "key", lambda: amortized.predictive_resample(
@@ -119,6 +120,12 @@ CASES: tuple[Case, ...] = (
         KEY, Y[:0], amortized.weighted_mean), "empty"),
     Case(_BOOTSTRAP, "concentration", lambda: amortized.bayesian_bootstrap(
         KEY, Y, amortized.weighted_mean, concentration=0.0), "positive"),
+    Case("amortized.MartingalePosterior", "name", lambda: _resample().distribution("mean"),
+         "one of 'theta'"),
+    Case(_KERNELS, "samples", lambda: kernel_mixture(X[None]), r"\(s, d\)"),
+    Case(_KERNELS, "samples", lambda: kernel_mixture(X[:3]), "at least 4 draws"),
+    Case(_KERNELS, "samples", lambda: kernel_mixture(X * NAN), "NaN"),
+    Case(_KERNELS, "samples", lambda: kernel_mixture(np.stack([Y, Y], axis=1)), "all directions"),
     Case("amortized.weighted_quantile", "probs", lambda: amortized.weighted_quantile(0.0),
          r"\(0, 1\)"),
     Case(_M, "loss", lambda: amortized.m_estimator(lambda w: w, jnp.zeros(2)), "a row"),
@@ -146,6 +153,7 @@ CASES: tuple[Case, ...] = (
     Case(_REGRESSION, "y", lambda: _regression(y=X), r"\(n,\)"),
     Case(_REGRESSION, "x", lambda: _regression(x=X[:3]), "same number"),
     Case(_REGRESSION, "x", lambda: _regression().log_prob(Y, Y), r"\(n, 2\)"),
+    Case(_REGRESSION, "y", lambda: _regression().resample(KEY, X), "x and y"),
     Case(_REGRESSION, "x", lambda: _regression(X[:0], Y[:0]).resample(KEY, X, Y), "empty"),
     Case(_CLASSIFIER, "y", lambda: _classifier(y=Y), "0 and 1"),
     Case(_CLASSIFIER, "x", lambda: _classifier(X[:0], Y[:0]).resample(KEY, X), "empty"),

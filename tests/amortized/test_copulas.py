@@ -1,12 +1,21 @@
 """Recursive copula predictives: densities written out in NumPy, and martingales."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
-from bayesjx.amortized import CopulaBandwidths, CopulaClassifier, CopulaDensity, CopulaRegression
+from bayesjx.amortized import (
+    _copula_fit,
+    CopulaBandwidths,
+    CopulaClassifier,
+    CopulaDensity,
+    CopulaRegression,
+)
+from bayesjx.gp import Minimum
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
@@ -73,11 +82,13 @@ def tolerance(dtype):
     return {"rtol": 3e-4, "atol": 3e-5} if dtype == np.float32 else {"rtol": 1e-8, "atol": 1e-10}
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["f32", "f64"])
-def test_densities_are_those_written_out(dtype):
-    fitted = CopulaDensity.fit(
-        KEY, Y.astype(dtype), num_permutations=2, bandwidths=bandwidths(RHO, dtype=dtype)
-    )
+def density(y, rho):
+    return CopulaDensity.fit(KEY, y, num_permutations=2, bandwidths=bandwidths(rho))
+
+
+def test_densities_are_those_written_out():
+    dtype = np.float64
+    fitted = density(Y, RHO)
     z, new = standard(Y, Y), standard(Y_NEW, Y)
     each = [reference(z[o], RHO, new) for o in orders(KEY, N, 2)]
     want = np.log(np.mean([p for p, _, _ in each], axis=0)) - np.log(Y.std(axis=0)).sum()
@@ -118,10 +129,10 @@ def test_regressions_are_those_written_out():
 def test_the_joint_kind_is_a_ratio_of_densities():
     """Of the pair and of the inputs alone, each averaged over the same orders."""
     x, y = Y[:, :1], Y[:, 1]
-    options = {"num_permutations": 3}
-    joint = CopulaRegression.fit(KEY, x, y, kind="joint", bandwidths=bandwidths(RHO), **options)
-    both = CopulaDensity.fit(KEY, Y, bandwidths=bandwidths(RHO), **options)
-    alone = CopulaDensity.fit(KEY, x, bandwidths=bandwidths(RHO[:1]), **options)
+    joint = CopulaRegression.fit(
+        KEY, x, y, kind="joint", num_permutations=2, bandwidths=bandwidths(RHO)
+    )
+    both, alone = density(Y, RHO), density(x, RHO[:1])
     want = both.log_prob(Y_NEW) - alone.log_prob(Y_NEW[:, :1])
     np.testing.assert_allclose(joint.log_prob(Y_NEW[:, :1], Y_NEW[:, 1]), want, rtol=1e-9)
     want = both.prequential_log_prob() - alone.prequential_log_prob()
@@ -150,19 +161,30 @@ def test_classes_are_predicted_as_written_out():
     np.testing.assert_allclose(log_prob, np.log(np.mean(each, axis=0)), rtol=1e-9)
 
 
-def test_densities_integrate_to_one_and_far_points_are_not_clipped():
+def test_densities_in_single_precision_are_not_clipped():
+    """Written out, with the integral 1, and tails that go on falling."""
     dtype = np.float32
+    y = Y[:, :1].astype(dtype)
     fitted = CopulaDensity.fit(
-        KEY, Y[:, 0].astype(dtype), num_permutations=2, bandwidths=bandwidths([0.95], dtype=dtype)
+        KEY, y, num_permutations=2, bandwidths=bandwidths([0.95], dtype=dtype)
     )
-    grid = np.linspace(-15, 17, 1601).astype(dtype)
-    density = np.exp(np.asarray(fitted.log_prob(grid), np.float64))
-    cdf = np.asarray(fitted.cdf(grid), np.float64)
+    grid = np.linspace(-15, 17, 1601)
+    far = np.array([8, 12, 16]) * y.std() + 1
+    points = np.concatenate([grid, far]).astype(dtype)
+    log_prob, cdf = (np.asarray(f(points), np.float64) for f in (fitted.log_prob, fitted.cdf))
+    assert fitted.log_prob(points).dtype == dtype
+    at = slice(500, 1100, 50)
+    z, new = standard(y, y).astype(float), standard(grid[at, None], y)
+    each = [reference(z[o], [0.95], new) for o in orders(KEY, N, 2)]
+    want = np.mean([p for p, _, _ in each], axis=0) / y.std()
+    np.testing.assert_allclose(np.exp(log_prob[at]), want, **tolerance(dtype))
+    want = np.mean([u[:, 0] for _, u, _ in each], axis=0)
+    np.testing.assert_allclose(cdf[at], want, **tolerance(dtype))
+    density = np.exp(log_prob[:-3])
     assert abs(np.trapezoid(density, grid) - 1) < 1e-4
     steps = np.concatenate([[0], np.cumsum(np.diff(grid) * (density[1:] + density[:-1]) / 2)])
-    assert np.max(np.abs(steps - cdf)) < 1e-4
-    far = np.asarray(fitted.log_prob(np.array([8, 12, 16]).astype(dtype) * Y[:, 0].std() + 1))
-    assert np.all(np.diff(far) < -30) and far[0] < -25
+    assert np.max(np.abs(steps - cdf[:-3])) < 1e-4
+    assert np.all(np.diff(log_prob[-3:]) < -30) and log_prob[-3] < -25
 
 
 def test_without_data_they_are_the_base():
@@ -176,45 +198,55 @@ def test_without_data_they_are_the_base():
     np.testing.assert_allclose(classes.predict(X_NEW).probs, 0.5)
 
 
-def test_gradients_and_vmap():
-    def score(rho, rho_x, y):
-        known = CopulaBandwidths(rho, rho_x)
-        fitted = CopulaRegression.fit(KEY, X, y, num_permutations=2, bandwidths=known)
+def test_gradients_under_vmap():
+    def score(at):
+        known = CopulaBandwidths(at[0], at[1])
+        fitted = CopulaRegression.fit(KEY, X, at[2], num_permutations=2, bandwidths=known)
         return fitted.prequential_log_prob()
 
-    at = jnp.asarray(RHO[:1]), jnp.asarray(RHO_X), jnp.asarray(Y[:, 0])
-    slopes = jax.jit(jax.grad(score, (0, 1, 2)))(*at)
-    many = jax.jit(jax.vmap(score))
+    at = [RHO[:1], RHO_X, Y[:, 0]]
     ways = [0.1 * RNG.normal(size=v.shape) for v in at]
+    # There, and two small steps in the direction of each argument.
+    moves = 1e-5 * np.array([[0, 0, 0], *np.eye(3), *-np.eye(3)])
+    ends = [v + np.multiply.outer(moves[:, i], ways[i]) for i, v in enumerate(at)]
+    values, slopes = jax.jit(jax.vmap(jax.value_and_grad(score)))(ends)
     for place, (slope, way) in enumerate(zip(slopes, ways, strict=True)):
-        steps = np.array([1e-5, -1e-5, 0.0])
-        ends = [
-            jnp.stack([v + s * ways[i] * (i == place) for s in steps]) for i, v in enumerate(at)
-        ]
-        values = many(*ends)
-        np.testing.assert_allclose(
-            np.sum(slope * way), (values[0] - values[1]) / 2e-5, rtol=1e-5, atol=1e-7
-        )
+        want = (values[1 + place] - values[4 + place]) / 2e-5
+        np.testing.assert_allclose(np.sum(slope[0] * way), want, rtol=1e-5, atol=1e-7)
 
 
-def test_bandwidths_predict_best():
-    y = np.concatenate([RNG.normal(size=20) - 3, RNG.normal(size=20) + 3])
-    fitted = CopulaDensity.fit(KEY, y, num_permutations=2)
-    assert bool(fitted.minimum.converged)
-    rho = float(fitted.bandwidths.outputs[0])
-    scores = [
-        float(CopulaDensity.fit(KEY, y, num_permutations=2, bandwidths=bandwidths([r])
-                                ).prequential_log_prob())
-        for r in (rho, rho - 0.03, rho + (1 - rho) / 4)
-    ]  # fmt: skip
-    assert scores[0] > max(scores[1:])
-    np.testing.assert_allclose(scores[0] / 40, -np.log(y.std()) - fitted.minimum.objective)
-    assert scores[0] > np.sum(norm.logpdf(y, y.mean(), y.std()))  # two modes
+def test_bandwidths_predict_best(monkeypatch):
+    classes = np.array([1, 0, 0, 1, 1, 1, 1])
+
+    def fit(**options):
+        return CopulaClassifier.fit(KEY, X, classes, num_permutations=2, **options)
+
+    fitted = fit(max_steps=30)
+    assert bool(fitted.minimum.converged) and "converged" in fitted.minimum.message
+    rho = np.concatenate([fitted.bandwidths.outputs, fitted.bandwidths.inputs])
+    best = float(fitted.prequential_log_prob())
+    np.testing.assert_allclose(best / N, -fitted.minimum.objective)
+    for i, way in itertools.product(range(4), (0.02, -0.02)):
+        moved = np.clip(rho + way * (np.arange(4) == i), 1e-6, 1 - 1e-6)
+        other = fit(bandwidths=bandwidths(moved[:1], moved[1:])).prequential_log_prob()
+        assert other < best + 1e-4 * N
+    # Of densities, what is minimised, where it starts.
+    found = []
+
+    def at_start(objective, start, *data, **options):
+        found.append(jax.jit(objective)(start, *data))
+        return Minimum(start, found[0], *[jnp.zeros(())] * 5)
+
+    monkeypatch.setattr(_copula_fit, "minimise", at_start)
+    fitted = CopulaDensity.fit(KEY, Y[:, 0], num_permutations=2)
+    score = fitted.prequential_log_prob()
+    np.testing.assert_allclose(score / N, -np.log(Y[:, 0].std()) - found[0])
 
 
 def first_step(drawn, name, values, shares):
     """Mean and variance after one step, of equally likely values or with shares, and the drift."""
-    found, start = drawn.diagnostics, np.asarray(drawn.initial[name])
+    assert np.max(np.abs(drawn.diagnostics.martingale_z[name])) < 5
+    found, start = (jax.tree.map(np.asarray, v) for v in (drawn.diagnostics, drawn.initial[name]))
     variance = shares @ (values - start) ** 2
     np.testing.assert_allclose(shares @ values, start, rtol=2e-3)  # by enumeration, exactly
     samples = drawn.num_samples
@@ -222,7 +254,6 @@ def first_step(drawn, name, values, shares):
     fourth = shares @ (values - start) ** 4
     error = np.sqrt((fourth - variance**2) / samples)
     assert np.all(np.abs(found.scale[name][0] ** 2 - variance) < 5 * error)
-    assert np.max(np.abs(found.martingale_z[name])) < 5
     assert np.all(found.scale[name][1] > found.scale[name][0])
     assert f"MartingalePosterior of {drawn.source}: {samples} samples, 7 rows" in repr(drawn)
 
@@ -233,7 +264,7 @@ V = (np.arange(20000) + 0.5) / 20000
 
 def test_densities_drawn_ahead_are_a_martingale():
     """The first step beside quadrature over what an observation was under the predictive."""
-    fitted = CopulaDensity.fit(KEY, Y[:, 0], bandwidths=bandwidths([0.8]))
+    fitted = density(Y[:, 0], [0.8])
     drawn = fitted.resample(KEY, Y_NEW[:, 0], **AHEAD)
     start = np.exp(np.asarray(fitted.log_prob(Y_NEW[:, 0])))
     np.testing.assert_allclose(drawn.initial["density"], start, rtol=1e-9)
@@ -245,7 +276,9 @@ def test_densities_drawn_ahead_are_a_martingale():
 
 
 def test_regressions_drawn_ahead_are_a_martingale():
-    fitted = CopulaRegression.fit(KEY, X, Y[:, 0], bandwidths=bandwidths([0.8], RHO_X))
+    fitted = CopulaRegression.fit(
+        KEY, X, Y[:, 0], num_permutations=2, bandwidths=bandwidths([0.8], RHO_X)
+    )
     drawn = fitted.resample(KEY, X_NEW, Y_NEW[:, 0], **AHEAD)
     start = np.exp(np.asarray(fitted.log_prob(X_NEW, Y_NEW[:, 0])))
     u, v, a = np.asarray(fitted.cdf(X_NEW, Y_NEW[:, 0])), V[::40], alpha(N + 1)
@@ -260,7 +293,9 @@ def test_regressions_drawn_ahead_are_a_martingale():
 
 def test_classes_drawn_ahead_are_a_martingale():
     classes = np.array([1, 0, 0, 1, 1, 1, 1])
-    fitted = CopulaClassifier.fit(KEY, X, classes, bandwidths=bandwidths([0.7], RHO_X))
+    fitted = CopulaClassifier.fit(
+        KEY, X, classes, num_permutations=2, bandwidths=bandwidths([0.7], RHO_X)
+    )
     drawn = fitted.resample(KEY, X_NEW, **AHEAD)
     start, own = (np.asarray(fitted.predict(x).probs) for x in (X_NEW, X))
     inputs, values, shares, a = standard(X_NEW, X), [], [], alpha(N + 1)

@@ -102,6 +102,10 @@ def test_the_whole_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys
     assert all(0.9 < row.extra["accuracy"] < 1 for row in (network, *others))
     assert network.extra["log loss"] < 0.22  # of the other estimators 0.17 to 0.28
     assert network.extra["ECE"] < 0.05
+    _, predictive, urn = reports["martingale"].rows
+    assert np.max(np.abs(predictive.mean_errors)) < 0.5  # of NUTS' standard deviations
+    assert np.max(np.abs(predictive.sd_errors)) < 0.35  # 200 samples
+    assert np.max(np.abs(urn.mean_errors)) < 0.6 and np.max(np.abs(urn.sd_errors)) < 0.6
     same = [row.bound for row in reports["outliers"].rows if row.objective == "ELBO"]
     for bound in same[1:]:  # one objective, estimated in several ways
         assert abs(same[0][0] - bound[0]) < 5 * np.hypot(same[0][1], bound[1]) + 0.05

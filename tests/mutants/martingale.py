@@ -3,6 +3,7 @@
 from mutant import Mutant
 
 RESAMPLING, COPULAS = "tests/amortized/test_resampling.py", "tests/amortized/test_copulas.py"
+KERNELS = "tests/distributions/test_kernel_mixture.py"
 MUTANTS = [
     Mutant(
         "a normal predictive without the variance of the mean",
@@ -51,7 +52,7 @@ MUTANTS = [
         "amortized/_resampling.py",
         "return state, add_row(rows, (x, y))",
         "return state, add_row(rows, (x + 1, y))",
-        f"{RESAMPLING} -k 'networks and True'",
+        f"{RESAMPLING} -k reweighted",
     ),
     Mutant(
         "posterior draws whose weights stay equal",
@@ -79,21 +80,21 @@ MUTANTS = [
         "amortized/_copula_fit.py",
         "odds = log_odds(i + 1, points.log_pdf.dtype)",
         "odds = log_odds(i + 2, points.log_pdf.dtype)",
-        f"{COPULAS} -k 'densities_are_those and f64'",
+        f"{COPULAS} -k densities_are_those",
     ),
     Mutant(
         "conditionals weighted by the copula of their own coordinate",
         "amortized/_copula.py",
         "before = jnp.concatenate([first[:, None], after[:, :-1]], axis=-1)",
         "before = after",
-        f"{COPULAS} -k 'densities_are_those and f64'",
+        f"{COPULAS} -k densities_are_those",
     ),
     Mutant(
         "mixtures of conditionals with equal weights",
         "amortized/_copula.py",
         "weights = jax.nn.softmax(before, axis=0)",
         "weights = jax.nn.softmax(0 * before, axis=0)",
-        f"{COPULAS} -k 'densities_are_those and f64'",
+        f"{COPULAS} -k densities_are_those",
     ),
     Mutant(
         "a density that is not divided by the kernel's share",
@@ -124,10 +125,31 @@ MUTANTS = [
         f"{COPULAS} -k classes_drawn",
     ),
     Mutant(
-        "uniform variables of the lower half drawn ahead",
+        "observations of the lower half drawn ahead",
         "amortized/_copula_density.py",
-        "lower = jax.random.uniform(key, like.shape, like.dtype)",
-        "lower = jax.random.uniform(key, like.shape, like.dtype) / 2",
+        "seen = jax.random.normal(key, rho.shape, rho.dtype)",
+        "seen = -jnp.abs(jax.random.normal(key, rho.shape, rho.dtype))",
         f"{COPULAS} -k densities_drawn",
+    ),
+    Mutant(
+        "minimisers whose last step is long in single precision",
+        "amortized/_functionals.py",
+        "converged = small(state.value, state.gradient) & small(value_new, gradient)",
+        "converged = small(value_new, gradient)",
+        f"{RESAMPLING} -k single_precision",
+    ),
+    Mutant(
+        "kernels at the draws, which widen the mixture",
+        "distributions/_kernel_mixture.py",
+        "places = mean + (1 - bandwidth**2) ** 0.5 * (draws - mean)",
+        "places = draws",
+        f"{KERNELS} -k moments",
+    ),
+    Mutant(
+        "the bandwidth of one dimension in all",
+        "distributions/_kernel_mixture.py",
+        "bandwidth = (4 / ((d + 2) * number)) ** (1 / (d + 4))",
+        "bandwidth = (4 / (3 * number)) ** (1 / 5)",
+        f"{KERNELS} -k moments",
     ),
 ]
