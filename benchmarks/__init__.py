@@ -41,6 +41,7 @@ MODULES = {
     "all-summary": "benchmarks.all_summary",
     "am-dt": "benchmarks.amortized.distribution_transformer",
     "am-martingale": "benchmarks.amortized.martingale",
+    "am-niw": "benchmarks.amortized.niw",
     "am-pfn-cache": "benchmarks.amortized.cache",
     "am-pfn-gp": "benchmarks.amortized.gaussian_process",
     "am-pfn-hyper": "benchmarks.amortized.hyper",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import ops
-from .._core import failures_are_nan
+from .._core import cholesky_each, failures_are_nan, inverse_tril
 from ..distributions import StructuredNormal
 from ..likelihoods import log_likelihood, observed_information
 
@@ -82,6 +83,77 @@ class Inner(NamedTuple):
     most: float
 
 
+class TaskPosterior(eqx.Module):
+    r"""Gaussian with the precision $A + \mathrm{diag}(t)$, by the Woodbury identity.
+
+    An `ops.LowRankPlusDiag` is the same and more exact in float32, by a QR decomposition that many
+    small tasks, factorised at each step of a training, have no time for.
+
+    Attributes:
+        loc: mean, shape `(d,)`.
+        root: see `Quadratic`.
+        precision: $t$, shape `(d,)`.
+        whiten: $L^{-1}$ of $L L^\top = I + U^\top \mathrm{diag}(t)^{-1} U$, shape `(r, r)`, or
+            None. What it is multiplied with has many columns, for which substitution is slow.
+    """
+
+    loc: Float[Array, " d"]
+    root: Float[Array, ...]
+    precision: Float[Array, " d"]
+    whiten: Float[Array, "r r"] | None
+
+    def __init__(self, of_task: Quadratic, loc: Float[Array, " d"], precision: Float[Array, " d"]):
+        self.root, self.precision, self.whiten = of_task.root, precision, None
+        right = of_task.linear + precision * loc
+        if self.root.ndim == 1:
+            self.loc = right / (self.root + precision)
+            return
+        scaled = self.scaled()
+        eye = jnp.eye(scaled.shape[1], dtype=scaled.dtype)
+        self.whiten = inverse_tril(cholesky_each(eye + scaled.T @ scaled))
+        unit = right / jnp.sqrt(precision)
+        inside = self.whiten.T @ (self.whiten @ (scaled.T @ unit))
+        self.loc = (unit - scaled @ inside) / jnp.sqrt(precision)
+
+    def scaled(self) -> Float[Array, "d r"]:
+        r"""$\mathrm{diag}(t)^{-1/2} U$."""
+        return self.root / jnp.sqrt(self.precision)[:, None]
+
+    def variance(self) -> Float[Array, " d"]:
+        """Diagonal of the covariance."""
+        if self.whiten is None:
+            return 1 / (self.root + self.precision)
+        half = self.whiten @ self.scaled().T
+        return (1 - jnp.sum(half**2, axis=0)) / self.precision
+
+    def logdet(self) -> Float[Array, ""]:
+        """Log-determinant of the covariance."""
+        if self.whiten is None:
+            return -jnp.sum(jnp.log(self.root + self.precision))
+        inner = 2 * jnp.sum(jnp.log(jnp.diag(self.whiten)))
+        return inner - jnp.sum(jnp.log(self.precision))
+
+    def sample(self, key: jax.Array, num: int) -> Float[Array, "s d"]:
+        """Draws, differentiable in the mean and precision, shape `(num, d)`."""
+        key_outer, key_inner = jax.random.split(key)
+        outer = jax.random.normal(key_outer, (self.loc.size, num), self.loc.dtype)
+        if self.whiten is None:
+            return self.loc + outer.T / jnp.sqrt(self.root + self.precision)
+        inner = jax.random.normal(key_inner, (len(self.whiten), num), self.loc.dtype)
+        # With M = S C^-1, e - M (S^T e + e') has the covariance (I + S S^T)^-1.
+        scaled = self.scaled()
+        inside = self.whiten.T @ (self.whiten @ (scaled.T @ outer + inner))
+        return self.loc + (outer - scaled @ inside).T / jnp.sqrt(self.precision)
+
+    def distribution(self) -> StructuredNormal:
+        """As a NumPyro distribution."""
+        if self.whiten is None:
+            return StructuredNormal(
+                self.loc, precision=ops.Diag(self.root + self.precision, ops.psd)
+            )
+        return StructuredNormal(self.loc, precision=ops.LowRankPlusDiag(self.root, self.precision))
+
+
 def quadratic(
     key: jax.Array,
     episode: Episode,
@@ -109,24 +181,6 @@ def quadratic(
     return jax.lax.stop_gradient(found)
 
 
-def posterior(
-    of_task: Quadratic, loc: Float[Array, " d"], precision: Float[Array, " d"]
-) -> StructuredNormal:
-    r"""The Gaussian that minimises $E_q[\text{loss}] + E[\mathrm{KL}(q \| N(\mu, \Sigma))]$.
-
-    Its precision is $A + n V^{-1}$, and its mean solves $(A + n V^{-1}) m_i = h + n V^{-1} m$.
-
-    Args:
-        of_task: the quadratic loss.
-        loc: $m$, shape `(d,)`.
-        precision: $n V^{-1}$, shape `(d,)`.
-    """
-    with failures_are_nan():
-        both = ops.Diag(of_task.root + precision, ops.psd) if of_task.root.ndim == 1 else None
-        both = both or ops.LowRankPlusDiag(of_task.root, precision)
-        return StructuredNormal(both.solve(of_task.linear + precision * loc), precision=both)
-
-
 def _by_gauss_newton(episode: Episode, num_steps: int, loc: Any, precision: Any) -> Quadratic:
     """A linearisation at each step, with the mean of its posterior as the next place."""
 
@@ -139,7 +193,7 @@ def _by_gauss_newton(episode: Episode, num_steps: int, loc: Any, precision: Any)
         root = matrix.jacobian.dense().T
         linear = root @ (root.T @ here) - jax.grad(episode.loss)(here)
         found = Quadratic(root, linear)
-        change = posterior(found, loc, precision).loc - here
+        change = TaskPosterior(found, loc, precision).loc - here
         tried = here + jnp.asarray(SHORTER, here.dtype)[:, None] * change
         values = jax.vmap(objective)(tried)
         best = jnp.argmin(jnp.where(jnp.isnan(values), jnp.inf, values))

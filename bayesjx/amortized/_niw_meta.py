@@ -25,7 +25,7 @@ from .._core import (
 )
 from ..likelihoods import held, Likelihood
 from ._niw_checks import checked_network, checked_task
-from ._niw_episode import Episode, Inner, posterior, quadratic
+from ._niw_episode import Episode, Inner, quadratic, TaskPosterior
 from ._niw_posterior import AdaptedNetwork
 from ._niw_terms import expected_kl, NIW
 
@@ -194,7 +194,7 @@ def task_bound(
     mask: jax.Array,
     strength: Any,
     num_samples: int,
-) -> tuple[Float[Array, ""], Any, Float[Array, "s d"]]:
+) -> tuple[Float[Array, ""], TaskPosterior, Float[Array, "s d"]]:
     """Evidence lower bound of a task given the global distribution, in nats.
 
     Returns:
@@ -203,19 +203,18 @@ def task_bound(
     key_inner, key_draws = jax.random.split(key)
     episode, q = meta.episode(x, y, mask), meta.niw(strength)
     of_task = quadratic(key_inner, episode, meta.inner, q.loc, q.precision)
-    weights = posterior(of_task, q.loc, q.precision)
-    draws = weights.sample(key_draws, (num_samples,))
-    logdet = -weights.precision.psd_logdet()
-    divergence = expected_kl(q, weights.loc, weights.precision.inverse_diag(), logdet)
-    return -jnp.mean(jax.vmap(episode.loss)(draws)) - divergence, weights, draws
+    found = TaskPosterior(of_task, q.loc, q.precision)
+    draws = found.sample(key_draws, num_samples)
+    divergence = expected_kl(q, found.loc, found.variance(), found.logdet())
+    return -jnp.mean(jax.vmap(episode.loss)(draws)) - divergence, found, draws
 
 
 @compiled
 def _adapted(
     meta: NIWMeta, key: jax.Array, x: jax.Array, y: jax.Array, mask: jax.Array, number: int
 ) -> AdaptedNetwork:
-    bound, weights, draws = task_bound(meta, key, x, y, mask, jnp.inf, number)
-    return AdaptedNetwork(meta, weights, draws, bound)
+    bound, found, draws = task_bound(meta, key, x, y, mask, jnp.inf, number)
+    return AdaptedNetwork(meta, found, draws, bound)
 
 
 def _inner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from .._core import check_key, compiled, whole_number
 from ..distributions import BernoulliLogits, StructuredNormal
 from ..likelihoods import AbstractPosterior
 from ._niw_checks import checked_inputs
+from ._niw_episode import TaskPosterior
 
 CLASSES = (dist.CategoricalLogits, dist.CategoricalProbs)
 COINS = (dist.BernoulliLogits, dist.BernoulliProbs)
@@ -26,19 +28,24 @@ class AdaptedNetwork(AbstractPosterior):
 
     Attributes:
         meta: the `NIWMeta`.
-        weights: distribution of the random weights, a `distributions.StructuredNormal` of `d`.
+        gaussian: over the `d` random weights; `weights` is the NumPyro distribution.
         draws: those that predictions are averaged over, shape `(s, d)`.
         bound: evidence lower bound of the task, an estimate by these draws, scalar.
     """
 
     meta: Any
-    weights: StructuredNormal
+    gaussian: TaskPosterior
     draws: Float[Array, "s d"]
     bound: Float[Array, ""]
 
+    @property
+    def weights(self) -> StructuredNormal:
+        """Distribution of the random weights, flattened and joined in their order."""
+        return self.gaussian.distribution()
+
     def network(self) -> Any:
         """The network with the mean weights."""
-        return self.meta.network(self.weights.loc)
+        return self.meta.network(self.gaussian.loc)
 
     def values(self, x: Any) -> Float[Array, "s m ..."]:
         """Values of the network with each draw of the weights, shape `(s, m)` or `(s, m, p)`.
@@ -92,8 +99,8 @@ class AdaptedNetwork(AbstractPosterior):
         for size in sample_shape:
             whole_number("sample: each size of sample_shape", size, 0)
         x = checked_inputs("sample", self.meta, x)
-        drawn = self.weights.sample(key, sample_shape)
-        f = _values(self.meta, drawn.reshape(-1, drawn.shape[-1]), x)
+        drawn = self.gaussian.sample(key, math.prod(sample_shape))
+        f = _values(self.meta, drawn, x)
         return f.reshape(*sample_shape, *f.shape[1:])
 
     def log_evidence(self) -> Float[Array, ""]:

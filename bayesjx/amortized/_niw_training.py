@@ -134,18 +134,19 @@ def _checked_data(meta: NIWMeta, data: tuple[Any, ...]) -> tuple[Any, Any, Any]:
 
 
 def _check_tasks(meta: NIWMeta, tasks: Any) -> None:
-    """Draws one task and looks at it as `adapt` does."""
+    """Traces the function, and looks at one task as `adapt` does."""
     if not callable(tasks):
         raise ValueError(
             f"niw_meta: tasks must be a function from a key, got {type(tasks).__name__}"
         )
     try:
-        task = tasks(jax.random.key(0))
+        jax.eval_shape(tasks, jax.random.key(0))
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError) as error:
         raise ValueError(
             "niw_meta: the shapes of tasks must not depend on random values. JAX says: "
             f"{str(error).splitlines()[0]}"
         ) from error
+    task = tasks(jax.random.key(0))
     if not isinstance(task, tuple | list) or len(task) < 2:
         raise ValueError(
             f"niw_meta: tasks must return an amortized.Task, or a pair of inputs and targets; got "

@@ -2,6 +2,7 @@
 
 import distribution_transformer
 import martingale
+import niw
 import prior_fitted
 import table_prior
 
@@ -11,4 +12,5 @@ MUTANTS = [
     *table_prior.MUTANTS,
     *distribution_transformer.MUTANTS,
     *martingale.MUTANTS,
+    *niw.MUTANTS,
 ]
