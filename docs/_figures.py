@@ -860,8 +860,8 @@ def _predicted_by_nuts(x, y, grid):
 
 
 def few_shot():
-    """One sinusoid from five observations, by NIW-Meta and by MAML after the same training."""
-    steps, shots = 6000, 5
+    """One sinusoid from five observations, by NIW-Meta, and by MAML that was trained on more tasks."""
+    steps, shots = 4000, 5
 
     def task(key, rows=2 * shots):
         keys = jax.random.split(key, 3)
@@ -871,12 +871,12 @@ def few_shot():
         return x, amplitude * jnp.sin(x[:, 0] - phase)
 
     network = eqx.nn.MLP(1, "scalar", 40, 2, activation=jnp.tanh, key=jax.random.key(0))
-    adam = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+    adam = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
     start = amortized.NIWMeta(network, likelihoods.Gaussian(0.1))
     training = amortized.niw_meta(start, adam, task)
     fit = bayesjx.fit(jax.random.key(1), training, training.init(), steps)
     meta = bayesjx.trained(start, fit.state)
-    maml, scale = _maml(network, adam, task, shots, steps)
+    maml, scale = _maml(network, task, shots, 4 * steps)
     grid = np.linspace(-5, 5, 201)[:, None]
     x, y = task(jax.random.key(6), shots)
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.8), sharey=True, layout="constrained")
@@ -906,9 +906,10 @@ def _sinusoid_of(key):
     return float(amplitude), float(jax.random.uniform(keys[1], maxval=jnp.pi))
 
 
-def _maml(network, adam, task, shots, steps, inner_steps=5, inner_lr=0.02):
+def _maml(network, task, shots, steps, inner_steps=5, inner_lr=0.02):
     """From a support set to a network, and the deviation of its errors on new tasks."""
     start, rest = eqx.partition(network, eqx.is_inexact_array)
+    adam = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
 
     def adapted(arrays, x, y):
         loss = lambda a: jnp.mean((jax.vmap(eqx.combine(a, rest))(x) - y) ** 2)  # noqa: E731

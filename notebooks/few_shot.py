@@ -72,10 +72,10 @@ for ax, image, label in zip(axes, x, y, strict=False):
 # Gauss-Newton steps that lead to the posterior nothing is kept.
 
 # %%
-steps = 60 if FAST else 1500
+steps = 60 if FAST else 1000
 network = eqx.nn.MLP(64, WAYS, 40, 2, key=jax.random.key(1))
 start = amortized.NIWMeta(network, lambda f: dist.Categorical(logits=f))
-optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
+optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
 training = amortized.niw_meta(start, optimizer, functools.partial(task, chosen=range(7)))
 fit = bayesjx.fit(jax.random.key(2), training, training.init(), steps, progress=not FAST)
 meta = bayesjx.trained(start, fit.state)

@@ -54,7 +54,7 @@ def checked_inputs(owner: str, meta: Any, x: Any) -> jax.Array:
             f"{owner}: x must hold real inputs of the network, one a row, shape (n, ...); got "
             f"{array.dtype} of shape {jnp.shape(array)}"
         )
-    array = jnp.asarray(checked_finite(f"{owner}: x", array))
+    array = checked_finite(f"{owner}: x", jnp.asarray(array))
     if jnp.issubdtype(array.dtype, jnp.floating) or array.dtype == bool:
         array = array.astype(meta.loc.dtype)
     outputs(owner, meta, array)
@@ -101,7 +101,7 @@ def checked_task(
             f"{jnp.shape(y)}"
         )
     if jnp.issubdtype(y.dtype, jnp.floating):
-        y = checked_finite(f"{owner}: y", y)
+        y = checked_finite(f"{owner}: y", jnp.asarray(y))
     mask = checked_mask(owner, mask, (len(x),))
     value = outputs(owner, meta, x)
     guard = jnp.ones((), meta.loc.dtype)

@@ -135,15 +135,16 @@ class TaskPosterior(eqx.Module):
 
     def sample(self, key: jax.Array, num: int) -> Float[Array, "s d"]:
         """Draws, differentiable in the mean and precision, shape `(num, d)`."""
-        key_outer, key_inner = jax.random.split(key)
-        outer = jax.random.normal(key_outer, (self.loc.size, num), self.loc.dtype)
+        size = self.loc.size
         if self.whiten is None:
-            return self.loc + outer.T / jnp.sqrt(self.root + self.precision)
-        inner = jax.random.normal(key_inner, (len(self.whiten), num), self.loc.dtype)
+            noise = jax.random.normal(key, (num, size), self.loc.dtype)
+            return self.loc + noise / jnp.sqrt(self.root + self.precision)
         # With M = S C^-1, e - M (S^T e + e') has the covariance (I + S S^T)^-1.
         scaled = self.scaled()
-        inside = self.whiten.T @ (self.whiten @ (scaled.T @ outer + inner))
-        return self.loc + (outer - scaled @ inside).T / jnp.sqrt(self.precision)
+        noise = jax.random.normal(key, (num, size + len(self.whiten)), self.loc.dtype)
+        outer, inner = noise[:, :size], noise[:, size:]
+        inside = (outer @ scaled + inner) @ self.whiten.T @ self.whiten
+        return self.loc + (outer - inside @ scaled.T) / jnp.sqrt(self.precision)
 
     def distribution(self) -> StructuredNormal:
         """As a NumPyro distribution."""

@@ -74,15 +74,15 @@ class NIWMeta(eqx.Module):
     """
 
     loc: Float[Array, " d"]
-    scale: Float[Array, " d"] = constrained_field(constraints.positive)
-    excess: Float[Array, ""] = constrained_field(constraints.softplus_positive)
     likelihood: Any
-    frozen: tuple[Array, ...] = known_field()
     flags: tuple[bool, ...] = eqx.field(static=True)
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
     structure: Any = eqx.field(static=True)
     rest: Any = eqx.field(static=True)
     inner: Inner = eqx.field(static=True)
+    scale: Float[Array, " d"] = constrained_field(constraints.positive)
+    excess: Float[Array, ""] = constrained_field(constraints.softplus_positive)
+    frozen: tuple[Array, ...] = known_field()
 
     def __init__(
         self,

@@ -49,8 +49,8 @@ MUTANTS = [
     Mutant(
         "draws with half of the noise of the data",
         "amortized/_niw_episode.py",
-        "inside = self.whiten.T @ (self.whiten @ (scaled.T @ outer + inner))",
-        "inside = self.whiten.T @ (self.whiten @ (scaled.T @ outer))",
+        "inside = (outer @ scaled + inner) @ self.whiten.T @ self.whiten",
+        "inside = (outer @ scaled) @ self.whiten.T @ self.whiten",
         f"{TESTS} -k 'exact_posterior and f64'",
     ),
     Mutant(
