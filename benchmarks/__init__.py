@@ -42,6 +42,7 @@ MODULES = {
     "am-dt": "benchmarks.amortized.distribution_transformer",
     "am-mpnp": "benchmarks.amortized.neural_processes",
     "am-martingale": "benchmarks.amortized.martingale",
+    "am-niw": "benchmarks.amortized.niw",
     "am-pfn-cache": "benchmarks.amortized.cache",
     "am-pfn-gp": "benchmarks.amortized.gaussian_process",
     "am-pfn-hyper": "benchmarks.amortized.hyper",

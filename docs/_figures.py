@@ -17,7 +17,19 @@ from numpyro.infer import MCMC, NUTS
 from sklearn.datasets import load_diabetes, load_digits
 
 import bayesjx
-from bayesjx import amortized, bnn, datasets, diagnostics, gp, kernels, ops, sbl, ssm, vi
+from bayesjx import (
+    amortized,
+    bnn,
+    datasets,
+    diagnostics,
+    gp,
+    kernels,
+    likelihoods,
+    ops,
+    sbl,
+    ssm,
+    vi,
+)
 from bayesjx.distributions import kernel_mixture
 
 matplotlib.use("svg")
@@ -965,6 +977,85 @@ def martingale_posterior():
     return figure
 
 
+def few_shot():
+    """One sinusoid from five observations, by NIW-Meta, and by MAML trained on more tasks."""
+    steps, shots = 4000, 5
+
+    def task(key, rows=2 * shots):
+        keys = jax.random.split(key, 3)
+        amplitude = jax.random.uniform(keys[0], minval=0.1, maxval=5.0)
+        phase = jax.random.uniform(keys[1], maxval=jnp.pi)
+        x = jax.random.uniform(keys[2], (rows, 1), minval=-5.0, maxval=5.0)
+        return x, amplitude * jnp.sin(x[:, 0] - phase)
+
+    network = eqx.nn.MLP(1, "scalar", 40, 2, activation=jnp.tanh, key=jax.random.key(0))
+    adam = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
+    start = amortized.NIWMeta(network, likelihoods.Gaussian(0.1))
+    training = amortized.niw_meta(start, adam, task)
+    fit = bayesjx.fit(jax.random.key(1), training, training.init(), steps)
+    meta = bayesjx.trained(start, fit.state)
+    maml, scale = _maml(network, task, shots, 4 * steps)
+    grid = np.linspace(-5, 5, 201)[:, None]
+    x, y = task(jax.random.key(6), shots)
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 2.8), sharey=True, layout="constrained")
+    curve = meta.adapt(jax.random.key(2), x, y, num_samples=200)
+    mean, deviation = (
+        np.asarray(v) for v in (curve.mean(grid), curve.predict(grid).variance ** 0.5)
+    )
+    by_maml = np.asarray(jax.vmap(maml(x, y))(grid))
+    for ax, name, centre, wide, colour in (
+        (axes[0], "NIW-Meta, 90 %", mean, deviation, BLUE),
+        (axes[1], "MAML, 90 % by its mean error", by_maml, scale, ORANGE),
+    ):
+        ax.fill_between(
+            grid[:, 0], centre - 1.645 * wide, centre + 1.645 * wide, color=colour, alpha=0.25, lw=0
+        )
+        ax.plot(grid[:, 0], centre, color=colour)
+        amplitude, phase = _sinusoid_of(jax.random.key(6))
+        ax.plot(grid[:, 0], amplitude * np.sin(grid[:, 0] - phase), "--", color=GREY)
+        ax.plot(x[:, 0], y, "o", color="black", ms=4)
+        ax.set(title=name, xlabel="x")
+    return figure
+
+
+def _sinusoid_of(key):
+    keys = jax.random.split(key, 3)
+    amplitude = jax.random.uniform(keys[0], minval=0.1, maxval=5.0)
+    return float(amplitude), float(jax.random.uniform(keys[1], maxval=jnp.pi))
+
+
+def _maml(network, task, shots, steps, inner_steps=5, inner_lr=0.02):
+    """From a support set to a network, and the deviation of its errors on new tasks."""
+    start, rest = eqx.partition(network, eqx.is_inexact_array)
+    adam = optax.adam(optax.cosine_decay_schedule(2e-3, steps))
+
+    def adapted(arrays, x, y):
+        loss = lambda a: jnp.mean((jax.vmap(eqx.combine(a, rest))(x) - y) ** 2)  # noqa: E731
+        for _ in range(inner_steps):
+            slope = jax.grad(loss)(arrays)
+            arrays = jax.tree.map(lambda a, g: a - inner_lr * g, arrays, slope)
+        return eqx.combine(arrays, rest)
+
+    def error(arrays, key):
+        x, y = task(key)
+        made = adapted(arrays, x[:shots], y[:shots])
+        return jnp.mean((jax.vmap(made)(x[shots:]) - y[shots:]) ** 2)
+
+    def total(arrays, key):
+        return jnp.mean(jax.vmap(lambda key: error(arrays, key))(jax.random.split(key, 16)))
+
+    def step(carry, key):
+        arrays, state = carry
+        value, slope = jax.value_and_grad(total)(arrays, key)
+        updates, state = adam.update(slope, state)
+        return (optax.apply_updates(arrays, updates), state), value
+
+    keys = jax.random.split(jax.random.key(1), steps)
+    run = jax.jit(lambda a: jax.lax.scan(step, (a, adam.init(a)), keys))
+    (arrays, _), errors = run(start)
+    return lambda x, y: adapted(arrays, x, y), float(np.mean(errors[-200:])) ** 0.5
+
+
 FIGURES = {
     "programmable-vi": programmable_vi,
     "gradient-variance": gradient_variance,
@@ -985,6 +1076,7 @@ FIGURES = {
     "neural-processes": neural_processes,
     "martingale-curves": martingale_curves,
     "martingale-posterior": martingale_posterior,
+    "few-shot": few_shot,
 }
 
 

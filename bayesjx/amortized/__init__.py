@@ -48,6 +48,9 @@ from ._martingale_process import MPANP as MPANP, MPNP as MPNP
 from ._network import AbstractPFN as AbstractPFN
 from ._network_rule import PFNPredictive as PFNPredictive
 from ._neural_process import AbstractNeuralProcess as AbstractNeuralProcess
+from ._niw_meta import NIWMeta as NIWMeta
+from ._niw_posterior import AdaptedNetwork as AdaptedNetwork
+from ._niw_training import niw_meta as niw_meta
 from ._pfn import PFN as PFN
 from ._pfn_posterior import PFNPosterior as PFNPosterior
 from ._pfn_training import pfn_training as pfn_training

@@ -3,6 +3,7 @@
 import distribution_transformer
 import martingale
 import neural_process
+import niw
 import prior_fitted
 import table_prior
 
@@ -13,4 +14,5 @@ MUTANTS = [
     *distribution_transformer.MUTANTS,
     *neural_process.MUTANTS,
     *martingale.MUTANTS,
+    *niw.MUTANTS,
 ]
