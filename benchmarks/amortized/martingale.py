@@ -11,7 +11,7 @@ from benchmarks._declare import Benchmark, Figure, Target
 from benchmarks._report import Report
 
 SPLITS = {"full": 10, "quick": 1}
-ROWS = {"full": None, "quick": 50}  # of the training half
+ROWS = {"full": None, "quick": 150}  # of the training half
 PERMUTATIONS = {"full": 10, "quick": 2}
 DRAWS = {"full": (4000, 2000), "quick": (1000, 400)}  # samples and steps ahead
 SPEED = (4000, 2000)  # samples and steps ahead, in both sizes
