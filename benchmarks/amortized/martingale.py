@@ -21,8 +21,8 @@ NETWORK_SAMPLES = {"full": 59, "quick": 19}  # so that ends of 90 % intervals ar
 CONTEXT, AHEAD = 20, 40
 PUBLISHED = {"diabetes": -1.003, "cancer": -0.096}
 
-# Quick bounds are four standard errors from what was measured: of the mean over the 221 patients held
-# out (0.05, and 0.025 of a difference), and of 16 data sets (0.075, three of them).
+# Quick bounds are four standard errors from what was measured, of the mean over the 221 patients
+# that are held out (0.05, of a difference 0.025), and three of 16 data sets (0.075).
 TARGETS = (
     Target("conjugate", "<=", 4.0, unit="se", meaning="from exact moments, the worst"),
     Target("diabetes", "between", (-1.033, -0.973), quick=(-1.29, -0.89), unit="nats",
