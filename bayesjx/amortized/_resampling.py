@@ -160,8 +160,6 @@ def _chain(
     horizon: Horizon,
 ) -> Any:
     """The functional, predictions at points and the rule's reports after each segment."""
-    urn = isinstance(source, str)
-
     def step(t: Any, carry: tuple[Any, Rows | None]) -> tuple[Any, Rows | None]:
         state, rows = carry
         key_t = jax.random.fold_in(key, t)
@@ -169,7 +167,7 @@ def _chain(
             y, state = rule.step(key_t, state)
             return state, None if rows is None else add_row(rows, y)
         key_x, key_y = jax.random.split(key_t)
-        x = pick_row(key_x, rows)[0] if urn else _drawn(key_x, source)
+        x = _drawn(key_x, source) if rows is None else _input(key_x, rows, source)
         x = jnp.asarray(x, data[0].dtype)
         y, state = rule.step(key_y, state, x)
         return state, None if rows is None else add_row(rows, (x, y))
@@ -305,6 +303,10 @@ def _inputs(inputs: Any, rule: AbstractPredictiveRule, data: Any) -> Any:
             f"{owner}: inputs must be rows like those of x, shape (k, *{width}), got {rows.shape}"
         )
     return rows
+
+
+def _input(key: jax.Array, rows: Rows, source: Any) -> jax.Array:
+    return pick_row(key, rows)[0] if isinstance(source, str) else _drawn(key, source)
 
 
 def _drawn(key: jax.Array, source: Any) -> jax.Array:

@@ -11,7 +11,7 @@ from benchmarks._declare import Benchmark, Figure, Target
 from benchmarks._report import Report
 
 SPLITS = {"full": 10, "quick": 1}
-ROWS = {"full": None, "quick": 50}  # of the training half
+ROWS = {"full": None, "quick": 150}  # of the training half
 PERMUTATIONS = {"full": 10, "quick": 2}
 DRAWS = {"full": (4000, 2000), "quick": (1000, 400)}  # samples and steps ahead
 SPEED = (4000, 2000)  # samples and steps ahead, in both sizes
@@ -21,16 +21,18 @@ NETWORK_SAMPLES = {"full": 59, "quick": 19}  # so that ends of 90 % intervals ar
 CONTEXT, AHEAD = 20, 40
 PUBLISHED = {"diabetes": -1.003, "cancer": -0.096}
 
+# Quick bounds are four standard errors from what was measured, of the mean over the 221 patients
+# that are held out (0.05, of a difference 0.025), and three of 16 data sets (0.075).
 TARGETS = (
-    Target("conjugate", "<=", 4.0, quick=5.0, unit="se", meaning="from exact moments, the worst"),
-    Target("diabetes", "between", (-1.033, -0.973), quick=(-2.0, 0.0), unit="nats",
+    Target("conjugate", "<=", 4.0, unit="se", meaning="from exact moments, the worst"),
+    Target("diabetes", "between", (-1.033, -0.973), quick=(-1.29, -0.89), unit="nats",
            meaning="log score a response"),
-    Target("diabetes_gain", ">=", 0.0, quick=-0.5, unit="nats", meaning="over the better peer"),
-    Target("cancer", "between", (-0.116, -0.076), quick=(-0.7, 0.0), unit="nats",
+    Target("diabetes_gain", ">=", 0.0, quick=-0.1, unit="nats", meaning="over the better peer"),
+    Target("cancer", "between", (-0.116, -0.076), quick=None, unit="nats",
            meaning="log score a class"),
-    Target("cancer_gain", ">=", 0.0, quick=-0.3, unit="nats", meaning="over the better peer"),
-    Target("faster", ">=", 50, quick=10, unit="×", meaning="NumPy loop ÷ ours, normal model"),
-    Target("coverage", "between", (0.85, 0.95), quick=(0.25, 1.0),
+    Target("cancer_gain", ">=", 0.0, quick=None, unit="nats", meaning="over the better peer"),
+    Target("faster", ">=", 50, quick=10, unit="×", meaning="NumPy loop over paths ÷ ours"),
+    Target("coverage", "between", (0.85, 0.95), quick=(0.67, 1.0),
            meaning="of 90 % intervals of functionals, the shipped network"),
 )  # fmt: skip
 
@@ -44,7 +46,7 @@ def run(quick: bool, report: Report) -> Mapping[str, Any]:
     with jax.enable_x64(True):
         figures["conjugate"] = _conjugate(size, report)
         figures["faster"], figures["arrays"] = _speed(size, report)
-        for name, score in (("diabetes", _regression), ("cancer", _classification)):
+        for name, score in (("diabetes", _regression), ("cancer", _classification))[: 2 - quick]:
             ours, gain, seconds = _on_splits(name, score, size, report)
             figures |= {name: ours, f"{name}_gain": gain, f"{name}_seconds": seconds}
     figures["coverage"] = _coverage(size, report)

@@ -50,8 +50,8 @@ MUTANTS = [
     Mutant(
         "inputs of the data row after the one drawn",
         "amortized/_resampling.py",
-        "add_row(rows, (x, y))",
-        "add_row(rows, (x + 1, y))",
+        "return state, None if rows is None else add_row(rows, (x, y))",
+        "return state, None if rows is None else add_row(rows, (x + 1, y))",
         f"{RESAMPLING} -k reweighted",
     ),
     Mutant(
