@@ -860,8 +860,8 @@ def _predicted_by_nuts(x, y, grid):
 
 
 def few_shot():
-    """One sinusoid from five observations, by NIW-Meta, and by MAML that was trained on more tasks."""
-    steps, shots = 4000, 5
+    """One sinusoid from five observations, by NIW-Meta and by MAML, trained on more tasks."""
+    steps, shots = 3000, 5
 
     def task(key, rows=2 * shots):
         keys = jax.random.split(key, 3)
