@@ -113,7 +113,7 @@ for name, of in (("trained", meta), ("not trained", start)):
                 name,
                 shots,
                 np.mean(np.argmax(probs, 1) == labels),
-                -diagnostics.log_score(probs, labels),
+                diagnostics.log_score(probs, labels),
                 diagnostics.calibration_error(probs, labels),
             ]
         )

@@ -161,8 +161,8 @@ def check_prior(owner: str, prior: Any) -> Task:
     return task
 
 
-def sample_tasks(key: jax.Array, prior: Callable[[jax.Array], Task], num_samples: int) -> Task:
-    """Independent data sets of a prior, with a leading axis.
+def sample_tasks(key: jax.Array, prior: Callable[[jax.Array], Any], num_samples: int) -> Any:
+    """Independent data sets of a prior, a `Task` or what else it returns, with a leading axis.
 
     A prior with a method `batch(key, num_samples)` draws them by that.
     """

@@ -292,7 +292,7 @@ def _digits(size: str, report: Report) -> dict[str, Any]:
         score = diagnostics.log_score(flat, labels.reshape(-1))
         right = np.mean(np.argmax(of_tasks, axis=-1) == labels, axis=1)
         errors[name] = _bootstrap(of_tasks, labels)
-        table.append([name, *_summary(right), -float(score), errors[name][0], spent[name]])
+        table.append([name, *_summary(right), float(score), errors[name][0], spent[name]])
     report.table(
         f"Digits 7, 8 and 9 by networks that have seen 0 to 6: {DIGIT_SHOTS} images of each, "
         f"{number} tasks; NIW-Meta by {4 * steps} tasks of training, the others by "
