@@ -60,19 +60,19 @@ class Generator(eqx.Module):
     and they attend to what it became.
 
     Attributes:
-        spread: the block in which the context attends to the inducing points.
-        gather: the block in which these attend to the context.
+        context_block: the block in which the context attends to the inducing points.
+        points_block: the block in which these attend to the context.
         num_pseudo: size of a pseudo-context.
     """
 
-    spread: AttentionBlock
-    gather: AttentionBlock
+    context_block: AttentionBlock
+    points_block: AttentionBlock
     num_pseudo: int = eqx.field(static=True)
 
     def __init__(self, size: int, heads: int, num_pseudo: int, *, key: jax.Array):
         keys = jax.random.split(key)
-        self.spread = AttentionBlock(size, heads, key=keys[0])
-        self.gather = AttentionBlock(size, heads, key=keys[1])
+        self.context_block = AttentionBlock(size, heads, key=keys[0])
+        self.points_block = AttentionBlock(size, heads, key=keys[1])
         self.num_pseudo = num_pseudo
 
     def __call__(
@@ -85,8 +85,8 @@ class Generator(eqx.Module):
         """Pseudo-contexts, one for each draw."""
         shape = (*tokens.shape[:-2], num_samples, self.num_pseudo, tokens.shape[-1])
         points = jax.random.normal(key, shape, tokens.dtype)
-        rows = self.spread(drawn(tokens, num_samples), points)
-        return self.gather(points, rows, mask[..., None, None, :])
+        rows = self.context_block(drawn(tokens, num_samples), points)
+        return self.points_block(points, rows, mask[..., None, None, :])
 
 
 class AbstractMartingaleProcess(AbstractMixtureProcess):

@@ -73,7 +73,7 @@ class Inner(NamedTuple):
         num_steps: steps from the mean of all tasks.
         lr: learning rate of steps that are no Gauss-Newton steps, for the mean loss of a row.
         num_probes: random vectors for a diagonal, or None for the exact one.
-        most: largest curvature that the spread of iterates may stand for.
+        most: largest curvature that the variance of iterates may stand for.
     """
 
     curvature: str
@@ -237,6 +237,6 @@ def _by_iterates(key: jax.Array, episode: Episode, inner: Inner, loc: Any) -> Qu
     keys = jax.random.split(key, inner.num_steps)
     start = loc, jnp.zeros_like(loc), jnp.zeros_like(loc)
     (_, mean, square), _ = jax.lax.scan(step, start, (keys, count))
-    spread = square / max(inner.num_steps - 1, 1)
-    diagonal = jnp.minimum(1 / jnp.maximum(spread, jnp.finfo(loc.dtype).tiny), inner.most)
+    variance = square / max(inner.num_steps - 1, 1)
+    diagonal = jnp.minimum(1 / jnp.maximum(variance, jnp.finfo(loc.dtype).tiny), inner.most)
     return Quadratic(diagonal, diagonal * mean)

@@ -214,8 +214,8 @@ class LowRankHead(AbstractHead):
         self, parameters: Float[Array, "*batch k"], loc: Any = 0.0, scale: Any = 1.0
     ) -> dist.Normal:
         mean, factors, variance = self.moments(parameters)
-        spread = jnp.sqrt(variance + jnp.sum(factors**2, axis=-1))
-        return dist.Normal(loc + scale * mean, scale * spread)
+        deviation = jnp.sqrt(variance + jnp.sum(factors**2, axis=-1))
+        return dist.Normal(loc + scale * mean, scale * deviation)
 
 
 class TNPND(AbstractNeuralProcess):

@@ -205,8 +205,8 @@ def test_the_three_losses_of_a_martingale_process_are_those_of_a_loop():
     points = np.asarray(jax.random.normal(KEY, (S, 3, rows.shape[1])))
     marginal, pseudo = [], []
     for k in range(S):
-        spread = block(net.generator.spread, rows, points[k])
-        made = block(net.generator.gather, points[k], spread)
+        spread = block(net.generator.context_block, rows, points[k])
+        made = block(net.generator.points_block, points[k], spread)
         both = np.vstack([rows, made]).mean(axis=0)
         marginal.append(log_density(decoded(net.decoder, x, both), y))
         pseudo.append(log_density(decoded(net.decoder, x, made.mean(axis=0)), y))

@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant(
         "martingale process: the context does not see the noise",
         "amortized/_martingale_process.py",
-        "rows = self.spread(drawn(tokens, num_samples), points)",
+        "rows = self.context_block(drawn(tokens, num_samples), points)",
         "rows = drawn(tokens, num_samples)",
         TEST.format("three_losses"),
     ),
