@@ -46,7 +46,10 @@ from ._martingale_posterior import (
 )
 from ._martingale_process import MPANP as MPANP, MPNP as MPNP
 from ._network import AbstractPFN as AbstractPFN
-from ._network_rule import PFNPredictive as PFNPredictive
+from ._network_rule import (
+    NeuralProcessPredictive as NeuralProcessPredictive,
+    PFNPredictive as PFNPredictive,
+)
 from ._neural_process import AbstractNeuralProcess as AbstractNeuralProcess
 from ._niw_meta import NIWMeta as NIWMeta
 from ._niw_posterior import AdaptedNetwork as AdaptedNetwork

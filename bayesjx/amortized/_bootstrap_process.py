@@ -14,6 +14,7 @@ from ._heads import AbstractHead
 from ._neural_process import (
     AbstractMixtureProcess,
     checked_options,
+    described,
     joint_log_prob,
     num_counted,
 )
@@ -92,6 +93,9 @@ class AbstractBootstrapProcess(AbstractMixtureProcess):
         total = joint_log_prob(self.head, self.base(x, cache), y, targets)
         total = total + joint_log_prob(self.head, self.outputs(x, cache), y, targets)
         return total / num_counted(targets, x.dtype)
+
+    def architecture(self) -> dict[str, Any]:
+        return described(self, **self.path.architecture())
 
 
 class BNP(AbstractBootstrapProcess):

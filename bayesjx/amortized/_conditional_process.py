@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 
 from ._heads import AbstractHead
-from ._neural_process import AbstractMixtureProcess, checked_options, num_counted
+from ._neural_process import AbstractMixtureProcess, checked_options, described, num_counted
 from ._process_paths import AbstractPath, AttentivePath, Decoder, MeanPath
 
 
@@ -30,6 +30,9 @@ class AbstractConditionalProcess(AbstractMixtureProcess):
     ) -> Any:
         cache = self.encode(key, x, y, context, num_samples)
         return self.log_prob(x, y, targets, cache) / num_counted(targets, x.dtype)
+
+    def architecture(self) -> dict[str, Any]:
+        return described(self, **self.path.architecture())
 
 
 class CNP(AbstractConditionalProcess):

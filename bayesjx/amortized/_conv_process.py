@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from .._core import constrained_field, whole_number
 from ._attention import Dense
 from ._heads import AbstractHead
-from ._neural_process import AbstractMixtureProcess, checked_options, num_counted
+from ._neural_process import AbstractMixtureProcess, checked_options, described, num_counted
 from ._process_paths import Deep
 from ._process_posterior import extent
 
@@ -157,6 +157,16 @@ class ConvCNP(AbstractMixtureProcess):
     ) -> Any:
         cache = self.encode(key, x, y, context, num_samples)
         return self.log_prob(x, y, targets, cache) / num_counted(targets, x.dtype)
+
+    def architecture(self) -> dict[str, Any]:
+        return described(
+            self,
+            span=self.span,
+            points_per_unit=self.points_per_unit,
+            width=self.lift.linear.out_features,
+            depth=len(self.blocks),
+            taps=self.blocks[0].taps,
+        )
 
     def _start(self, x_new: Any, x: Any, mask: Any) -> Float[Array, "*batch 1"]:
         """Where the window begins: a multiple of the pitch, with a margin before the data."""

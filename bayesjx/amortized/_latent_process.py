@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ._heads import AbstractHead
-from ._neural_process import AbstractMixtureProcess, checked_options, log_probs, num_counted
+from ._neural_process import (
+    AbstractMixtureProcess,
+    checked_options,
+    described,
+    log_probs,
+    num_counted,
+)
 from ._process_paths import (
     AbstractPath,
     AttentivePath,
@@ -95,6 +102,10 @@ class AbstractLatentProcess(AbstractMixtureProcess):
         divergence = jnp.sum(0.5 * (ratio**2 + gap**2 - 1) - jnp.log(ratio), axis=-1)
         return (expected - divergence) / num_counted(targets, x.dtype)
 
+    def architecture(self) -> dict[str, Any]:
+        scales = list(self.latent.scales)
+        return described(self, latent_scales=scales, **self.path.architecture())
+
 
 class NP(AbstractLatentProcess):
     """Neural process: a `CNP` with a latent variable, whose draws are functions.
@@ -135,7 +146,7 @@ class NP(AbstractLatentProcess):
         head: AbstractHead | None = None,
         width: int = 64,
         depth: int = 4,
-        latent_scales: tuple[float, float] = LATENT_SCALES,
+        latent_scales: Sequence[float] = LATENT_SCALES,
     ):
         d, self.head, width, depth, _ = checked_options("NP", key, num_inputs, head, width, depth)
         scales = _checked_scales("NP", latent_scales)
@@ -186,7 +197,7 @@ class ANP(AbstractLatentProcess):
         depth: int = 4,
         heads: int = 8,
         num_layers: int = 2,
-        latent_scales: tuple[float, float] = LATENT_SCALES,
+        latent_scales: Sequence[float] = LATENT_SCALES,
     ):
         d, self.head, width, depth, heads = checked_options(
             "ANP", key, num_inputs, head, width, depth, heads, num_layers

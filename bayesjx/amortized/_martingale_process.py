@@ -15,6 +15,7 @@ from ._heads import AbstractHead
 from ._neural_process import (
     AbstractMixtureProcess,
     checked_options,
+    described,
     joint_log_prob,
     log_probs,
     num_counted,
@@ -133,6 +134,11 @@ class AbstractMartingaleProcess(AbstractMixtureProcess):
 
     def _decoded(self, x_new: Any, tokens: Any, mask: Any) -> Any:
         return self.decoder(x_new, self.path.read(x_new, tokens, mask))
+
+    def architecture(self) -> dict[str, Any]:
+        heads, size = self.generator.context_block.attention.heads, self.generator.num_pseudo
+        options = {"heads": heads, "num_pseudo": size}
+        return described(self, **(options | self.path.architecture()))
 
 
 class MPNP(AbstractMartingaleProcess):

@@ -97,6 +97,10 @@ class AbstractNeuralProcess(eqx.Module):
             ramp: weight, from 0 to 1, of terms that are let in slowly.
         """
 
+    @abc.abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Options that make a network of the same shapes, as plain data."""
+
     @property
     def dtype(self) -> Any:
         """Type of the parameters, in which everything is computed."""
@@ -195,6 +199,11 @@ class AbstractMixtureProcess(AbstractNeuralProcess):
 
     def log_prob(self, x_new: Any, y_new: Any, mask: Any, cache: Any) -> Any:
         return joint_log_prob(self.head, self.outputs(x_new, cache), y_new, mask)
+
+
+def described(network: Any, **options: Any) -> dict[str, Any]:
+    """Inputs, head and further options of a network."""
+    return {"num_inputs": network.num_inputs, "head": network.head.architecture(), **options}
 
 
 def log_probs(

@@ -91,6 +91,10 @@ class AbstractPath(eqx.Module):
     ) -> Float[Array, "*batch m e"]:
         """What queries get of the tokens that count; there may be none."""
 
+    @abc.abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Options of the networks that have it, as plain data."""
+
 
 class MeanPath(AbstractPath):
     """The mean of the rows' representations, a learned vector where there are no rows.
@@ -119,6 +123,9 @@ class MeanPath(AbstractPath):
         mean = masked_mean(tokens, mask, self.empty)[..., None, :]
         return jnp.broadcast_to(mean, (*x_new.shape[:-1], self.size))
 
+    def architecture(self) -> dict[str, Any]:
+        return {"width": self.size, "depth": len(self.encoder.layers)}
+
 
 class AttentivePath(AbstractPath):
     """Rows attend to each other; queries attend to them by their inputs.
@@ -141,6 +148,7 @@ class AttentivePath(AbstractPath):
     cross: Attention
     size: int = eqx.field(static=True)
     token_size: int = eqx.field(static=True)
+    depth: int = eqx.field(static=True)
 
     def __init__(
         self,
@@ -161,7 +169,7 @@ class AttentivePath(AbstractPath):
         output = scaled(Dense(width, width, key=keys[3]), PLAIN_GAIN)
         cross = Attention(width, heads, key=keys[2])
         self.cross = eqx.tree_at(lambda a: a.output, cross, output)
-        self.size, self.token_size = width, 2 * width
+        self.size, self.token_size, self.depth = width, 2 * width, depth
 
     def tokens(self, x: Any, y: Any, mask: Any) -> Any:
         rows = self.encoder(rows_of(x, y))
@@ -173,6 +181,10 @@ class AttentivePath(AbstractPath):
         keys, values = jnp.split(tokens, 2, axis=-1)
         to = KeysValues(self.cross.keys_values(keys).keys, self.cross.keys_values(values).values)
         return self.cross(self.inputs(x_new), to, mask[..., None, :])
+
+    def architecture(self) -> dict[str, Any]:
+        heads, layers = self.cross.heads, len(self.layers)
+        return {"width": self.size, "depth": self.depth, "heads": heads, "num_layers": layers}
 
 
 def rows_of(x: Float[Array, "*batch n d"], y: Float[Array, "*batch n"]) -> Any:

@@ -14,25 +14,34 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ._bootstrap_process import BANP, BNP
+from ._conditional_process import CANP, CNP
+from ._conv_process import ConvCNP
 from ._heads import make_head
+from ._latent_process import ANP, NP
+from ._martingale_process import MPANP, MPNP
 from ._network import AbstractPFN
+from ._neural_process import AbstractNeuralProcess
 from ._pfn import PFN
 from ._table_network import TablePFN
+from ._transformer_process import TNPA, TNPD, TNPND
 
 FORMAT = "bayesjx network 1"
-NETWORKS: dict[str, Any] = {"PFN": PFN, "TablePFN": TablePFN}
+PROCESSES = (CNP, CANP, ConvCNP, NP, ANP, BNP, BANP, MPNP, MPANP, TNPD, TNPA, TNPND)
+NETWORKS: dict[str, Any] = {made.__name__: made for made in (PFN, TablePFN, *PROCESSES)}
+Network = AbstractPFN | AbstractNeuralProcess
 
 
 class NetworkError(ValueError):
     """A file that holds no network, another one, or a damaged one."""
 
 
-def save_network(path: str | os.PathLike, network: AbstractPFN, about: Any = None) -> None:
+def save_network(path: str | os.PathLike, network: Network, about: Any = None) -> None:
     """Writes a network to one file: a line of JSON, then the arrays as Equinox serialises them.
 
     Args:
         path: of the file.
-        network: such as a `PFN`.
+        network: a `PFN` or `TablePFN`, or a neural process such as a `CANP`.
         about: anything that JSON takes, such as how it was trained.
 
     Raises:
@@ -62,7 +71,7 @@ def save_network(path: str | os.PathLike, network: AbstractPFN, about: Any = Non
     part.replace(path)
 
 
-def load_network(path: str | os.PathLike, like: AbstractPFN | None = None) -> AbstractPFN:
+def load_network(path: str | os.PathLike, like: Network | None = None) -> Any:
     """Reads a network that `save_network` wrote.
 
     Args:
@@ -139,7 +148,7 @@ def _header(data: bytes, name: str) -> tuple[dict[str, Any], bytes]:
     return header, payload
 
 
-def _parse(data: bytes, name: str, like: AbstractPFN | None) -> AbstractPFN:
+def _parse(data: bytes, name: str, like: Network | None) -> Any:
     header, payload = _header(data, name)
     if header["kind"] not in NETWORKS:
         raise NetworkError(f"load_network: {name} holds a {header['kind']}, which is not known")
@@ -156,7 +165,8 @@ def _parse(data: bytes, name: str, like: AbstractPFN | None) -> AbstractPFN:
             f"a {type(like).__name__} of {like.architecture()}"
         )
     options = dict(header["architecture"])
-    options["head"] = make_head(options["head"])
+    if "head" in options:
+        options["head"] = make_head(options["head"])
     made = NETWORKS[header["kind"]]
     shapes = eqx.filter_eval_shape(lambda: made(**options, key=jax.random.key(0)))
     dtype = jnp.dtype(header["dtype"])

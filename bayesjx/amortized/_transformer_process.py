@@ -19,6 +19,7 @@ from ._neural_process import (
     AbstractMixtureProcess,
     AbstractNeuralProcess,
     checked_options,
+    described,
     joint_log_prob,
     MIN_SCALE,
     num_counted,
@@ -73,6 +74,9 @@ class TNPD(AbstractMixtureProcess):
 
     def outputs(self, x_new: Any, cache: Any) -> Any:
         return self.pfn.decode(x_new, cache)[..., None, :, :]
+
+    def architecture(self) -> dict[str, Any]:
+        return described(self, **_sizes(self.pfn))
 
     def objective(
         self, key: Any, x: Any, y: Any, context: Any, targets: Any, num_samples: int, ramp: Any
@@ -136,6 +140,9 @@ class TNPA(AbstractNeuralProcess):
     def log_prob(self, x_new: Any, y_new: Any, mask: Any, cache: Any) -> Any:
         outputs = self.chain(x_new, y_new, mask, cache)
         return joint_log_prob(self.head, outputs[..., None, :, :], y_new, mask)
+
+    def architecture(self) -> dict[str, Any]:
+        return described(self, **_sizes(self.pfn))
 
     def objective(
         self, key: Any, x: Any, y: Any, context: Any, targets: Any, num_samples: int, ramp: Any
@@ -281,6 +288,10 @@ class TNPND(AbstractNeuralProcess):
         variance = jnp.where(mask, variance, 1 / (2 * math.pi))
         return dist.LowRankMultivariateNormal(loc, factors, variance).log_prob(y_new)
 
+    def architecture(self) -> dict[str, Any]:
+        rank = self.head.size - 2
+        return {"num_inputs": self.num_inputs, "rank": rank, **_sizes(self.pfn)}
+
     def objective(
         self, key: Any, x: Any, y: Any, context: Any, targets: Any, num_samples: int, ramp: Any
     ) -> Any:
@@ -293,3 +304,7 @@ class TNPND(AbstractNeuralProcess):
 
 def _transformer(d: int, head: AbstractHead, key: Any, width: int, depth: int, heads: int) -> PFN:
     return PFN(d, head, key=key, width=width, depth=depth, heads=heads)
+
+
+def _sizes(pfn: PFN) -> dict[str, Any]:
+    return {name: pfn.architecture()[name] for name in ("width", "depth", "heads")}

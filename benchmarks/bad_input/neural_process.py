@@ -20,6 +20,16 @@ KEY = jax.random.key(0)
 CLASSES = amortized.CategoricalHead(3)
 SMALL = {"CNP": {}, "NP": {}, "BNP": {}, "ConvCNP": {"points_per_unit": 4, "span": 2.0}}
 
+RULE = "amortized.NeuralProcessPredictive"
+
+
+def _rule(**options: Any) -> Any:
+    return amortized.NeuralProcessPredictive(**({"network": _network()} | options))
+
+
+def _wide() -> Any:
+    return _rule(network=_network("ConvCNP")).init((np.array([[0.0], [5.0]]), np.zeros(2)))
+
 
 def _network(name: str = "CNP", *sizes: Any, **options: Any) -> Any:
     own = SMALL.get(name, {"heads": 2})
@@ -159,4 +169,11 @@ CASES: tuple[Case, ...] = (
     Case(CHAIN, "num_samples", lambda: _chain("NP", key=KEY, num_samples=-1), "at least 1"),
     Case(JOINT, "value", lambda: _chain().log_prob(_y(2)), "\\(\\*batch, 3\\)"),
     Case(JOINT, "key", lambda: _chain().sample(0), "PRNG key"),
+    Case(RULE, "network", lambda: _rule(network="CNP"), "neural process"),
+    Case(RULE, "key", lambda: _rule(network=_network("NP")), "PRNG key"),
+    Case(RULE, "num_samples", lambda: _rule(num_samples=0), "at least 1"),
+    Case(RULE, "data", lambda: _rule().init(_y(N)), "pair \\(x, y\\)"),
+    Case(RULE, "x", lambda: _rule().init((_rows(N, 1), _y(N))), "2 columns"),
+    Case(RULE, "data", lambda: _rule().init((_rows(N), NAN * _y(N))), "NaN"),
+    Case(RULE, "x", _wide, "span"),
 )

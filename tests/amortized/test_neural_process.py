@@ -514,3 +514,44 @@ def test_bad_input_is_named():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("name", [*SINGLE, *DOUBLE, "NP", "MPNP"])
+def test_networks_come_back_from_files(name, tmp_path):
+    net = built(name, **({"head": BarHead(np.linspace(-3, 3, 6))} if name == "CNP" else {}))
+    amortized.save_network(tmp_path / "x.network", net, {"steps": 3})
+    found = amortized.load_network(tmp_path / "x.network", like=net)
+    assert eqx.tree_equal(found, net)
+    assert amortized.about_network(tmp_path / "x.network")["kind"] == name
+    deeper = built(name, depth=3)
+    with pytest.raises(amortized.NetworkError, match=f"holds a {name} of"):
+        amortized.load_network(tmp_path / "x.network", like=deeper)
+
+
+@pytest.mark.parametrize("name", ["MPNP", "TNPND"])
+def test_predictions_of_a_rule_are_those_given_all_rows(name):
+    net = built(name)
+    x, y, x_new, y_new = data()
+    key = KEY if net.stochastic else None
+    rule = amortized.NeuralProcessPredictive(net, key=key, num_samples=S)
+
+    @jax.jit
+    def run(rule, x, y, x_new, y_new):
+        state = rule.absorb(rule.init((x, y), 3), y_new[0], x_new[0])
+        score, below = (f(state, y_new[1], x_new[1]) for f in (rule.log_prob, rule.cdf))
+        draws = jax.vmap(lambda k: rule.sample(k, state, x_new[1]))(jax.random.split(KEY, 500))
+        cache = net.encode(KEY, *state.rows, jnp.arange(N + 3) < N + 1, S)
+        return score, below, draws, net.marginals(x_new[1:2], cache)
+
+    score, below, draws, exact = run(rule, x, y, x_new, y_new)
+    np.testing.assert_allclose(score, exact.log_prob(y_new[1])[0], rtol=1e-9)
+    np.testing.assert_allclose(below, exact.cdf(y_new[1])[0], rtol=1e-9)
+    assert scipy.stats.kstest(np.asarray(exact.cdf(draws)), "uniform").pvalue > 1e-3
+    rows = np.vstack([x, x_new[:1]]), np.append(y, y_new[0])
+    if not net.stochastic:  # others draw with the noise of another size
+        same = net.condition(*rows).predict(x_new[1:2]).log_prob(y_new[1:2])
+        np.testing.assert_allclose(score, same[0], rtol=1e-9)
+    found = amortized.predictive_resample(
+        KEY, rule, (x, y), amortized.least_squares, num_forward=5, num_samples=4
+    )
+    assert found.samples.shape == (4, D + 1) and np.all(np.isfinite(found.samples))

@@ -159,4 +159,11 @@ MUTANTS = [
         "math.sqrt(gain / 6)",
         TEST.format("reaches"),
     ),
+    Mutant(
+        "rule of a neural process: the row that comes is in the context",
+        "amortized/_network_rule.py",
+        "mask = jnp.arange(len(y)) < state.size\n        x = jnp.ravel",
+        "mask = jnp.arange(len(y)) <= state.size\n        x = jnp.ravel",
+        TEST.format("of_a_rule"),
+    ),
 ]
