@@ -27,7 +27,7 @@ from . import _plots
 from ._study import against, Problem, quality, Report, Row, run_all, Study
 
 LATENTS = ("slope", "scale")
-DRAWS, AHEAD, SAMPLES, WEIGHTED = 1000, 5000, 200, 2000
+DRAWS, AHEAD, SAMPLES, WEIGHTED = 400, 2500, 100, 2000
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def run(study: Study) -> Report:
     """NUTS, then both rules."""
     asked = problem()
     if not study.is_tour:
-        study = dataclasses.replace(study, chains=2)
+        study = dataclasses.replace(study, chains=2, warmup=300, samples=500)
     reference = run_all([("NUTS", lambda: study.nuts(asked))])[0]
     fits = run_all(
         [

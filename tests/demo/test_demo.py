@@ -104,7 +104,7 @@ def test_the_whole_demo_agrees_with_nuts_and_draws_its_pictures(tmp_path, capsys
     assert network.extra["ECE"] < 0.05
     _, predictive, urn = reports["martingale"].rows
     assert np.max(np.abs(predictive.mean_errors)) < 0.5  # of NUTS' standard deviations
-    assert np.max(np.abs(predictive.sd_errors)) < 0.35  # 200 samples
+    assert np.max(np.abs(predictive.sd_errors)) < 0.4  # 100 samples
     assert np.max(np.abs(urn.mean_errors)) < 0.6 and np.max(np.abs(urn.sd_errors)) < 0.6
     same = [row.bound for row in reports["outliers"].rows if row.objective == "ELBO"]
     for bound in same[1:]:  # one objective, estimated in several ways
