@@ -56,7 +56,8 @@ def test_divergences_are_those_of_draws(dtype):
     with jax.numpy_dtype_promotion("strict"):
         found = jax.jit(kl)(cast(Q, dtype), cast(P, dtype))
     assert found.dtype == dtype and abs(found - ratio.mean()) < 5 * error < 0.5
-    mean, root = RNG.normal(size=3), RNG.normal(size=(3, 3))
+    rng = np.random.default_rng(2)  # near and narrow, so that draws vary little
+    mean, root = Q.loc + 0.1 * rng.normal(size=3), 0.3 * rng.normal(size=(3, 3))
     own = root @ root.T
     inverse = np.linalg.inv(covariance)
     off = mean - mu
@@ -65,7 +66,7 @@ def test_divergences_are_those_of_draws(dtype):
     error = terms.std() / len(terms) ** 0.5 / 2
     given = cast((Q, mean, np.diag(own), np.linalg.slogdet(own)[1]), dtype)
     found = jax.jit(expected_kl)(*given)
-    assert found.dtype == dtype and abs(found - terms.mean() / 2) < 5 * error < 0.5
+    assert found.dtype == dtype and abs(found - terms.mean() / 2) < 5 * error < 0.1
 
 
 @pytest.mark.parametrize("kind", ["low_rank", "diagonal"])
