@@ -210,9 +210,9 @@ def test_a_number_of_tasks_brings_the_prior():
 
 
 def test_derivatives_are_those_of_the_closed_form_alone():
-    """Of the bound in all global parameters, with the task's quadratic held where it is."""
+    """Of the bound in all global parameters and the noise, with the task's quadratic held where it is."""
     network = eqx.nn.MLP(2, "scalar", 3, 1, activation=jnp.tanh, key=KEY, dtype=jnp.float64)
-    meta = amortized.NIWMeta(network, noisy, task_scale=0.5, inner_steps=2)
+    meta = amortized.NIWMeta(network, likelihoods.Gaussian(0.3), task_scale=0.5, inner_steps=2)
     x, y = cast(linear_tasks(1), jnp.float64)
     key, mask = jax.random.key(3), jnp.ones(5, bool)
     episode = meta.episode(x[0], y[0], mask)
@@ -223,6 +223,7 @@ def test_derivatives_are_those_of_the_closed_form_alone():
         found = TaskPosterior(held, q.loc, q.precision)
         draws = found.sample(jax.random.split(key)[1], 3)
         divergence = expected_kl(q, found.loc, found.variance(), found.logdet())
+        episode = meta.episode(x[0], y[0], mask)
         return -jnp.mean(jax.vmap(episode.loss)(draws)) - divergence
 
     of_bound = lambda m: task_bound(m, key, x[0], y[0], mask, jnp.inf, 3)[0]  # noqa: E731
