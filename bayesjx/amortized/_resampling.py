@@ -160,6 +160,7 @@ def _chain(
     horizon: Horizon,
 ) -> Any:
     """The functional, predictions at points and the rule's reports after each segment."""
+
     def step(t: Any, carry: tuple[Any, Rows | None]) -> tuple[Any, Rows | None]:
         state, rows = carry
         key_t = jax.random.fold_in(key, t)
