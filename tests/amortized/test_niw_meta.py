@@ -210,7 +210,7 @@ def test_a_number_of_tasks_brings_the_prior():
 
 
 def test_derivatives_are_those_of_the_closed_form_alone():
-    """Of the bound in all global parameters and the noise, with the task's quadratic held where it is."""
+    """Of the bound in all parameters, with the task's quadratic held where it is."""
     network = eqx.nn.MLP(2, "scalar", 3, 1, activation=jnp.tanh, key=KEY, dtype=jnp.float64)
     meta = amortized.NIWMeta(network, likelihoods.Gaussian(0.3), task_scale=0.5, inner_steps=2)
     x, y = cast(linear_tasks(1), jnp.float64)
