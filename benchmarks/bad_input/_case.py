@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import bayesjx
 
+COUNT = r"must be (an integer|at least 1), got"  # what a wrong count is answered with
 LIBRARY = str(Path(bayesjx.__file__).resolve().parent)
 
 

@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import bayesjx
 from bayesjx import vi
 from bayesjx.diagnostics import psis
-from benchmarks.bad_input._case import Case
+from benchmarks.bad_input._case import Case, COUNT
 
 _ANY: Any = None  # stands where a wrong type is passed on purpose
 _HALF: Any = 1.5
@@ -146,8 +146,8 @@ CASES: tuple[Case, ...] = (
     Case(_FIT, "a", lambda: vi.fit_posterior(_key(), _redundant), "proper priors"),
     Case(_FIT, "unused", lambda: vi.fit_posterior(_key(), _unused), "proper priors"),
     Case("PosteriorFit.sample", "key", lambda: _fitted().sample(_ANY, 3), "PRNG key"),
-    Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), 0), "positive"),
-    Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), -2), "positive"),
+    Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), 0), COUNT),
+    Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), -2), COUNT),
     Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), _HALF), "integer"),
     Case("PosteriorFit.sample", "num_samples", lambda: _fitted().sample(_key(), True), "integer"),
     Case("PosteriorFit.log_density", "values", lambda: _fitted().log_density({}), r"\['x'\]"),
@@ -178,8 +178,8 @@ CASES: tuple[Case, ...] = (
     Case(_BAM, "num_draws", lambda: _bam(num_draws=1), "at least 2"),
     Case(_BAM, "num_draws", lambda: _bam(num_draws=8.0), "integer"),
     Case(_BAM, "num_draws", lambda: _bam(num_draws=True), "integer"),
-    Case(_BAM, "rank", lambda: _bam(rank=0), "positive integer"),
-    Case(_BAM, "rank", lambda: _bam(rank=2.0), "positive integer"),
+    Case(_BAM, "rank", lambda: _bam(rank=0), COUNT),
+    Case(_BAM, "rank", lambda: _bam(rank=2.0), COUNT),
     Case(_BAM, "rank", lambda: _bam(rank=9).init(jnp.zeros(3)), "3 dimensions"),
     Case(_BAM, "rate", lambda: _bam(rate=-1.0), "positive"),
     Case(_BAM, "rate", lambda: _bam(rate="fast"), "positive number"),
@@ -193,25 +193,25 @@ CASES: tuple[Case, ...] = (
     Case(_INIT, "covariance", lambda: _bam().init(jnp.zeros(2), -1.0), "positive"),
     Case(_INIT, "covariance", lambda: _bam().init(jnp.zeros(2), jnp.nan), "finite"),
     Case(_INIT, "covariance", lambda: _bam().init(jnp.zeros(2), -jnp.eye(2)), "positive definite"),
-    Case(_PATH, "num_paths", lambda: _guide(num_paths=0), "positive integer"),
-    Case(_PATH, "num_samples", lambda: _guide(num_samples=2.5), "positive integer"),
-    Case(_PATH, "max_steps", lambda: _guide(max_steps=-1), "positive integer"),
-    Case(_PATH, "memory", lambda: _guide(memory=0), "positive integer"),
+    Case(_PATH, "num_paths", lambda: _guide(num_paths=0), COUNT),
+    Case(_PATH, "num_samples", lambda: _guide(num_samples=2.5), COUNT),
+    Case(_PATH, "max_steps", lambda: _guide(max_steps=-1), COUNT),
+    Case(_PATH, "memory", lambda: _guide(memory=0), COUNT),
     Case(_PATH, "prepare", lambda: _guide().resample(_key(), 3), "first"),
-    Case(_PATH, "num_draws", lambda: _prepared().resample(_key(), 0), "positive integer"),
-    Case(_PATH, "num_draws", lambda: _prepared().resample(_key(), _HALF), "positive integer"),
+    Case(_PATH, "num_draws", lambda: _prepared().resample(_key(), 0), COUNT),
+    Case(_PATH, "num_draws", lambda: _prepared().resample(_key(), _HALF), COUNT),
     Case(_PATH, "num_paths", lambda: vi.PathfinderGuide(_narrow).prepare(_key()), "collapsed"),
     Case("vi.init_from_pathfinder", "guide", lambda: _start(_model), "GaussianGuide"),
     Case(
         "vi.init_from_pathfinder",
         "max_steps",
         lambda: _start(vi.GaussianGuide(_model), max_steps=0),
-        "positive integer",
+        COUNT,
     ),
     Case(_VPSIS, "objective", lambda: vi.psis(_key(), _ANY), "Objective"),
-    Case(_VPSIS, "num_draws", lambda: vi.psis(_key(), _bound(), num_draws=0), "positive integer"),
+    Case(_VPSIS, "num_draws", lambda: vi.psis(_key(), _bound(), num_draws=0), COUNT),
     Case(_VPSIS, "num_draws", lambda: vi.psis(_key(), _bound(), num_draws=_HALF), "integer"),
-    Case(_VPSIS, "batch_size", lambda: vi.psis(_key(), _bound(), batch_size=-1), "positive"),
+    Case(_VPSIS, "batch_size", lambda: vi.psis(_key(), _bound(), batch_size=-1), COUNT),
     Case(
         _VPSIS,
         "plate",

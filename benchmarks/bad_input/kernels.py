@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bayesjx
-from benchmarks.bad_input._case import Case
+from benchmarks.bad_input._case import Case, COUNT
 
 gp: Any = bayesjx.gp  # without types, since a type checker finds most of these mistakes
 kernels: Any = bayesjx.kernels
@@ -64,9 +64,9 @@ _PARAMETERS = (
     Case("kernels.Linear", "variance", lambda: kernels.Linear(np.eye(2)), r"have shape \(d,\)"),
     Case("kernels.Linear", "centre", lambda: kernels.Linear(1.0, np.inf), "be finite, got inf"),
     Case("kernels.Linear", "centre", lambda: kernels.Linear(1.0, np.eye(2)), r"have shape \(d,\)"),
-    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(0), "positive integer, got 0"),
-    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(2.5), "positive integer"),
-    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(True), "positive integer"),
+    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(0), COUNT),
+    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(2.5), COUNT),
+    Case("kernels.Polynomial", "degree", lambda: kernels.Polynomial(True), COUNT),
     Case("kernels.Polynomial", "offset", lambda: kernels.Polynomial(2, 1.0, -1.0), "not be negat"),
     Case("kernels.ArcCosine", "order", lambda: kernels.ArcCosine(3), "0, 1 or 2, got 3"),
     Case("kernels.ArcCosine", "order", lambda: kernels.ArcCosine("relu"), "0, 1 or 2, got 'relu'"),

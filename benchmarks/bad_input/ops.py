@@ -12,7 +12,7 @@ import lineax as lx
 import numpy as np
 
 from bayesjx import ops as _ops
-from benchmarks.bad_input._case import Case
+from benchmarks.bad_input._case import Case, COUNT
 
 ops: Any = _ops  # what is passed is of a wrong type on purpose
 
@@ -84,7 +84,7 @@ _MATRICES = (
     Case("ops.ScaledIdentity", "scale", lambda: ops.ScaledIdentity(jnp.ones(3)), "scalar"),
     Case("ops.ScaledIdentity", "scale", lambda: ops.ScaledIdentity(1), "floating-point"),
     Case("ops.ScaledIdentity", "scale", lambda: ops.ScaledIdentity("a"), "must be an array"),
-    Case("ops.ScaledIdentity", "size", lambda: ops.ScaledIdentity(0.1, -2), "0 or more"),
+    Case("ops.ScaledIdentity", "size", lambda: ops.ScaledIdentity(0.1, -2), "at least 0"),
     Case("ops.ScaledIdentity", "size", lambda: ops.ScaledIdentity(0.1, 2.5), "integer"),
     Case("ops.ScaledIdentity", "size", lambda: ops.ScaledIdentity(0.1).logdet(), "open"),
     Case("ops.ScaledIdentity", "size", lambda: ops.ScaledIdentity(0.1).mv(jnp.ones(3)), "open"),
@@ -209,7 +209,7 @@ _GRIDS = (
         "ops.KronPlusDiag",
         "max_steps",
         lambda: ops.KronPlusDiag(_kron(), jnp.ones(6), max_steps=0),
-        "positive",
+        COUNT,
     ),
     Case(
         "ops.KronPlusDiag.logdet",
@@ -377,7 +377,7 @@ _SPARSE = (
     Case("ops.block_product", "cols", lambda: _blocks(cols=(0.0, 1.0)), "integers"),
     Case("ops.block_product", "rows", lambda: _blocks(rows=(0, 1, 1)), r"\(S,\)"),
     Case("ops.block_product", "shape", lambda: _blocks(num_cols=7), "whole number"),
-    Case("ops.block_product", "num_cols", lambda: _blocks(num_cols=0), "positive"),
+    Case("ops.block_product", "num_cols", lambda: _blocks(num_cols=0), COUNT),
     Case("ops.block_product", "x", lambda: _blocks(x=jnp.ones(4)), r"\(K, M\)"),
     Case("ops.block_product", "x", lambda: _blocks(x=jnp.ones((4, 5), "f4")), "one type"),
     Case(

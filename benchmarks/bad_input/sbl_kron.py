@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from bayesjx import datasets, ops, sbl
-from benchmarks.bad_input._case import Case
+from benchmarks.bad_input._case import Case, COUNT
 
 ROWS, COLUMNS = (3, 4), (5, 4)
 NAN = float("nan")
@@ -143,7 +143,7 @@ CASES: tuple[Case, ...] = (
         SPARSE,
         "rows",
         lambda: _sparse(rows=(0, 3, 2)),
-        "positive",
+        COUNT,
     ),
     Case(
         SPARSE,
@@ -164,6 +164,6 @@ CASES: tuple[Case, ...] = (
         IRS,
         "num_pilots",
         lambda: _irs(num_pilots=0),
-        "positive",
+        COUNT,
     ),
 )

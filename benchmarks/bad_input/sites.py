@@ -14,7 +14,7 @@ from numpyro.contrib.control_flow import scan
 
 from bayesjx import distributions as _distributions, vi as _vi
 
-from ._case import Case
+from ._case import Case, COUNT
 
 # Mistakes on purpose, which a type checker would name.
 vi: Any = _vi
@@ -185,7 +185,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("vi.sample", "program", lambda: vi.sample(KEY, "guide"), "callable"),
     Case("vi.sample", "key", lambda: vi.sample(0, _program()), "PRNG key"),
-    Case("vi.sample", "num_samples", lambda: vi.sample(KEY, _program(), num_samples=0), "positive"),
+    Case("vi.sample", "num_samples", lambda: vi.sample(KEY, _program(), num_samples=0), COUNT),
     Case(
         "vi.sample", "num_samples", lambda: vi.sample(KEY, _program(), num_samples=2.5), "integer"
     ),
@@ -215,18 +215,18 @@ CASES: tuple[Case, ...] = (
     Case("vi.elbo", "z", lambda: _estimate(_program(), _program(FLAG)), "discrete in the guide"),
     Case("vi.elbo", "z", lambda: _estimate(_program(FLAG), _program()), "continuous in the guide"),
     Case("vi.elbo", "w", lambda: _estimate(_program(), _program(name="w")), "z"),
-    Case("vi.iwelbo", "num_particles", lambda: vi.iwelbo(_model, _normal, 0), "positive integer"),
+    Case("vi.iwelbo", "num_particles", lambda: vi.iwelbo(_model, _normal, 0), COUNT),
     # Training
     Case("vi.fit", "objective", lambda: _fit(objective=_model), "Objective"),
     Case("vi.fit", "params", lambda: _fit(params={"loc": 1}), "floating-point"),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=0.1), "optax"),
     Case("vi.fit", "optimizer", lambda: _fit(optimizer=numpyro.optim.Adam(0.1)), "optax"),
     Case("vi.fit", "num_steps", lambda: _fit(num_steps=-1), "num_steps"),
-    Case("vi.fit", "num_draws", lambda: _fit(num_draws=0), "positive integer"),
+    Case("vi.fit", "num_draws", lambda: _fit(num_draws=0), COUNT),
     Case("vi.fit", "average", lambda: _fit(average=1.0), r"\(0, 1\)"),
     Case("vi.fit", "data", lambda: _fit(data=jnp.zeros(3)), "tuple"),
     Case("vi.fit", "step", lambda: _fit(params={"loc": jnp.array(np.nan)}), "parameter 'loc'"),
-    Case("vi.optimise", "num_draws", lambda: _optimise(num_draws=2.5), "positive integer"),
+    Case("vi.optimise", "num_draws", lambda: _optimise(num_draws=2.5), COUNT),
     Case("vi.optimise", "average", lambda: _optimise(average="yes"), "finite number"),
     Case("vi.optimise", "objective", lambda: _optimise(objective=None), "Objective"),
     Case("vi.check_reparam", "objective", lambda: _check_reparam(objective=_model), "Objective"),
@@ -243,7 +243,7 @@ CASES: tuple[Case, ...] = (
         "vi.Objective.value_and_grad",
         "num_draws",
         lambda: _bound().value_and_grad(KEY, _params(), num_draws=0),
-        "positive integer",
+        COUNT,
     ),
     Case("vi.Objective.estimate", "key", lambda: _bound().estimate(0, _params()), "PRNG key"),
     # Guides that make themselves
@@ -275,7 +275,7 @@ CASES: tuple[Case, ...] = (
         "vi.GaussianGuide",
         "rank",
         lambda: vi.GaussianGuide(_model, scale="lowrank", rank=0),
-        "positive",
+        COUNT,
     ),
     Case("vi.GaussianGuide", "rank", lambda: vi.GaussianGuide(_model, rank=2), "lowrank"),
     Case(
@@ -338,7 +338,7 @@ CASES: tuple[Case, ...] = (
     Case("vi.marginal", "key", lambda: vi.marginal(_pair, "b")().log_prob(1), "needs a key"),
     Case("vi.normalize", "algorithm", lambda: vi.normalize(_pair, "exact"), "vi.sir"),
     Case("vi.normalize", "program", lambda: vi.normalize(0, vi.exact()), "callable"),
-    Case("vi.sir", "num_particles", lambda: vi.sir(-1), "positive integer"),
+    Case("vi.sir", "num_particles", lambda: vi.sir(-1), COUNT),
     Case("vi.sir", "proposal", lambda: vi.sir(2, "prior"), "callable"),
     Case("vi.sir", "index_strategy", lambda: vi.sir(2, index_strategy=vi.reinforce), "instance"),
     Case("vi.exact", "index_strategy", lambda: vi.exact("enum"), "instance"),
