@@ -9,13 +9,11 @@ import pytest
 import scipy.stats
 
 from bayesjx.amortized import (
-    _copula_fit,
     CopulaBandwidths,
     CopulaClassifier,
     CopulaDensity,
     CopulaRegression,
 )
-from bayesjx.gp import Minimum
 
 RNG = np.random.default_rng(0)
 KEY = jax.random.key(3)
@@ -215,7 +213,7 @@ def test_gradients_under_vmap():
         np.testing.assert_allclose(np.sum(slope[0] * way), want, rtol=1e-5, atol=1e-7)
 
 
-def test_bandwidths_predict_best(monkeypatch):
+def test_bandwidths_predict_best():
     classes = np.array([1, 0, 0, 1, 1, 1, 1])
 
     def fit(**options):
@@ -230,17 +228,18 @@ def test_bandwidths_predict_best(monkeypatch):
         moved = np.clip(rho + way * (np.arange(4) == i), 1e-6, 1 - 1e-6)
         other = fit(bandwidths=bandwidths(moved[:1], moved[1:])).prequential_log_prob()
         assert other < best + 1e-4 * N
-    # Of densities, what is minimised, where it starts.
-    found = []
 
-    def at_start(objective, start, *data, **options):
-        found.append(jax.jit(objective)(start, *data))
-        return Minimum(start, found[0], *[jnp.zeros(())] * 5)
 
-    monkeypatch.setattr(_copula_fit, "minimise", at_start)
-    fitted = CopulaDensity.fit(KEY, Y[:, 0], num_permutations=2)
-    score = fitted.prequential_log_prob()
-    np.testing.assert_allclose(score / N, -np.log(Y[:, 0].std()) - found[0])
+def test_bandwidths_of_densities_predict_best():
+    y = np.concatenate([RNG.normal(size=20) - 3, RNG.normal(size=20) + 3])
+    fitted = CopulaDensity.fit(KEY, y, num_permutations=2)
+    assert bool(fitted.minimum.converged)
+    rho = float(fitted.bandwidths.outputs[0])
+    near = (rho, rho - 0.03, rho + (1 - rho) / 4)
+    scores = [float(density(y, [r]).prequential_log_prob()) for r in near]
+    assert scores[0] > max(scores[1:])
+    np.testing.assert_allclose(scores[0] / 40, -np.log(y.std()) - fitted.minimum.objective)
+    assert scores[0] > np.sum(norm.logpdf(y, y.mean(), y.std()))  # two modes
 
 
 def first_step(drawn, name, values, shares):
