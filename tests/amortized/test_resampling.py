@@ -278,6 +278,8 @@ def test_posterior_draws_are_reweighted_by_what_is_absorbed():
     assert np.all(np.diff(size) < 0) and 1 <= size[-1] < size[0] <= 11
     np.testing.assert_allclose(drawn.samples["apart"], 0, atol=1e-12)
     assert np.max(np.abs(drawn.diagnostics.martingale_z["mean"])) < 5
+    defect = amortized.cid_defect(KEY, rule, (X, Y), (X[:3], Y[:3]))
+    assert np.max(np.abs(defect.z)) < 5
     mean = jax.jit(lambda d: d.distribution("mean").mean)(drawn)
     np.testing.assert_allclose(mean, np.mean(drawn.samples["mean"]))
 
