@@ -33,7 +33,7 @@ class DiagEstimate(NamedTuple):
 
     Attributes:
         value: the estimate, without bias, shape `(m,)`.
-        standard_error: of each element, from the spread over the probes, shape `(m,)`.
+        standard_error: of each element, from the variance over the probes, shape `(m,)`.
     """
 
     value: Float[Array, " m"]
