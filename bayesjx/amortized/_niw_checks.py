@@ -71,9 +71,10 @@ def outputs(owner: str, meta: Any, x: Any) -> Any:
     try:
         value = jax.eval_shape(lambda weights, x: meta.network(weights)(x), meta.loc, row)
     except (TypeError, ValueError, AssertionError, IndexError) as error:
+        hint = "" if jnp.issubdtype(x.dtype, jnp.floating) else ", and is x to be floating-point"
         raise ValueError(
-            f"{owner}: the network fails at an input of shape {x.shape[1:]}, a row of x; has x the "
-            f"shape (n, ...) of n inputs? {error}"
+            f"{owner}: the network fails at an input of shape {x.shape[1:]} and type {x.dtype}, a "
+            f"row of x; has x the shape (n, ...) of n inputs{hint}? {error}"
         ) from error
     fine = isinstance(value, jax.ShapeDtypeStruct) and value.ndim <= 1
     if not fine or not jnp.issubdtype(value.dtype, jnp.floating):
@@ -93,8 +94,11 @@ def checked_task(
         ValueError: see `NIWMeta.adapt`; under `jit` values outside of the support are a
             `RuntimeError` when it runs.
     """
-    x = checked_inputs(owner, meta, x)
     y = number_array(f"{owner}: y", y)
+    if mask is not None and jnp.shape(mask) == jnp.shape(x)[:1] == jnp.shape(y)[:1]:
+        mask = checked_mask(owner, mask, jnp.shape(y)[:1])
+        x, y = counted(number_array(f"{owner}: x", x), mask), counted(y, mask)
+    x = checked_inputs(owner, meta, x)
     if jnp.ndim(y) == 0 or len(y) != len(x):
         raise ValueError(
             f"{owner}: y must have a target for each of the {len(x)} rows of x, got shape "
@@ -135,6 +139,14 @@ def checked_mask(owner: str, mask: Any, shape: tuple[int, ...]) -> jax.Array:
     if not isinstance(mask, jax.core.Tracer) and not np.any(np.asarray(mask)):
         raise ValueError(f"{owner}: mask leaves no row that counts")
     return jnp.asarray(mask)
+
+
+def counted(rows: Any, mask: Any) -> Any:
+    """Rows, with the first that counts in place of those that do not, whatever these hold."""
+    library = jnp if any(isinstance(v, jax.core.Tracer) for v in (rows, mask)) else np
+    rows, mask = library.asarray(rows), library.asarray(mask)
+    keep = mask.reshape(-1, *(1,) * (rows.ndim - 1))
+    return library.where(keep, rows, rows[library.argmax(mask)])
 
 
 def _check_classes(owner: str, observed: Any, y: Any, mask: Any) -> None:

@@ -162,7 +162,8 @@ class NIWMeta(eqx.Module):
             key: for weights that predictions are averaged over.
             x: inputs of the support set, shape `(n, ...)`.
             y: its targets, shape `(n,)`, or `(n, ...)` as the likelihood says.
-            mask: rows that count, booleans of shape `(n,)`; by default all.
+            mask: rows that count, booleans of shape `(n,)`; by default all. What the others hold,
+                such as NaN or labels of -1, does not matter.
             num_samples: how many networks predictions are averaged over.
             all_classes: whether it is an error that `y`, where it is known, has no example of a
                 class.

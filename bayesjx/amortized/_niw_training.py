@@ -12,7 +12,8 @@ import optax
 from jax.tree_util import Partial
 
 from .._core import Algorithm, gradient_algorithm, whole_number
-from ._niw_checks import checked_mask, checked_task, outputs
+from ..likelihoods import in_support
+from ._niw_checks import checked_mask, checked_task, counted, outputs
 from ._niw_meta import NIWMeta, task_bound
 from ._niw_terms import kl, NIW
 from ._tasks import sample_tasks
@@ -38,7 +39,7 @@ def niw_meta(
 
     Tasks come from a function, endless, or as data: `fit(..., data=(x, y), batch_size=4)` with
     arrays of all tasks, `(N, n, ...)`, and a third one of booleans `(N, n)` where some have fewer
-    rows.
+    rows, whatever the rest is filled with.
 
     Args:
         meta: where to start; `bayesjx.trained(meta, state)` is the trained one.
@@ -103,7 +104,9 @@ def _bound(
     keys = jax.random.split(key_bounds, len(x))
 
     def of_task(key: jax.Array, x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
-        return task_bound(meta, key, x, y, mask, strength, num_samples)[0]
+        x, y = counted(x, mask), counted(y, mask)
+        y, guard = _labels(meta, x, y)
+        return guard * task_bound(meta, key, x, y, mask, strength, num_samples)[0]
 
     bound = jnp.mean(jax.vmap(of_task)(keys, x, y, mask))
     if num_tasks is None:
@@ -112,6 +115,15 @@ def _bound(
     one = jnp.ones((), q.loc.dtype)
     prior = NIW(jnp.zeros_like(q.loc), one, jnp.full_like(q.loc, prior_scale**2), one)
     return bound - kl(q, prior) / num_tasks
+
+
+def _labels(meta: NIWMeta, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Targets, labels of a floating-point type as integers, and a guard of their check."""
+    value = outputs("niw_meta", meta, x)
+    at, one = jnp.zeros((len(x), *value.shape), value.dtype), jnp.ones((), value.dtype)
+    if not jnp.issubdtype(y.dtype, jnp.floating) or not meta.likelihood(at).support.is_discrete:
+        return y, one
+    return in_support(meta.likelihood, y, at, one, each_output=True)
 
 
 def _checked_data(meta: NIWMeta, data: tuple[Any, ...]) -> tuple[Any, Any, Any]:

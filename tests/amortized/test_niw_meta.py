@@ -130,7 +130,7 @@ def conjugate(x, y, loc, precision):
 
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_linear_regressions_have_their_exact_posterior(dtype, inner_steps):
-    """One compiled program for several tasks, some of which have a row less."""
+    """One compiled program for several tasks, some of which have a row less, filled with NaN."""
     x, y = linear_tasks(4)
     meta = linear(dtype, inner_steps=inner_steps)
     mask = np.ones((4, 5), bool)
@@ -138,16 +138,17 @@ def test_linear_regressions_have_their_exact_posterior(dtype, inner_steps):
     keys = jax.random.split(KEY, 4)
 
     @jax.jit
-    def adapted(x, y, mask):
-        def of_task(key, x, y, mask):
-            made = meta.adapt(key, x, y, mask=mask, num_samples=64)
+    def adapted(x, y, gaps, mask):
+        def of_task(key, x, y, gaps, mask):
+            made = meta.adapt(key, *gaps, mask=mask, num_samples=64)
             predicted = made.predict(x)
             new = predicted.mean, predicted.variance, predicted.log_prob(y)
             return made.weights.loc, made.weights.covariance_matrix, made.draws, new, made.values(x)
 
-        return jax.vmap(of_task)(keys, x, y, mask)
+        return jax.vmap(of_task)(keys, x, y, gaps, mask)
 
-    loc, covariance, draws, new, values = adapted(*cast((x, y), dtype), mask)
+    gaps = np.where(mask[..., None], x, np.nan), np.where(mask, y, np.nan)
+    loc, covariance, draws, new, values = adapted(*cast((x, y, gaps), dtype), mask)
     assert loc.dtype == draws.dtype == new[2].dtype == dtype
     y_seen, x_seen = np.where(mask, y, 0), np.where(mask[..., None], x, 0)
     start, precision = np.asarray(meta.loc, float), np.asarray(meta.precision, float)
@@ -207,6 +208,12 @@ def test_a_number_of_tasks_brings_the_prior():
     q = meta.niw(11.0)
     prior = NIW(jnp.zeros(3), jnp.ones(()), jnp.full(3, 4.0), jnp.ones(()))
     np.testing.assert_allclose(info[0] - info[1], 3 / 22 + kl(q, prior) / 10, rtol=1e-9)
+    # Whatever rows that do not count hold.
+    step, mask = jax.jit(algorithm.step), np.arange(5) < np.array([[3], [5]])
+    filled = np.where(mask[..., None], x, np.nan), np.where(mask, y, np.nan)
+    whole, gaps = (step(KEY, algorithm.init(), *data, mask) for data in ((x, y), filled))
+    for found, want in zip(jax.tree.leaves(gaps), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(found, want, rtol=1e-9)
 
 
 def test_derivatives_are_those_of_the_closed_form_alone():
@@ -266,7 +273,7 @@ def test_classes_of_a_frozen_body():
         made.weights.covariance_matrix, np.linalg.inv(precision), rtol=1e-6, atol=1e-9
     )
     np.testing.assert_allclose(made.predict(x).probs, softmax(made.values(x)).mean(0), rtol=1e-9)
-    algorithm = amortized.niw_meta(meta, optax.adam(0.1), lambda key: (x, y), batch_size=2)
+    algorithm = amortized.niw_meta(meta, optax.adam(0.1), lambda key: (x, 1.0 * y), batch_size=2)
     state, _ = jax.jit(algorithm.step)(KEY, algorithm.init())
     body = bayesjx.trained(meta, state).network(made.weights.loc).layers[0]
     np.testing.assert_array_equal(body.weight, first.weight)

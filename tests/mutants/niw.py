@@ -95,4 +95,11 @@ MUTANTS = [
         "jnp.mean(jnp.stack(each, axis=-1), axis=1)",
         f"{TESTS} -k frozen_body",
     ),
+    Mutant(
+        "rows that do not count are looked at",
+        "amortized/_niw_checks.py",
+        "return library.where(keep, rows, rows[library.argmax(mask)])",
+        "return rows",
+        f"{TESTS} -k 'exact_posterior or number_of_tasks'",
+    ),
 ]
