@@ -22,6 +22,7 @@ from ._copula_fit import (
     prequential,
     Scaling,
     varied,
+    warn_of_ties,
 )
 from ._copula_predictive import AbstractCopulaPredictive, Forward
 
@@ -61,8 +62,9 @@ class CopulaDensity(AbstractCopulaPredictive):
         r"""The density after data, with bandwidths that predict each observation best.
 
         They maximise the prequential log likelihood $\sum_i \log p_{i-1}(y_i)$, averaged over
-        orders, by L-BFGS over all coordinates at once. A step takes time $O(k n^2 d)$ for `k`
-        orders. Use float64 for more than a thousand rows, over which rounding adds up.
+        orders, by L-BFGS over all coordinates at once. Of rounded data, many of which are equal,
+        the likelihood has no maximum: bandwidths near 1 warn. A step takes time $O(k n^2 d)$ for
+        `k` orders. Use float64 for more than a thousand rows, over which rounding adds up.
 
         Args:
             key: PRNG key, of the orders.
@@ -84,6 +86,7 @@ class CopulaDensity(AbstractCopulaPredictive):
         best, minimum = fitted_bandwidths(
             owner, _loss, start, bandwidths, (z, orders), max_steps, rtol
         )
+        warn_of_ties(owner, best, minimum)
         return CopulaDensity(
             orders=orders_of(best, z, None, orders), scaling=scaling, minimum=minimum
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from ._copula import log_kernels, log_odds, Points, pooled, scores, standard_nor
 from ._predictive_rule import not_finite
 
 CHECKPOINT = 2**20  # numbers of one order beyond which steps are computed again for derivatives
+NEAR_ONE = 1e-4  # of bandwidths of densities with spikes at observations
 SIDE_BY_SIDE = 2**24  # numbers of all orders up to which these run side by side
 
 
@@ -184,6 +186,20 @@ def fitted_bandwidths(
             value = jnp.asarray(value, start.outputs.dtype)
         fields.append(value)
     return CopulaBandwidths(*fields), None
+
+
+def warn_of_ties(owner: str, bandwidths: CopulaBandwidths, minimum: Minimum | None) -> None:
+    """Warns where densities that were fitted grow without bound at observations."""
+    if minimum is None or isinstance(bandwidths.outputs, jax.core.Tracer):
+        return
+    rest = 1 - float(jnp.max(bandwidths.outputs))
+    if rest < NEAR_ONE:
+        warnings.warn(
+            f"{owner}: a bandwidth went to 1 ({rest:.1g} below it), as the "
+            "likelihood has no maximum where observations are equal, or nearly so: the density is "
+            "one of spikes. Give bandwidths=, or add noise of the size of the rounding",
+            stacklevel=3,
+        )
 
 
 def checked_orders(owner: str, key: Any, num_permutations: Any, n: int) -> Int[Array, "k n"]:

@@ -23,6 +23,7 @@ from ._copula_fit import (
     points_of,
     prequential,
     Scaling,
+    warn_of_ties,
 )
 from ._copula_predictive import AbstractCopulaPredictive, Forward
 from ._predictive_rule import add_row, pick_row, Rows, with_room
@@ -103,6 +104,7 @@ class CopulaRegression(AbstractCopulaPredictive):
         best, minimum = fitted_bandwidths(
             owner, _loss, start, bandwidths, (z, inputs, orders), max_steps, rtol
         )
+        warn_of_ties(owner, best, minimum)
         return CopulaRegression(
             orders=orders_of(best, z, inputs, orders),
             input_scaling=input_scaling,

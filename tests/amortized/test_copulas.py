@@ -240,6 +240,8 @@ def test_bandwidths_of_densities_predict_best():
     assert scores[0] > max(scores[1:])
     np.testing.assert_allclose(scores[0] / 40, -np.log(y.std()) - fitted.minimum.objective)
     assert scores[0] > np.sum(norm.logpdf(y, y.mean(), y.std()))  # two modes
+    with pytest.warns(UserWarning, match="a bandwidth went to 1"):  # of rounded data
+        CopulaDensity.fit(KEY, np.sign(y), num_permutations=2)
 
 
 def first_step(drawn, name, values, shares):
