@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Float
 
 from .._core import checked_finite, number_array, whole_number
@@ -22,8 +23,10 @@ def weighted_mean(data: Any, weights: Any = None) -> Any:
         data: arrays `(n, ...)`.
         weights: shape `(n,)`, with the sum 1; equal by default.
     """
+    data = jax.tree.map(jnp.asarray, data)
     if weights is None:
-        return jax.tree.map(lambda v: jnp.mean(v, axis=0), data)
+        return jax.tree.map(lambda v: jnp.mean(v, axis=0, dtype=_dtype(v)), data)
+    weights = jnp.asarray(weights)
     return jax.tree.map(lambda v: jnp.tensordot(weights.astype(_dtype(v)), v, axes=1), data)
 
 
@@ -49,9 +52,11 @@ class WeightedQuantile(eqx.Module):
         if weights is None:
             weights = jnp.full(y.shape, 1 / y.shape[0], _dtype(y))
         order = jnp.argsort(y)
-        total = jnp.cumsum(weights[order])
-        # Of the last sum, so that rounding does not leave quantiles near 1 without a row.
-        place = jnp.searchsorted(total, self.probs.astype(total.dtype) * total[-1])
+        total = jnp.cumsum(jnp.asarray(weights)[order])
+        # Of the last sum, so that rounding does not leave quantiles near 1 without a row; and less
+        # by rounding, so that of equal weights a row has the share that it has.
+        share = self.probs.astype(total.dtype) * (1 - 10 * jnp.finfo(total.dtype).eps)
+        place = jnp.searchsorted(total, share * total[-1])
         return y[order][jnp.minimum(place, y.shape[0] - 1)]
 
 
@@ -78,26 +83,39 @@ def weighted_quantile(probs: Any) -> WeightedQuantile:
 def least_squares(data: Any, weights: Any = None) -> Float[Array, " d1"]:
     """Coefficients of the linear regression of `y` on `x`, the intercept first, shape `(d + 1,)`.
 
+    Collinear columns share their slope, and constant ones have the slope 0.
+
     Args:
         data: the pair `(x, y)` of shapes `(n, d)` or `(n,)`, and `(n,)`.
-        weights: shape `(n,)`; equal by default.
+        weights: shape `(n,)`, with the sum 1; equal by default.
+
+    Raises:
+        ValueError: other shapes.
     """
-    x, y = data
+    x, y = (jnp.asarray(v) for v in data)
+    if y.ndim != 1 or x.ndim not in (1, 2) or len(x) != len(y):
+        raise ValueError(
+            "least_squares: data must be x of shape (n, d) or (n,) and y of shape (n,), got "
+            f"{x.shape} and {y.shape}"
+        )
     y = y.astype(_dtype(y))
     rows = x.reshape(y.shape[0], -1).astype(y.dtype)
     design = jnp.concatenate([jnp.ones((y.shape[0], 1), y.dtype), rows], axis=1)
     if weights is None:
         weights = jnp.full(y.shape, 1 / y.shape[0], y.dtype)
-    centre = (weights @ design).at[0].set(0)
+    weights = jnp.asarray(weights).astype(y.dtype)
+    centre, level = (weights @ design).at[0].set(0), weights @ y
+    size = 10 * jnp.finfo(y.dtype).eps * jnp.abs(centre)
     design = design - centre
     scale = jnp.sqrt(weights @ design**2)  # with columns of one scale, correlations are solved for
-    scale = jnp.where(scale > 0, scale, 1)
-    design = design / scale
+    varies = scale > size  # more than by rounding
+    design = jnp.where(varies, design / jnp.where(varies, scale, 1), 0)
+    scale = jnp.where(varies, scale, 1)
     # Collinear columns, as few rows with weight may have, share their slope.
     ridge = 10 * jnp.finfo(y.dtype).eps * jnp.eye(design.shape[1], dtype=y.dtype)
     gram = design.T @ (weights[:, None] * design) + ridge
-    slopes = jnp.linalg.solve(gram, design.T @ (weights * y)) / scale
-    return slopes.at[0].add(-centre @ slopes)
+    slopes = jnp.linalg.solve(gram, design.T @ (weights * (y - level))) / scale
+    return slopes.at[0].add(level - centre @ slopes)
 
 
 class MEstimator(eqx.Module):
@@ -107,7 +125,7 @@ class MEstimator(eqx.Module):
         loss: `loss(params, row)`.
         start: where Newton's method begins.
         max_steps: of Newton's method.
-        rtol: of the gradient.
+        rtol: of steps.
     """
 
     loss: Callable[..., Any] = eqx.field(static=True)
@@ -129,22 +147,32 @@ class MEstimator(eqx.Module):
         dtype = jnp.result_type(weights)
         flat = flat.astype(dtype)
 
+        def of_row(params: jax.Array, row: Any) -> jax.Array:
+            return jnp.asarray(self.loss(unravel(params), row)).astype(dtype)
+
+        _check_loss(of_row, flat, data)
+
         def value(params: jax.Array, data: Any, weights: Any) -> jax.Array:
-            losses = jax.vmap(lambda row: self.loss(unravel(params), row))(data)
+            losses = jax.vmap(of_row, (None, 0))(params, data)
             # A row of weight 0 has no share, whatever its loss.
-            return jnp.sum(jnp.where(weights > 0, weights * losses, 0)).astype(dtype)
+            return jnp.sum(jnp.where(weights > 0, weights * losses, 0))
+
+        def at(params: jax.Array) -> _Loss:
+            losses, slopes = jax.vmap(jax.value_and_grad(of_row), (None, 0))(params, fixed[0])
+            counts = fixed[1] > 0
+            slopes = jnp.where(counts[:, None], slopes, 0)
+            weighted = fixed[1][:, None] * slopes
+            total = jnp.sum(jnp.where(counts, fixed[1] * losses, 0))
+            return _Loss(total, jnp.sum(weighted, axis=0), slopes.T @ weighted)
 
         fixed = jax.lax.stop_gradient((data, weights))
-        found = _newton(lambda p: value(p, *fixed), flat, self.max_steps, self.rtol)
+        found = _newton(lambda p: value(p, *fixed), at, flat, self.max_steps, self.rtol)
         # One more step, through which derivatives in data and weights go (implicit function).
         params = jax.lax.stop_gradient(found.params)
         hessian = jax.hessian(lambda p: value(p, *fixed))(params)
         gradient = jax.grad(value)(params, data, weights)
         move = jnp.linalg.solve(hessian, gradient)
-        # Where there is no minimum the gradient falls to 0 at infinity, but steps stay long.
-        size = jnp.max(jnp.abs(params))
-        ended = found.converged & (jnp.max(jnp.abs(move)) <= 1e-3 * (1 + size))
-        return unravel(jnp.where(ended, params - move, jnp.nan).astype(flat.dtype))
+        return unravel(jnp.where(found.converged, params - move, jnp.nan).astype(flat.dtype))
 
 
 def m_estimator(
@@ -161,11 +189,13 @@ def m_estimator(
             `lambda w, row: jnp.logaddexp(0, row[0] @ w) - row[1] * (row[0] @ w)`.
         start: parameters to start from, pytree of floating-point arrays.
         max_steps: of Newton's method.
-        rtol: it has converged where the largest element of the gradient is below this times
-            1 + the absolute loss; by default the square root of the machine epsilon.
+        rtol: it has converged where a Newton step changes no parameter by more than this times its
+            size and its standard error for a single row, so that units do not matter; by default
+            the square root of the machine epsilon.
 
     Returns:
-        `functional(data, weights=None)`; NaN where it has not converged, as for separable classes.
+        `functional(data, weights=None)`; NaN where it has not converged, as for separable classes,
+        and where minima are not strict, as with collinear inputs.
 
     Raises:
         ValueError: `loss` is no function, `start` holds no numbers, options out of range.
@@ -194,47 +224,89 @@ def m_estimator(
     return MEstimator(loss, jax.tree.map(jnp.asarray, start), max_steps, float(rtol))
 
 
-class _Newton(NamedTuple):
-    params: jax.Array
+class _Loss(NamedTuple):
+    """A weighted loss at parameters.
+
+    Attributes:
+        value: scalar.
+        gradient: shape `(d,)`.
+        spread: second moments of the gradients of rows, shape `(d, d)`.
+    """
+
     value: jax.Array
     gradient: jax.Array
+    spread: jax.Array
+
+
+class _Newton(NamedTuple):
+    params: jax.Array
+    at: _Loss
     damping: jax.Array
     num_steps: jax.Array
     converged: jax.Array
 
 
-def _newton(value: Callable[..., Any], start: jax.Array, max_steps: int, rtol: float) -> _Newton:
-    """Newton's method; steps that raise the value are refused and damped more."""
-    identity = jnp.eye(start.size, dtype=start.dtype)
-    of = jax.value_and_grad(value)
+def _newton(
+    value: Callable[..., Any],
+    of: Callable[[jax.Array], _Loss],
+    start: jax.Array,
+    max_steps: int,
+    rtol: float,
+) -> _Newton:
+    """Newton's method; steps that raise the value are refused and damped more.
 
-    def small(value: jax.Array, gradient: jax.Array) -> jax.Array:
-        return jnp.max(jnp.abs(gradient)) <= rtol * (1 + jnp.abs(value))
+    Nothing here depends on the units of the loss or of parameters.
+    """
+    hessian_at = jax.hessian(value)
 
     def step(state: _Newton) -> _Newton:
-        hessian = jax.hessian(value)(state.params)
-        size = jnp.maximum(jnp.max(jnp.abs(jnp.diag(hessian))), jnp.finfo(start.dtype).tiny)
-        damped = hessian + state.damping * size * identity
-        move = -jnp.linalg.solve(damped, state.gradient)
+        hessian, at = hessian_at(state.params), state.at
+        curvature = jnp.abs(jnp.diag(hessian))
+        unit = 1 / jnp.sqrt(jnp.where(curvature > 0, curvature, 1))
+        scaled = hessian * unit * unit[:, None]  # with a diagonal of 1, or -1 or 0
+        converged = _is_minimum(scaled, unit, state.params, at, rtol)
+        damped = scaled + state.damping * jnp.eye(unit.size, dtype=unit.dtype)
+        move = -unit * jnp.linalg.solve(damped, unit * at.gradient)
         new = state.params + move
-        value_new, gradient = of(new)
-        room = 10 * jnp.finfo(start.dtype).eps * (1 + jnp.abs(state.value))  # of rounding
-        good = (value_new <= state.value + room) & (move @ state.gradient <= 0)
-        good = good & jnp.all(jnp.isfinite(new)) & jnp.all(jnp.isfinite(gradient))
-        kept = lambda a, b: jnp.where(good, a, b)  # noqa: E731
+        found = of(new)
+        room = 10 * jnp.finfo(unit.dtype).eps * jnp.abs(at.value)  # of rounding
+        good = (found.value <= at.value + room) & (move @ at.gradient <= 0)
+        good = good & jnp.all(jnp.isfinite(new)) & jnp.all(jnp.isfinite(found.gradient))
+        kept = lambda a, b: jnp.where(good & ~converged, a, b)  # noqa: E731
         less = jnp.where(state.damping > 1e-6, state.damping / 10, 0)
         damping = kept(less, jnp.maximum(10 * state.damping, 1e-4))
-        value_new, gradient = kept(value_new, state.value), kept(gradient, state.gradient)
-        # One step more from where the gradient is small, after which those of a minimum are tiny.
-        converged = small(state.value, state.gradient) & small(value_new, gradient)
-        number = state.num_steps + 1
-        return _Newton(kept(new, state.params), value_new, gradient, damping, number, converged)
+        params, at = kept(new, state.params), jax.tree.map(kept, found, at)
+        return _Newton(params, at, damping, state.num_steps + 1, converged)
 
-    first, gradient = of(start)
     zero = jnp.zeros((), start.dtype)
-    begin = _Newton(start, first, gradient, zero, jnp.asarray(0), jnp.asarray(False))
+    begin = _Newton(start, of(start), zero, jnp.asarray(0), jnp.asarray(False))
     go_on = lambda s: ~s.converged & (s.num_steps < max_steps)  # noqa: E731
     return jax.lax.while_loop(go_on, step, begin)
+
+
+def _is_minimum(
+    scaled: jax.Array, unit: jax.Array, params: jax.Array, at: _Loss, rtol: float
+) -> jax.Array:
+    """Whether the Hessian is positive definite and a Newton step next to nothing.
+
+    Of parameters and of how they vary with the rows, `sqrt(diag(H^-1 J H^-1))` with `J` the second
+    moments of gradients; or of rounding, where rows are fitted exactly and parameters are 0.
+    """
+    eps = jnp.finfo(unit.dtype).eps
+    tril = jnp.linalg.cholesky(scaled)  # NaN where it is not positive definite
+    definite = jnp.all(jnp.diag(tril) ** 2 > 10 * unit.size * eps)
+    inverse = cho_solve((tril, True), jnp.diag(unit)) * unit[:, None]
+    spread = jnp.sqrt(jnp.maximum(jnp.diag(inverse @ at.spread @ inverse.T), 0))
+    rounding = 1e3 * eps * unit * jnp.max(jnp.abs(params) / unit)
+    small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + spread) + rounding
+    return definite & jnp.all(small)
+
+
+def _check_loss(of_row: Callable[..., Any], params: jax.Array, data: Any) -> None:
+    row = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[1:], v.dtype), data)
+    shape = jax.eval_shape(of_row, params, row).shape
+    if shape:
+        raise ValueError(f"m_estimator: loss must return one number for a row, got shape {shape}")
 
 
 def _parameters(function: Any) -> Any:
