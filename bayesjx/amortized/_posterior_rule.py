@@ -45,11 +45,12 @@ class PosteriorPredictive(AbstractPredictiveRule):
     rows grows is as it must be, and then the functional can be no finer than the draws are.
 
     Args:
-        model: program of rows, `model(x, *args, **kwargs)` with `x` of shape `(1, d)`, or without
-            `inputs` `model(*args, **kwargs)`, which then has one row. Observed sites may be given
+        model: program of rows, `model(x, *args, **kwargs)` with `x` one row of the inputs of the
+            data, shape `(1, d)`, or `(1,)` where theirs is `(n,)`; or without `inputs`
+            `model(*args, **kwargs)`, which then has one row. Observed sites may be given
             or not: the site `y` is replaced.
         draws: posterior draws by the names of latent sites, arrays with a leading axis of the same
-            length, as `MCMC.get_samples()` returns them.
+            length, as `MCMC.get_samples()` returns them. Those of deterministic sites are not used.
         *args: further arguments of the program.
         y: name of the site of observations, with one row, independent of other rows given the
             draws.
@@ -151,8 +152,10 @@ class PosteriorPredictive(AbstractPredictiveRule):
 
     def _trace(self, draw: dict[str, Array], x: Any) -> Any:
         program = handlers.uncondition(handlers.seed(self.model, jax.random.key(0)))
-        program = handlers.substitute(program, data=draw)
-        args = (jnp.atleast_1d(x)[None], *self.args) if self.inputs else self.args
+        # Deterministic sites of a fit to all data do not have the values of one row.
+        random = lambda s: draw.get(s["name"]) if s["type"] != "deterministic" else None  # noqa: E731
+        program = handlers.substitute(program, substitute_fn=random)
+        args = (jnp.asarray(x)[None], *self.args) if self.inputs else self.args
         return handlers.trace(program).get_trace(*args, **self.kwargs)
 
     def _log_likelihoods(self, y: Any, x: Any) -> Float[Array, " s"]:
@@ -173,7 +176,8 @@ class PosteriorPredictive(AbstractPredictiveRule):
                 f"PosteriorPredictive: y names the site {self.site!r}; the program draws "
                 f"{', '.join(map(repr, sampled)) or 'none'}"
             )
-        without = [n for n in sampled if n not in self.draws and n != self.site]
+        factors = {n for n, s in sampled.items() if isinstance(s["fn"], dist.Unit)}
+        without = [n for n in sampled if n not in {*self.draws, *factors, self.site}]
         if without:
             raise ValueError(
                 f"PosteriorPredictive: draws must hold all latent sites; {without} have none"
