@@ -59,7 +59,7 @@ def bayesian_bootstrap(
     if n == 0:
         raise ValueError(f"{owner}: data is empty, so that there is nothing to weight")
     num_samples = whole_number(f"{owner}: num_samples", num_samples)
-    if not isinstance(concentration, int | float) or not 0 < concentration < np.inf:
+    if not isinstance(concentration, int | float | np.number) or not 0 < concentration < np.inf:
         raise ValueError(f"{owner}: concentration must be a positive number, got {concentration!r}")
     if not callable(functional) or not takes_weights(functional):
         raise ValueError(

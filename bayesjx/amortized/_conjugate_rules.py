@@ -80,7 +80,13 @@ class PolyaUrn(AbstractPredictiveRule):
 
     @property
     def has_cdf(self) -> bool:
-        return self.base is None or not self.base.event_shape
+        if self.base is None:
+            return True
+        try:  # not all distributions of NumPyro have one
+            jax.eval_shape(lambda base: base.cdf(base.sample(jax.random.key(0))), self.base)
+        except NotImplementedError:
+            return False
+        return not self.base.event_shape
 
     def init(self, data: Any, num_forward: int = 0) -> Rows:
         data = checked_rows("PolyaUrn", data)
@@ -91,8 +97,16 @@ class PolyaUrn(AbstractPredictiveRule):
                     f"PolyaUrn: data must be an array (n, *{self.base.event_shape}) of draws of "
                     f"the base, got {shape or type(data).__name__}"
                 )
-        elif num_rows(data) == 0:
-            raise ValueError("PolyaUrn: data is empty, and without a base nothing can be drawn")
+            if not jnp.issubdtype(data.dtype, jnp.floating):  # draws of the base are rows too
+                drawn = jax.eval_shape(self.base.sample, jax.random.key(0))
+                data = data.astype(jnp.promote_types(data.dtype, drawn.dtype))
+        if num_rows(data) == 0:
+            if self.base is None:
+                raise ValueError("PolyaUrn: data is empty, and without a base nothing can be drawn")
+            refuse_where(
+                self.concentration, lambda c: c == 0,
+                "PolyaUrn: data is empty, and with a concentration of 0 nothing can be drawn",
+            )  # fmt: skip
         return with_room(data, num_forward)
 
     def sample(self, key: jax.Array, state: Rows, x: Any = None) -> Any:
@@ -193,7 +207,8 @@ class CategoricalUrn(AbstractPredictiveRule):
         return state.at[jnp.asarray(y).astype(jnp.int32)].add(1)
 
     def log_prob(self, state: Any, y: Any, x: Any = None) -> Float[Array, ""]:
-        return jnp.log(state[jnp.asarray(y).astype(jnp.int32)] / jnp.sum(state))
+        # What is no class has the probability 0.
+        return jnp.log(jnp.sum(jnp.where(jnp.arange(len(state)) == y, state, 0)) / jnp.sum(state))
 
     def cdf(self, state: Any, y: Any, x: Any = None) -> Float[Array, ""]:
         return jnp.sum(jnp.where(jnp.arange(len(state)) <= y, state, 0)) / jnp.sum(state)

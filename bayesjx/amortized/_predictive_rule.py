@@ -171,7 +171,10 @@ def checked_rows(owner: str, data: Any) -> Any:
         name = f"{owner}: {path_name(path, 'data')}"
         array = number_array(name, leaf)
         if not np.ndim(array):
-            raise ValueError(f"{name} must have an observation in each row, got one number")
+            raise ValueError(
+                f"{name} must have an observation in each row, got one number; of a list make an "
+                "array, since a list of numbers is a pytree of them"
+            )
         checked.append(refuse_where(array, not_finite, f"{name} holds NaN or infinite values"))
     lengths = {np.shape(array)[0] for array in checked}
     if len(lengths) > 1:

@@ -67,8 +67,8 @@ def predictive_resample(
         functional: `functional(rows)` from data of any number of rows to arrays of fixed shapes, a
             pytree, such as `jnp.mean`. If it has an argument `weights`, it is called with all rows
             and `weights=` of shape `(N,)` which sum to 1, as functionals of `bayesian_bootstrap`
-            are: one that is costly to compile is compiled once. With `of="state"`, a function of
-            the rule's state.
+            are: one that is costly to compile is compiled once. Booleans become 0 and 1. With
+            `of="state"`, a function of the rule's state.
         num_forward: draws ahead, at least 1; fewer for networks, which must not leave the sizes of
             context that they were trained with.
         num_samples: draws of the functional.
@@ -111,6 +111,7 @@ def predictive_resample(
     horizon = horizon_of(owner, n, num_forward, num_records)
     source = _inputs(inputs, rule, data)
     state = rule.init(data, horizon.num_forward)
+    data = _as_drawn(rule, state, data, source)
     initial = _initial(functional, of, data, state, horizon)
     arrays, static = eqx.partition((rule, state, data, points, source), eqx.is_array)
 
@@ -249,23 +250,31 @@ def checked_values(owner: str, functional: Callable[..., Any], *args: Any) -> An
         ValueError: it cannot be computed, or returns something else than arrays of numbers.
     """
     try:
-        out = jax.eval_shape(functional, *args)
+        out = jax.eval_shape(lambda *args: functional(*args), *args)  # NumPy's have no references
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         shapes = jax.tree.map(jnp.shape, args)
+        traced = isinstance(error, jax.errors.TracerArrayConversionError)
+        hint = "; is it written with NumPy instead of jax.numpy?" if traced else ""
         raise ValueError(
             f"{owner}: functional cannot be computed of arguments with shapes {shapes}: "
-            f"{str(error).splitlines()[0]}"
+            f"{str(error).splitlines()[0]}{hint}"
         ) from error
     leaves = jax.tree.leaves(out)
-    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.number) for leaf in leaves):
-        raise ValueError(f"{owner}: functional must return arrays of numbers, got {out}")
+    if not leaves or not all(_is_real(leaf.dtype) for leaf in leaves):
+        raise ValueError(f"{owner}: functional must return arrays of real numbers, got {out}")
     return jax.tree.map(lambda leaf: leaf.shape, out)
+
+
+def _is_real(dtype: Any) -> bool:
+    return not jnp.issubdtype(dtype, jnp.complexfloating) and (
+        jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)
+    )
 
 
 def _floats(tree: Any) -> Any:
     def convert(x: Any) -> jax.Array:
         x = jnp.asarray(x)
-        return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+        return x if _is_floating(x) else x.astype(jnp.result_type(float))
 
     return jax.tree.map(convert, tree)
 
@@ -275,7 +284,7 @@ def _first(rows: Any, size: int) -> Any:
 
 
 def _weight_dtype(rows: Any) -> Any:
-    floats = [v.dtype for v in jax.tree.leaves(rows) if jnp.issubdtype(v.dtype, jnp.floating)]
+    floats = [v.dtype for v in jax.tree.leaves(rows) if _is_floating(v)]
     return jnp.result_type(*floats) if floats else jnp.result_type(float)
 
 
@@ -304,6 +313,29 @@ def _inputs(inputs: Any, rule: AbstractPredictiveRule, data: Any) -> Any:
             f"{owner}: inputs must be rows like those of x, shape (k, *{width}), got {rows.shape}"
         )
     return rows
+
+
+def _as_drawn(rule: AbstractPredictiveRule, state: Any, data: Any, source: Any) -> Any:
+    """Data of types that hold drawn rows too: integers are none where real numbers are drawn."""
+    if all(_is_floating(v) for v in jax.tree.leaves(data)):
+        return data
+
+    def row(key: jax.Array) -> Any:
+        if source is None:
+            return rule.sample(key, state)
+        x = jnp.asarray(data[0][0] if isinstance(source, str) else _drawn(key, source))
+        return x, rule.sample(key, state, x)
+
+    def held(values: jax.Array, drawn: Any) -> jax.Array:
+        if _is_floating(values):
+            return values
+        return values.astype(jnp.promote_types(values.dtype, drawn.dtype))
+
+    return jax.tree.map(held, data, jax.eval_shape(row, jax.random.key(0)))
+
+
+def _is_floating(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _input(key: jax.Array, rows: Rows, source: Any) -> jax.Array:
