@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from .._core import compiled, path_name, to_datatree
 from ..distributions import kernel_mixture
-from ._rule_checks import in_errors
+from ._rule_checks import above, in_errors, rounding
 
 
 class ResamplingDiagnostics(eqx.Module):
@@ -27,12 +27,13 @@ class ResamplingDiagnostics(eqx.Module):
         scale: its standard deviation over samples, shape `(k, ...)`, which levels off as the
             horizon is reached.
         remaining: root mean square over samples of the way from there to the last value, in
-            standard deviations of the last value, shape `(k, ...)`; the last is 0.
+            standard deviations of the last value, shape `(k, ...)`; the last is 0, the others
+            infinite where the last value does not vary.
         drift: of functionals of the state, `mean` less the value of the data alone. Of functionals
             of rows, that of the drawn rows alone at each time less that at the first, where both
             are found by assuming that the functional is linear in the distribution. It is 0 up to
             chance for linear functionals of a martingale; others drift also under an exact rule.
-        drift_error: standard error of the drift.
+        drift_error: standard error of the drift; 0 where samples do not vary but by rounding.
         density_change: mean over samples and points of the absolute change of densities (or of
             distribution functions) since the data alone, relative to their mean, shape `(k,)`;
             None without points.
@@ -57,7 +58,10 @@ class ResamplingDiagnostics(eqx.Module):
 
     @property
     def martingale_z(self) -> Any:
-        """Drift in standard errors, a pytree of arrays `(k, ...)`; 0 where it is exactly 0."""
+        """Drift in standard errors, a pytree of arrays `(k, ...)`.
+
+        0 where there is no drift, NaN where there is one of samples that do not vary.
+        """
         return jax.tree.map(in_errors, self.drift, self.drift_error)
 
 
@@ -162,6 +166,14 @@ class MartingalePosterior(eqx.Module):
                 lines.append(f"{name}: {lost} samples are NaN or infinite")
         return lines
 
+    def _drift(self, found: ResamplingDiagnostics) -> str:
+        zs, errors = jax.tree.leaves(found.martingale_z), jax.tree.leaves(found.drift_error)
+        # Of rows the drift is 0 at the first record, where its error is too.
+        known = [np.asarray(z)[np.asarray(e) > 0] for z, e in zip(zs, errors, strict=True)]
+        if sum(z.size for z in known):
+            return f"{max(_largest(z) for z in known):.2g} standard errors"
+        return "unknown, of samples that do not vary, are not finite or were recorded once"
+
     def _horizon(self) -> list[str]:
         if self.num_forward is None:
             return []
@@ -179,8 +191,7 @@ class MartingalePosterior(eqx.Module):
         found = self.diagnostics
         if found is None:
             return []
-        largest = max(_largest(z) for z in jax.tree.leaves(found.martingale_z))
-        lines = [f"largest drift: {largest:.2g} standard errors"]
+        lines = ["largest drift: " + self._drift(found)]
         for name, value in found.reports.items():
             lines.append(f"{name}: {float(value[0]):.4g} to {float(value[-1]):.4g}")
         if found.cid_defect is not None:
@@ -244,47 +255,61 @@ def _summarised(
     reports: dict[str, Array],
 ) -> tuple[Any, ...]:
     """The last values, and fields of `ResamplingDiagnostics` from `mean` to `reports`."""
-    if num_data is None:
-        drifts = jax.tree.map(lambda path, first: path - first, paths, start)
-    else:
-        drifts = jax.tree.map(lambda p, f: _of_drawn(p, f, num_rows, num_data), paths, start)
-    number = jax.tree.leaves(paths)[0].shape[0]
+    drifts = jax.tree.map(lambda p, f: _drift(p, f, num_rows, num_data), paths, start)
     change = step = None
     if densities is not None:
         first = jnp.broadcast_to(before, densities[:, :1].shape)
         since = jnp.concatenate([first, densities[:, :-1]], axis=1)
         size = jnp.mean(before)
-        change = jnp.mean(jnp.abs(densities - before), axis=(0, 2)) / size
-        step = jnp.mean(jnp.abs(densities - since), axis=(0, 2)) / size
+        change = jnp.mean(jnp.abs(densities - before), axis=(0, 2))
+        step = jnp.mean(jnp.abs(densities - since), axis=(0, 2))
+        change, step = (jnp.where(v == 0, 0, v / size) for v in (change, step))
     return (
         jax.tree.map(lambda p: p[:, -1], paths),
         jax.tree.map(lambda p: jnp.mean(p, axis=0), paths),
         jax.tree.map(lambda p: jnp.std(p, axis=0), paths),
         jax.tree.map(_remaining, paths),
-        jax.tree.map(lambda d: jnp.mean(d, axis=0), drifts),
-        jax.tree.map(lambda d: jnp.std(d, axis=0) / max(number - 1, 1) ** 0.5, drifts),
+        jax.tree.map(lambda _, d: d[0], paths, drifts),
+        jax.tree.map(lambda _, d: d[1], paths, drifts),
         change,
         step,
         jax.tree.map(lambda v: jnp.mean(v, axis=0), reports),
     )
 
 
+def _drift(
+    path: jax.Array, first: jax.Array, num_rows: tuple[int, ...], num_data: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Mean and its standard error over samples of how far a functional has moved.
+
+    Of one of rows, by that of the drawn rows alone, as if it were linear.
+    """
+    if num_data is None:
+        moved, low = path - first, rounding(jnp.max(jnp.abs(path), axis=0) + jnp.abs(first))
+    else:
+        alone = _of_drawn(path, first, num_rows, num_data)
+        size = _of_drawn(jnp.abs(path), -jnp.abs(first), num_rows, num_data)
+        moved, low = alone - alone[:, :1], rounding(jnp.max(size + size[:, :1], axis=0))
+    error = above(low, jnp.std(moved, axis=0)) / max(len(path) - 1, 1) ** 0.5
+    return above(low, jnp.mean(moved, axis=0)), error
+
+
 def _of_drawn(
     path: jax.Array, first: jax.Array, num_rows: tuple[int, ...], num_data: int
 ) -> jax.Array:
-    """A linear functional of the drawn rows alone, less that at the first record."""
+    """A linear functional of the drawn rows alone."""
     shape = (len(num_rows),) + (1,) * (path.ndim - 2)
     total = jnp.asarray(num_rows, path.dtype).reshape(shape)
     start = num_data * first if num_data else 0.0
-    alone = (total * path - start) / (total - num_data)
-    return alone - alone[:, :1]
+    return (total * path - start) / (total - num_data)
 
 
 def _remaining(path: jax.Array) -> jax.Array:
     last = path[:, -1:]
-    scale = jnp.std(last, axis=0)
-    off = jnp.sqrt(jnp.mean((path - last) ** 2, axis=0))
-    return off / jnp.where(scale > 0, scale, 1)
+    low = rounding(jnp.max(jnp.abs(path), axis=0))
+    scale = above(low, jnp.std(last, axis=0))
+    off = above(low, jnp.sqrt(jnp.mean((path - last) ** 2, axis=0)))
+    return jnp.where(off > 0, off / scale, off)  # NaN stays
 
 
 def _largest(z: Any) -> float:

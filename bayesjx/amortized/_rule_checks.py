@@ -106,7 +106,9 @@ def order_sensitivity(
     for one in jax.random.split(key, number):
         order = jax.random.permutation(one, num_rows(data))
         values.append(log_predictions(rule, rule.init(taken(data, order)), points))
-    return jnp.std(jnp.stack(values), axis=0, ddof=1)
+    each = jnp.stack(values)
+    # Relative to the first, as logarithms of 0 are the same in all orders.
+    return jnp.std(jnp.where(each == each[0], 0, each - each[0]), axis=0, ddof=1)
 
 
 def prequential_log_prob(rule: AbstractPredictiveRule, data: Any) -> Float[Array, " n"]:
@@ -138,6 +140,11 @@ def checked_data_and_points(
     Raises:
         ValueError: they are not.
     """
+    if not rule.has_density and not rule.has_cdf:
+        raise ValueError(
+            f"{owner}: points must be None, as this {type(rule).__name__} has neither a density nor "
+            "a distribution function to compare there"
+        )
     data = rows_of(owner, rule, data)
     points = checked_rows(f"{owner}: points", tuple(points) if rule.has_inputs else points)
     kinds = [jax.tree.map(lambda v: v.shape[1:], tree) for tree in (data, points)]
@@ -172,6 +179,16 @@ def predictions(rule: AbstractPredictiveRule, state: Any, points: Any) -> Float[
     return jnp.exp(values) if rule.has_density else values
 
 
+def rounding(size: jax.Array) -> jax.Array:
+    """Changes of numbers of a size that are no more than rounding."""
+    return 10 * jnp.finfo(size.dtype).eps * jnp.abs(size)
+
+
+def above(low: jax.Array, change: jax.Array) -> jax.Array:
+    """A change, or 0 where it is rounding."""
+    return jnp.where(jnp.abs(change) <= low, 0, change)
+
+
 @compiled
 def in_errors(value: Any, error: Any) -> jax.Array:
     """A deviation from 0 in its standard errors; 0 where it is exactly 0."""
@@ -196,7 +213,9 @@ def _defect(
     def values(state: Any) -> jax.Array:
         def one(row: Any) -> jax.Array:
             y, x = split_row(rule, row)
-            return rule.cdf(state, y, x) if rule.has_cdf else jnp.exp(rule.log_prob(state, y, x))
+            if rule.has_cdf and isinstance(y, jax.Array) and not y.ndim:
+                return rule.cdf(state, y, x)
+            return jnp.exp(rule.log_prob(state, y, x))
 
         return jax.lax.map(one, points)
 
@@ -208,9 +227,10 @@ def _defect(
         return values(rule.step(key_y, state, x)[1])
 
     # Relative to the present: what is left of the difference is not rounding of large numbers.
-    off = jax.lax.map(after, jax.random.split(key, num_draws), batch_size=64) - values(state)
-    scale = jnp.std(off, axis=0, ddof=1)
-    defect = jnp.mean(off, axis=0)
+    now = values(state)
+    off = jax.lax.map(after, jax.random.split(key, num_draws), batch_size=64) - now
+    low = rounding(now)
+    defect, scale = above(low, jnp.mean(off, axis=0)), above(low, jnp.std(off, axis=0, ddof=1))
     relative = defect / jnp.where(scale > 0, scale, 1)
     return CIDDefect(defect, scale / np.sqrt(num_draws), relative)
 
