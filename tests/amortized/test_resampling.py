@@ -104,6 +104,9 @@ def test_the_normal_mean_has_the_exact_variance(dtype):
     means = drawn.samples["mean"]
     first, last = (SCALE**-2 + n * NOISE**-2 for n in (N, N + AHEAD))
     np.testing.assert_allclose(drawn.samples["precision"], last, rtol=1e-5)
+    found = drawn.diagnostics  # what moves and does not vary has no drift in standard errors
+    assert np.all(np.isinf(found.remaining["precision"][:-1]))
+    assert np.all(np.isnan(found.martingale_z["precision"])) and " e+" not in repr(drawn)
     mean = (LOC * SCALE**-2 + Y.sum() * NOISE**-2) / first
     near(means, mean, 1 / first - 1 / last)
     normal = scipy.stats.norm(mean, np.sqrt(1 / first - 1 / last))
@@ -153,6 +156,55 @@ def test_urns_are_the_bayesian_bootstrap_and_the_dirichlet_process():
     np.testing.assert_allclose(cdf, want)
     want = np.log((2.0 * scipy.stats.poisson.pmf(2, 1.5) + 2) / 7)
     np.testing.assert_allclose(log_prob, want)
+
+
+def test_integers_are_no_limit_of_what_is_drawn():
+    """Rows of integers and of real numbers are the same data."""
+    counts, x = np.array([1, 2, 3]), np.array([[1, 0], [2, 2], [0, 3]])
+    options = {"num_forward": 5, "num_samples": 7}
+    slopes = PosteriorPredictive(line, {"slope": RNG.normal(size=(11, 2))})
+
+    def drawn(rule, data, functional=jnp.mean, **more):
+        return predictive_resample(KEY, rule, data, functional, **options, **more).samples
+
+    for rule in (NormalNormal(LOC, SCALE, NOISE), PolyaUrn(9.0, dist.Normal(0.5, 0.1))):
+        found = drawn(rule, counts)
+        np.testing.assert_array_equal(found, drawn(rule, counts.astype(float)))
+        assert np.std(found) > 0
+    mean, inputs = amortized.weighted_mean, np.full((1, 2), 0.5)
+    found = drawn(slopes, (x, counts), mean, inputs=inputs)
+    want = drawn(slopes, (x.astype(float), counts.astype(float)), mean, inputs=inputs)
+    np.testing.assert_array_equal(found[1], want[1])
+    np.testing.assert_allclose(found[0], np.tile((x.sum(axis=0) + 2.5) / 8, (7, 1)))
+    heads = drawn(CategoricalUrn([1.0, 1.0, 1.0]), counts == 1, jnp.max)
+    assert np.max(heads) == 2
+    shares = drawn(PolyaUrn(), counts, lambda rows: jnp.mean(rows) > 2)  # booleans are 0 and 1
+    assert set(np.asarray(shares)) <= {0.0, 1.0}
+
+
+def test_rounding_is_no_drift():
+    """Of samples that do not vary nothing is said, whatever their last digits are."""
+    y, points = np.full(5, 0.1), np.array([0.1, 0.3])
+    drawn = predictive_resample(
+        KEY, PolyaUrn(), y, jnp.mean, num_forward=50, num_samples=20, points=points
+    )
+    found = checked(drawn)
+    for values in (found.drift, found.drift_error, found.remaining, found.order_scale):
+        np.testing.assert_array_equal(values, 0)
+    np.testing.assert_array_equal(found.density_change, 0)
+    np.testing.assert_array_equal(found.cid_defect.z, 0)
+    assert "largest drift: unknown, of samples that do not vary" in repr(drawn)
+
+
+def test_points_of_rows_that_are_no_numbers():
+    """Rules that have no distribution function there are compared by their probabilities."""
+    coin, faces = np.array([0, 1, 1]), PolyaUrn(2.0, dist.Categorical(jnp.array([0.2, 0.3, 0.5])))
+    for rule, data in ((PolyaUrn(), (X, Y)), (faces, coin)):
+        points = jax.tree.map(lambda v: v[:2], data)
+        defect = amortized.cid_defect(KEY, rule, data, points)
+        assert np.max(np.abs(defect.z)) < 5 and np.all(np.asarray(defect.standard_error) > 0)
+    scores = amortized.prequential_log_prob(CategoricalUrn([1.0, 1.0]), np.array([0, 1, 2, 0.5]))
+    np.testing.assert_allclose(np.exp(scores), [1 / 2, 1 / 3, 0, 0])
 
 
 def test_without_data_the_prior_is_drawn():
@@ -240,13 +292,15 @@ def test_networks_predict_what_they_do_with_all_rows(causal):
 
 def line(x, y=None):
     slope = numpyro.sample("slope", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    mean = numpyro.deterministic("mean", x @ slope)
+    numpyro.factor("shrink", -jnp.sum(slope**2))
     with numpyro.plate("rows", len(x)):
-        numpyro.sample("y", dist.Normal(x @ slope, 0.5), obs=y)
+        numpyro.sample("y", dist.Normal(mean, 0.5), obs=y)
 
 
 def test_posterior_draws_are_reweighted_by_what_is_absorbed():
     slopes = RNG.normal(size=(11, 2))
-    rule = PosteriorPredictive(line, {"slope": slopes})
+    rule = PosteriorPredictive(line, {"slope": slopes, "mean": slopes @ X.T})
 
     @jax.jit
     def values(x, y):
@@ -254,7 +308,10 @@ def test_posterior_draws_are_reweighted_by_what_is_absorbed():
         after = rule.absorb(state, y[0], x[0])
         prior = PosteriorPredictive(line, {"slope": slopes}, absorb_data=True)
         both = rule.report(state), rule.report(after)
-        return both, rule.log_prob(state, y[0], x[0]), after, prior.init((x[:1], y[:1]))
+        flat = PosteriorPredictive(lambda x: line(x[:, None] * X[0]), {"slope": slopes})
+        one = flat.log_prob(flat.init((jnp.ones(len(y)), y)), y[0], jnp.ones(()))
+        at = jnp.stack([rule.log_prob(state, y[0], x[0]), one])  # inputs of shape (n,) are (1,)
+        return both, at, after, prior.init((x[:1], y[:1]))
 
     (before, later), log_prob, after, prior = values(jnp.asarray(X), jnp.asarray(Y))
     np.testing.assert_allclose(before["effective_sample_size"], 11)
@@ -295,7 +352,16 @@ def test_functionals_of_weighted_data():
     def both(data, weights):
         return quantiles(data[1], weights=weights), amortized.least_squares(data, weights=weights)
 
+    high = jnp.column_stack([data[0], jnp.full(N, 0.1)]), data[1] + 1e6
+    constant, single = both(high, weights)[1], both(*jax.tree.map(jnp.float32, (high, weights)))[1]
     found, coefficients = both(data, weights)
+    np.testing.assert_allclose(constant, [coefficients[0] + 1e6, *coefficients[1:], 0], rtol=1e-8)
+    near = (jnp.float32(high[1]) - 1e6).astype(float)
+    np.testing.assert_allclose(single[1:], both((high[0], near), weights)[1][1:], rtol=1e-4)
+    numbers = jnp.arange(10.0)  # rows of equal weights have the share that they have
+    tenths = amortized.weighted_quantile(np.arange(1, 10) / 10)
+    for dtype in (np.float32, np.float64):
+        np.testing.assert_array_equal(tenths(numbers, jnp.full(10, 0.1, dtype)), np.arange(9))
     np.testing.assert_array_equal(found, want)
     design = np.column_stack([np.ones(N), X])
     root = np.sqrt(np.asarray(weights))
@@ -338,6 +404,34 @@ def test_minimisers_in_single_precision():
     np.testing.assert_allclose(np.sum(weights[1:] * mixed * residual, axis=1), 0, atol=1e-5)
 
 
+def test_minimisers_do_not_depend_on_units(dtype):
+    """Robust means of data in any units from far away, separable classes, collinear inputs."""
+
+    def robust(m, row):
+        y, unit = row
+        return unit**2 * (jnp.sqrt(1 + ((y - m) / unit) ** 2) - 1)
+
+    def logistic(w, row):
+        return jnp.logaddexp(0.0, row[0] @ w) - row[1] * (row[0] @ w)
+
+    units = np.array([1e-8, 1e-3, 1.0, 1e8], dtype)
+    mean = amortized.m_estimator(robust, jnp.asarray(0.0, dtype))
+    weights = np.full(N, 1 / N, dtype)
+    y = units[:, None] * Y.astype(dtype)
+    rows = y, np.broadcast_to(units[:, None], y.shape)
+    found = jax.jit(jax.vmap(lambda row: mean(row, weights=weights)))(rows) / units
+    residual = Y - np.asarray(found, float)[:, None]
+    slope = np.sum(residual / np.sqrt(1 + residual**2), axis=1)
+    np.testing.assert_allclose(slope, 0, atol=3e-5 if dtype == np.float32 else 1e-9)
+    classes = amortized.m_estimator(logistic, jnp.zeros(2, dtype))
+    apart, alike = X * np.sign(X[:, :1]) * (2 * COIN[:, None] - 1), X[:, [0, 0]]
+    x = np.stack([1e4 * apart, 1e-4 * apart, alike, 1e4 * X, 1e-4 * X]).astype(dtype)
+    weights[:2], weights[2:] = 0.2, 0.6 / (N - 2)
+    fitted = jax.jit(jax.vmap(lambda x: classes((x, COIN.astype(dtype)), weights=weights)))(x)
+    assert np.all(np.isnan(fitted[:3])) and np.all(np.isfinite(fitted[3:]))
+    np.testing.assert_allclose(1e4 * fitted[3], 1e-4 * fitted[4], rtol=1e-3)
+
+
 def test_samples_are_labelled():
     drawn = bayesian_bootstrap(
         KEY, (X, Y), amortized.weighted_mean, num_samples=SAMPLES, concentration=0.5
@@ -363,6 +457,12 @@ def test_bad_input_is_named():
         (lambda: resample(num_samples=0), "num_samples must be at least 1"),
         (lambda: resample(functional=lambda rows: rows), "shapes do not depend"),
         (lambda: resample(functional=lambda rows: rows @ jnp.ones(3)), "cannot be computed"),
+        (lambda: resample(functional=np.median), "with NumPy instead of jax.numpy"),
+        (lambda: resample(functional=lambda rows: 1j * jnp.mean(rows)), "real numbers"),
+        (lambda: resample(data=[0.1, 0.2]), "of a list make an array"),
+        (lambda: resample(PolyaUrn(0.0, dist.Normal(0.0, 1.0)), data=Y[:0]), "concentration of 0"),
+        (lambda: amortized.least_squares((X, X)), r"y of shape \(n,\)"),
+        (lambda: amortized.m_estimator(lambda w, row: w - row, jnp.zeros(()))(X), "one number"),
         (lambda: resample(functional=3), "functional must be a function"),
         (lambda: resample(of="all"), "of must be 'rows' or 'state'"),
         (lambda: resample(correct=1), "correct must be True or False"),

@@ -43,8 +43,8 @@ MUTANTS = [
     Mutant(
         "drift of all rows instead of those drawn",
         "amortized/_martingale_posterior.py",
-        "alone = (total * path - start) / (total - num_data)",
-        "alone = path",
+        "return (total * path - start) / (total - num_data)",
+        "return path",
         f"{RESAMPLING} -k coin",
     ),
     Mutant(
@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "quantiles of unsorted weights",
         "amortized/_functionals.py",
-        "total = jnp.cumsum(weights[order])",
-        "total = jnp.cumsum(weights)",
+        "total = jnp.cumsum(jnp.asarray(weights)[order])",
+        "total = jnp.cumsum(jnp.asarray(weights))",
         f"{RESAMPLING} -k functionals_of",
     ),
     Mutant(
@@ -132,11 +132,46 @@ MUTANTS = [
         f"{COPULAS} -k densities_drawn",
     ),
     Mutant(
-        "minimisers whose last step is long in single precision",
+        "minimisers found in units of the parameters",
         "amortized/_functionals.py",
-        "converged = small(state.value, state.gradient) & small(value_new, gradient)",
-        "converged = small(value_new, gradient)",
-        f"{RESAMPLING} -k single_precision",
+        "small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + spread) + rounding",
+        "small = jnp.abs(at.gradient) <= rtol * (1 + jnp.abs(at.value))",
+        f"{RESAMPLING} -k units",
+    ),
+    Mutant(
+        "one of many minima of collinear inputs",
+        "amortized/_functionals.py",
+        "return definite & jnp.all(small)",
+        "return jnp.all(small)",
+        f"{RESAMPLING} -k units",
+    ),
+    Mutant(
+        "slopes of columns that vary by rounding",
+        "amortized/_functionals.py",
+        "varies = scale > size",
+        "varies = scale > 0",
+        f"{RESAMPLING} -k functionals_of",
+    ),
+    Mutant(
+        "draws cut off to the integers of the data",
+        "amortized/_resampling.py",
+        "return values.astype(jnp.promote_types(values.dtype, drawn.dtype))",
+        "return values",
+        f"{RESAMPLING} -k integers_are",
+    ),
+    Mutant(
+        "drift of rounding in its own standard errors",
+        "amortized/_rule_checks.py",
+        "return jnp.where(jnp.abs(change) <= low, 0, change)",
+        "return change",
+        f"{RESAMPLING} -k rounding",
+    ),
+    Mutant(
+        "deterministic sites of all rows in place of those of one",
+        "amortized/_posterior_rule.py",
+        'if s["type"] != "deterministic" else None',
+        'if s["type"] != "plate" else None',
+        f"{RESAMPLING} -k reweighted",
     ),
     Mutant(
         "kernels at the draws, which widen the mixture",
