@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -250,7 +251,7 @@ def checked_values(owner: str, functional: Callable[..., Any], *args: Any) -> An
         ValueError: it cannot be computed, or returns something else than arrays of numbers.
     """
     try:
-        out = jax.eval_shape(lambda *args: functional(*args), *args)  # NumPy's have no references
+        out = jax.eval_shape(_referenced(functional), *args)
     except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
         shapes = jax.tree.map(jnp.shape, args)
         traced = isinstance(error, jax.errors.TracerArrayConversionError)
@@ -263,6 +264,15 @@ def checked_values(owner: str, functional: Callable[..., Any], *args: Any) -> An
     if not leaves or not all(_is_real(leaf.dtype) for leaf in leaves):
         raise ValueError(f"{owner}: functional must return arrays of real numbers, got {out}")
     return jax.tree.map(lambda leaf: leaf.shape, out)
+
+
+def _referenced(functional: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that JAX can refer to, which those of NumPy are not."""
+    try:
+        weakref.ref(functional)
+    except TypeError:
+        return lambda *args: functional(*args)
+    return functional
 
 
 def _is_real(dtype: Any) -> bool:

@@ -142,8 +142,8 @@ def checked_data_and_points(
     """
     if not rule.has_density and not rule.has_cdf:
         raise ValueError(
-            f"{owner}: points must be None, as this {type(rule).__name__} has neither a density nor "
-            "a distribution function to compare there"
+            f"{owner}: points must be None, as this {type(rule).__name__} has neither a density "
+            "nor a distribution function to compare there"
         )
     data = rows_of(owner, rule, data)
     points = checked_rows(f"{owner}: points", tuple(points) if rule.has_inputs else points)
