@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import check_key, whole_number
-from ._chains import batch_of, run_chains
+from ._chains import applied, batch_of, run_chains
 from ._martingale_posterior import MartingalePosterior
 from ._predictive_rule import checked_rows, num_rows
 from ._resampling import checked_values, takes_weights
@@ -88,5 +88,5 @@ def bayesian_bootstrap(
     arrays = data, jnp.asarray(concentration, dtype)
     keys = jax.random.split(key, num_samples)
     samples = run_chains(one, keys, arrays, batch_size, functional)
-    name = "the Bayesian bootstrap"
-    return MartingalePosterior(samples, None, weighted(data, equal), name, n, None)
+    initial = applied(weighted, data, equal, source=functional)
+    return MartingalePosterior(samples, None, initial, "the Bayesian bootstrap", n, None)

@@ -103,6 +103,23 @@ def run_chains(
     return run_traced(_chains, of_one, of_one, keys, arrays, batch_size)
 
 
+def applied(function: Callable[..., Any], *args: Any, source: Any = None) -> Any:
+    """What a function returns, compiled once for functions that do the same.
+
+    Args:
+        function: of pytrees of arrays.
+        args: these.
+        source: function of a user that it is made of, or None.
+    """
+    of = traced(function, *args, source=source)
+    return run_traced(_applied, of, of, args)
+
+
+@compiled
+def _applied(of: TracedFunction, args: tuple[Any, ...]) -> Any:
+    return of(*args)
+
+
 @compiled
 def _chains(of_one: TracedFunction, keys: Any, arrays: Any, batch_size: int) -> Any:
     return jax.lax.map(lambda key: of_one(key, arrays), keys, batch_size=batch_size)

@@ -82,11 +82,11 @@ class PolyaUrn(AbstractPredictiveRule):
     def has_cdf(self) -> bool:
         if self.base is None:
             return True
-        try:  # not all distributions of NumPyro have one
-            jax.eval_shape(lambda base: base.cdf(base.sample(jax.random.key(0))), self.base)
-        except NotImplementedError:
-            return False
-        return not self.base.event_shape
+        inner = self.base
+        while isinstance(inner, dist.TransformedDistribution):
+            inner = inner.base_dist
+        known = type(inner).cdf is not dist.Distribution.cdf  # as not all of NumPyro's do
+        return known and not self.base.event_shape
 
     def init(self, data: Any, num_forward: int = 0) -> Rows:
         data = checked_rows("PolyaUrn", data)

@@ -215,7 +215,7 @@ def m_estimator(
         array = number_array("m_estimator: start", leaf)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"m_estimator: start must be floating-point, got {array.dtype}")
-        checked_finite("m_estimator: start", array)
+        checked_finite("m_estimator: start", jnp.asarray(array))
     max_steps = whole_number("m_estimator: max_steps", max_steps)
     dtype = jnp.result_type(*(jnp.asarray(leaf) for leaf in leaves))
     rtol = float(jnp.finfo(dtype).eps) ** 0.5 if rtol is None else rtol

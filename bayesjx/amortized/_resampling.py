@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._core import check_flag, check_key, whole_number
-from ._chains import batch_of, Horizon, horizon_of, run_chains, run_segments
+from ._chains import applied, batch_of, Horizon, horizon_of, run_chains, run_segments
 from ._martingale_posterior import diagnosed, MartingalePosterior
 from ._predictive_rule import (
     AbstractPredictiveRule,
@@ -225,7 +225,9 @@ def _initial(functional: Any, of: str, data: Any, state: Any, horizon: Horizon) 
         )
     if of == "state":
         checked_values("predictive_resample", functional, state)
-        return _floats(functional(state))
+        arrays, static = eqx.partition(state, eqx.is_array)
+        of_state = lambda a: _floats(functional(eqx.combine(a, static)))  # noqa: E731
+        return applied(of_state, arrays, source=functional)
     sizes = [int(size) for size in horizon.num_rows[-1:]] + [horizon.num_data] * bool(
         num_rows(data)
     )
@@ -241,7 +243,9 @@ def _initial(functional: Any, of: str, data: Any, state: Any, horizon: Horizon) 
             f"number of rows; got {shapes[1]} for {sizes[1]} rows and {shapes[0]} for {sizes[0]}. "
             "Was a mean over rows left out?"
         )
-    return _floats(functional(data)) if num_rows(data) else None
+    if not num_rows(data):
+        return None
+    return applied(lambda rows: _floats(functional(rows)), data, source=functional)
 
 
 def checked_values(owner: str, functional: Callable[..., Any], *args: Any) -> Any:

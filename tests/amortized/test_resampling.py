@@ -31,6 +31,10 @@ Y = RNG.normal(size=N) + 0.5
 X = RNG.normal(size=(N, 2))
 COIN = np.array([1, 0, 1, 1, 0, 1, 1])
 LOC, SCALE, NOISE = 0.3, 2.0, 1.5
+COMPILED = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: COMPILED.append(event) if event.endswith("compile_duration") else None
+)
 
 
 class Forgetful(AbstractPredictiveRule):
@@ -430,6 +434,17 @@ def test_minimisers_do_not_depend_on_units(dtype):
     fitted = jax.jit(jax.vmap(lambda x: classes((x, COIN.astype(dtype)), weights=weights)))(x)
     assert np.all(np.isnan(fitted[:3])) and np.all(np.isfinite(fitted[3:]))
     np.testing.assert_allclose(1e4 * fitted[3], 1e-4 * fitted[4], rtol=1e-3)
+
+
+def test_losses_that_do_the_same_compile_nothing():
+    def run(i):
+        mean = amortized.m_estimator(lambda m, row: (row - m) ** 2, 0.5)
+        return bayesian_bootstrap(KEY, Y + i, mean, num_samples=3).initial
+
+    jax.block_until_ready([run(0), run(1)])
+    COMPILED.clear()
+    np.testing.assert_allclose(run(2), Y.mean() + 2)
+    assert not COMPILED
 
 
 def test_samples_are_labelled():

@@ -160,6 +160,13 @@ MUTANTS = [
         f"{RESAMPLING} -k integers_are",
     ),
     Mutant(
+        "the functional of the data compiled at each call",
+        "amortized/_bayesian_bootstrap.py",
+        "initial = applied(weighted, data, equal, source=functional)",
+        "initial = weighted(data, equal)",
+        f"{RESAMPLING} -k compile_nothing",
+    ),
+    Mutant(
         "drift of rounding in its own standard errors",
         "amortized/_rule_checks.py",
         "return jnp.where(jnp.abs(change) <= low, 0, change)",
