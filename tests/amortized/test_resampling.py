@@ -356,10 +356,13 @@ def test_functionals_of_weighted_data():
     def both(data, weights):
         return quantiles(data[1], weights=weights), amortized.least_squares(data, weights=weights)
 
-    high = jnp.column_stack([data[0], jnp.full(N, 0.1)]), data[1] + 1e6
+    levels = jnp.array([0.1, 0.3, 0.7, 1.1, 3.3, 5.7])
+    high = jnp.column_stack([data[0], jnp.tile(levels, (N, 1))]), data[1] + 1e6
     constant, single = both(high, weights)[1], both(*jax.tree.map(jnp.float32, (high, weights)))[1]
     found, coefficients = both(data, weights)
-    np.testing.assert_allclose(constant, [coefficients[0] + 1e6, *coefficients[1:], 0], rtol=1e-8)
+    np.testing.assert_allclose(
+        constant, [coefficients[0] + 1e6, *coefficients[1:], *np.zeros(6)], rtol=1e-8
+    )
     near = (jnp.float32(high[1]) - 1e6).astype(float)
     np.testing.assert_allclose(single[1:], both((high[0], near), weights)[1][1:], rtol=1e-4)
     numbers = jnp.arange(10.0)  # rows of equal weights have the share that they have
@@ -428,12 +431,13 @@ def test_minimisers_do_not_depend_on_units(dtype):
     slope = np.sum(residual / np.sqrt(1 + residual**2), axis=1)
     np.testing.assert_allclose(slope, 0, atol=3e-5 if dtype == np.float32 else 1e-9)
     classes = amortized.m_estimator(logistic, jnp.zeros(2, dtype))
-    apart, alike = X * np.sign(X[:, :1]) * (2 * COIN[:, None] - 1), X[:, [0, 0]]
-    x = np.stack([1e4 * apart, 1e-4 * apart, alike, 1e4 * X, 1e-4 * X]).astype(dtype)
+    apart = X * np.sign(X[:, :1]) * (2 * COIN[:, None] - 1)
+    alike = [X[:, :1] * np.array([1.0, factor]) for factor in np.linspace(0.1, 3.0, 20)]
+    x = np.stack([1e4 * X, 1e-4 * X, 1e4 * apart, 1e-4 * apart, *alike]).astype(dtype)
     weights[:2], weights[2:] = 0.2, 0.6 / (N - 2)
     fitted = jax.jit(jax.vmap(lambda x: classes((x, COIN.astype(dtype)), weights=weights)))(x)
-    assert np.all(np.isnan(fitted[:3])) and np.all(np.isfinite(fitted[3:]))
-    np.testing.assert_allclose(1e4 * fitted[3], 1e-4 * fitted[4], rtol=1e-3)
+    assert np.all(np.isnan(fitted[2:])) and np.all(np.isfinite(fitted[:2]))
+    np.testing.assert_allclose(1e4 * fitted[0], 1e-4 * fitted[1], rtol=1e-3)
 
 
 def test_losses_that_do_the_same_compile_nothing():
