@@ -11,8 +11,9 @@ from jaxtyping import Array, Bool, Float
 
 from .._core import check_key, known_field, whole_number
 from ._attention import Attention, Dense, KeysValues, MLP, normed
-from ._heads import AbstractHead, encode_targets
+from ._heads import AbstractHead, BarHead, CategoricalHead, encode_targets
 from ._network import AbstractPFN, checked_sizes
+from ._table_baselines import log_masses, num_features, table_baselines, TableBaselines
 
 MOST_GROUPS = 64
 CHANNELS = 3  # of a value: standardised, its rank, whether it is missing
@@ -43,6 +44,8 @@ class TableCache(eqx.Module):
     columns: ColumnStatistics
     rows: tuple[KeysValues, ...]
     mask: Bool[Array, "*batch n"]
+    baselines: TableBaselines | None = None
+    shares: Float[Array, "*batch k"] | None = None  # of the classes
 
 
 class TableLayer(eqx.Module):
@@ -105,6 +108,10 @@ class TablePFN(AbstractPFN):
         hidden: width of the layers' own networks, by default twice `width`.
         group: columns of a token.
         max_context: the largest context that it is trained with.
+        baselines: whether the network goes on from Gaussian-process regressions of the table: it
+            sees what they predict for each row given the others, and what it returns is added to
+            their log probabilities. Takes time cubic in the rows of the context and memory
+            quadratic in them.
 
     Raises:
         ValueError: sizes that are no positive integers or do not divide, no head, no key.
@@ -112,6 +119,7 @@ class TablePFN(AbstractPFN):
     References:
         Hollmann, Müller, Purucker and others (2025), "Accurate predictions on small data with a
         tabular foundation model", Nature 637: attention between features and between samples.
+        Wolpert (1992), "Stacked generalization", Neural Networks 5, for `baselines`.
     """
 
     cells: Dense
@@ -131,6 +139,8 @@ class TablePFN(AbstractPFN):
     causal: bool = eqx.field(static=True)
     missing: bool = eqx.field(static=True)
     absent: float | None = eqx.field(static=True)
+    stacked: Dense | None
+    trust: Float[Array, ""] | None
     directions: Float[Array, "g k"] = known_field()
 
     def __init__(
@@ -145,14 +155,24 @@ class TablePFN(AbstractPFN):
         hidden: int | None = None,
         group: int = 2,
         max_context: int | None = None,
+        baselines: bool = False,
     ):
         check_key(key)
+        if not isinstance(baselines, bool):
+            raise ValueError(f"TablePFN: baselines must be True or False, got {baselines!r:.60}")
+        if baselines and not isinstance(head, BarHead | CategoricalHead):
+            raise ValueError("TablePFN: baselines need a BarHead or a CategoricalHead")
         self.num_inputs = whole_number("TablePFN: num_inputs", num_inputs)
         self.group = whole_number("TablePFN: group", group)
         width, depth, heads, hidden = checked_sizes("TablePFN", head, width, depth, heads, hidden)
         if width % 4:
             raise ValueError(f"TablePFN: 4 must divide width, got {width}")
         keys = jax.random.split(key, depth + 6)
+        self.stacked = self.trust = None
+        if baselines:
+            features = num_features(head.num_classes or 1)
+            self.stacked = Dense(features, width, key=jax.random.fold_in(key, depth + 6))
+            self.trust = jnp.ones(())
         self.cells = Dense(CHANNELS * group, width, key=keys[0])
         self.targets = Dense(head.num_classes or 1, width, key=keys[1])
         self.unknown = 0.02 * jax.random.normal(keys[2], (width,))
@@ -161,6 +181,9 @@ class TablePFN(AbstractPFN):
         self.layers = tuple(TableLayer(width, heads, hidden, key=k) for k in keys[6:])
         self.norm = eqx.nn.LayerNorm(width)
         self.decoder = MLP(width, 2 * width, head.size, key=keys[5])
+        if baselines:  # starts near the regressions
+            last = self.decoder.second.linear.weight
+            self.decoder = eqx.tree_at(lambda m: m.second.linear.weight, self.decoder, 0.1 * last)
         self.head, self.max_context = head, max_context
         self.most_inputs, self.num_styles = MOST_GROUPS * self.group, 0
         self.standardise, self.causal = head.num_classes is None, False
@@ -179,33 +202,64 @@ class TablePFN(AbstractPFN):
             "hidden": self.layers[0].feed.first.linear.out_features,
             "group": self.group,
             "max_context": self.max_context,
+            "baselines": self.stacked is not None,
         }
 
     def encode(self, x: Any, y: Any, mask: Any, style: Any = None, told: Any = None) -> TableCache:
         mask = jnp.broadcast_to(mask, y.shape)
         columns = column_statistics(x, mask)
-        target = self.targets(encode_targets(self.head, y).astype(x.dtype))
-        tokens, used, cache = *self._tokens(x, columns, target), []
+        cells = cell_values(x, columns)
+        seen = encode_targets(self.head, y).astype(x.dtype)
+        target, baselines, shares = self.targets(seen), None, None
+        if self.stacked is not None:
+            baselines, shares = self._baselines(cells, seen, columns, mask)
+            features = baselines.features(baselines.loo_mean, baselines.loo_scale)
+            target = target + self.stacked(features)
+        tokens, used, cache = *self._tokens(cells, columns, target), []
         for layer in self.layers:
             tokens, rows = layer(tokens, used, mask)
             cache.append(rows)
-        return TableCache(columns, tuple(cache), mask)
+        return TableCache(columns, tuple(cache), mask, baselines, shares)
 
     def decode(self, x_new: Any, cache: Any) -> Any:
         target = jnp.broadcast_to(self.unknown, (*x_new.shape[:-1], len(self.unknown)))
-        tokens, used = self._tokens(x_new, cache.columns, target)
+        cells, base = cell_values(x_new, cache.columns), 0.0
+        if self.stacked is not None:
+            mean, scale = cache.baselines.predict(cells[..., 0], cells[..., 1])
+            target = target + self.stacked(cache.baselines.features(mean, scale))
+            base = self.trust * self._log_probs(mean, scale, cache)
+        tokens, used = self._tokens(cells, cache.columns, target)
         for layer, rows in zip(self.layers, cache.rows, strict=True):
             tokens, _ = layer(tokens, used, cache.mask, rows)
-        return self.decoder(normed(self.norm, tokens[..., -1, :, :]))
+        return base + self.decoder(normed(self.norm, tokens[..., -1, :, :]))
+
+    def _baselines(self, cells: Any, seen: Any, columns: Any, mask: Any) -> tuple[Any, Any]:
+        """Regressions on targets, or on indicators of classes less their shares."""
+        shares, degrees = None, 1
+        if self.head.num_classes is not None:
+            counted = jnp.where(mask[..., None], seen, 0)
+            rows = jnp.maximum(jnp.sum(mask, axis=-1), 1)[..., None]
+            shares = jnp.sum(counted, axis=-2) / rows
+            seen, degrees = seen - shares[..., None, :], jnp.sum(shares > 0, axis=-1) - 1
+        z, rank = cells[..., 0], cells[..., 1]
+        return table_baselines(z, rank, columns.used, seen, mask, degrees), shares
+
+    def _log_probs(self, mean: Any, scale: Any, cache: TableCache) -> Any:
+        """Log probabilities of bars or classes by the regressions alone."""
+        weights = cache.baselines.log_evidence  # ty: ignore
+        if isinstance(self.head, BarHead):
+            return log_masses(self.head.borders, mean[..., 0], scale, weights)
+        shares = cache.shares[..., None, :]  # ty: ignore
+        probs = shares + jnp.einsum("...f,...mft->...mt", jnp.exp(weights), mean)
+        return jnp.log(jnp.clip(probs, jnp.where(shares > 0, 0.02, 1e-3), 1.0))
 
     def extend(self, x: Any, y: Any, size: Any, cache: Any) -> Any:
         raise NotImplementedError("tables are not causal")
 
-    def _tokens(self, x: Any, columns: ColumnStatistics, target: Any) -> tuple[Any, Any]:
+    def _tokens(self, values: Any, columns: ColumnStatistics, target: Any) -> tuple[Any, Any]:
         """First tokens by columns, the target's last, and which of them are used."""
-        d = x.shape[-1]
+        d = values.shape[-2]
         pad = -d % self.group
-        values = cell_values(x, columns)
         lacking = jnp.zeros((*values.shape[:-2], pad, CHANNELS), values.dtype).at[..., 2].set(1)
         values = jnp.concatenate([values, lacking], axis=-2)  # as a column without values
         used = jnp.pad(columns.used, [(0, 0)] * (columns.used.ndim - 1) + [(0, pad)])

@@ -147,15 +147,15 @@ class PFNClassifier(ClassifierMixin, _PFNEstimator):
 
 
 class PFNRegressor(RegressorMixin, _PFNEstimator):
-    """A network of tables as a regressor of scikit-learn.
+    """A network that comes with the package as a regressor of scikit-learn.
 
     Nothing is fitted: `fit` keeps the table, and the network predicts given its rows. Values may
     be missing (NaN); columns of a data frame that are categories or text become codes. Saved, it
     is as large as the table.
 
     Args:
-        network: a `TablePFN` with a `BarHead`, such as `amortized.pfn_training` trains on draws of
-            a `TablePrior`, or the name of one of `amortized.pretrained`.
+        network: name of a network of `amortized.pretrained`, or a `TablePFN` with a `BarHead`, such
+            as `amortized.pfn_training` trains on draws of a `TablePrior`.
         n_estimators: orders of columns whose distributions are averaged.
         random_state: seed of those orders.
 
@@ -169,7 +169,9 @@ class PFNRegressor(RegressorMixin, _PFNEstimator):
         UserWarning: in `fit`, more rows or columns than the network was trained with.
     """
 
-    def __init__(self, network: Any, *, n_estimators: Any = 8, random_state: Any = 0):
+    def __init__(
+        self, network: Any = "table-values", *, n_estimators: Any = 8, random_state: Any = 0
+    ):
         super().__init__(network, n_estimators, random_state)
 
     def fit(self, X: Any, y: Any) -> PFNRegressor:

@@ -127,6 +127,7 @@ CASES: tuple[Case, ...] = (
     Case(_PFN, "standardise", lambda: _make(standardise=True, causal=True), "causal"),
     Case(_TABLE, "width", lambda: _make("TablePFN", width=10), "divide"),
     Case(_TABLE, "group", lambda: _make("TablePFN", group=0), "at least 1"),
+    Case(_TABLE, "baselines", lambda: _make("TablePFN", baselines="yes"), "True or False"),
     Case("amortized.TablePrior", "num_rows", lambda: amortized.TablePrior(1, D), "at least 2"),
     Case("amortized.TablePrior", "num_features", lambda: amortized.TablePrior(N, 0), "at least 1"),
     Case("amortized.TablePrior", "num_classes", lambda: amortized.TablePrior(N, D, 1), "2"),

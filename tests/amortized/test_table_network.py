@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from bayesjx.amortized import BarHead, CategoricalHead, TablePFN
+from bayesjx.amortized import (
+    BarHead,
+    CategoricalHead,
+    load_network,
+    NormalHead,
+    save_network,
+    TablePFN,
+)
 from bayesjx.amortized._table_network import cell_values, column_statistics
 
 RNG = np.random.default_rng(0)
@@ -31,9 +38,9 @@ def network(head=None, **options):
     return jax.tree.unflatten(structure, drawn)
 
 
-@functools.lru_cache(1)
-def classifier():
-    return network()
+@functools.lru_cache(2)
+def classifier(baselines=False):
+    return network(baselines=baselines)
 
 
 def columns_of(x, mask):
@@ -69,8 +76,9 @@ def test_constants_and_columns_without_values_are_not_used():
     np.testing.assert_array_equal(cells[:, 1:, :2], 0)
 
 
-def test_what_makes_no_difference_to_predictions():
-    net = classifier()
+@pytest.mark.parametrize("baselines", [False, True])
+def test_what_makes_no_difference_to_predictions(baselines):
+    net = classifier(baselines)
     want = net(X, Y, X_NEW).probs
     np.testing.assert_allclose(np.sum(want, axis=1), 1, rtol=1e-12)
     order = RNG.permutation(N)
@@ -110,7 +118,7 @@ def test_what_makes_a_difference_to_predictions():
 
 
 def test_many_tables_at_once_are_each_table():
-    net = network(BarHead(np.linspace(-2, 2, 8)))
+    net = network(BarHead(np.linspace(-2, 2, 8)), baselines=True)
     tables = [np.stack([v, v[::-1]]) for v in (X, X.sum(axis=1), X_NEW)]
     tables[1] = np.nan_to_num(tables[1])
     mask = jnp.stack([jnp.arange(N) < 6, jnp.ones(N, bool)])
@@ -127,6 +135,23 @@ def test_many_tables_at_once_are_each_table():
         np.testing.assert_allclose(outputs[i], alone, rtol=1e-9)
 
 
+def test_untrained_networks_are_their_regressions(tmp_path):
+    """Of two classes that a column tells apart, or does not; of values that are a line."""
+    with jax.enable_x64(True):
+        sizes = {"width": 8, "depth": 1, "heads": 2, "key": jax.random.key(3), "baselines": True}
+        x, x_new = np.linspace(0.2, 2, 12)[:, None] ** 4, np.array([[0.5], [14.0]])
+        of_classes = TablePFN(1, CategoricalHead(4), **sizes)
+        of_values = TablePFN(1, BarHead(np.linspace(-6, 6, 97)), **sizes)
+    save_network(tmp_path / "values", of_values)
+    probs = of_classes(x, (x[:, 0] > 1.5) * 2, x_new).probs
+    np.testing.assert_allclose(probs[:, [0, 2]], np.eye(2), atol=0.2)
+    probs = of_classes(x, (np.arange(12) % 4 == 1) * 2, x_new).probs
+    np.testing.assert_allclose(probs[:, [0, 2]], [[0.75, 0.25]] * 2, atol=0.12)
+    new = load_network(tmp_path / "values")(x, 3 * x[:, 0] + 50, np.array([[5.0], [10.0]]))
+    np.testing.assert_allclose(new.mean, [65, 80], atol=1.5)  # whose standard deviation is 15
+    assert np.all(np.sqrt(new.variance) < 3)
+
+
 @pytest.mark.errors
 def test_bad_tables_are_named():
     net = classifier()
@@ -137,6 +162,8 @@ def test_bad_tables_are_named():
         (lambda: posterior.predict(X_NEW[:, :2]), r"3 columns, got shape \(5, 2\)"),
         (lambda: net.condition(X, Y + 9), "classes 0"),
         (lambda: network(width=10, heads=5), "4 must divide width"),
+        (lambda: network(baselines=2), "baselines must be True or False, got 2"),
+        (lambda: network(NormalHead(), baselines=True), "baselines need a BarHead or"),
     ):
         with pytest.raises(ValueError, match=words):
             call()
