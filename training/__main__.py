@@ -32,6 +32,8 @@ class Recipe(NamedTuple):
         batch_size: data sets of a step.
         learning_rate: of Adam, at its highest.
         about: what the network was trained for.
+        origin: what is trained already of the network that `make` returns, and on how many data
+            sets; an empty text and 0 for nothing.
     """
 
     make: Callable[[jax.Array], tuple[Any, Any]]
@@ -39,20 +41,29 @@ class Recipe(NamedTuple):
     batch_size: int
     learning_rate: float
     about: str
+    origin: Callable[[], tuple[str, int]] = lambda: ("", 0)
 
 
 RECIPES = {
     "gp": Recipe(gp.make, gp.QUERIES, 32, 1e-3, gp.ABOUT),
-    "table-classes": Recipe(tables.make_classifier, tables.QUERIES, 16, 1e-3, tables.CLASSIFIER),
-    "table-values": Recipe(tables.make_regressor, tables.QUERIES, 16, 1e-3, tables.REGRESSOR),
+    "table-classes": Recipe(
+        tables.make_classifier, tables.QUERIES, 16, 1e-3, tables.CLASSIFIER, tables.origin
+    ),
+    "table-values": Recipe(
+        tables.make_regressor, tables.QUERIES, 16, 1e-3, tables.REGRESSOR, tables.origin
+    ),
 }
 
 
-def train(name: str, steps: int, seed: int, cache: Path) -> None:
+def train(name: str, steps: int, seed: int, cache: Path, start: Path | None = None) -> None:
     """Trains, with checkpoints, and writes the network and its log."""
     recipe = RECIPES[name]
     key_make, key_fit = jax.random.split(jax.random.key(seed))
     prior, network = recipe.make(key_make)
+    origin = recipe.origin()
+    if start is not None:
+        network = amortized.load_network(start, like=network)
+        origin = "an earlier run", amortized.about_network(start)["about"]["data_sets"]
     schedule = optax.warmup_cosine_decay_schedule(0, recipe.learning_rate, steps // 10, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.98))
     algorithm = amortized.pfn_training(
@@ -75,10 +86,15 @@ def train(name: str, steps: int, seed: int, cache: Path) -> None:
     )
     curve = np.asarray(result.info.objective, np.float64)
     blocks = np.array_split(curve, min(40, len(curve)))
-    lines = [f"{name}: {recipe.about}", f"steps {steps}, batch size {recipe.batch_size}, "
-             f"seed {seed}, parameters {num_parameters(network)}, "
-             f"CPU seconds of the last run {time.process_time() - started:.0f}",
-             "", "step  mean log score of queries, nats"]  # fmt: skip
+    lines = [
+        f"{name}: {recipe.about}",
+        f"steps {steps}, batch size {recipe.batch_size}, seed {seed}, parameters "
+        f"{num_parameters(network)}, CPU seconds of the last run "
+        f"{time.process_time() - started:.0f}",
+    ]
+    if origin[1]:
+        lines.append(f"goes on from {origin[0]}, trained on {origin[1]} data sets before")
+    lines += ["", "step  mean log score of queries, nats"]
     done = 0
     for block in blocks:
         done += len(block)
@@ -87,7 +103,7 @@ def train(name: str, steps: int, seed: int, cache: Path) -> None:
     about = {
         "trained_for": recipe.about,
         "steps": steps,
-        "data_sets": steps * recipe.batch_size,
+        "data_sets": steps * recipe.batch_size + origin[1],
         "seed": seed,
         "log_score": round(float(blocks[-1].mean()), 4),
     }
@@ -107,9 +123,10 @@ def main() -> None:
     parser.add_argument("name", choices=sorted(RECIPES))
     parser.add_argument("--steps", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="a network of an earlier run to go on from")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "training")
     options = parser.parse_args()
-    train(options.name, options.steps, options.seed, options.cache)
+    train(options.name, options.steps, options.seed, options.cache, options.start)
 
 
 if __name__ == "__main__":

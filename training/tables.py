@@ -12,6 +12,7 @@ from bayesjx.amortized import TablePrior
 from bayesjx.distributions import equal_mass_borders
 
 ROWS, QUERIES, COLUMNS, CLASSES = 128, 32, 10, 10
+FIRST = "table-classes"
 SIZE = {"width": 48, "depth": 4, "heads": 2, "group": 2}
 
 CLASSIFIER = (
@@ -27,8 +28,7 @@ REGRESSOR = (
 def make_classifier(key):
     """The prior and the network before training."""
     prior = TablePrior(ROWS, COLUMNS, CLASSES)
-    head = amortized.CategoricalHead(CLASSES)
-    return prior, _network(key, head)
+    return prior, _network(key, amortized.CategoricalHead(CLASSES))
 
 
 def make_regressor(key):
@@ -38,16 +38,29 @@ def make_regressor(key):
     y = jax.jit(jax.vmap(lambda k: prior(k).y))(jax.random.split(key_tasks, 2000))
     loc, scale = jnp.mean(y, axis=1, keepdims=True), jnp.std(y, axis=1, keepdims=True)
     targets = np.asarray((y - loc) / jnp.where(scale > 0, scale, 1)).ravel()
-    network = _network(key_network, amortized.BarHead(equal_mass_borders(targets, 100)))
-    # Attention that was learned on classes: far fewer steps than from nothing.
-    return prior, eqx.tree_at(_shared, network, _shared(amortized.pretrained("table-classes")))
+    return prior, _network(key_network, amortized.BarHead(equal_mass_borders(targets, 100)))
+
+
+def _network(key, head):
+    """A network with the attention of the one of classes that is there, if there is one.
+
+    The first of classes had no regressions to go on from and was trained from nothing; with what
+    its attention had learned, others need far fewer steps.
+    """
+    sizes = {"max_context": ROWS - QUERIES, "baselines": True, **SIZE}
+    network = amortized.TablePFN(COLUMNS, head, key=key, **sizes)
+    if FIRST not in amortized.pretrained_names():
+        return network
+    return eqx.tree_at(_shared, network, _shared(amortized.pretrained(FIRST)))
+
+
+def origin():
+    """What of these networks is trained already, and on how many data sets."""
+    if FIRST not in amortized.pretrained_names():
+        return "", 0
+    return f"attention of {FIRST}", amortized.about_network(FIRST)["about"]["data_sets"]
 
 
 def _shared(network):
     """What networks of classes and of values have in common."""
     return network.cells, network.places, network.directions, network.layers
-
-
-def _network(key, head):
-    sizes = {"max_context": ROWS - QUERIES, "baselines": True, **SIZE}
-    return amortized.TablePFN(COLUMNS, head, key=key, **sizes)

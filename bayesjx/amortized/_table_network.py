@@ -181,7 +181,7 @@ class TablePFN(AbstractPFN):
         self.layers = tuple(TableLayer(width, heads, hidden, key=k) for k in keys[6:])
         self.norm = eqx.nn.LayerNorm(width)
         self.decoder = MLP(width, 2 * width, head.size, key=keys[5])
-        if baselines:  # starts near the regressions
+        if baselines:  # starts near the regressions, and not at zeros, which XLA folds wrongly
             last = self.decoder.second.linear.weight
             self.decoder = eqx.tree_at(lambda m: m.second.linear.weight, self.decoder, 0.1 * last)
         self.head, self.max_context = head, max_context
@@ -214,7 +214,7 @@ class TablePFN(AbstractPFN):
         if self.stacked is not None:
             baselines, shares = self._baselines(cells, seen, columns, mask)
             features = baselines.features(baselines.loo_mean, baselines.loo_scale)
-            target = target + self.stacked(features)
+            target = target + self.stacked(features.astype(x.dtype))
         tokens, used, cache = *self._tokens(cells, columns, target), []
         for layer in self.layers:
             tokens, rows = layer(tokens, used, mask)
@@ -225,9 +225,10 @@ class TablePFN(AbstractPFN):
         target = jnp.broadcast_to(self.unknown, (*x_new.shape[:-1], len(self.unknown)))
         cells, base = cell_values(x_new, cache.columns), 0.0
         if self.stacked is not None:
-            mean, scale = cache.baselines.predict(cells[..., 0], cells[..., 1])
-            target = target + self.stacked(cache.baselines.features(mean, scale))
-            base = self.trust * self._log_probs(mean, scale, cache)
+            mean, scale = cache.baselines.predict(*_wide(cells[..., 0], cells[..., 1]))
+            features = cache.baselines.features(mean, scale)
+            target = target + self.stacked(features.astype(x_new.dtype))
+            base = (self.trust * self._log_probs(mean, scale, cache)).astype(x_new.dtype)
         tokens, used = self._tokens(cells, cache.columns, target)
         for layer, rows in zip(self.layers, cache.rows, strict=True):
             tokens, _ = layer(tokens, used, cache.mask, rows)
@@ -236,12 +237,12 @@ class TablePFN(AbstractPFN):
     def _baselines(self, cells: Any, seen: Any, columns: Any, mask: Any) -> tuple[Any, Any]:
         """Regressions on targets, or on indicators of classes less their shares."""
         shares, degrees = None, 1
+        z, rank, seen = _wide(cells[..., 0], cells[..., 1], seen)
         if self.head.num_classes is not None:
             counted = jnp.where(mask[..., None], seen, 0)
             rows = jnp.maximum(jnp.sum(mask, axis=-1), 1)[..., None]
             shares = jnp.sum(counted, axis=-2) / rows
             seen, degrees = seen - shares[..., None, :], jnp.sum(shares > 0, axis=-1) - 1
-        z, rank = cells[..., 0], cells[..., 1]
         return table_baselines(z, rank, columns.used, seen, mask, degrees), shares
 
     def _log_probs(self, mean: Any, scale: Any, cache: TableCache) -> Any:
@@ -270,6 +271,11 @@ class TablePFN(AbstractPFN):
         tokens = jnp.concatenate([tokens, target[..., None, :]], axis=-2)
         used = jnp.concatenate([used, jnp.ones((*used.shape[:-1], 1), bool)], axis=-1)
         return jnp.swapaxes(tokens, -3, -2), used
+
+
+def _wide(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays in single precision at least, which factorisations need."""
+    return tuple(a.astype(jnp.promote_types(a.dtype, jnp.float32)) for a in arrays)
 
 
 def column_statistics(

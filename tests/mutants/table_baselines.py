@@ -51,8 +51,8 @@ MUTANTS = [
     Mutant(
         "ranks in the linear kernel",
         "amortized/_table_network.py",
-        "z, rank = cells[..., 0], cells[..., 1]",
-        "rank, z = cells[..., 0], cells[..., 1]",
+        "z, rank, seen = _wide(",
+        "rank, z, seen = _wide(",
         f"{NETWORK} -k 'regressions'",
     ),
     Mutant(
