@@ -204,3 +204,35 @@ def test_some_of_scikit_learns_checks(classes, check):
     from bayesjx.interop import PFNClassifier
 
     getattr(estimator_checks, check)("PFNClassifier", PFNClassifier(classes, n_estimators=1))
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3000)
+@pytest.mark.compiles(4000, "a table of another size for nearly every check")
+@pytest.mark.parametrize("kind", ["PFNClassifier", "PFNRegressor"])
+def test_it_passes_scikit_learns_checks(kind):
+    from sklearn.utils.estimator_checks import check_estimator
+
+    from bayesjx import interop
+
+    results = check_estimator(getattr(interop, kind)(), on_fail=None, on_skip=None)
+    failed = {r["check_name"]: r["exception"] for r in results if r["status"] == "failed"}
+    assert not failed
+    assert sum(r["status"] == "passed" for r in results) > 40
+
+
+@pytest.mark.nightly
+def test_the_network_of_values_is_no_worse_than_least_squares_where_that_is_exact():
+    from bayesjx.interop import PFNRegressor
+
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(400, 8))
+    y = 7 + 3 * x @ rng.normal(size=8) + rng.normal(size=400)
+    model = PFNRegressor().fit(x[:80], y[:80])
+    design = np.column_stack([x, np.ones(400)])
+    best = design[80:] @ np.linalg.lstsq(design[:80], y[:80], rcond=None)[0]
+    mean, std = model.predict(x[80:], return_std=True)
+    error, least = (np.sqrt(np.mean((m - y[80:]) ** 2)) for m in (mean, best))
+    assert error < 1.2 * least
+    inside = np.mean(np.abs(y[80:] - mean) < 1.645 * std)
+    assert 0.85 < inside < 0.97

@@ -481,7 +481,12 @@ def test_a_process_that_begins_at_its_origin(order):
     assert np.isnan(seen.log_prob(Y3))
 
 
-WAYS = [("sequential", None), ("chunked", None), ("sequential", 1.0), ("associative", None)]
+WAYS = [
+    ("sequential", None),
+    ("chunked", None),
+    ("sequential", 1.0),
+    pytest.param("associative", None, marks=pytest.mark.nightly),
+]
 
 
 @pytest.mark.parametrize(("backend", "slow"), WAYS)
