@@ -158,9 +158,12 @@ def test_networks_of_the_package_are_small_and_documented(name):
     assert (folder / f"{name}.network").stat().st_size < 2e6
     about = amortized.about_network(name)["about"]
     training = Path(__file__).resolve().parents[2] / "training"
-    log = re.match(r".*\nsteps (\d+), batch size (\d+), ", (training / f"{name}.log").read_text())
+    header = (training / f"{name}.log").read_text().partition("\n\n")[0]
+    log = re.match(r".*\nsteps (\d+), batch size (\d+), ", header)
     assert about["trained_for"] and log is not None
-    assert about["data_sets"] == int(log[1]) * int(log[2]) and about["steps"] == int(log[1])
+    before = sum(map(int, re.findall(r"(\d+) data sets", header)))
+    assert about["data_sets"] == int(log[1]) * int(log[2]) + before
+    assert about["steps"] == int(log[1])
     for kind in (".log", "-report.txt"):
         assert (training / f"{name}{kind}").read_text().startswith(f"{name}: ")
     assert f"`{name}`" in (training.parent / "docs" / "amortized.md").read_text()
