@@ -183,8 +183,8 @@ class PFNRegressor(RegressorMixin, _PFNEstimator):
         if not rest.any():
             self._y_scale = 1.0
             warnings.warn(
-                "PFNRegressor: all targets are equal; predictions have a standard deviation of "
-                "about 1, as nothing is known of their scale",
+                "PFNRegressor: all targets are equal, so that nothing is known of their scale: how "
+                "wide predictions are means nothing",
                 stacklevel=2,
             )
         self._keep(X, (rest / self._y_scale).astype(np.float32), None)
