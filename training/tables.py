@@ -13,6 +13,7 @@ from bayesjx.distributions import equal_mass_borders
 
 ROWS, QUERIES, COLUMNS, CLASSES = 128, 32, 10, 10
 FIRST = "table-classes"
+TAIL = 2.0  # scale of the tails, in standard deviations of the targets
 SIZE = {"width": 48, "depth": 4, "heads": 2, "group": 2}
 
 CLASSIFIER = (
@@ -38,7 +39,11 @@ def make_regressor(key):
     y = jax.jit(jax.vmap(lambda k: prior(k).y))(jax.random.split(key_tasks, 2000))
     loc, scale = jnp.mean(y, axis=1, keepdims=True), jnp.std(y, axis=1, keepdims=True)
     targets = np.asarray((y - loc) / jnp.where(scale > 0, scale, 1)).ravel()
-    return prior, _network(key_network, amortized.BarHead(equal_mass_borders(targets, 100)))
+    borders = np.array(equal_mass_borders(targets, 100))
+    # Not as wide as the farthest of these targets, which would be the unit of all beyond the rest.
+    half = TAIL * 0.6745  # of a half-normal distribution lies inside
+    borders[[0, -1]] = borders[1] - half, borders[-2] + half
+    return prior, _network(key_network, amortized.BarHead(borders))
 
 
 def _network(key, head):
