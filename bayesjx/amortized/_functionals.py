@@ -230,12 +230,12 @@ class _Loss(NamedTuple):
     Attributes:
         value: scalar.
         gradient: shape `(d,)`.
-        spread: second moments of the gradients of rows, shape `(d, d)`.
+        moments: second moments of the gradients of rows, shape `(d, d)`.
     """
 
     value: jax.Array
     gradient: jax.Array
-    spread: jax.Array
+    moments: jax.Array
 
 
 class _Newton(NamedTuple):
@@ -296,9 +296,9 @@ def _is_minimum(
     tril = jnp.linalg.cholesky(scaled)  # NaN where it is not positive definite
     definite = jnp.all(jnp.diag(tril) ** 2 > 10 * unit.size * eps)
     inverse = cho_solve((tril, True), jnp.diag(unit)) * unit[:, None]
-    spread = jnp.sqrt(jnp.maximum(jnp.diag(inverse @ at.spread @ inverse.T), 0))
+    deviation = jnp.sqrt(jnp.maximum(jnp.diag(inverse @ at.moments @ inverse.T), 0))
     rounding = 1e3 * eps * unit * jnp.max(jnp.abs(params) / unit)
-    small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + spread) + rounding
+    small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + deviation) + rounding
     return definite & jnp.all(small)
 
 

@@ -134,7 +134,7 @@ MUTANTS = [
     Mutant(
         "minimisers found in units of the parameters",
         "amortized/_functionals.py",
-        "small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + spread) + rounding",
+        "small = jnp.abs(inverse @ at.gradient) <= rtol * (jnp.abs(params) + deviation) + rounding",
         "small = jnp.abs(at.gradient) <= rtol * (1 + jnp.abs(at.value))",
         f"{RESAMPLING} -k units",
     ),
