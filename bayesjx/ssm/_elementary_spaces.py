@@ -6,7 +6,9 @@ holds its derivatives divided by powers of the rate.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
 import equinox as eqx
@@ -29,7 +31,9 @@ MATERN_STATES = (
     ((1, 0, -1 / 5, 0), (0, 1 / 5, 0, -1 / 5), (-1 / 5, 0, 1 / 5, 0), (0, -1 / 5, 0, 1)),
 )
 GAMMA_TERMS = 18
-NODES = 10  # of Gauss-Legendre rules over short steps
+GAMMA_IS_ONE = 200.0  # from where on the gamma functions of Matérn processes are 1
+STIFF = 1.2  # dampings whose two rates are apart
+NOISE_TERMS = 24  # of the series of an oscillator's noise over short steps
 
 
 class MaternSpace(AbstractElementarySpace):
@@ -65,8 +69,8 @@ class MaternSpace(AbstractElementarySpace):
         return alg.scale_symmetric(self.variance, MATERN_STATES[self.order])
 
     def noise(self, time: Any, step: Any) -> Matrix:
-        d, z = self.order + 1, 2 * self.rate * step
-        gammas = [None, *(lower_gamma(m, z) for m in range(1, 2 * d))]
+        d = self.order + 1
+        gammas = lower_gammas(2 * d - 1, 2 * self.rate * step)
         weights = _noise_weights(self.order)
 
         def entry(i: int, j: int) -> Any:
@@ -120,35 +124,32 @@ class OscillatorSpace(AbstractElementarySpace):
         return (0, self.frequency)
 
     def transition(self, step: Any) -> Matrix:
-        damping = 0.5 / self.quality
-        x = self.frequency * step
-        even, odd = damped_waves(damping * x, (1 - damping**2) * x**2)
-        return ((even + damping * x * odd, x * odd), (-x * odd, even - damping * x * odd))
+        damping, even, odd = self._waves(step)
+        return ((even + damping * odd, odd), (-odd, even - damping * odd))
 
     def marginal(self, time: Any) -> Matrix:
         return alg.scale_symmetric(self.variance, alg.identity(2))
 
     def noise(self, time: Any, step: Any) -> Matrix:
-        # The driving noise enters the velocity; a short step is integrated, a long one subtracted.
-        short = self.frequency * step * (1 + 0.5 / self.quality) < 1
-        brief = jnp.where(short, step, 0.0)
-        nodes, weights = np.polynomial.legendre.leggauss(NODES)
-        total: Matrix = alg.zeros(2)
-        for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
-            column = tuple(row[1] for row in self.transition(float(node) * brief))
-            total = alg.with_rank_one(total, column, float(weight))
-        pace = 2 * self.variance * self.frequency / self.quality * brief
-        a = self.transition(jnp.where(short, 0.0, step))
-        one = alg.identity(2)
-        rest = alg.subtract_symmetric(one, alg.congruence(a, one))
-        rows = [
-            [
-                jnp.where(short, pace * total[i][j], self.variance * jnp.asarray(rest[i][j]))
-                for j in range(i + 1)
-            ]
-            for i in range(2)
-        ]
-        return alg.symmetric(rows)
+        # What is left of the identity, with its cancelling terms cancelled; of the value, which a
+        # short step changes by its cube only, a series.
+        damping, even, odd = self._waves(step)
+        x = self.frequency * step
+        lost = -jnp.expm1(-2 * damping * x)
+        far = lost - 2 * damping * odd * (even + damping * odd)
+        far = jnp.where(damping > STIFF, _stiff_noise(damping, x), far)
+        short = x * (1 + damping) < 1
+        value = jnp.where(short, _short_noise(damping, jnp.where(short, x, 0.0)), far)
+        velocity = lost + 2 * damping * odd * (even - damping * odd)
+        rows = ((value,), (2 * damping * odd**2, velocity))
+        return alg.scale_symmetric(self.variance, alg.symmetric(rows))
+
+    def _waves(self, step: Any) -> tuple[Any, Any, Any]:
+        """Damping, and the solutions of the equation of motion that start as 1 and as the phase."""
+        damping = 0.5 / self.quality
+        x = self.frequency * step
+        even, odd = damped_waves(damping * x, (1 - damping**2) * x**2)
+        return damping, even, x * odd
 
 
 class ConstantSpace(AbstractElementarySpace):
@@ -259,22 +260,59 @@ class WienerSpace(AbstractStateSpace):
         return (self,)
 
 
-def lower_gamma(m: int, z: Any) -> Any:
-    r"""The regularised lower incomplete gamma function $P(m, z)$ of an integer, for $z \ge 0$.
+def _short_noise(damping: Any, x: Any) -> Any:
+    r"""The noise of an oscillator's value: $4 d \int_0^x e^{-2 d s} (\sin b s / b)^2 ds$.
 
-    To full relative accuracy also near 0, where it is about $z^m / m!$.
+    Of damping $d$ and $b^2 = 1 - d^2$, over a short phase $x$. Times $e^{2 d x}$, it solves a
+    linear equation of first order, whose series has no alternating terms of the damping.
     """
-    small = z < m + 1
+    loss, turn = 2 * damping * x, -4 * (1 - damping**2) * x**2
+    driven, last, total = 1.0, 0.0, 0.0  # coefficients of the squared sine, of the solution; sum
+    for n in range(2, NOISE_TERMS):
+        last = loss / (n + 1) * last
+        if n % 2 == 0:
+            last = last + driven / (n + 1)
+            driven = driven * turn / ((n + 1) * (n + 2))
+        total = total + last
+    return 2 * loss * x**2 * jnp.exp(-loss) * total
+
+
+def _stiff_noise(damping: Any, x: Any) -> Any:
+    """The same of a damping above `STIFF`, by its two rates, whose product is 1."""
+    square = jnp.maximum(damping**2, STIFF**2) - 1
+    fast = damping + jnp.sqrt(square)
+    slow_part = -fast / 2 * jnp.expm1(-2 * x / fast)
+    fast_part = -jnp.expm1(-2 * x * fast) / (2 * fast)
+    return damping / square * (slow_part + fast_part + jnp.expm1(-2 * damping * x) / damping)
+
+
+def lower_gammas(most: int, z: Any) -> list[Any]:
+    r"""The regularised lower incomplete gamma functions $P(m, z)$ of $z \ge 0$.
+
+    To full relative accuracy also near 0, where they are about $z^m / m!$: the last by its series,
+    the others by $P(m, z) = P(m + 1, z) + z^m e^{-z} / m!$, whose terms are positive.
+
+    Args:
+        most: the largest $m$, an integer.
+        z: the argument.
+
+    Returns:
+        For $m$ from 0 (which is 1) to `most`.
+    """
+    z = jnp.minimum(z, GAMMA_IS_ONE)  # beyond, powers overflow
+    small = z < most + 1
     near = jnp.where(small, z, 0.0)
     series: Any = jnp.ones_like(near)
-    for j in range(GAMMA_TERMS + 3 * m, 0, -1):
-        series = 1 + near / (m + j) * series
-    below = jnp.exp(-near) * near**m / math.factorial(m) * series
-    far = jnp.where(small, m + 1.0, z)
-    tail: Any = jnp.ones_like(far)
-    for j in range(m - 1, 0, -1):
-        tail = 1 + far / j * tail
-    return jnp.where(small, below, 1 - jnp.exp(-far) * tail)
+    for j in range(GAMMA_TERMS + 3 * most, 0, -1):
+        series = 1 + near / (most + j) * series
+    densities = [jnp.exp(-z)]
+    for m in range(1, most + 1):
+        densities.append(densities[-1] * z / m)
+    beyond = 1 - functools.reduce(operator.add, densities[:-1])
+    gammas = [jnp.where(small, densities[-1] * series, beyond)]
+    for density in densities[-2::-1]:
+        gammas.append(gammas[-1] + density)
+    return gammas[::-1]
 
 
 def _nilpotent_powers(order: int) -> list[np.ndarray]:

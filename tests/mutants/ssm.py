@@ -15,8 +15,36 @@ MUTANTS = [
     Mutant(
         "sign of the damping in the transition of an oscillator",
         "ssm/_elementary_spaces.py",
-        "(-x * odd, even - damping * x * odd)",
-        "(-x * odd, even + damping * x * odd)",
+        "(-odd, even - damping * odd)",
+        "(-odd, even + damping * odd)",
+        SPACES,
+    ),
+    Mutant(
+        "series of the noise of an oscillator over a short step",
+        "ssm/_elementary_spaces.py",
+        "driven * turn / ((n + 1) * (n + 2))",
+        "driven * turn / (n * (n + 2))",
+        SPACES,
+    ),
+    Mutant(
+        "long steps of an oscillator lose the cross term of value and velocity",
+        "ssm/_elementary_spaces.py",
+        "far = lost - 2 * damping * odd * (even + damping * odd)",
+        "far = lost - 2 * damping * odd * even",
+        SPACES,
+    ),
+    Mutant(
+        "gamma functions without their last density",
+        "ssm/_elementary_spaces.py",
+        "for density in densities[-2::-1]",
+        "for density in densities[-1:0:-1]",
+        SPACES,
+    ),
+    Mutant(
+        "powers of long steps overflow in the noise of a Matérn process",
+        "ssm/_elementary_spaces.py",
+        "z = jnp.minimum(z, GAMMA_IS_ONE)",
+        "z = jnp.minimum(z, 1e30)",
         SPACES,
     ),
     Mutant(

@@ -18,6 +18,7 @@ KERNELS = {
     "sho, underdamped": kernels.SHO(0.8, 3.0, 1.2),
     "sho, critical": kernels.SHO(0.8, 0.5, 1.2),
     "sho, overdamped": kernels.SHO(0.8, 0.1, 1.2),
+    "sho, of high quality": kernels.SHO(0.8, 3e4, 1.2),
     "constant": kernels.Constant(0.6),
     "linear": kernels.Linear(0.8, -1.0),
     "wiener": kernels.Wiener(0.8, -2.0),
@@ -67,6 +68,14 @@ def test_noise_of_two_steps_is_that_of_one(name, dtype):
         scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
         off = np.abs(np.asarray(twice - want))
         assert np.all(off <= (1e-5 if dtype == jnp.float32 else 5e-13) * scale + 1e-35)
+
+
+@pytest.mark.parametrize("name", ["matern12", "matern52", "matern72", "sho, overdamped"])
+def test_noise_of_a_long_step_is_the_prior(name):
+    space = jax.tree.map(jnp.float32, ssm.state_space(KERNELS[name]))
+    entries = jax.jit(lambda s: unrolled.stacked(space.noise(0.0, s), (), jnp.float32))
+    want = unrolled.stacked(space.marginal(0.0), (), jnp.float32)
+    np.testing.assert_allclose(entries(jnp.float32(1e9)), want, rtol=1e-6, atol=1e-6)
 
 
 def test_periodic_shares_are_bessel_functions():
