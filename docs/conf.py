@@ -56,6 +56,13 @@ def leave_out_metadata_requests(app, what, name, obj, skip, options):
     return True if name.startswith("set_") and name.endswith("_request") else None
 
 
+def unfold_one_package(app, pagename, templatename, context, doctree):
+    """The sidebar lists the objects of the package that the page belongs to, not of all."""
+    if whole := context.get("toctree"):
+        context["toctree"] = lambda **options: whole(**options | {"collapse": True})
+
+
 def setup(app):
     app.connect("autodoc-skip-member", leave_out_tuple_fields)
     app.connect("autodoc-skip-member", leave_out_metadata_requests)
+    app.connect("html-page-context", unfold_one_package, priority=400)  # before Furo makes it
